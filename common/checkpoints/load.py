@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recognises a checkpoint by looking at it, and warm-starts a model from it.
+
+    checkpoint = open_checkpoint(path)
+    params = params.complete(checkpoint.config, ...)
+    report = load_weights(model, checkpoint, disable_nsp=params.model.disable_nsp)
+
+A format is a module in `FORMATS` with `is_checkpoint(path)`, `read_config(path)` (keys: see
+`huggingface.read_config`), `read_weights(path)` (neutral name to tensor, see `names.py`) and
+`LOOKS_FOR`, its part of the message where nothing is recognised.
+"""
+
+import importlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from common.checkpoints.names import HEAD, KEY_OF_AXIS, axes_of, geometry, pattern_of
+from common.errors import UserError
+
+# Looked at in this order; imported when a checkpoint is opened.
+FORMATS = {
+    "huggingface": "common.checkpoints.huggingface",
+    "ours": "common.checkpoints.store",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A recognised checkpoint, none of its weights in memory yet.
+
+    Attributes:
+        path: str.
+        format: str, key of FORMATS.
+        config: dict, what it says of its network: see `huggingface.read_config`. Holds `path` too.
+    """
+
+    path: str
+    format: str
+    config: dict
+
+    @cached_property
+    def weights(self) -> Mapping:
+        """Neutral name to tensor: `shape`, and `numpy.asarray` to read it."""
+        return importlib.import_module(FORMATS[self.format]).read_weights(self.path)
+
+    @property
+    def vocab_file(self):
+        """Path of the vocabulary that lies beside the weights, or None."""
+        return self.config.get("vocab_file")
+
+
+def open_checkpoint(path):
+    """Recognises what lies at a path and reads what it says of its network.
+
+    Args:
+        path: str or path-like. A folder or file.
+    Returns:
+        Checkpoint.
+    Raises:
+        UserError: there is nothing, nothing known, or something known that cannot be read.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.exists(path):
+        raise UserError(f"checkpoint {path}: there is no such file or folder; correct the path")
+    looked_for = []
+    for name, module_name in FORMATS.items():
+        module = importlib.import_module(module_name)
+        if module.is_checkpoint(path):
+            return Checkpoint(path, name, {**module.read_config(path), "path": path})
+        looked_for.append(getattr(module, "LOOKS_FOR", name))
+    raise UserError(
+        f"checkpoint {path}: nothing that can be loaded; found {what_lies_at(path)}. "
+        f"Looked for {'; '.join(looked_for)}"
+    )
+
+
+def what_lies_at(path, most=8):
+    """What a folder holds, or the size of a file, for a message."""
+    if not os.path.isdir(path):
+        return f"a file of {os.path.getsize(path):,} bytes"
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        return f"a folder that cannot be listed ({error.strerror})"
+    if not names:
+        return "an empty folder"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"a folder with {', '.join(names[:most])}{more}"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did. Shapes are tuples of int.
+
+    Attributes:
+        path, format: of the checkpoint.
+        loaded: dict of neutral name to shape, weights of the model that came from the checkpoint.
+        fresh: dict of neutral name to shape, weights of the model left as they were.
+        unused: dict of name to shape, weights of the checkpoint without a place in the model.
+        notes: list of str, what else is worth knowing, in sentences.
+    """
+
+    path: str
+    format: str
+    loaded: dict = field(default_factory=dict)
+    fresh: dict = field(default_factory=dict)
+    unused: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
+
+    def table(self):
+        """The report as text: counts, then names, those of encoder layers together."""
+        parts = {"loaded": self.loaded, "fresh": self.fresh, "unused": self.unused}
+        lines = [f"checkpoint {self.path} ({self.format})"]
+        for title, shapes in parts.items():
+            numbers = sum(map(math.prod, shapes.values()))
+            lines.append(f"  {title:<7}{count(shapes):>13}{numbers:>15,} parameters")
+        lines += [f"  {note}" for note in self.notes]
+        for title, shapes in parts.items():
+            lines += [f"  {title:<9}{row}" for row in rows_of(shapes)]
+        return "\n".join(lines)
+
+
+def count(shapes):
+    return f"{len(shapes)} weight{'' if len(shapes) == 1 else 's'}"
+
+
+def rows_of(shapes, most=6):
+    """Names and shapes: a row for all encoder layers, and one for each other module."""
+    groups, layers = {}, set()  # groups: title -> {rest of the name: shape}
+    for name, shape in shapes.items():
+        _, layer = pattern_of(name)
+        title, _, rest = name.partition("/")
+        if layer is not None:
+            layers.add(layer)
+            title, rest = "encoder/layer_{i}", name
+        groups.setdefault(title, {})[rest] = shape
+    rows = []
+    for title, members in groups.items():
+        if layers:
+            title = title.replace("{i}", span_of(layers))
+        if len(members) > 2:
+            rows.append(f"{title}/...  {count(members)}")
+        else:
+            tensors = [f"{rest} {list(shape)}".strip() for rest, shape in members.items()]
+            rows.append(f"{title}{' ' if '' in members else '/'}{', '.join(tensors)}")
+    if len(rows) > most:
+        rows[most - 1 :] = [f"and {len(rows) - most + 1} more"]
+    return rows
+
+
+def span_of(layers):
+    """{3} -> "3"; {0, 1, 2} -> "{0..2}"."""
+    first, last = min(layers), max(layers)
+    return str(first) if first == last else f"{{{first}..{last}}}"
+
+
+def load_weights(model, checkpoint, disable_nsp=False, params_path="the params file"):
+    """Assigns a checkpoint's weights to a model: all of its backbone, and of its head what fits.
+
+    The first dense layer of the head (pooler) comes from the checkpoint if it has one; the second
+    (classifier) only from a fine-tuned classifier with as many classes, and is fresh otherwise, as
+    after pre-training.
+
+    Args:
+        model: BaseModel, built.
+        checkpoint: Checkpoint.
+        disable_nsp: bool. Leave the whole head fresh.
+        params_path: str, the YAML file that a message tells to change.
+    Returns:
+        LoadReport.
+    Raises:
+        UserError: a weight of the backbone is missing in the checkpoint or has another shape; all
+            of them are named and the model is left as it was.
+    """
+    variables, weights = model.weights_by_name(), checkpoint.weights
+    report = LoadReport(checkpoint.path, checkpoint.format)
+    fresh, notes = fresh_layers(variables, weights, disable_nsp)
+    report.notes.extend(notes)
+    sources, missing, mismatched = {}, [], []
+    for name, variable in variables.items():
+        shape, source = tuple(variable.shape), weights.get(name)
+        if name.split("/")[0] in fresh:
+            report.fresh[name] = shape
+        elif source is None:
+            missing.append(name)
+        elif tuple(source.shape) == shape:
+            sources[name] = source
+        elif name == "embeddings/position_embeddings" and has_more_rows(source.shape, shape):
+            sources[name] = np.asarray(source)[: shape[0]]
+            report.notes.append(f"{name}: the first {shape[0]} of {source.shape[0]} rows")
+        else:
+            mismatched.append((name, tuple(source.shape), shape))
+    if missing or mismatched:
+        raise UserError(refusal(checkpoint, variables, missing, mismatched, params_path))
+    for name, source in sources.items():
+        variables[name].assign(np.asarray(source))
+        report.loaded[name] = tuple(variables[name].shape)
+    for name, tensor in weights.items():
+        if name not in report.loaded:
+            report.unused[name] = tuple(tensor.shape)
+    return report
+
+
+def fresh_layers(variables, weights, disable_nsp):
+    """The layers of a model's head that stay as they were initialised, and why.
+
+    Returns:
+        set of str such as "classifier"; list of str, notes for the report.
+    """
+    head = [name for name in variables if name.startswith(HEAD)]
+    layers = dict.fromkeys(name.split("/")[0] for name in head)
+    if disable_nsp:
+        return set(layers), ["model.disable_nsp: the whole head is fresh"]
+    fresh, notes = set(), []
+    for layer in layers:
+        if not all(name in weights for name in head if name.startswith(f"{layer}/")):
+            fresh.add(layer)
+            notes.append(f"{layer}: fresh, the checkpoint has none")
+        elif layer == "classifier":
+            theirs, ours = (math.prod(w["classifier/bias"].shape) for w in (weights, variables))
+            if theirs == ours:
+                notes.append(f"{layer}: loaded, the checkpoint is a classifier of {ours} classes")
+            else:
+                fresh.add(layer)
+                notes.append(f"{layer}: fresh, the checkpoint's has {theirs} classes, not {ours}")
+    return fresh, notes
+
+
+def has_more_rows(shape, wanted):
+    return len(shape) == len(wanted) and shape[0] > wanted[0] and shape[1:] == wanted[1:]
+
+
+def refusal(checkpoint, variables, missing, mismatched, params_path):
+    """The text on weights that a checkpoint lacks or has in another shape than the model."""
+    faults: dict[str, list] = {}  # text -> the layers it holds for
+    for name in missing:
+        pattern, layer = pattern_of(name)
+        text = f"{pattern}: not in the checkpoint; {likely_cause(name, checkpoint.weights)}"
+        faults.setdefault(text, []).append(layer)
+    for name, theirs, ours in mismatched:
+        pattern, layer = pattern_of(name)
+        text = f"{pattern}: {list(theirs)} in the checkpoint, {list(ours)} in the model; "
+        faults.setdefault(text + remedy(name, theirs, ours), []).append(layer)
+    lines = [f"checkpoint {checkpoint.path} does not fit the model of {params_path}"]
+    for text, layers in faults.items():
+        lines.append("  " + (text.replace("{i}", span_of(layers), 1) if "{i}" in text else text))
+    if not any(name in variables for name in checkpoint.weights):
+        lines.append(f"  none of its {len(checkpoint.weights)} weights belongs to a BERT")
+    return "\n".join(lines)
+
+
+def likely_cause(name, weights):
+    """Why a checkpoint may lack a weight, and what to change."""
+    if name.startswith("encoder/final_norm/"):
+        return "it is a post-norm network, write model.use_pre_normalization: false"
+    if name.startswith("embeddings/layer_norm/") and "encoder/final_norm/gamma" in weights:
+        return "it is a pre-norm network, write model.use_pre_normalization: true"
+    if name in ("embeddings/position_embeddings", "embeddings/segment_embeddings"):
+        key = name.removeprefix("embeddings/").removesuffix("s")
+        return f"if it was trained without, write model.use_{key}: false"
+    _, layer = pattern_of(name)
+    num_layers = geometry({name: weights[name].shape for name in weights}).get("num_hidden_layers")
+    if layer is not None and num_layers is not None and layer >= num_layers:
+        return f"it has {num_layers} layers, write model.num_hidden_layers: {num_layers}"
+    return "it is incomplete, take one that was saved whole"
+
+
+def remedy(name, theirs, ours):
+    """The keys whose change gives a weight of the model the shape it has in the checkpoint."""
+    axes = axes_of(name)
+    if not len(theirs) == len(ours) == len(axes):
+        return "it is of another kind of network"
+    changes = {
+        KEY_OF_AXIS[axis]: value
+        for axis, value, own in zip(axes, theirs, ours, strict=True)
+        if value != own and axis in KEY_OF_AXIS
+    }
+    if not changes:
+        return "a network with other than 2 segments cannot be loaded"
+    text = "write " + ", ".join(f"{key}: {value}" for key, value in changes.items())
+    return text + (", and the vocab_file it was trained with" if "V" in axes else "")

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The neutral names: what every weight of BERT is called here, whatever file it comes from.
+
+They are the paths of the Keras variables below the model (`BaseModel.weights_by_name`). A format is
+one file beside this one that maps its own names to these and gives for each a tensor: anything with
+a `shape` that `numpy.asarray` turns into a float32 array, such as `LazyTensor`.
+
+Shapes: V vocabulary size, P positions, S segments (2), D hidden size, F filter size, C classes.
+Kernels are [in, out]: `x @ kernel + bias`.
+"""
+
+import re
+
+import numpy as np
+
+# Name -> shape, {i} being the number of an encoder layer from 0.
+WEIGHTS = {
+    # Summed, then normalised (post-norm only).
+    "embeddings/word_embeddings": "VD",
+    "embeddings/position_embeddings": "PD",
+    "embeddings/segment_embeddings": "SD",  # Google: token_type_embeddings
+    "embeddings/layer_norm/gamma": "D",  # gain
+    "embeddings/layer_norm/beta": "D",  # offset
+    # Self-attention; the heads lie side by side along the second D of query, key and value.
+    "encoder/layer_{i}/attention/query/kernel": "DD",
+    "encoder/layer_{i}/attention/query/bias": "D",
+    "encoder/layer_{i}/attention/key/kernel": "DD",
+    "encoder/layer_{i}/attention/key/bias": "D",
+    "encoder/layer_{i}/attention/value/kernel": "DD",
+    "encoder/layer_{i}/attention/value/bias": "D",
+    "encoder/layer_{i}/attention/output/kernel": "DD",
+    "encoder/layer_{i}/attention/output/bias": "D",
+    "encoder/layer_{i}/attention_norm/gamma": "D",
+    "encoder/layer_{i}/attention_norm/beta": "D",
+    "encoder/layer_{i}/feed_forward/expand/kernel": "DF",
+    "encoder/layer_{i}/feed_forward/expand/bias": "F",
+    "encoder/layer_{i}/feed_forward/project/kernel": "FD",
+    "encoder/layer_{i}/feed_forward/project/bias": "D",
+    "encoder/layer_{i}/feed_forward_norm/gamma": "D",
+    "encoder/layer_{i}/feed_forward_norm/beta": "D",
+    # Behind the last layer (pre-norm only).
+    "encoder/final_norm/gamma": "D",
+    "encoder/final_norm/beta": "D",
+    # The head: pooler is the first dense layer, pre-trained with the next-sentence head.
+    "pooler/kernel": "DD",
+    "pooler/bias": "D",
+    "classifier/kernel": "DC",
+    "classifier/bias": "C",
+    # Heads of pre-training, which the classifier has no place for.
+    "nsp/kernel": "D2",  # is next, is not next
+    "nsp/bias": "2",
+    "mlm/transform/kernel": "DD",
+    "mlm/transform/bias": "D",
+    "mlm/layer_norm/gamma": "D",
+    "mlm/layer_norm/beta": "D",
+    "mlm/output_bias": "V",  # added to hidden @ word_embeddings.T
+}
+
+HEAD = ("pooler/", "classifier/", "nsp/", "mlm/")
+
+# The key of the params that gives an axis its length.
+KEY_OF_AXIS = {
+    "V": "model.vocab_size",
+    "P": "model.max_position_embeddings",
+    "D": "model.hidden_size",
+    "F": "model.filter_size",
+    "C": "model.num_cls_classes",
+}
+
+
+class LazyTensor:
+    """A weight still in its file: the shape is known, `numpy.asarray` reads the values.
+
+    Args:
+        shape: tuple of int. As `read` will give it.
+        read: callable without arguments. Returns the array, of any float dtype.
+    """
+
+    def __init__(self, shape, read):
+        self.shape = tuple(shape)
+        self.read = read
+
+    def __array__(self, dtype=None, copy=None):
+        """<float32>[shape], freshly read."""
+        if copy is False:
+            raise ValueError("a LazyTensor is read anew each time; it has no memory to share")
+        return np.asarray(self.read(), dtype or np.float32)
+
+
+def pattern_of(name):
+    """`encoder/layer_3/attention_norm/beta` -> (`encoder/layer_{i}/attention_norm/beta`, 3).
+
+    The second is None for a weight of no layer.
+    """
+    match = re.match(r"encoder/layer_(\d+)/", name)
+    if match is None:
+        return name, None
+    return f"encoder/layer_{{i}}/{name[match.end() :]}", int(match[1])
+
+
+def axes_of(name):
+    """The letters of a weight's shape: "VD"; "" for a name that is not in the table."""
+    return WEIGHTS.get(pattern_of(name)[0], "")
+
+
+def encoder_names(num_layers, use_pre_normalization=False):
+    """Every name of an encoder, in the order of the network, as a list."""
+    patterns = [name for name in WEIGHTS if "{i}" in name]
+    names = [name.replace("{i}", str(i)) for i in range(num_layers) for name in patterns]
+    if use_pre_normalization:
+        names += [name for name in WEIGHTS if name.startswith("encoder/final_norm/")]
+    return names
+
+
+def embedding_names(use_pre_normalization=False):
+    """Every name of the embeddings, as a list; a pre-norm network has no layer norm there."""
+    names = [name for name in WEIGHTS if name.startswith("embeddings/")]
+    return [name for name in names if not (use_pre_normalization and "/layer_norm/" in name)]
+
+
+def geometry(shapes):
+    """What the shapes of a network's weights say about it.
+
+    Args:
+        shapes: dict of neutral name to tuple of int.
+    Returns:
+        dict with those that the given weights tell of hidden_size, num_hidden_layers, filter_size,
+        max_position_embeddings, vocab_size. The number of heads leaves no trace in a shape.
+    """
+    found = {}
+    layers = [i for _, i in map(pattern_of, shapes) if i is not None]
+    if layers:
+        found["num_hidden_layers"] = max(layers) + 1
+    for key, name, axis in (
+        ("vocab_size", "embeddings/word_embeddings", 0),
+        ("hidden_size", "embeddings/word_embeddings", 1),
+        ("max_position_embeddings", "embeddings/position_embeddings", 0),
+        ("filter_size", "encoder/layer_0/feed_forward/expand/kernel", 1),
+    ):
+        if len(shapes.get(name, ())) == len(axes_of(name)):
+            found[key] = shapes[name][axis]
+    return found

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-head attention."""
+
+import keras
+from keras import ops
+
+from common.layers.dropout import Dropout
+
+# Added to the scores of padding before the softmax: its exponential is zero in every dtype that the
+# softmax runs in (float32), and it is finite, so a row of nothing but padding gives no NaN.
+MASKED_SCORE = -1e9
+
+
+class MultiHeadAttention(keras.layers.Layer):
+    """Scaled dot-product attention of tokens to the tokens of their own row, in H heads.
+
+    Vaswani et al. 2017, section 3.2. Shapes: B batch, T tokens asking, S tokens answering,
+    D hidden size, H heads, d = D / H.
+
+    Args:
+        hidden_size, num_heads: int. D and H; H divides D.
+        dropout_rate: float in [0, 1). Applied to the attention probabilities, in training.
+        initializer: Keras initializer of the kernels.
+        clock: DropoutClock.
+    Call:
+        x: <float>[B, T, D], the tokens that ask.
+        memory: <float>[B, S, D], the tokens that answer.
+        padding_mask: <int32>[B, S], 1 on real tokens, 0 on padding.
+    Returns:
+        <float>[B, T, D] in the compute dtype. Dropout and residual are the caller's.
+    """
+
+    def __init__(self, hidden_size, num_heads, dropout_rate, initializer, clock, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
+
+        def dense(name):
+            return keras.layers.Dense(
+                hidden_size, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
+            )
+
+        self.query, self.key, self.value = dense("query"), dense("key"), dense("value")
+        self.output_projection = dense("output")
+        self.dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
+
+    def build(self, x_shape):
+        for dense in (self.query, self.key, self.value, self.output_projection):
+            dense.build(x_shape)
+
+    def _split_heads(self, x):
+        batch, tokens, _ = ops.shape(x)
+        x = ops.reshape(x, (batch, tokens, self.num_heads, self.head_size))
+        return ops.transpose(x, (0, 2, 1, 3))  # [B, H, T, d]
+
+    def call(self, x, memory, padding_mask, training=False):
+        # Scaling the query rather than the scores touches d numbers a token in place of S.
+        query = self._split_heads(self.query(x)) * self.head_size**-0.5  # [B, H, T, d]
+        key = self._split_heads(self.key(memory))  # [B, H, S, d]
+        value = self._split_heads(self.value(memory))  # [B, H, S, d]
+
+        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # [B, H, T, S]
+        scores = ops.cast(scores, "float32")  # a half-precision softmax loses small probabilities
+        is_padding = 1.0 - ops.cast(padding_mask, "float32")
+        scores = scores + (MASKED_SCORE * is_padding)[:, None, None, :]
+        probabilities = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
+        probabilities = self.dropout(probabilities, training=training)
+
+        context = ops.matmul(probabilities, value)  # [B, H, T, d]
+        context = ops.reshape(ops.transpose(context, (0, 2, 1, 3)), ops.shape(x))  # [B, T, D]
+        return self.output_projection(context)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The position-wise feed-forward block."""
+
+import keras
+
+
+class FeedForward(keras.layers.Layer):
+    """Dense, activation, dense: the same weights at every token.
+
+    Vaswani et al. 2017, section 3.3. Shapes: B batch, T tokens, D hidden size, F filter size.
+
+    Args:
+        hidden_size: int. D, the width of the input and of the output.
+        filter_size: int. F, the width in between; BERT takes F = 4 * D.
+        activation: callable on <float>[B, T, F].
+        initializer: Keras initializer of the kernels.
+    Call:
+        x: <float>[B, T, D].
+    Returns:
+        <float>[B, T, D] in the compute dtype. Dropout and residual are the caller's.
+    """
+
+    def __init__(self, hidden_size, filter_size, activation, initializer, **kwargs):
+        super().__init__(**kwargs)
+        self.filter_size = filter_size
+        self.expand = keras.layers.Dense(
+            filter_size,
+            activation,
+            kernel_initializer=initializer,
+            dtype=self.dtype_policy,
+            name="expand",
+        )
+        self.project = keras.layers.Dense(
+            hidden_size, kernel_initializer=initializer, dtype=self.dtype_policy, name="project"
+        )
+
+    def build(self, x_shape):
+        self.expand.build(x_shape)
+        self.project.build((*x_shape[:-1], self.filter_size))
+
+    def call(self, x):
+        x = self.expand(x)  # [B, T, F]
+        return self.project(x)  # [B, T, D]

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a run is: a bar on a terminal, plain lines where the output goes to a file or a pipe.
+
+The loop calls `update` once per step and `write` for whatever else it has to say meanwhile.
+"""
+
+import os
+import sys
+import time
+from collections import deque
+
+from tqdm import tqdm
+
+WINDOW_UPDATES = 200  # the rate is taken over these many updates,
+WINDOW_SECONDS = 60.0  # or over this time where they take longer,
+WINDOW_MIN_UPDATES = 10  # but never over fewer than these
+REFRESH_SECONDS = 0.25  # a bar that is drawn more often only flickers
+
+_SINGULAR = {"batches": "batch", "examples": "example", "steps": "step"}
+_SHORT_NAMES = {"learning_rate": "lr"}
+
+
+def format_duration(seconds):
+    """Returns a rounded duration in words: "42 s", "14 min", "2 h 05 min"."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_rate(rate, unit):
+    """Returns "212 examples/s"; rates below 10 with two decimals."""
+    return f"{rate:.0f} {unit}/s" if rate >= 9.995 else f"{rate:.2f} {unit}/s"
+
+
+def _has_size(stream):
+    """Whether the terminal tells its size: a container's may say 0 by 0, and tqdm draws nothing."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:
+        return False
+
+
+class _Bar(tqdm):
+    monitor_interval = 0  # no thread that redraws: `Progress` decides when to
+
+
+class Progress:
+    """Shows steps done, the latest figures, the recent rate and the time left. A context manager.
+
+    The rate is that of the last updates and leaves out the first, so that compiling does not
+    distort it; the time left follows from it.
+
+    Args:
+        total: int, steps at which the work is done, or None where that is not known.
+        unit: str, plural of what is counted.
+        initial: int, steps done by an earlier process.
+        description: str, first word of every line.
+        log_every: int, steps between two plain lines; the first and the last step always get one.
+        stream: text file; None is the standard error stream.
+    """
+
+    def __init__(
+        self, total, unit="steps", initial=0, description="train", log_every=100, stream=None
+    ):
+        self.total, self.unit, self.description = total, unit, description
+        self.log_every = max(1, log_every)
+        self.stream = stream or sys.stderr
+        self.done = self.shown = initial
+        self.figures = {}
+        self.times = deque(maxlen=WINDOW_UPDATES)  # (seconds, steps done) after each update
+        self.refreshed = float("-inf")
+        self.bar = None
+        if self.stream.isatty():
+            self.bar = _Bar(
+                total=total,
+                initial=initial,
+                desc=description,
+                file=self.stream,
+                **(
+                    {"dynamic_ncols": True}
+                    if _has_size(self.stream)
+                    else {"ncols": 80, "nrows": 24}
+                ),
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
+                if total is not None
+                else "{desc} {n_fmt}{postfix}",
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def update(self, n=1, **figures):
+        """Counts n more steps; figures (loss=0.31, examples_per_second=210) stay until replaced.
+
+        Costs a few microseconds, except where something is drawn; a figure that is a tensor is
+        read only then.
+        """
+        is_first = not self.times
+        crosses = (self.done + n) // self.log_every > self.done // self.log_every
+        self.done += n
+        self.figures.update(figures)
+        now = time.monotonic()
+        self.times.append((now, self.done))
+        if self.bar is not None:
+            if now - self.refreshed >= REFRESH_SECONDS or self.done == self.total:
+                self.refreshed = now
+                self._show()
+        elif is_first or crosses or self.done == self.total:
+            self._show()
+
+    def write(self, text):
+        """Prints lines of text without disturbing the bar."""
+        if self.bar is not None:
+            self.bar.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def close(self):
+        """Shows the last step and ends the bar. Further calls do nothing."""
+        if self.shown != self.done:
+            self._show()
+        if self.bar is not None:
+            self.bar.close()
+
+    def rate(self):
+        """Returns recent steps per second, or None before the second update."""
+        while (
+            len(self.times) > WINDOW_MIN_UPDATES + 1
+            and self.times[-1][0] - self.times[0][0] > WINDOW_SECONDS
+        ):
+            self.times.popleft()
+        if len(self.times) < 2:
+            return None
+        (start, done_at_start), (end, done_at_end) = self.times[0], self.times[-1]
+        return (done_at_end - done_at_start) / (end - start) if end > start else None
+
+    def _parts(self):
+        """The figures, the rate and the time left as a list of short texts."""
+        figures = dict(self.figures)
+        examples_per_second = figures.pop("examples_per_second", None)
+        parts = []
+        for name, value in figures.items():
+            value = float(value)
+            digits = ".2g" if name == "learning_rate" else ".4f" if abs(value) < 1000 else ".6g"
+            parts.append(f"{_SHORT_NAMES.get(name, name)} {value:{digits}}")
+        rate = self.rate()
+        if examples_per_second is not None:
+            parts.append(format_rate(float(examples_per_second), "examples"))
+        elif rate is not None:
+            parts.append(format_rate(rate, self.unit))
+        if rate and self.total is not None and self.done < self.total:
+            parts.append(f"{format_duration((self.total - self.done) / rate)} left")
+        return parts
+
+    def _show(self):
+        self.shown = self.done
+        if self.bar is not None:
+            self.bar.n = self.done
+            self.bar.set_postfix_str(", ".join(self._parts()), refresh=False)
+            self.bar.refresh()
+            return
+        counted = f"{self.done}/{self.total}" if self.total is not None else f"{self.done}"
+        head = f"{self.description} {_SINGULAR.get(self.unit, self.unit)} {counted}"
+        print(" · ".join([head, *self._parts()]), file=self.stream, flush=True)

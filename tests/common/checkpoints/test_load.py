@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recognising a checkpoint, warm-starting from it, and the report of what was done."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from common.checkpoints import load
+from common.checkpoints.load import LoadReport, load_weights, open_checkpoint
+from common.errors import UserError
+from model import make_model
+from tests.reference.tiny_bert import (
+    huggingface_tensors,
+    randomize,
+    save_huggingface,
+    tiny_params,
+)
+
+
+def tiny_checkpoint(tmp_path, **arguments):
+    return open_checkpoint(save_huggingface(tmp_path, huggingface_tensors(**arguments)))
+
+
+def checkpoint_of_ours(path, monkeypatch, weights):
+    """A checkpoint of weights in memory, by a module in the place of our own format's."""
+    module = types.ModuleType("in_memory")
+    module.is_checkpoint = lambda given: given == str(path)
+    module.read_config = lambda path: {"family": "ours"}
+    module.read_weights = lambda path: weights
+    monkeypatch.setitem(sys.modules, "in_memory", module)
+    monkeypatch.setitem(load.FORMATS, "ours", "in_memory")
+    return open_checkpoint(path)
+
+
+def values_of(model):
+    return {name: np.asarray(v) for name, v in model.weights_by_name().items()}
+
+
+# ---- Recognition ---------------------------------------------------------------------------------
+
+
+def test_a_hugging_face_folder_is_recognised(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    checkpoint = tiny_checkpoint(tmp_path)
+    assert checkpoint.format == "huggingface"
+    assert checkpoint.path == checkpoint.config["path"] == str(tmp_path)
+    assert checkpoint.config["hidden_size"] == 6
+    assert checkpoint.vocab_file == str(tmp_path / "vocab.txt")
+    assert checkpoint.weights["pooler/kernel"].shape == (6, 6)
+
+
+def test_another_format_is_recognised_by_its_module(tmp_path, monkeypatch):
+    weights = {"pooler/bias": np.arange(6.0, dtype=np.float32)}
+    checkpoint = checkpoint_of_ours(tmp_path, monkeypatch, weights)
+    assert checkpoint.format == "ours" and checkpoint.vocab_file is None
+    assert checkpoint.weights["pooler/bias"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_path_without_anything_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        open_checkpoint(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ([], "an empty folder"),
+        (["pytorch_model.bin", "config.json"], r"a folder with config\.json, pytorch_model\.bin"),
+        ([f"{i}.txt" for i in range(10)], "and 2 more"),
+    ],
+)
+def test_an_unknown_folder_is_refused_with_what_was_found_and_looked_for(tmp_path, files, found):
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=found) as error:
+        open_checkpoint(tmp_path)
+    assert "model.safetensors" in str(error.value)
+
+
+def test_an_unknown_file_is_refused(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(bytes(1234))
+    with pytest.raises(UserError, match="a file of 1,234 bytes"):
+        open_checkpoint(tmp_path / "weights.bin")
+
+
+# ---- Loading -------------------------------------------------------------------------------------
+
+
+def test_backbone_and_pooler_come_from_pre_training_and_the_classifier_stays(tmp_path):
+    model = make_model(tiny_params())
+    before = randomize(model)
+    checkpoint = tiny_checkpoint(tmp_path)
+    report = load_weights(model, checkpoint)
+    for name, value in values_of(model).items():
+        is_classifier = name.startswith("classifier/")
+        expected = before[name] if is_classifier else np.asarray(checkpoint.weights[name])
+        np.testing.assert_array_equal(value, expected)
+    assert report.fresh == {"classifier/kernel": (6, 5), "classifier/bias": (5,)}
+    assert set(report.loaded) | set(report.fresh) == set(before) and not report.unused
+    assert report.notes == ["classifier: fresh, the checkpoint has none"]
+
+
+def test_disable_nsp_leaves_the_whole_head_fresh(tmp_path):
+    model = make_model(tiny_params())
+    before = randomize(model)
+    report = load_weights(model, tiny_checkpoint(tmp_path, num_labels=5), disable_nsp=True)
+    head = {"pooler/kernel", "pooler/bias", "classifier/kernel", "classifier/bias"}
+    assert set(report.fresh) == set(report.unused) == head
+    for name in head:
+        np.testing.assert_array_equal(values_of(model)[name], before[name])
+    assert "disable_nsp" in report.table()
+
+
+def test_a_classifier_of_as_many_classes_is_loaded_and_the_report_says_so(tmp_path):
+    model = make_model(tiny_params())
+    checkpoint = tiny_checkpoint(tmp_path, num_labels=5)
+    report = load_weights(model, checkpoint)
+    assert not report.fresh and not report.unused
+    kernel = np.asarray(checkpoint.weights["classifier/kernel"])
+    np.testing.assert_array_equal(values_of(model)["classifier/kernel"], kernel)
+    assert report.notes == ["classifier: loaded, the checkpoint is a classifier of 5 classes"]
+
+
+def test_a_classifier_of_other_classes_is_not_loaded(tmp_path):
+    model = make_model(tiny_params(num_classes=2))
+    report = load_weights(model, tiny_checkpoint(tmp_path, num_labels=5))
+    assert set(report.fresh) == set(report.unused) == {"classifier/kernel", "classifier/bias"}
+    assert report.notes == ["classifier: fresh, the checkpoint's has 5 classes, not 2"]
+
+
+def test_a_checkpoint_without_pooler_leaves_it_fresh_and_says_so(tmp_path):
+    tensors = {k: v for k, v in huggingface_tensors().items() if not k.startswith("pooler")}
+    report = load_weights(
+        make_model(tiny_params()), open_checkpoint(save_huggingface(tmp_path, tensors))
+    )
+    assert "pooler/kernel" in report.fresh
+    assert "pooler: fresh, the checkpoint has none" in report.notes
+
+
+def test_a_longer_position_table_gives_its_first_rows_and_the_report_says_so(tmp_path):
+    model = make_model(tiny_params(max_position_embeddings=11))
+    checkpoint = tiny_checkpoint(tmp_path)
+    report = load_weights(model, checkpoint)
+    table = np.asarray(checkpoint.weights["embeddings/position_embeddings"])
+    loaded = values_of(model)["embeddings/position_embeddings"]
+    np.testing.assert_array_equal(loaded, table[:11])
+    assert report.loaded["embeddings/position_embeddings"] == (11, 6)
+    assert "embeddings/position_embeddings: the first 11 of 19 rows" in report.table()
+
+
+def test_tables_that_the_model_does_without_are_unused(tmp_path):
+    model = make_model(tiny_params(use_segment_embedding=False))
+    report = load_weights(model, tiny_checkpoint(tmp_path))
+    assert report.unused == {"embeddings/segment_embeddings": (2, 6)}
+
+
+def test_mixed_precision_keeps_the_weights_in_float32(tmp_path):
+    model = make_model(tiny_params(mixed_precision="mixed_bfloat16"))
+    checkpoint = tiny_checkpoint(tmp_path)
+    load_weights(model, checkpoint)
+    np.testing.assert_array_equal(
+        values_of(model)["pooler/kernel"], np.asarray(checkpoint.weights["pooler/kernel"])
+    )
+
+
+# ---- Refusals ------------------------------------------------------------------------------------
+
+
+def refusal_of(tmp_path, tensors=None, **model):
+    """The text on a checkpoint that does not fit; the model has to be left as it was."""
+    model = make_model(tiny_params(**model))
+    before = randomize(model)
+    checkpoint = open_checkpoint(save_huggingface(tmp_path, tensors or huggingface_tensors()))
+    with pytest.raises(UserError) as error:
+        load_weights(model, checkpoint, params_path="configs/mine.yaml")
+    for name, value in values_of(model).items():
+        np.testing.assert_array_equal(value, before[name])
+    text = str(error.value)
+    assert text.startswith(f"checkpoint {tmp_path} does not fit the model of configs/mine.yaml\n")
+    return text
+
+
+def test_other_shapes_are_refused_together_with_the_keys_to_change(tmp_path):
+    text = refusal_of(tmp_path, vocab_size=29, filter_size=17, max_position_embeddings=31)
+    assert "word_embeddings: [23, 6] in the checkpoint, [29, 6] in the model; " in text
+    assert "write model.vocab_size: 23, and the vocab_file it was trained with" in text
+    assert "[19, 6] in the checkpoint, [31, 6] in the model" in text
+    assert "write model.max_position_embeddings: 19" in text
+    assert "encoder/layer_{0..1}/feed_forward/expand/kernel: [6, 13]" in text
+    assert "write model.filter_size: 13" in text
+    assert len(text.splitlines()) == 1 + 2 + 3  # two tables, and three tensors of either layer
+
+
+def test_another_hidden_size_is_refused_with_the_key_to_change(tmp_path):
+    assert "write model.hidden_size: 6" in refusal_of(tmp_path, hidden_size=8)
+
+
+def test_three_segments_are_refused(tmp_path):
+    tensors = huggingface_tensors()
+    tensors["embeddings.token_type_embeddings.weight"] = np.zeros((3, 6), np.float32)
+    assert "other than 2 segments" in refusal_of(tmp_path, tensors)
+
+
+def test_a_weight_of_another_rank_is_refused(tmp_path):
+    tensors = huggingface_tensors()
+    tensors["encoder.layer.1.output.dense.bias"] = np.zeros((1, 6), np.float32)
+    text = refusal_of(tmp_path, tensors)
+    assert "encoder/layer_1/feed_forward/project/bias: [1, 6] in the checkpoint, [6]" in text
+    assert "another kind of network" in text
+
+
+def test_a_missing_weight_of_the_backbone_is_named(tmp_path):
+    tensors = huggingface_tensors()
+    del tensors["encoder.layer.1.attention.self.key.bias"]
+    text = refusal_of(tmp_path, tensors)
+    assert "encoder/layer_1/attention/key/bias: not in the checkpoint; it is incomplete" in text
+    assert len(text.splitlines()) == 2
+
+
+def test_more_layers_than_the_checkpoint_has_are_refused(tmp_path):
+    text = refusal_of(tmp_path, num_hidden_layers=4)
+    assert "encoder/layer_{2..3}/attention/query/kernel: not in the checkpoint" in text
+    assert "write model.num_hidden_layers: 2" in text
+
+
+def test_pre_norm_and_post_norm_are_told_apart(tmp_path, monkeypatch):
+    text = refusal_of(tmp_path, use_pre_normalization=True)
+    assert "encoder/final_norm/gamma: not in the checkpoint" in text
+    assert "write model.use_pre_normalization: false" in text
+
+    weights = values_of(make_model(tiny_params(use_pre_normalization=True)))
+    (tmp_path / "ours").mkdir()
+    checkpoint = checkpoint_of_ours(tmp_path / "ours", monkeypatch, weights)
+    with pytest.raises(UserError, match=r"write model\.use_pre_normalization: true"):
+        load_weights(make_model(tiny_params()), checkpoint)
+
+
+def test_a_checkpoint_without_segments_names_the_key_that_does_without(tmp_path):
+    tensors = huggingface_tensors()
+    del tensors["embeddings.token_type_embeddings.weight"]
+    assert "model.use_segment_embedding: false" in refusal_of(tmp_path, tensors)
+
+
+# ---- Report --------------------------------------------------------------------------------------
+
+
+def test_the_report_counts_first_and_keeps_short_however_deep_the_network():
+    layers = {f"encoder/layer_{i}/part/{j}": (7, 3) for i in range(24) for j in range(16)}
+    report = LoadReport(
+        path="weights",
+        format="huggingface",
+        loaded={"embeddings/word_embeddings": (1000, 7)} | layers,
+        fresh={"classifier/kernel": (7, 2), "classifier/bias": (2,)},
+        unused={f"strange.{i}": (1,) for i in range(100)},
+        notes=["classifier: fresh, the checkpoint has none"],
+    )
+    lines = report.table().splitlines()
+    assert lines[:4] == [
+        "checkpoint weights (huggingface)",
+        "  loaded   385 weights         15,064 parameters",  # 7,000 and 384 times 21
+        "  fresh      2 weights             16 parameters",
+        "  unused   100 weights            100 parameters",
+    ]
+    assert "  loaded   encoder/layer_{0..23}/...  384 weights" in lines
+    assert "  fresh    classifier/kernel [7, 2], bias [2]" in lines
+    assert "  unused   and 95 more" in lines
+    assert len(lines) <= 25 and max(map(len, lines)) <= 100

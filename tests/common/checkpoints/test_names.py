@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of neutral names against the network that has them."""
+
+import numpy as np
+import pytest
+
+from common.checkpoints.names import (
+    WEIGHTS,
+    LazyTensor,
+    axes_of,
+    embedding_names,
+    encoder_names,
+    geometry,
+    pattern_of,
+)
+from model import make_model
+from tests.reference.tiny_bert import tiny_params
+
+LENGTHS = {"V": 23, "P": 19, "S": 2, "D": 6, "F": 13, "C": 5}  # of the tiny network
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_the_network_has_the_weights_of_the_table_with_their_shapes(pre_norm):
+    model = make_model(tiny_params(use_pre_normalization=pre_norm))
+    head = ["pooler/kernel", "pooler/bias", "classifier/kernel", "classifier/bias"]
+    names = embedding_names(pre_norm) + encoder_names(2, pre_norm) + head
+    shapes = {name: tuple(v.shape) for name, v in model.weights_by_name().items()}
+    assert shapes == {name: tuple(LENGTHS[axis] for axis in axes_of(name)) for name in names}
+
+
+def test_encoder_names_has_16_weights_a_layer_and_2_behind_a_pre_norm_encoder():
+    assert len(encoder_names(12)) == len(set(encoder_names(12))) == 12 * 16
+    assert len(encoder_names(3, use_pre_normalization=True)) == 3 * 16 + 2
+    assert encoder_names(11)[-1] == "encoder/layer_10/feed_forward_norm/beta"
+
+
+def test_a_name_has_a_pattern_and_a_layer():
+    pattern = "encoder/layer_{i}/attention/key/bias"
+    assert pattern_of("encoder/layer_10/attention/key/bias") == (pattern, 10)
+    assert pattern in WEIGHTS
+    assert pattern_of("pooler/bias") == ("pooler/bias", None)
+    assert axes_of("no such weight") == ""
+
+
+def test_geometry_is_read_from_shapes_and_silent_on_what_they_do_not_show():
+    names = embedding_names() + encoder_names(2)
+    shapes = {name: tuple(LENGTHS[axis] for axis in axes_of(name)) for name in names}
+    expected = {
+        "hidden_size": 6,
+        "num_hidden_layers": 2,
+        "filter_size": 13,
+        "max_position_embeddings": 19,
+        "vocab_size": 23,
+    }
+    assert geometry(shapes) == expected
+    del shapes["embeddings/position_embeddings"], expected["max_position_embeddings"]
+    assert geometry(shapes) == expected
+    assert geometry({}) == {}
+    assert geometry({"embeddings/word_embeddings": (7,)}) == {}  # malformed
+
+
+def test_a_lazy_tensor_is_read_when_it_is_asked_for_and_not_before():
+    calls = []
+
+    def read():
+        calls.append(1)
+        return np.array([1.5, 2.5], np.float16)
+
+    tensor = LazyTensor([2], read)
+    assert tensor.shape == (2,) and not calls
+    array = np.asarray(tensor)
+    assert array.dtype == np.float32 and array.tolist() == [1.5, 2.5] and len(calls) == 1
+    with pytest.raises(ValueError, match="no memory to share"):
+        np.array(tensor, copy=False)

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that more than one folder of tests uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_dir():
+    """pathlib.Path of the data that lies beside the project; tests skip where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    path = Path(os.environ.get("BERT_SHARED_DIR", default))
+    if not path.is_dir():
+        pytest.skip(f"no folder {path}; BERT_SHARED_DIR can name another one")
+    return path

