@@ -304,6 +304,11 @@ def set_value(values, lines, path, value):
     for key in path[:-1]:
         if values.get(key) is None:
             values[key] = {}
+        if isinstance(values[key], list):
+            raise UserError(
+                f"--override {'.'.join(map(str, path))}: {key} is a list, which is set as a "
+                f"whole: --override '{'.'.join(map(str, path[: path.index(key) + 1]))}=[...]'"
+            )
         if not isinstance(values[key], dict):
             return  # not a mapping: a fault of the file, which is found below
         values = values[key]

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception for a user's mistake: `run.py` prints its text alone and exits with code 2."""
+"""The two exceptions whose text `run.py` prints alone: the user's mistake, and a failed run."""
 
 
 class UserError(ValueError):
-    """Wrong usage, configuration or data. The text says what was found, where, and what to change."""
+    """Wrong usage, configuration or data: the text says what was found, where, what to change.
+
+    `run.py` exits with code 2.
+    """
 
 
 class RunError(RuntimeError):

@@ -124,7 +124,7 @@ Path = Annotated[str, BeforeValidator(to_path)]
 
 # One processor in input/processors.py for each.
 DataProcessor = Literal["MnliDataProcessor", "Sst2DataProcessor"]
-Mode = Literal["train", "eval", "eval_all", "train_and_eval", "predict"]
+Mode = Literal["train", "eval", "eval_all", "train_and_eval", "predict", "export"]
 
 
 class Section(BaseModel):
@@ -201,6 +201,9 @@ class InputParams(Section):
 class TrainInputParams(InputParams):
     """Rows to train on."""
 
+    drop_remainder: Annotated[Literal[True], always(True, "every update has batch_size rows")] = (
+        Field(True, description="Leave out the rows after an epoch's last whole batch.")
+    )
     repeat: Annotated[
         Literal[True], always(True, "training goes on until its number of steps is reached")
     ] = Field(True, description="Begin another epoch after the last row.")
@@ -604,7 +607,7 @@ class RunParams(Section):
     log_step_count_steps: Count | None = Field(
         None, description="Steps between lines of the log. Not given: save_summary_steps."
     )
-    tf_random_seed: Whole | None = Field(
+    tf_random_seed: Annotated[Whole, Field(lt=2**32)] | None = Field(  # NumPy's bound
         None, description="Seed of fresh weights, dropout and the order of rows."
     )
     device: str | None = Field(None, min_length=1, description="Device to run on, as /gpu:0.")
@@ -710,6 +713,10 @@ class Params(Section):
         """The same params with other runconfig values."""
         runconfig = RunParams.model_validate(dict(self.runconfig) | values)
         return self.model_copy(update={"runconfig": runconfig})
+
+    def with_inputs_of(self, other):
+        """The same params with the input sections of other Params."""
+        return self.model_copy(update={name: getattr(other, name) for name in INPUTS})
 
     def with_vocab_file(self, path):
         """The same params with a vocabulary where an input names none. path: str or None.
