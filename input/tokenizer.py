@@ -345,11 +345,10 @@ def _character_tables(do_lower):
 def _changed_characters(do_lower):
     """Yields code point and packed characters where folding or a flag changes something.
 
-    A CJK character that stays as it is is left out: the table has them by their ranges.
+    CJK characters that stay as they are need no entry: the table has them by their ranges.
     """
-    cjk, punctuation = _members(CJK), _members(PUNCTUATION)
-    marks = _members(NONSPACING_MARKS) if do_lower else set()
-    combining = marks | _members(OTHER_COMBINING) if do_lower else set()
+    cjk, punctuation, marks = map(_members, (CJK, PUNCTUATION, NONSPACING_MARKS))
+    combining = marks | _members(OTHER_COMBINING)
     flagged = punctuation | combining
 
     def pack(code_point):
