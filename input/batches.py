@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from input.epoch_plan import truncated_lengths
+from input.features import assemble_features
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class Batches:
 
 def row_lengths(tokens, max_sequence_length):
     """Returns tokens of each row after truncation, with [CLS] and [SEP]: int [N]."""
-    cut = truncated_lengths(tokens.lengths, max_sequence_length)
-    return cut.sum(axis=1) + 1 + tokens.texts_per_row
+    return _with_special_tokens(truncated_lengths(tokens.lengths, max_sequence_length))
 
 
 def make_batches(tokens, tokenizer, rows, lengths, max_sequence_length, with_weights):
@@ -71,38 +71,31 @@ def make_batches(tokens, tokenizer, rows, lengths, max_sequence_length, with_wei
     Returns:
         Batches.
     """
-    num_tokens = row_lengths(tokens, max_sequence_length)
     cut = truncated_lengths(tokens.lengths, max_sequence_length)
-    starts = tokens.offsets[:-1].reshape(cut.shape)
-    if tokens.texts_per_row == 1:  # a second text that is not there: no tokens and no [SEP]
-        cut = np.concatenate([cut, np.zeros_like(cut)], axis=1)
-        starts = np.concatenate([starts, np.zeros_like(starts)], axis=1)
+    with tf.device("/cpu:0"):  # where the input runs, whichever device the network is on
+        assemble = _make_assemble(tokens, tokenizer, cut, rows.shape[1], with_weights)
+        dataset = tf.data.Dataset.from_tensor_slices((rows, lengths))
+        dataset = dataset.map(assemble).prefetch(tf.data.AUTOTUNE)
+    return Batches(dataset, rows, lengths, tokens.labels, _with_special_tokens(cut))
+
+
+def _with_special_tokens(cut):
+    """cut: int [N, K], tokens of each text. Returns int [N]: with [CLS] and a [SEP] after each."""
+    return cut.sum(axis=1) + 1 + cut.shape[1]
+
+
+def _make_assemble(tokens, tokenizer, cut, batch_size, with_weights):
+    """Returns the function of one batch's rows <int32>[B] and length <int32>[] to its features."""
+    starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
+    cut = tf.constant(cut, tf.int32)
     ids = tf.constant(tokens.ids if len(tokens.ids) else np.zeros(1, np.int32))
-    starts, cut = tf.constant(starts, tf.int32), tf.constant(cut, tf.int32)
     all_labels = tf.constant(tokens.labels)
-    ends = tf.constant(num_tokens, tf.int32)  # position after the last [SEP]
-    batch_size = rows.shape[1]
 
     def assemble(batch_rows, length):
         is_real = batch_rows >= 0
         batch_rows = tf.maximum(batch_rows, 0)  # filling repeats row 0, with weight 0
-        start, text = tf.gather(starts, batch_rows), tf.gather(cut, batch_rows)  # [B, 2]
-        end = tf.gather(ends, batch_rows)[:, None]  # [B, 1]
-        first, second = text[:, :1], text[:, 1:]  # [B, 1]
-        position = tf.range(length)[None, :]  # [1, T]
-
-        in_first = (position >= 1) & (position <= first)
-        in_second = (position >= first + 2) & (position < first + 2 + second)
-        source = tf.where(in_first, start[:, :1] + position - 1, start[:, 1:] + position - first - 2)
-        token = tf.gather(ids, tf.where(in_first | in_second, source, 0))  # [B, T]
-        is_padding = position >= end
-        special = tf.where(position == 0, tokenizer.cls_id, tokenizer.sep_id)
-        special = tf.where(is_padding, tokenizer.pad_id, special)
-        features = {
-            "input_ids": tf.where(in_first | in_second, token, special),
-            "input_mask": tf.cast(is_padding, tf.int32),
-            "segment_ids": tf.cast((position >= first + 2) & ~is_padding, tf.int32),
-        }
+        start, count = tf.gather(starts, batch_rows), tf.gather(cut, batch_rows)  # [B, K]
+        features = assemble_features(tokenizer, ids, start, count, length)
         labels = tf.gather(all_labels, batch_rows)
         for tensor in (*features.values(), labels):
             tensor.set_shape((batch_size, *tensor.shape[1:]))
@@ -110,6 +103,4 @@ def make_batches(tokens, tokenizer, rows, lengths, max_sequence_length, with_wei
             return features, labels, tf.cast(is_real, tf.float32)
         return features, labels
 
-    dataset = tf.data.Dataset.from_tensor_slices((rows, lengths))
-    dataset = dataset.map(assemble, num_parallel_calls=1).prefetch(tf.data.AUTOTUNE)
-    return Batches(dataset, rows, lengths, tokens.labels, num_tokens)
+    return assemble

@@ -25,10 +25,10 @@ def truncated_lengths(lengths, max_sequence_length):
     if num_texts == 1:
         return np.minimum(lengths, room)
     first, second = lengths.T
-    half_up, half_down = (room + 1) // 2, room // 2
-    cut_second = np.where(second <= half_down, second, np.maximum(half_down, room - first))
-    cut_first = np.where(first <= half_up, first, np.maximum(half_up, room - second))
-    return np.stack([cut_first, np.minimum(second, cut_second)], axis=1)
+    # Each may keep half the room, or what the other leaves; the first half is the larger.
+    most_first = np.maximum((room + 1) // 2, room - second)
+    most_second = np.maximum(room // 2, room - first)
+    return np.stack([np.minimum(first, most_first), np.minimum(second, most_second)], axis=1)
 
 
 def choose_bucket_lengths(row_lengths, num_buckets):
@@ -126,7 +126,7 @@ class EpochPlan:
         return rows.astype(np.int32), lengths.astype(np.int32)
 
     def steps(self, first_step, last_step):
-        """Returns rows and lengths, as `epoch` does, of the steps first_step <= step < last_step."""
+        """Returns rows and lengths, as `epoch` does, of first_step <= step < last_step."""
         rows = [np.zeros((0, self.batch_size), np.int32)]
         lengths = [np.zeros(0, np.int32)]
         step = first_step

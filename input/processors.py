@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the text comes from: one processor per kind of data, over TensorFlow Datasets (TFDS)."""
 
+import contextlib
 import hashlib
-from dataclasses import dataclass
+import re
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tensorflow as tf
@@ -46,93 +49,145 @@ def get_processor(cfg):
     processor = PROCESSORS[cfg.data_processor]
     if cfg.dataset is None:
         return processor
-    return DataProcessor(cfg.dataset, processor.text_keys, processor.eval_splits)
+    return replace(processor, dataset=cfg.dataset)
 
 
 class TextDataset:
     """A prepared TFDS data set: its texts, labels, label names, and a fingerprint of its files.
 
-    Opening it prepares what is not prepared yet: the embedded sample from the project's own files,
-    any other by TFDS, which downloads it.
+    Opening it (milliseconds) prepares what is not prepared yet: the embedded sample from the
+    project's own files, any other by TFDS, which downloads it.
 
     Args:
         cfg: InputParams: data_processor, dataset, data_dir.
+    Attributes:
+        processor: DataProcessor.
+        folder: Path, where the data set lies.
+        label_names: tuple of str, the name of each class.
     Raises:
         UserError: it is neither prepared nor can it be, or it lacks a feature.
     """
 
     def __init__(self, cfg):
         self.processor = get_processor(cfg)
-        self.data_dir = Path(cfg.data_dir)
-        self.builder = self._open()
-        features = self.builder.info.features
-        wanted = (*self.processor.text_keys, self.processor.label_key)
-        missing = [key for key in wanted if key not in features]
+        self.folder = Path(cfg.data_dir) / self.processor.dataset
+        self._builder = _open(self.processor.dataset, Path(cfg.data_dir))
+        features = self._builder.info.features
+        label_key = self.processor.label_key
+        missing = [key for key in (*self.processor.text_keys, label_key) if key not in features]
         if missing:
             raise UserError(
-                f"data set {self.processor.dataset} has no feature {', '.join(missing)}; it has "
-                f"{', '.join(features)}. Choose the data_processor that fits it."
+                f"{self} has no feature {', '.join(missing)}; it has {', '.join(features)}. "
+                f"Choose the data_processor that fits it."
             )
-        self.label_names = tuple(features[self.processor.label_key].names)
-
-    def _open(self):
-        name = self.processor.dataset
-        folder = self.data_dir / name
-        versions = sorted(folder.glob("*/dataset_info.json"))
-        if versions:
-            return tfds.builder_from_directory(versions[-1].parent)
-        if name.split("/")[0] == SampleGlue.name:
-            builder = SampleGlue(config=name.split("/")[1], data_dir=self.data_dir)
-            builder.download_and_prepare()
-            return builder
-        try:
-            builder = tfds.builder(name, data_dir=self.data_dir)
-            builder.download_and_prepare()
-            return builder
-        except Exception as error:  # TFDS lets through whatever the network layer raises
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        if not isinstance(features[label_key], tfds.features.ClassLabel):
             raise UserError(
-                f"data set {name} is not prepared in {folder} and could not be downloaded "
-                f"({type(error).__name__}: {reason}). On a machine with a network run\n"
-                f"  python -c \"import tensorflow_datasets as tfds; tfds.load('{name}', "
-                f"data_dir='DIR')\"\n"
-                f"copy DIR here, and give it as data_dir (or --data_dir)."
-            ) from error
+                f"{self} has a feature {label_key} that is no class (tfds.features.ClassLabel); "
+                "choose a data set for classification"
+            )
+        self.label_names = tuple(features[label_key].names)
+
+    def __str__(self):
+        return f"data set {self.processor.dataset} in {self.folder}"
 
     def fingerprint(self, split):
-        """Returns a hash of what the split's rows depend on: the files' names, sizes and times."""
-        digest = hashlib.sha256(self.processor.dataset.encode())
-        digest.update("|".join((split, *self.processor.text_keys)).encode())
-        self._check_split(split)
-        for file in self.builder.info.splits[split].filepaths:
-            stat = Path(file).stat()
-            digest.update(f"|{Path(file).name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
+        """Returns a hash of what the split's rows depend on: the contents of its files."""
+        processor = self.processor
+        names = (processor.dataset, split, *processor.text_keys, processor.label_key)
+        digest = hashlib.sha256("|".join(names).encode())
+        for path in self._split_info(split).filepaths:
+            try:
+                with open(path, "rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise UserError(
+                    f"{self} is incomplete: {error}. Copy it there again; or delete the folder, "
+                    "and it is prepared anew"
+                ) from None
         return digest.hexdigest()
 
     def num_rows(self, split):
-        self._check_split(split)
-        return self.builder.info.splits[split].num_examples
+        return self._split_info(split).num_examples
 
     def read(self, split):
         """Returns a tf.data.Dataset of one split, in the order of its files.
 
         Elements: (texts: <string>[1 or 2], label: <int64>[]).
         """
-        self._check_split(split)
+        self._split_info(split)
         text_keys, label_key = self.processor.text_keys, self.processor.label_key
-        config = tfds.ReadConfig(interleave_cycle_length=1)  # one file after the other
-        rows = self.builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+        # One file after the other; read once, so there is nothing to keep in memory.
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        rows = self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
         return rows.map(lambda row: (tf.stack([row[key] for key in text_keys]), row[label_key]))
 
     def read_texts(self, split):
         """Returns the texts of one split, in row order: list of tuples of str."""
-        rows = self.read(split).as_numpy_iterator()
-        return [tuple(t.decode("utf-8", "replace") for t in texts) for texts, _ in rows]
+        batches = self.read(split).batch(1024).as_numpy_iterator()
+        rows = (row for batch, _ in batches for row in batch)
+        return [tuple(text.decode("utf-8", "replace") for text in row) for row in rows]
 
-    def _check_split(self, split):
-        splits = self.builder.info.splits
-        if split not in splits:
+    def _split_info(self, split):
+        """Returns what TFDS knows of a split."""
+        splits = self._builder.info.splits
+        if split not in splits or not splits[split].num_examples:
             raise UserError(
-                f"data set {self.processor.dataset} in {self.data_dir} has no split {split}; "
-                f"it has {', '.join(splits)}"
+                f"{self} has no rows in split {split}; its splits are {', '.join(splits)}"
             )
+        return splits[split]
+
+
+def _open(name, data_dir):
+    """Returns the TFDS builder of a data set that is prepared by then.
+
+    The sample is always asked for by its builder, which knows whether what is prepared is what the
+    project's files hold now.
+    """
+    is_sample = name.split("/")[0] == SampleGlue.name
+    prepared = None if is_sample else _newest_version(data_dir / name)
+    if prepared is not None:
+        try:
+            return tfds.builder_from_directory(prepared)
+        except Exception as error:  # whatever a damaged file makes TFDS raise
+            raise UserError(
+                f"the data set in {prepared} cannot be read ({_reason(error)}). Copy it there "
+                "again; or delete the folder, and it is prepared anew"
+            ) from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # an unknown name, an unknown part of it, or one it cannot parse
+        raise UserError(
+            f"data set {name} is neither prepared in {data_dir / name} nor known to TensorFlow "
+            f"Datasets ({_reason(error)}); dataset is a name such as glue/sst2 or sample_glue/sst2"
+        ) from error
+    tfds.display_progress_bar(not is_sample)  # the sample takes 0.3 s
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
+            builder.download_and_prepare()
+    except Exception as error:  # TFDS lets through whatever the network or the disk raises
+        elsewhere = (
+            " If it is the network that is missing, run where there is one\n"
+            f"  python -c \"import tensorflow_datasets as tfds; tfds.load('{name}', "
+            "data_dir='DIR')\"\n"
+            "copy DIR here, and give it as data_dir (or --data_dir)."
+        )
+        raise UserError(
+            f"data set {name} is not prepared in {data_dir / name}, and could not be prepared "
+            f"there ({_reason(error)})." + ("" if is_sample else elsewhere)
+        ) from error
+    return builder
+
+
+def _newest_version(folder):
+    """Returns the folder of the highest version that is prepared, or None.
+
+    What a killed download leaves behind has another name, `incomplete.XXXXXX_2.0.0`.
+    """
+    paths = [info.parent for info in folder.glob("*/dataset_info.json")]
+    versions = [path for path in paths if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    return max(versions, key=lambda path: [*map(int, path.name.split("."))], default=None)
+
+
+def _reason(error):
+    """The kind of an exception and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -5,6 +5,7 @@ Tokenising SST-2 takes about a second; reading the cache takes a few millisecond
 epoch and sequence length shares it, because special tokens, truncation and padding come later.
 """
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Tokens:
 
     Attributes:
         ids: int32 [sum of lengths], text after text, row after row.
-        offsets: int64 [N * K + 1]: text k of row n is ids[offsets[n * K + k]:offsets[n * K + k + 1]].
+        offsets: int64 [N * K + 1]: text k of row n has the ids from offsets[n * K + k] on, up to
+            the next offset.
         labels: int32 [N].
         texts_per_row: int. K, 1 or 2.
     """
@@ -99,11 +101,11 @@ def _read(path, texts_per_row):
     """Returns Tokens, or None where the file is absent or its digest does not fit its arrays."""
     try:
         arrays = load_file(path)
-        if not np.array_equal(arrays.pop("digest"), _digest(arrays)):
+        if not np.array_equal(arrays["digest"], _digest(arrays)):
             return None
     except (OSError, KeyError, SafetensorError):
         return None
-    return Tokens(**arrays, texts_per_row=texts_per_row)
+    return Tokens(*(arrays[name] for name in ARRAYS), texts_per_row)
 
 
 def _write(path, tokens):
@@ -114,5 +116,8 @@ def _write(path, tokens):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(arrays | {"digest": _digest(arrays)}, aside)
         os.replace(aside, path)
-    except (OSError, SafetensorError):  # a read-only or full disk costs the cache, not the run
-        aside.unlink(missing_ok=True)
+    except (OSError, SafetensorError):
+        pass  # a read-only or full disk costs the cache, not the run
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)

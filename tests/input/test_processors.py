@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""input/processors.py: what is prepared is read as it is, and what is not says so in a sentence."""
+
+import os
+import shutil
+from types import SimpleNamespace
+from typing import get_args
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from common.errors import UserError
+from common.params import DataProcessor
+from input.processors import PROCESSORS, TextDataset, get_processor
+
+NAME = "awkward_sentences/whole"
+ROWS = {
+    "train": [("a", 0), ("", 1), ("naïve 中", 1), (b"caf\xe9", 0), ("tab\tand\nline", 1)],
+    "validation": [("b", 1), ("c", 0)],
+    "test": [("hidden", -1), ("hidden too", -1)],
+}
+
+
+class AwkwardSentences(tfds.core.GeneratorBasedBuilder):
+    """Five sentences, one of them not UTF-8; `numbers` has numbers for labels."""
+
+    VERSION = tfds.core.Version("2.0.0")
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("whole", "numbers")]  # noqa: RUF012
+
+    def _info(self):
+        is_whole = self.builder_config.name == "whole"
+        label = tfds.features.ClassLabel(names=["no", "yes"])
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "sentence": tfds.features.Text(),
+                    "label": label if is_whole else tfds.features.Scalar(np.int64),
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ROWS}
+
+    def _generate_examples(self, split):
+        for n, (sentence, label) in enumerate(ROWS[split]):
+            yield n, {"sentence": sentence, "label": label}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """data_dir that nobody changes."""
+    data_dir = tmp_path_factory.mktemp("tfds")
+    for name in ("whole", "numbers"):
+        AwkwardSentences(config=name, data_dir=data_dir).download_and_prepare()
+    return data_dir
+
+
+@pytest.fixture
+def data_dir(prepared, tmp_path):
+    """A data_dir to damage."""
+    return shutil.copytree(prepared, tmp_path / "tfds")
+
+
+def open_dataset(data_dir, name=NAME, processor="Sst2DataProcessor"):
+    return TextDataset(
+        SimpleNamespace(data_processor=processor, dataset=name, data_dir=str(data_dir))
+    )
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every attempt to prepare a data set fails as without a network; counts them."""
+    attempts = []
+
+    def fail(builder, *args, **kwargs):
+        attempts.append(builder.name)
+        raise ConnectionError("Max retries exceeded\nwith a long story")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    return attempts
+
+
+# ---- The table of processors ---------------------------------------------------------------------
+
+
+def test_the_schema_accepts_exactly_the_processors_there_are():
+    assert sorted(get_args(DataProcessor)) == sorted(PROCESSORS)
+
+
+def test_a_dataset_of_the_params_replaces_the_processors_own():
+    cfg = SimpleNamespace(data_processor="MnliDataProcessor", dataset=None)
+    assert get_processor(cfg).dataset == "glue/mnli"
+    cfg.dataset = "sample_glue/mnli"
+    processor = get_processor(cfg)
+    assert processor.dataset == "sample_glue/mnli"
+    assert processor.text_keys == ("premise", "hypothesis")
+    assert processor.eval_splits == ("validation_matched", "validation_mismatched")
+
+
+# ---- Real GLUE -----------------------------------------------------------------------------------
+
+# Rows of each label, as published with the data.
+GLUE = [
+    ("sst2", "train", [29780, 37569]),
+    ("sst2", "validation", [428, 444]),
+    ("mnli", "validation_matched", [3479, 3123, 3213]),
+    ("mnli", "validation_mismatched", [3463, 3129, 3240]),
+]
+GLUE_PROCESSORS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
+
+
+@pytest.mark.parametrize("name,split,count", GLUE, ids=[f"{n}-{s}" for n, s, _ in GLUE])
+def test_prepared_glue_is_read_whole_and_without_a_download(
+    name, split, count, shared_dir, no_network
+):
+    dataset = open_dataset(shared_dir / "tfds", None, GLUE_PROCESSORS[name])
+    assert dataset.num_rows(split) == sum(count)
+    batches = list(dataset.read(split).batch(8192).as_numpy_iterator())
+    texts, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+    assert texts.shape == (sum(count), len(dataset.processor.text_keys))
+    assert np.bincount(labels).tolist() == count
+    assert no_network == []
+
+
+def test_glue_labels_have_the_published_order(shared_dir):
+    names = {
+        name: open_dataset(shared_dir / "tfds", None, processor).label_names
+        for name, processor in GLUE_PROCESSORS.items()
+    }
+    assert names["sst2"] == ("negative", "positive")
+    assert names["mnli"] == ("entailment", "neutral", "contradiction")
+
+
+def test_rows_come_in_the_order_of_the_file(shared_dir):
+    dataset = open_dataset(shared_dir / "tfds", None, "MnliDataProcessor")
+    folder = shared_dir / "tfds" / "glue" / "mnli" / "2.0.0"
+    file = folder / "glue-validation_matched.tfrecord-00000-of-00001"
+    expected = []
+    for record in tf.data.TFRecordDataset(str(file)).take(100).as_numpy_iterator():
+        values = tf.train.Example.FromString(record).features.feature
+        keys = ("premise", "hypothesis")
+        expected.append(tuple(values[key].bytes_list.value[0].decode() for key in keys))
+    assert dataset.read_texts("validation_matched")[:100] == expected
+
+
+# ---- A small set ---------------------------------------------------------------------------------
+
+
+def test_texts_that_are_not_utf_8_are_shown_with_a_replacement_character(prepared):
+    dataset = open_dataset(prepared)
+    texts = [("a",), ("",), ("naïve 中",), ("caf\ufffd",), ("tab\tand\nline",)]
+    assert dataset.read_texts("train") == texts
+    ((raw, labels),) = dataset.read("train").batch(9).as_numpy_iterator()
+    assert raw[3, 0] == b"caf\xe9"  # the tokenizer decides what to do with it
+    assert labels.tolist() == [0, 1, 1, 0, 1]
+
+
+def test_rows_of_several_files_come_file_after_file(prepared, data_dir):
+    folder = data_dir / NAME / "2.0.0"
+    whole = folder / "awkward_sentences-train.tfrecord-00000-of-00001"
+    records = list(tf.data.TFRecordDataset(str(whole)))
+    whole.unlink()
+    for shard, part in enumerate((records[:3], records[3:])):
+        path = folder / f"awkward_sentences-train.tfrecord-0000{shard}-of-00002"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in part:
+                writer.write(record.numpy())
+    info = folder / "dataset_info.json"
+    text = info.read_text()
+    assert text.count('"5"') == 1  # rows of each file of the training split
+    info.write_text(text.replace('"5"', '"3",\n        "2"'))
+    assert open_dataset(data_dir).read_texts("train") == open_dataset(prepared).read_texts("train")
+
+
+def test_the_fingerprint_follows_the_contents_not_the_place(prepared, data_dir):
+    original, copy = open_dataset(prepared), open_dataset(data_dir)
+    assert copy.fingerprint("train") == original.fingerprint("train")
+    assert copy.fingerprint("train") != copy.fingerprint("validation")
+    file = data_dir / NAME / "2.0.0" / "awkward_sentences-train.tfrecord-00000-of-00001"
+    stat = file.stat()
+    content = bytearray(file.read_bytes())
+    content[30] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert copy.fingerprint("train") != original.fingerprint("train")
+
+
+def test_the_highest_version_is_read_and_what_a_killed_download_left_is_not(data_dir):
+    folder = data_dir / NAME
+    for version in ("10.0.0", "9.9.9", "incomplete.ABCDEF_11.0.0", "11.0.0.incompleteABCDEF"):
+        shutil.copytree(folder / "2.0.0", folder / version)
+    (folder / "12.0.0").mkdir()
+    (folder / "10.0.0" / "label.labels.txt").write_text("down\nup\n")
+    assert open_dataset(data_dir).label_names == ("down", "up")
+
+
+def test_only_half_a_download_is_not_prepared(data_dir, no_network):
+    folder = data_dir / NAME
+    (folder / "2.0.0").rename(folder / "incomplete.ABCDEF_2.0.0")
+    with pytest.raises(UserError, match="is not prepared in"):
+        open_dataset(data_dir)
+    assert no_network == ["awkward_sentences"]
+
+
+# ---- Refusals ------------------------------------------------------------------------------------
+
+
+def test_without_a_network_it_says_how_to_prepare_the_data_elsewhere(tmp_path, no_network, capsys):
+    with pytest.raises(UserError) as error:
+        open_dataset(tmp_path, None)
+    text = str(error.value)
+    assert "data set glue/sst2 is not prepared" in text
+    assert str(tmp_path / "glue/sst2") in text
+    assert "ConnectionError: Max retries exceeded)" in text  # the first line of the reason
+    assert "tfds.load('glue/sst2', data_dir='DIR')" in text
+    assert "--data_dir" in text
+    assert no_network == ["glue"]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_data_dir_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"sst2 is not prepared .* Not a directory") as error:
+        open_dataset(tmp_path / "file", "sample_glue/sst2")
+    assert "network" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["glue/sst3", "nonsense", "sample_glue/x", "a b", "../glue", "/"])
+def test_an_unknown_dataset_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=f"data set {name} is neither prepared in .* nor known"):
+        open_dataset(tmp_path, name)
+
+
+def test_a_missing_split_is_refused(prepared):
+    dataset = open_dataset(prepared)
+    for method in (dataset.read, dataset.num_rows, dataset.fingerprint, dataset.read_texts):
+        with pytest.raises(UserError, match="split dev; its splits are train, validation, test"):
+            method("dev")
+
+
+def test_a_missing_feature_is_refused(prepared):
+    with pytest.raises(UserError, match="has no feature premise, hypothesis; it has label, sen"):
+        open_dataset(prepared, processor="MnliDataProcessor")
+
+
+def test_labels_that_are_no_classes_are_refused(prepared):
+    with pytest.raises(UserError, match="feature label that is no class"):
+        open_dataset(prepared, "awkward_sentences/numbers")
+
+
+def test_a_missing_file_is_refused(data_dir):
+    (data_dir / NAME / "2.0.0" / "awkward_sentences-train.tfrecord-00000-of-00001").unlink()
+    with pytest.raises(UserError, match=r"is incomplete: .*No such file.*Copy it there again"):
+        open_dataset(data_dir).fingerprint("train")
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+def test_a_damaged_description_is_refused(data_dir, file):
+    (data_dir / NAME / "2.0.0" / file).write_text('{"half')
+    with pytest.raises(UserError, match=r"2\.0\.0 cannot be read .*delete the folder"):
+        open_dataset(data_dir)

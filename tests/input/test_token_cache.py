@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""input/token_cache.py: a split is tokenised once, and never read from a file that is not right."""
+
+import errno
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from input import token_cache
+from input.token_cache import load_tokens, tokenize_rows
+from input.tokenizer import WordPieceTokenizer
+
+SINGLES = [("4 5 6 6",), ("",), ("1 8 10 9",), ("7",)]
+PAIRS = [("4", "5 5"), ("", "7"), ("", ""), ("4 6 11", "")]
+
+
+class FakeTokenizer:
+    """Reads the ids that a text lists. Tracing the real one takes a second each time."""
+
+    def __init__(self, fingerprint="0"):
+        self.fingerprint = fingerprint
+
+    def tokenize(self, texts):
+        texts = tf.strings.split(texts)
+        return texts.with_values(tf.strings.to_number(texts.values, tf.int32))
+
+
+class FakeDataset:
+    """What load_tokens asks of a TextDataset; counts how often it is read."""
+
+    def __init__(self, rows=SINGLES, fingerprint="0"):
+        keys = ("premise", "hypothesis")[: len(rows[0])]
+        self.processor = SimpleNamespace(dataset="fake/set", text_keys=keys)
+        self.rows, self.content, self.times_read = rows, fingerprint, 0
+
+    def fingerprint(self, split):
+        return f"{self.content}|{split}"
+
+    def read(self, split):
+        self.times_read += 1
+        texts = [list(row) for row in self.rows]
+        labels = np.arange(len(texts), dtype=np.int64)
+        return tf.data.Dataset.from_tensor_slices((texts, labels))
+
+
+@pytest.fixture
+def tokenizer():
+    return FakeTokenizer()
+
+
+def assert_same(tokens, others):
+    for name in ("ids", "offsets", "labels"):
+        one, other = getattr(tokens, name), getattr(others, name)
+        np.testing.assert_array_equal(one, other, strict=True)
+    assert tokens.texts_per_row == others.texts_per_row
+
+
+# ---- Tokens --------------------------------------------------------------------------------------
+
+
+def test_tokens_by_hand(tokenizer):
+    tokens = tokenize_rows(FakeDataset(PAIRS).read("train"), tokenizer, 2)
+    assert tokens.ids.tolist() == [4, 5, 5, 7, 4, 6, 11]
+    assert tokens.offsets.tolist() == [0, 1, 3, 3, 4, 4, 4, 7, 7]
+    assert tokens.labels.tolist() == [0, 1, 2, 3]
+    assert tokens.lengths.tolist() == [[1, 2], [0, 1], [0, 0], [3, 0]]
+    assert len(tokens) == 4
+    types = (tokens.ids.dtype, tokens.offsets.dtype, tokens.labels.dtype)
+    assert types == (np.int32, np.int64, np.int32)
+
+
+texts_of_ids = st.lists(st.integers(0, 99), max_size=4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data(), st.integers(1, 2), st.integers(1, 5))
+def test_tokens_lie_text_after_text_whatever_is_tokenised_at_once(data, texts_per_row, at_once):
+    rows = data.draw(st.lists(st.tuples(*[texts_of_ids] * texts_per_row), min_size=1, max_size=12))
+    texts = [tuple(" ".join(map(str, text)) for text in row) for row in rows]
+    with mock.patch.object(token_cache, "TEXTS_PER_CALL", at_once):
+        dataset = FakeDataset(texts).read("train")
+        tokens = tokenize_rows(dataset, FakeTokenizer(), texts_per_row)
+    assert tokens.ids.tolist() == [token for row in rows for text in row for token in text]
+    assert tokens.lengths.tolist() == [[len(text) for text in row] for row in rows]
+    assert tokens.offsets[0] == 0
+    assert tokens.labels.tolist() == list(range(len(rows)))
+
+
+def test_a_literal_special_token_stays_text():
+    tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[", "]", "pad", "sep"])
+    rows = FakeDataset([("[PAD] [SEP]",), ("",), ("é",)]).read("train")
+    tokens = tokenize_rows(rows, tokenizer, 1)
+    assert tokens.ids.tolist() == [4, 6, 5, 4, 7, 5, 1]
+    assert tokens.lengths.tolist() == [[6], [0], [1]]
+
+
+# ---- The cache -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [SINGLES, PAIRS, [("",)], [("", "")]])
+def test_the_second_call_reads_the_cache(tokenizer, tmp_path, rows):
+    dataset = FakeDataset(rows)
+    made = load_tokens(dataset, "train", tokenizer, tmp_path / "not" / "there")
+    read = load_tokens(dataset, "train", tokenizer, tmp_path / "not" / "there")
+    assert dataset.times_read == 1
+    assert_same(made, read)
+    assert_same(made, tokenize_rows(FakeDataset(rows).read("train"), tokenizer, len(rows[0])))
+
+
+def test_what_decides_the_ids_decides_the_file(tokenizer, tmp_path):
+    cases = [
+        (FakeDataset(), "train", tokenizer),
+        (FakeDataset(), "validation", tokenizer),
+        (FakeDataset(fingerprint="1"), "train", tokenizer),
+        (FakeDataset(), "train", FakeTokenizer(fingerprint="1")),  # another vocabulary
+    ]
+    for number, (dataset, split, cutter) in enumerate(cases, start=1):
+        load_tokens(dataset, split, cutter, tmp_path)
+        assert dataset.times_read == 1
+        assert len(list(tmp_path.iterdir())) == number
+
+
+def flip_a_byte(place):
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+
+    return damage
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "one byte short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "one byte more": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "first byte": flip_a_byte(0),
+    "header": flip_a_byte(20),
+    "last byte": flip_a_byte(-1),
+    "a byte of the arrays": flip_a_byte(-41),
+    "text": lambda path: path.write_text("ids, offsets and labels"),
+    "other arrays": lambda path: save_file({"weight": np.zeros(3)}, path),
+    "no digest": lambda path: save_file(
+        {name: np.zeros(3, np.int32) for name in token_cache.ARRAYS}, path
+    ),
+    "a digest of other arrays": lambda path: save_file(
+        {name: np.zeros(3, np.int32) for name in token_cache.ARRAYS}
+        | {"digest": np.zeros(32, np.uint8)},
+        path,
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_or_foreign_file_is_made_anew(tokenizer, tmp_path, damage):
+    dataset = FakeDataset(PAIRS)
+    made = load_tokens(dataset, "train", tokenizer, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    damage(path)
+    assert_same(load_tokens(dataset, "train", tokenizer, tmp_path), made)
+    assert dataset.times_read == 2
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_a_folder_does_not_stop_the_run(tokenizer, tmp_path):
+    (tmp_path / "file").write_text("")
+    for cache_dir in (tmp_path / "file", tmp_path / "file" / "below"):
+        tokens = load_tokens(FakeDataset(), "train", tokenizer, cache_dir)
+        assert len(tokens) == len(SINGLES)
+
+
+def test_a_folder_in_the_place_of_the_file_does_not_stop_the_run(tokenizer, tmp_path):
+    load_tokens(FakeDataset(), "train", tokenizer, tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    path.mkdir()
+    assert len(load_tokens(FakeDataset(), "train", tokenizer, tmp_path)) == len(SINGLES)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EROFS, "read-only"), OSError(errno.ENOSPC, "full"), SafetensorError()]
+)
+@pytest.mark.parametrize("where", ["save_file", "os.replace"])
+def test_a_disk_that_cannot_be_written_does_not_stop_the_run(
+    tokenizer, tmp_path, monkeypatch, error, where
+):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(f"input.token_cache.{where}", fail)
+    for _ in range(2):
+        assert len(load_tokens(FakeDataset(), "train", tokenizer, tmp_path)) == len(SINGLES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_appears_whole_or_not_at_all(tokenizer, tmp_path, monkeypatch):
+    def interrupt(source, target):
+        assert source != target
+        assert source.is_file()
+        assert not target.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load_tokens(FakeDataset(), "train", tokenizer, tmp_path)
+    assert list(tmp_path.iterdir()) == []

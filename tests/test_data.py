@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""data.py: from params to batches, on the sample of the project; and what it refuses."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+import data
+from common.errors import UserError
+from common.params import Params
+from input.processors import PROCESSORS
+from input.samples import sample_glue
+
+# Every character by itself, so that the text can be read off the ids.
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"-()$&%"
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CHARACTERS, *(f"##{c}" for c in CHARACTERS)]
+KINDS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds vocab.txt, and by and by the prepared sample and the token cache."""
+    path = tmp_path_factory.mktemp("data")
+    (path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    return path
+
+
+@pytest.fixture
+def make_params(folder):
+    """make_params("sst2", batch_size=7, ...) -> Params of the sample; `seed` is the run's."""
+
+    def make(name="sst2", seed=3, predict_input=None, **train_input):
+        train_input = {
+            "data_processor": KINDS[name],
+            "dataset": f"sample_glue/{name}",
+            "data_dir": str(folder / "tfds"),
+            "cache_dir": str(folder / "cache"),
+            "vocab_file": str(folder / "vocab.txt"),
+            "max_sequence_length": 101,
+            "batch_size": 7,
+            "num_buckets": 3,
+        } | train_input
+        values = {"train_input": train_input, "model": {}, "runconfig": {"tf_random_seed": seed}}
+        if predict_input is not None:
+            values["predict_input"] = predict_input
+        return Params.model_validate(values)
+
+    return make
+
+
+def rows_of(name, split):
+    """[(texts, label)] of the sample's file."""
+    lines = (sample_glue.FOLDER / f"{name}_{split}.tsv").read_text("utf-8").splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    return [(tuple(texts), int(label)) for *texts, label in rows]
+
+
+def text_of(ids):
+    return "".join(VOCAB[i].removeprefix("##") for i in ids)
+
+
+# ---- Training ------------------------------------------------------------------------------------
+
+
+def same_batches(batches, others):
+    for one, other in itertools.zip_longest(batches, others):
+        for name in one[0]:
+            np.testing.assert_array_equal(one[0][name], other[0][name])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_training_batches_hold_the_rows_they_name(make_params):
+    batches = data.train_input_fn(make_params(), 0, 5)
+    rows = rows_of("sst2", "train")
+    assert len(batches.labels) == len(rows)
+    checked = 0
+    for step, (features, labels) in enumerate(batches.dataset.as_numpy_iterator()):
+        for place, row in enumerate(batches.rows[step]):
+            (text,), label = rows[row]
+            text = "".join(text.lower().split())
+            assert labels[place] == label
+            if len(text) + 2 <= 101 and set(text) <= set(CHARACTERS):
+                length = int((1 - features["input_mask"][place]).sum())
+                ids = features["input_ids"][place]
+                assert text_of(ids[:length]) == f"[CLS]{text}[SEP]"
+                assert (ids[length:] == 0).all()
+                checked += 1
+    assert checked > 20
+
+
+def test_training_goes_on_at_any_step(make_params):
+    params = make_params()
+    epoch = len(rows_of("sst2", "train")) // 7
+    whole = list(data.train_input_fn(params, epoch - 3, epoch + 3))
+    same_batches(data.train_input_fn(params, epoch - 1, epoch + 2), whole[2:5])
+
+
+def rows_in_batches(params):
+    return data.train_input_fn(params, 0, 20).rows
+
+
+def test_the_order_follows_the_seed_of_the_input_or_else_of_the_run(make_params):
+    orders = [
+        rows_in_batches(make_params(seed=seed, shuffle_seed=shuffle_seed))
+        for seed, shuffle_seed in ((3, None), (3, None), (4, None), (4, 3), (4, 0), (None, None))
+    ]
+    run, again, other, fixed, zero, none = orders
+    np.testing.assert_array_equal(run, again)
+    np.testing.assert_array_equal(run, fixed)
+    np.testing.assert_array_equal(zero, none)
+    assert (run != other).any()
+    assert (run != zero).any()
+
+
+def test_packing_chooses_the_lengths(make_params):
+    lengths = data.train_input_fn(make_params(num_buckets=4), 0, 150).lengths
+    assert len(set(lengths)) == 4
+    assert max(lengths) == 101  # some sentences are cut to it
+    assert set(data.train_input_fn(make_params(packing="none"), 0, 9).lengths) == {101}
+
+
+def test_without_shuffling_rows_come_in_the_order_of_the_file(make_params):
+    rows = rows_in_batches(make_params(shuffle=False, packing="none"))
+    assert rows.ravel().tolist() == list(range(20 * 7))
+
+
+def test_a_batch_of_more_rows_than_there_are_is_refused(make_params):
+    count = len(rows_of("sst2", "train"))
+    assert data.train_input_fn(make_params(batch_size=count), 0, 2).rows.shape == (2, count)
+    with pytest.raises(UserError, match=f"batch_size is {count + 1}, but .* only {count} rows"):
+        data.train_input_fn(make_params(batch_size=count + 1), 0, 2)
+
+
+# ---- Evaluation and prediction -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_evaluation_scores_every_row_of_every_split_once(make_params, name):
+    batches_of_split = data.eval_input_fn(make_params(name))
+    assert list(batches_of_split) == list(PROCESSORS[KINDS[name]].eval_splits)
+    for split, batches in batches_of_split.items():
+        labels = [label for _, label in rows_of(name, split)]
+        assert batches.labels.tolist() == labels
+        read = list(batches.dataset.as_numpy_iterator())
+        seen, weights = (np.concatenate([batch[part] for batch in read]) for part in (1, 2))
+        is_real = weights == 1
+        assert weights[~is_real].tolist() == [0] * (-len(labels) % 7)
+        assert sorted(batches.rows.ravel()[is_real]) == list(range(len(labels)))
+        assert seen[is_real].tolist() == [labels[row] for row in batches.rows.ravel()[is_real]]
+
+
+def test_prediction_of_the_splits_brings_their_texts(make_params):
+    batches, texts = data.predict_input_fn(make_params("mnli"))
+    assert list(batches) == list(texts) == ["validation_matched", "validation_mismatched"]
+    for split in texts:
+        assert texts[split] == [pair for pair, _ in rows_of("mnli", split)]
+        assert len(batches[split].labels) == len(texts[split])
+
+
+@pytest.mark.parametrize("count", [6, 8])
+def test_prediction_of_texts_keeps_their_order(make_params, count):
+    texts = [("ab" * (3 * n % 8) + "c",) for n in range(count)]
+    batches, given = data.predict_input_fn(make_params(), texts)
+    assert given == {"texts": texts}
+    assert batches["texts"].rows.shape == (1 + count // 8, min(count, 7))  # no needless filling
+    read = {}
+    read_batches = batches["texts"].dataset.as_numpy_iterator()
+    for rows, (features, _, weights) in zip(batches["texts"].rows, read_batches, strict=True):
+        for row, ids, mask, weight in zip(
+            rows, features["input_ids"], features["input_mask"], weights, strict=True
+        ):
+            assert weight == (row >= 0)
+            if weight:
+                read[int(row)] = text_of(ids[mask == 0])
+    assert [read[n] for n in range(count)] == [f"[CLS]{text}[SEP]" for (text,) in texts]
+
+
+def test_prediction_of_pairs(make_params):
+    batches, _ = data.predict_input_fn(make_params("mnli"), [("ab", "c")])
+    ((features, _, _),) = batches["texts"]
+    assert text_of(features["input_ids"][0].numpy()) == "[CLS]ab[SEP]c[SEP]"
+    assert features["segment_ids"][0].numpy().tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_a_pair_for_a_model_of_sentences_is_refused(make_params):
+    with pytest.raises(UserError, match=r"'ab' is a pair .* takes single texts \(sentence\)"):
+        data.predict_input_fn(make_params(), [("ab", "c")])
+
+
+def test_a_single_text_for_a_model_of_pairs_is_refused(make_params):
+    with pytest.raises(UserError, match=r"'ab' is a single text, .* pairs \(premise, hypothesis\)"):
+        data.predict_input_fn(make_params("mnli"), [("ab",)])
+
+
+# ---- Labels and files ----------------------------------------------------------------------------
+
+
+def test_a_split_without_labels_can_be_predicted_but_not_scored(
+    make_params, shared_dir, monkeypatch
+):
+    hidden = dataclasses.replace(
+        PROCESSORS["Sst2DataProcessor"], eval_splits=("test",), train_split="test"
+    )
+    monkeypatch.setitem(PROCESSORS, "Sst2DataProcessor", hidden)
+    params = make_params(dataset="glue/sst2", data_dir=str(shared_dir / "tfds"))
+    refused = pytest.raises(UserError, match=r"row 0 of split test .* has label -1 \(1821 such row")
+    with refused:
+        data.eval_input_fn(params)
+    with refused:
+        data.train_input_fn(params, 0, 1)
+    batches, texts = data.predict_input_fn(params)
+    assert len(batches["test"].labels) == len(texts["test"]) == 1821
+
+
+def test_a_damaged_data_file_is_refused(make_params, tmp_path):
+    params = make_params(data_dir=str(tmp_path))
+    data.TextDataset(params.eval_input)  # prepares it
+    (file,) = tmp_path.rglob("*validation.tfrecord*")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"split validation of .* cannot be read: .*delete the fold"
+    ):
+        data.eval_input_fn(params)
+
+
+# ---- Texts given by the user ---------------------------------------------------------------------
+
+
+def test_texts_come_from_the_flags_and_then_from_the_file(tmp_path):
+    path = tmp_path / "texts"
+    path.write_bytes("\ufefffirst\r\n\n  \nsecond\u2028line\x0b of a text\n last".encode())
+    assert data.read_texts(["flag", ""], path) == [
+        ("flag",), ("",), ("first",), ("second\u2028line\x0b of a text",), (" last",),
+    ]  # fmt: skip
+    assert data.read_texts([], None) == []
+    assert data.read_texts(["a\tb", "c\t"], None) == [("a", "b"), ("c", "")]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
+def test_a_file_without_a_text_is_refused(tmp_path, content):
+    path = tmp_path / "texts"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="holds no text"):
+        data.read_texts([], path)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"--input_file .*nowhere cannot be read: .*No such file"):
+        data.read_texts([], tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"cannot be read: .*directory"):
+        data.read_texts([], tmp_path)
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"cannot be read: .*utf-8"):
+        data.read_texts([], tmp_path / "latin")
+
+
+def test_bytes_on_the_command_line_that_are_not_utf_8_are_refused():
+    # What Python makes of the argument b"caf\xe9".
+    with pytest.raises(UserError, match=r"--text 'caf\\udce9' is not UTF-8"):
+        data.read_texts(["good", b"caf\xe9".decode("utf-8", "surrogateescape")], None)
+
+
+@pytest.mark.parametrize("texts", [["a", "b\tc"], ["a\tb", "c"], ["a\tb\tc"]])
+def test_pairs_among_single_texts_and_triples_are_refused(texts):
+    with pytest.raises(UserError, match="one text a row, or pairs"):
+        data.read_texts(texts, None)
+
+
+# ---- Completing the params -----------------------------------------------------------------------
+
+GEOMETRY = {
+    "family": "ours",
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "num_heads": 3,
+    "filter_size": 13,
+    "max_position_embeddings": 101,
+    "vocab_size": len(VOCAB),
+    "path": "checkpoint-7",
+}
+
+
+def test_the_checkpoint_and_the_data_complete_the_params(make_params, folder):
+    params = make_params("mnli", vocab_file=None)
+    config = GEOMETRY | {"vocab_file": str(folder / "vocab.txt")}
+    completed, label_names, vocab = data.complete_params(params, config, "params.yaml")
+    assert label_names == ("entailment", "neutral", "contradiction")
+    assert completed.model.num_cls_classes == 3
+    assert completed.model.hidden_size == 12
+    assert completed.train_input.vocab_file == str(folder / "vocab.txt")
+    assert vocab == VOCAB
+
+
+def test_texts_need_no_data_set_where_the_checkpoint_knows_its_labels(make_params):
+    params = make_params(dataset="nonsense")
+    config = GEOMETRY | {"label_names": ["bad", "middling", "good"]}
+    completed, label_names, _ = data.complete_params(params, config, "params.yaml", True)
+    assert label_names == ("bad", "middling", "good")
+    assert completed.model.num_cls_classes == 3
+    with pytest.raises(UserError, match="nonsense"):
+        data.complete_params(params, config, "params.yaml")
+    with pytest.raises(UserError, match="nonsense"):
+        data.complete_params(params, GEOMETRY, "params.yaml", True)
+
+
+def test_a_missing_vocabulary_is_refused(make_params):
+    with pytest.raises(UserError, match="vocab_file is not given"):
+        data.complete_params(make_params(vocab_file=None), GEOMETRY, "params.yaml")
+
+
+def test_a_vocab_size_that_is_not_the_files_is_refused(make_params):
+    params = make_params(vocab_size=len(VOCAB) - 1)
+    with pytest.raises(UserError, match=f"vocab_size is {len(VOCAB) - 1}, but .* {len(VOCAB)} lin"):
+        data.complete_params(params, GEOMETRY, "params.yaml")
+
+
+def test_inputs_that_tokenise_differently_are_refused(make_params, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join([*VOCAB[:4], *reversed(VOCAB[4:])]) + "\n")
+    for difference in ({"vocab_file": str(other)}, {"do_lower": False}):
+        params = make_params(predict_input=difference)
+        with pytest.raises(UserError, match="train_input cuts text into other tokens"):
+            data.complete_params(params, GEOMETRY, "params.yaml")
+    copy = tmp_path / "copy.txt"
+    copy.write_text("\n".join(VOCAB) + "\n")
+    data.complete_params(
+        make_params(predict_input={"vocab_file": str(copy)}), GEOMETRY, "params.yaml"
+    )
+
+
+def test_a_cased_checkpoint_is_refused_where_the_text_is_lower_cased(make_params):
+    config = GEOMETRY | {"do_lower_case": False}
+    with pytest.raises(
+        UserError, match=r"do_lower is true, .*checkpoint-7 has do_lower_case false"
+    ):
+        data.complete_params(make_params(), config, "params.yaml")
+    data.complete_params(make_params(do_lower=False), config, "params.yaml")
+
+
+def test_the_tokenizer_is_built_once(make_params):
+    params = make_params()
+    assert data.get_tokenizer(params.train_input) is data.get_tokenizer(params.eval_input)
