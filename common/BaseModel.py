@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `model_fn` and the training loop ask of every model: four `build_*` methods and named weights.
+"""What `model_fn` and the loop ask of every model: four `build_*` methods and named weights.
 
 The method names are those of the original Cerebras model. A model is its network with its loss and
 its metrics; optimizer and loop are in `common/optimizers` and `common/training`.

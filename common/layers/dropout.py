@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dropout whose masks are a function of (seed, layer, step), so that a resumed run draws them again.
+"""Dropout whose masks are a function of (seed, layer, step), so a resumed run draws them again.
 
 Keras' own layer keeps a counter variable per layer that every call advances: state to save, and a
-different mask after a resume. Here the training loop sets one step counter and nothing else changes.
+different mask after a resume. Here the training step sets one step counter and nothing else counts.
 """
 
 import keras

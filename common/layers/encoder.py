@@ -66,11 +66,11 @@ class EncoderLayer(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="feed_forward",
         )
-        self.attention_norm, self.feed_forward_norm = (
+        self.attention_layer_norm, self.feed_forward_layer_norm = (
             keras.layers.LayerNormalization(
                 epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name
             )
-            for name in ("attention_norm", "feed_forward_norm")
+            for name in ("attention_layer_norm", "feed_forward_layer_norm")
         )
         self.attention_dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
         self.feed_forward_dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
@@ -78,24 +78,26 @@ class EncoderLayer(keras.layers.Layer):
     def build(self, x_shape):
         for part in (
             self.attention,
-            self.attention_norm,
+            self.attention_layer_norm,
             self.feed_forward,
-            self.feed_forward_norm,
+            self.feed_forward_layer_norm,
         ):
             part.build(x_shape)
 
     def call(self, x, padding_mask, first_token_only=False, training=False):
-        memory = self.attention_norm(x) if self.use_pre_normalization else x  # [B, T, D]
+        memory = self.attention_layer_norm(x) if self.use_pre_normalization else x  # [B, T, D]
         asking = memory[:, :1] if first_token_only else memory
         residual = x[:, :1] if first_token_only else x
         attended = self.attention(asking, memory, padding_mask, training=training)
         x = residual + self.attention_dropout(attended, training=training)
         if self.use_pre_normalization:
-            expanded = self.feed_forward(self.feed_forward_norm(x))
+            expanded = self.feed_forward(self.feed_forward_layer_norm(x))
             return x + self.feed_forward_dropout(expanded, training=training)
-        x = self.attention_norm(x)
+        x = self.attention_layer_norm(x)
         expanded = self.feed_forward(x)
-        return self.feed_forward_norm(x + self.feed_forward_dropout(expanded, training=training))
+        return self.feed_forward_layer_norm(
+            x + self.feed_forward_dropout(expanded, training=training)
+        )
 
 
 class Encoder(keras.layers.Layer):
@@ -132,17 +134,17 @@ class Encoder(keras.layers.Layer):
             )
             for i in range(num_hidden_layers)
         ]
-        self.final_norm = None
+        self.final_layer_norm = None
         if use_pre_normalization:
-            self.final_norm = keras.layers.LayerNormalization(
-                epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="final_norm"
+            self.final_layer_norm = keras.layers.LayerNormalization(
+                epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="final_layer_norm"
             )
 
     def build(self, x_shape):
         for layer in self.layers:
             layer.build(x_shape)
-        if self.final_norm is not None:
-            self.final_norm.build(x_shape)
+        if self.final_layer_norm is not None:
+            self.final_layer_norm.build(x_shape)
 
     def call(self, x, padding_mask, first_token_only=False, training=False):
         for layer in self.layers:
@@ -153,4 +155,4 @@ class Encoder(keras.layers.Layer):
                 first_token_only=first_token_only and is_last,
                 training=training,
             )
-        return x if self.final_norm is None else self.final_norm(x)
+        return x if self.final_layer_norm is None else self.final_layer_norm(x)

@@ -72,16 +72,16 @@ class BertNumpy:
         for i in range(self.num_hidden_layers):
             layer = f"encoder/layer_{i}"
             if self.use_pre_normalization:  # Xiong et al. 2020, figure 1 (b)
-                normed = self.norm(x, f"{layer}/attention_norm")
+                normed = self.norm(x, f"{layer}/attention_layer_norm")
                 x = x + self.attention(normed, padding_mask, f"{layer}/attention")
-                normed = self.norm(x, f"{layer}/feed_forward_norm")
+                normed = self.norm(x, f"{layer}/feed_forward_layer_norm")
                 x = x + self.feed_forward(normed, f"{layer}/feed_forward")
             else:  # figure 1 (a)
                 attended = self.attention(x, padding_mask, f"{layer}/attention")
-                x = self.norm(x + attended, f"{layer}/attention_norm")
+                x = self.norm(x + attended, f"{layer}/attention_layer_norm")
                 expanded = self.feed_forward(x, f"{layer}/feed_forward")
-                x = self.norm(x + expanded, f"{layer}/feed_forward_norm")
-        return self.norm(x, "encoder/final_norm") if self.use_pre_normalization else x
+                x = self.norm(x + expanded, f"{layer}/feed_forward_layer_norm")
+        return self.norm(x, "encoder/final_layer_norm") if self.use_pre_normalization else x
 
     def dense(self, x, name):
         return x @ self.weights[f"{name}/kernel"] + self.weights[f"{name}/bias"]
