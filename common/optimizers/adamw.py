@@ -55,9 +55,7 @@ class AdamW:
         )
         patterns = [re.compile(pattern) for pattern in cfg.exclude_from_weight_decay]
         self.decayed = {
-            name
-            for name in weights
-            if not any(pattern.search(_decay_name(name)) for pattern in patterns)
+            name for name in weights if not any(pattern.search(name) for pattern in patterns)
         }
 
     @property
@@ -118,12 +116,3 @@ class AdamW:
         self.loss_scale.update(is_finite)
         self.step.assign_add(1)
         return report
-
-
-def _decay_name(name):
-    """The name that `exclude_from_weight_decay` is searched in.
-
-    The original's names contain `layer_norm` for every layer norm, and its default patterns rely
-    on it; the neutral names say `attention_norm`, so the word is put in.
-    """
-    return re.sub(r"\b(\w+)_norm/", r"\1_layer_norm/", name)

@@ -10,12 +10,12 @@ def _constant(cfg, step):
 
 
 def _polynomial(cfg, step):
-    """(initial - end) * (1 - step / steps)^power + end, as tf.train.polynomial_decay computes it."""
+    """(initial - end) * (1 - step / steps)^power + end, as tf.train.polynomial_decay has it."""
     steps = tf.constant(cfg.steps, tf.float32)
     if getattr(cfg, "cycle", False):
         # The way grows to the next multiple of `steps` that lies ahead; at step 0 it is `steps`.
         steps = steps * tf.maximum(1.0, tf.math.ceil(step / steps))
-    share_left = 1.0 - tf.minimum(step, steps) / steps
+    share_left = 1.0 - tf.clip_by_value(step, 0.0, steps) / steps
     span = cfg.initial_learning_rate - cfg.end_learning_rate
     return span * share_left ** getattr(cfg, "power", 1.0) + cfg.end_learning_rate
 
@@ -36,20 +36,18 @@ def make_schedule(learning_rate, disable_lr_steps_reset=False):
     if isinstance(learning_rate, float | int):
         return lambda step: tf.constant(learning_rate, tf.float32)
     stages = learning_rate if isinstance(learning_rate, tuple | list) else (learning_rate,)
+    starts = [sum(stage.steps for stage in stages[:n]) for n in range(len(stages))]
 
     def rate(step):
         step = tf.cast(step, tf.float32)
-        start, starts = 0, []
-        for stage in stages:
-            starts.append(start)
-            start += getattr(stage, "steps", None) or 0
-        value = None
-        for stage, start in reversed(list(zip(stages, starts, strict=True))):
-            seen = step if disable_lr_steps_reset else step - start
-            current = SCHEDULES[stage.scheduler](stage, tf.maximum(seen, 0.0))
-            # From the last stage back to the first: each earlier one holds before its successor.
-            value = current if value is None else tf.where(step < next_start, current, value)
-            next_start = start
+        values = [
+            SCHEDULES[stage.scheduler](stage, step if disable_lr_steps_reset else step - start)
+            for stage, start in zip(stages, starts, strict=True)
+        ]
+        # From the last stage back to the first: each holds until its successor starts.
+        value = values.pop()
+        for earlier, end in zip(reversed(values), reversed(starts), strict=False):
+            value = tf.where(step < end, earlier, value)
         return value
 
     return rate

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learning-rate schedules by hand arithmetic, above all where one ends and the next begins."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.optimizers.schedules import make_schedule
+from common.params import OptimizerParams
+
+
+def rates(learning_rate, steps, disable_lr_steps_reset=False):
+    """The rates at some steps, float64 [N], of a schedule as a YAML file has it."""
+    cfg = OptimizerParams.model_validate(
+        {"learning_rate": learning_rate, "disable_lr_steps_reset": disable_lr_steps_reset}
+    )
+    schedule = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
+    values = [schedule(tf.constant(step, tf.int64)) for step in steps]
+    assert all(value.dtype == tf.float32 and value.shape == () for value in values)
+    return np.array([float(value) for value in values])
+
+
+def linear(initial, end, steps, **more):
+    return {
+        "scheduler": "Linear",
+        "initial_learning_rate": initial,
+        "end_learning_rate": end,
+        "steps": steps,
+        **more,
+    }
+
+
+def assert_rates(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)  # float32, rates up to 1
+
+
+def test_a_number_is_the_rate_of_every_step():
+    assert_rates(rates(3e-4, [0, 1, 10**6]), [3e-4] * 3)
+    assert_rates(rates("3e-4", [0, 7]), [3e-4] * 2)  # as PyYAML reads it
+
+
+def test_constant_is_the_rate_of_every_step():
+    assert_rates(rates({"scheduler": "Constant", "learning_rate": 2e-5}, [0, 9]), [2e-5] * 2)
+
+
+def test_linear_from_the_first_step_to_the_last_and_beyond():
+    # 1 -> 0.5 in 4 steps: 0.125 down each; held from then on.
+    expected = [1, 0.875, 0.75, 0.625, 0.5, 0.5, 0.5]
+    assert_rates(rates(linear(1, 0.5, 4), [0, 1, 2, 3, 4, 5, 1000]), expected)
+
+
+def test_linear_can_rise():
+    assert_rates(rates(linear(0, 0.8, 4), [0, 1, 3, 4, 5]), [0, 0.2, 0.6, 0.8, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"),
+    [
+        # 0.2 + 0.8 * (1 - step / 4) ^ power at steps 0, 1, 2, 3, 4, 9
+        (1.0, [1.0, 0.8, 0.6, 0.4, 0.2, 0.2]),
+        (2.0, [1.0, 0.65, 0.4, 0.25, 0.2, 0.2]),  # 0.8 * (1, 0.5625, 0.25, 0.0625, 0)
+        (0.5, [1.0, 0.2 + 0.8 * 0.75**0.5, 0.2 + 0.8 * 0.5**0.5, 0.6, 0.2, 0.2]),
+    ],
+)
+def test_polynomial_bends_with_its_power(power, expected):
+    schedule = linear(1, 0.2, 4, power=power) | {"scheduler": "Polynomial"}
+    assert_rates(rates(schedule, [0, 1, 2, 3, 4, 9]), expected)
+
+
+def test_polynomial_with_cycle_begins_again_with_a_longer_way():
+    schedule = linear(1, 0, 4, cycle=True) | {"scheduler": "Polynomial"}
+    # 1 - step / (4, then 8, then 12): 4 is the end of the first, 5 is 1 - 5/8, 9 is 1 - 9/12.
+    expected = [1, 0.25, 0, 3 / 8, 0, 1 / 4, 0]
+    assert_rates(rates(schedule, [0, 3, 4, 5, 8, 9, 12]), expected)
+
+
+WARM_UP_AND_DECAY = [linear(0, 1, 4), linear(1, 0, 10)]
+
+
+def test_each_schedule_of_a_list_begins_at_its_own_first_step():
+    # 0, 1/4, 2/4, 3/4 | 1, 9/10, ..., 1/10, 0 at step 14, held
+    steps = [0, 1, 3, 4, 5, 13, 14, 15, 1000]
+    expected = [0, 0.25, 0.75, 1, 0.9, 0.1, 0, 0, 0]
+    assert_rates(rates(WARM_UP_AND_DECAY, steps), expected)
+
+
+def test_without_the_reset_every_schedule_counts_from_step_0():
+    # As google-research/bert: at step 4 the decay has already gone 4 of its 10 steps.
+    steps = [0, 3, 4, 5, 9, 10, 11]
+    expected = [0, 0.75, 0.6, 0.5, 0.1, 0, 0]
+    assert_rates(rates(WARM_UP_AND_DECAY, steps, disable_lr_steps_reset=True), expected)
+
+
+def test_three_schedules_and_a_constant_between():
+    schedules = [
+        linear(0, 1, 2),
+        {"scheduler": "Constant", "learning_rate": 0.5, "steps": 3},
+        linear(0.4, 0.2, 2),
+    ]
+    # 0, 1/2 | 0.5, 0.5, 0.5 | 0.4, 0.3, 0.2, held
+    expected = [0, 0.5, 0.5, 0.5, 0.5, 0.4, 0.3, 0.2, 0.2]
+    assert_rates(rates(schedules, range(9)), expected)
+    # Counted from step 0: the last is over (2 steps) when its turn comes.
+    expected = [0, 0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0.2]
+    assert_rates(rates(schedules, range(9), disable_lr_steps_reset=True), expected)
+
+
+def test_a_list_of_one_is_that_schedule():
+    steps = [0, 2, 4, 7]
+    np.testing.assert_array_equal(rates([linear(1, 0, 4)], steps), rates(linear(1, 0, 4), steps))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    warm_up=st.integers(1, 40),
+    decay=st.integers(1, 40),
+    peak=st.floats(1e-6, 1.0),
+    disable=st.booleans(),
+)
+def test_warm_up_rises_and_decay_falls_for_any_lengths(warm_up, decay, peak, disable):
+    schedules = [linear(0, peak, warm_up), linear(peak, 0, decay)]
+    values = rates(schedules, range(warm_up + decay + 3), disable)
+    assert values[0] == 0 and values.max() <= peak * (1 + 1e-6) and values.min() >= 0
+    assert np.all(np.diff(values[:warm_up]) > 0)
+    assert np.all(np.diff(values[warm_up:]) <= 0)
+    assert np.all(values[warm_up + decay :] == 0)
+
+
+def test_the_rate_is_the_same_inside_a_traced_function():
+    cfg = OptimizerParams.model_validate({"learning_rate": WARM_UP_AND_DECAY})
+    schedule = make_schedule(cfg.learning_rate)
+    traced = tf.function(schedule, autograph=False)
+    steps = [tf.constant(step, tf.int64) for step in range(16)]
+    # To a rounding: the graph may multiply by a reciprocal where single operations divide.
+    assert_rates([traced(step) for step in steps], [schedule(step) for step in steps])
