@@ -10,13 +10,15 @@ with everything saved. TensorFlow is imported only once the params have been acc
 import argparse
 import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 
 from common.errors import RunError, UserError
 from utils import get_params, parse_override, save_params
 
-MODES = ("train", "eval", "train_and_eval", "eval_all", "predict")
+MODES = ("train", "eval", "train_and_eval", "eval_all", "predict", "export", "inspect")
+EXPORT_FORMATS = ("saved_model", "huggingface", "keras", "onnx", "tf1")
 DEFAULT_MODEL_DIR = Path(__file__).parent / "model_dir"
 
 
@@ -29,7 +31,7 @@ def make_parser():
         "--checkpoint_path path/to/huggingface_folder",
     )
     add = parser.add_argument
-    add("-p", "--params", required=True, metavar="YAML", help="the params file, see configs/")
+    add("-p", "--params", metavar="YAML", help="the params file, see configs/ (not for inspect)")
     add("-m", "--mode", choices=MODES, help="what to do (or runconfig.mode in the file)")
     add(
         "-o",
@@ -41,10 +43,10 @@ def make_parser():
     add(
         "--checkpoint_path",
         metavar="PATH",
-        help="train: pre-trained weights to start from; eval, predict: the checkpoint to use. A "
-        "Hugging Face folder or .safetensors file, or one of ours",
+        help="train: pre-trained weights to start from; other modes: the checkpoint to use. Of "
+        "Hugging Face, Google, Cerebras, Keras or ours: see docs/checkpoints.md",
     )
-    add("--steps", type=int, metavar="N", help="train this many more steps")
+    add("--steps", type=int, metavar="N", help="train this many more steps, at most to max_steps")
     add("--max_steps", type=int, metavar="N", help="train until this global step")
     add("--eval_steps", type=int, metavar="N", help="batches to evaluate (default: every row)")
     add("--device", metavar="DEVICE", help="device to run on, such as /cpu:0 or /gpu:0")
@@ -62,6 +64,13 @@ def make_parser():
         metavar="FILE",
         help="predict: classify each line; a tab separates the two texts of a pair",
     )
+    add("--export_format", choices=EXPORT_FORMATS, help="export: what to write")
+    add(
+        "--export_dir",
+        metavar="DIR",
+        help="export: where to (default: export/<format> in model_dir)",
+    )
+    add("--quantize", choices=("int8",), help="export to onnx: weights in int8 as well")
     return parser
 
 
@@ -79,8 +88,7 @@ def overrides_of(args):
         if value is not None:
             overrides[f"runconfig.{flag}"] = value
     if args.data_dir is not None:
-        for section in ("train_input", "eval_input", "predict_input"):
-            overrides[f"{section}.data_dir"] = args.data_dir
+        overrides["*_input.data_dir"] = args.data_dir
     return overrides
 
 
@@ -112,7 +120,9 @@ def choose_checkpoint(run):
     """
     from common.checkpoints import store
 
-    newest = store.newest_checkpoint(run.model_dir, on_skip=lambda text: print(text, file=sys.stderr))
+    newest = store.newest_checkpoint(
+        run.model_dir, on_skip=lambda text: print(text, file=sys.stderr)
+    )
     if run.mode in ("train", "train_and_eval"):
         if newest is not None and run.checkpoint_path is not None:
             print(f"--checkpoint_path is not used: {newest} is resumed", file=sys.stderr)
@@ -131,6 +141,7 @@ def run_mode(params, args):
     params = params.with_runconfig(model_dir=params.runconfig.model_dir or DEFAULT_MODEL_DIR)
     resumed, chosen = choose_checkpoint(params.runconfig)
 
+    import_quietly()
     import tensorflow as tf
 
     import data
@@ -144,16 +155,20 @@ def run_mode(params, args):
     if params.runconfig.tf_random_seed is None:
         # Drawn once, and kept with the checkpoint, so that a resumed run has it again.
         seed = config.get("tf_random_seed") if resumed else None
-        params = params.with_runconfig(tf_random_seed=seed or secrets.randbelow(2**31))
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        params = params.with_runconfig(tf_random_seed=seed)
     texts = data.read_texts(args.text, args.input_file) if mode == "predict" else []
+    as_given = params
     params, label_names, vocab = data.complete_params(
-        params, config, args.params, labels_from_checkpoint=bool(texts)
+        params, config, args.params, labels_from_checkpoint=bool(texts) or mode == "export"
     )
     set_up(params.runconfig)
     with tf.device(params.runconfig.device):
         estimator = Estimator(params, model_fn, make_model, label_names, vocab)
         if mode in ("train", "train_and_eval"):
-            for key, old, new in save_params(params, params.runconfig.model_dir):
+            # The vocabulary's path stays as given: one in a checkpoint's folder would not last.
+            saved = params.with_inputs_of(as_given)
+            for key, old, new in save_params(saved, params.runconfig.model_dir):
                 print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
             eval_input_fn = data.eval_input_fn if mode == "train_and_eval" else None
             pretrained = None if resumed else checkpoint
@@ -162,6 +177,11 @@ def run_mode(params, args):
             return estimator.evaluate(data.eval_input_fn, checkpoint)
         if mode == "eval_all":
             return estimator.evaluate_all(data.eval_input_fn)
+        if mode == "export":
+            text_features = data.get_text_features(params)
+            return estimator.export(
+                checkpoint, text_features, args.export_format, args.export_dir, args.quantize
+            )
         batches, texts_of_split = data.predict_input_fn(params, texts)
         logits = estimator.predict(batches, texts_of_split, checkpoint)
         if texts:
@@ -178,23 +198,49 @@ def print_predictions(texts, logits, label_names):
         print(f"{label_names[best]}\t{probabilities[best]:.4f}\t{' | '.join(row)}")
 
 
+def inspect(args):
+    """Prints what a checkpoint is and holds. Returns the exit code."""
+    if args.checkpoint_path is None:
+        raise UserError("--mode inspect needs --checkpoint_path, the checkpoint to describe")
+    import_quietly()
+    from common.checkpoints.inspect import inspect_checkpoint
+
+    print(inspect_checkpoint(args.checkpoint_path))
+    return 0
+
+
+def check_flags(mode, args):
+    """Refuses flags that belong to another mode."""
+    if mode is None:
+        raise UserError(f"--mode is missing; one of {', '.join(MODES)}")
+    if (args.text or args.input_file) and mode != "predict":
+        raise UserError("--text and --input_file classify text: use them with --mode predict")
+    if mode == "export" and args.export_format is None:
+        raise UserError(f"--mode export needs --export_format: {', '.join(EXPORT_FORMATS)}")
+    if mode != "export" and (args.export_format or args.export_dir or args.quantize):
+        raise UserError("--export_format, --export_dir and --quantize are for --mode export")
+
+
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.params is None and args.mode != "inspect":
+        parser.error("--params is missing: the YAML file, see configs/")
     try:
+        if args.mode == "inspect":
+            return inspect(args)
         params = get_params(args.params, overrides_of(args))
-        mode = params.runconfig.mode
-        if mode is None:
-            raise UserError(f"--mode is missing; one of {', '.join(MODES)}")
-        if (args.text or args.input_file) and mode != "predict":
-            raise UserError("--text and --input_file classify text: use them with --mode predict")
-        import_quietly()
+        check_flags(params.runconfig.mode, args)
         return run_mode(params, args)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except RunError as error:
+    except (RunError, OSError) as error:  # OSError: a full disk, a folder that was taken away
         print(f"The run failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # outside of training, which saves first
+        print("Interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ training_state.safetensors   optimizer slots, global step, loss scale
 config.json, vocab.txt       the network's geometry and label names; the vocabulary
 manifest.json                size and SHA-256 of every file above; written last
 
-A checkpoint is written in a temporary sibling, flushed to disk, and renamed into place, so a run
-killed at any moment leaves the earlier ones as they were. safetensors rather than TensorFlow's own
+A checkpoint is written in a temporary sibling `.checkpoint-<step>.<process>.tmp`, flushed to disk,
+and renamed into place, so a run killed at any moment leaves the earlier ones as they were; the next
+save deletes what such a run left. safetensors rather than TensorFlow's own
 bundle: it is read without importing TensorFlow (4 s), by other frameworks, and cannot hold code.
 """
 
@@ -17,18 +18,21 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
-from safetensors import safe_open
+import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from common.checkpoints.names import LazyTensor
-from common.errors import UserError
+from common.errors import RunError, UserError
 
+FORMAT, VERSION = "bert-classifier", 1
 MANIFEST, CONFIG, VOCAB = "manifest.json", "config.json", "vocab.txt"
 WEIGHTS, STATE = "weights.safetensors", "training_state.safetensors"
 LOOKS_FOR = f"our own format, a checkpoint-<step> folder with {MANIFEST}, or a model_dir"
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-(\d+)(\.replaced)?")
 
 
 def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0):
@@ -40,60 +44,105 @@ def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0):
         weights, state: {name: NumPy array}.
         config: dict for `read_config`.
         vocab: list of str.
-        keep_max: int. How many of the newest to keep; 0 keeps all.
+        keep_max: int. How many of the newest up to this step to keep; 0 keeps all.
     Returns:
         Path of the checkpoint.
     Raises:
-        UserError: it cannot be written; what was there before is untouched.
+        RunError: a number of it is not finite, or it cannot be written; what was there before is
+            untouched.
     """
     path = Path(model_dir) / f"checkpoint-{step}"
     aside = Path(model_dir) / f".checkpoint-{step}.{os.getpid()}.tmp"
+    # safetensors writes memory as it lies; asarray keeps scalars, ascontiguousarray would not.
+    weights, state = (
+        {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        for arrays in (weights, state)
+    )
+    for name, array in (*weights.items(), *state.items()):
+        if not np.isfinite(array).all():
+            raise RunError(
+                f"{name} is not finite at step {step}: a gradient was infinite or not a number. "
+                "What was saved before is whole. A lower learning rate, a longer warm-up or "
+                "max_gradient_norm helps; with mixed_float16, loss_scaling_factor: dynamic"
+            )
     try:
+        _delete_leftovers(model_dir)
         aside.mkdir(parents=True)
-        save_file(weights, aside / WEIGHTS)
-        save_file(state, aside / STATE)
         (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), "utf-8")
         (aside / VOCAB).write_text("".join(f"{token}\n" for token in vocab), "utf-8", newline="\n")
+        for name, arrays in ((WEIGHTS, weights), (STATE, state)):
+            save_file(arrays, aside / name)
+            shutil.copymode(aside / CONFIG, aside / name)  # safetensors lets the owner alone read
         files = {
             name: {"size": (aside / name).stat().st_size, "sha256": _sha256(aside / name)}
             for name in (WEIGHTS, STATE, CONFIG, VOCAB)
         }
-        manifest = {"format": "bert-classifier", "version": 1, "step": step, "files": files}
+        manifest = {"format": FORMAT, "version": VERSION, "files": files}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         for file in (*files, MANIFEST):
             _flush(aside / file)
         _flush(aside)
-        if path.exists():  # the same step again, after a resume from an earlier one
-            shutil.rmtree(path)
-        os.replace(aside, path)
-        _flush(path.parent)
-    except OSError as error:
+        _put_in_place(aside, path)
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise UserError(
-            f"checkpoint {path} could not be written: {error.strerror or error}. Earlier "
-            "checkpoints are whole; make room or choose another --model_dir, and run again"
+        raise RunError(
+            f"checkpoint {path} could not be written: {getattr(error, 'strerror', None) or error}. "
+            "Earlier checkpoints are whole; make room or choose another --model_dir, and run again"
         ) from error
-    for _, old in list_checkpoints(model_dir)[:-keep_max] if keep_max else ():
-        shutil.rmtree(old, ignore_errors=True)
+    # Later ones are damaged, as this run began before them: no reason to delete this one.
+    kept = [older for number, older in list_checkpoints(model_dir) if number <= step]
+    for older in kept[:-keep_max] if keep_max else ():
+        _delete(older)
     return path
 
 
-def list_checkpoints(model_dir):
-    """Returns [(step, path)] of the checkpoints in a folder, oldest first, verified or not."""
+def _put_in_place(aside, path):
+    """Renames a folder to `path`. At every moment the old one or the new one is listed."""
+    replaced = path.with_name(f"{path.name}.replaced")
+    if path.exists():  # the same step again, after a resume from an earlier one
+        os.replace(path, replaced)
+    os.replace(aside, path)
+    _flush(path.parent)
+    if replaced.exists():
+        _delete(replaced)
+
+
+def _delete(path):
+    """Deletes a checkpoint, which is renamed first so that half of one is never listed."""
     with contextlib.suppress(OSError):
-        found = [
-            (int(match[1]), path)
-            for path in Path(model_dir).iterdir()
-            if (match := _NAME.fullmatch(path.name)) and path.is_dir()
-        ]
-        return sorted(found)
-    return []
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        os.replace(path, aside)
+        shutil.rmtree(aside)
+
+
+def _delete_leftovers(model_dir):
+    """Deletes what killed runs left half written, half deleted, or already replaced."""
+    for aside in Path(model_dir).glob(".checkpoint-*.tmp"):
+        shutil.rmtree(aside, ignore_errors=True)
+    for replaced in Path(model_dir).glob("checkpoint-*.replaced"):
+        if replaced.with_suffix("").exists():
+            _delete(replaced)
+
+
+def list_checkpoints(model_dir):
+    """Returns [(step, path)] of the checkpoints in a folder, oldest first, verified or not.
+
+    `checkpoint-<step>.replaced` counts where the one that was to replace it did not come.
+    """
+    found = {}
+    with contextlib.suppress(OSError):
+        for path in sorted(Path(model_dir).iterdir()):
+            if (match := _NAME.fullmatch(path.name)) and path.is_dir():
+                found.setdefault(int(match[1]), path)
+    return sorted(found.items())
 
 
 def fault_in(path):
     """Returns what is wrong with a checkpoint, as a phrase, or None where every file verifies."""
     try:
         manifest = json.loads((Path(path) / MANIFEST).read_text("utf-8"))
+        if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
+            return f"{MANIFEST} is not of format {FORMAT}, version {VERSION}"
         for name, expected in manifest["files"].items():
             if Path(name).name != name:
                 return f"{MANIFEST} names {name!r}, which is not a file beside it"
@@ -107,12 +156,12 @@ def fault_in(path):
         missing = {WEIGHTS, CONFIG, VOCAB} - set(manifest["files"])
         return f"{MANIFEST} does not list {', '.join(sorted(missing))}" if missing else None
     except OSError as error:
-        return f"{MANIFEST} cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{Path(error.filename or MANIFEST).name} cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} is damaged"
 
 
-def newest_checkpoint(model_dir, on_skip=print):
+def newest_checkpoint(model_dir, on_skip=lambda text: print(text, file=sys.stderr)):
     """Returns the path of the newest checkpoint that verifies, or None.
 
     on_skip: called with a sentence for each newer one that does not.

@@ -3,6 +3,8 @@
 
 import numpy as np
 
+from common.errors import UserError
+
 
 def softmax(logits):
     """Returns probabilities, float64 [N, C], of logits, float [N, C]."""
@@ -25,13 +27,13 @@ def cross_entropy(logits, labels):
 def confusion_matrix(predicted, labels, num_classes):
     """Returns counts, int64 [C, C]: rows are the true class, columns the predicted one.
 
-    predicted, labels: int [N] in [0, C). Raises ValueError for a label outside, as the rows of
+    predicted, labels: int [N] in [0, C). Raises UserError for a label outside, as the rows of
     GLUE's hidden test splits have (-1).
     """
     outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
         row = int(outside.argmax())
-        raise ValueError(
+        raise UserError(
             f"label {int(labels[row])} in row {row} is outside [0, {num_classes}); metrics need "
             "a split whose labels are published"
         )
@@ -73,7 +75,7 @@ def matthews_correlation(confusion):
 def _score(logits, labels, num_classes):
     """Returns (confusion int64 [C, C], accuracy, mean cross entropy). Refuses an empty split."""
     if len(labels) == 0:
-        raise ValueError("there are no rows to score: the split is empty")
+        raise UserError("there are no rows to score: the split is empty")
     confusion = confusion_matrix(logits.argmax(axis=-1), labels, num_classes)
     accuracy = float(np.trace(confusion) / len(labels))
     return confusion, accuracy, float(cross_entropy(logits, labels).mean())

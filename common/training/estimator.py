@@ -16,13 +16,14 @@ import tensorflow as tf
 from common.checkpoints import store
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.errors import UserError
+from common.export.export import Classifier, export
 from common.metrics.classification import classification_report
 from common.optimizers.adamw import AdamW
 from common.training.evaluate import collect_logits, make_predict_step
 from common.training.loop import make_train_step, train
 from common.training.predict import write_predictions
 from common.training.progress import format_duration
-from common.training.reports import Reports, closing_summary
+from common.training.reports import Reports, closing_summary, read_curves
 
 GEOMETRY = (
     "hidden_size",
@@ -75,6 +76,7 @@ class Estimator:
         config |= {
             "label_names": self.label_names,
             "step": step,
+            "do_lower_case": self.params.predict_input.do_lower,
             "tf_random_seed": self.run.tf_random_seed,
         }
         store.save_checkpoint(
@@ -157,16 +159,21 @@ class Estimator:
         self.reports.truncate_after(first_step)
 
         last_step = self._last_step(first_step)
+        evaluation = None if eval_input_fn is None else eval_input_fn(self.params)
         if last_step <= first_step:
-            say(f"Nothing to train: step {first_step} has been reached, max_steps is {last_step}")
+            metrics = {} if evaluation is None else self._evaluate(evaluation, first_step)
+            self._summarise(f"Nothing to train: step {first_step} of {last_step} reached", metrics)
             return 0
         batches = train_input_fn(self.params, first_step, last_step)
         self._describe(batches)
-        evaluation = None if eval_input_fn is None else eval_input_fn(self.params)
-        metrics = {}
+        metrics, evaluated = {}, float("-inf")
 
         def evaluate(step):
+            nonlocal evaluated
+            if step < last_step and time.monotonic() - evaluated < self.run.throttle_secs:
+                return
             metrics.update(self._evaluate(evaluation, step))
+            evaluated = time.monotonic()
 
         step, signal_number = train(
             make_train_step(self.model_fn, self.params, self.model, self.optimizer),
@@ -179,7 +186,7 @@ class Estimator:
             None if evaluation is None else evaluate,
         )
         self._summarise(f"Trained to step {step}", metrics)
-        if signal_number is not None:
+        if signal_number is not None and step < last_step:
             say(f"Stopped by signal {signal_number}; the same command continues at step {step}")
             return 128 + signal_number
         return 0
@@ -192,9 +199,10 @@ class Estimator:
         if run.max_steps is not None:
             goals.append(run.max_steps)
         if not goals:
+            or_steps = "" if run.mode == "train_and_eval" else ", or --steps (how many more)"
             raise UserError(
-                "how long to train is not said: give --max_steps (the step to reach) or --steps "
-                "(how many more), or runconfig.max_steps in the params file"
+                "how long to train is not said: give --max_steps (the step to reach), or "
+                f"runconfig.max_steps in the params file{or_steps}"
             )
         return min(goals)
 
@@ -286,12 +294,46 @@ class Estimator:
         say(closing_summary(items))
         return logits_of_split
 
+    # ---- export ----------------------------------------------------------------------------------
+
+    def export(self, checkpoint, text_features, export_format, export_dir=None, quantize=None):
+        """Writes a Checkpoint for other programs. Returns exit code 0.
+
+        Args:
+            checkpoint: Checkpoint of a trained classifier.
+            text_features: TextFeatures, texts to features.
+            export_format, quantize: as `common/export/export.py`.
+            export_dir: path-like; None is export/<format> in model_dir.
+        """
+        self.load(checkpoint)
+        step = checkpoint.config.get("step")
+        curves = read_curves(self.model_dir / "metrics.jsonl")
+        metrics = {
+            name: curve[step]
+            for (split, name), curve in curves.items()
+            if split == "eval" and step in curve
+        }
+        classifier = Classifier(
+            self.model,
+            self.params,
+            self.label_names,
+            self.vocab,
+            text_features,
+            metrics,
+            step,
+            quantize,
+        )
+        folder = export_dir or self.model_dir / "export" / export_format
+        folder, notes = export(export_format, classifier, folder)
+        say(closing_summary([("Exported", str(folder)), *(("Note", note) for note in notes)]))
+        return 0
+
     # ---- what is printed last --------------------------------------------------------------------
 
     def _summarise(self, what, metrics):
         self.reports.plot_curves()
         self.reports.close()
-        items = [("Done", f"{what} in {format_duration(time.monotonic() - self.started)}")]
+        items = [("Done", f"{what}, {format_duration(time.monotonic() - self.started)}")]
         if metrics:
             rows = metrics["rows"]
             correct = round(metrics["eval/accuracy_cls"] * rows)
@@ -313,7 +355,27 @@ class Estimator:
 
 
 def set_up(run):
-    """Makes a run repeatable and chooses the device, before anything is built. run: RunParams."""
+    """Makes a run repeatable, before anything is built. run: RunParams.
+
+    Raises:
+        UserError: `run.device` is no device of this machine.
+    """
+    if run.device is not None:
+        _check_device(run.device)
     keras.utils.set_random_seed(run.tf_random_seed)
     if run.deterministic:
         tf.config.experimental.enable_op_determinism()
+
+
+def _check_device(device):
+    """TensorFlow itself would take the CPU without a word where a GPU is absent."""
+    # A name ends in its type and number: /device:CPU:0
+    names = [d.name.lower().split(":")[-2:] for d in tf.config.list_logical_devices()]
+    present = [f"/{kind}:{number}" for kind, number in names]
+    try:
+        spec = tf.DeviceSpec.from_string(device)
+        wanted = f"/{spec.device_type.lower()}:{spec.device_index or 0}"
+    except (ValueError, AttributeError):
+        wanted = None
+    if wanted not in present:
+        raise UserError(f"--device {device} is not here; this machine has {', '.join(present)}")

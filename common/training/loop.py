@@ -48,9 +48,9 @@ class StopRequest:
 
 
 def one_program_per_shape(step):
-    """Makes a step a tf.function for every shape of its features.
+    """Compiles a step into one TensorFlow program for every shape of its features.
 
-    A single tf.function would trace as often, but warn that it does, and could decide for unknown
+    A single tf.function would do so too, but warn at every new shape, and could settle on unknown
     lengths, which cannot be compiled ahead.
     """
     programs = {}
@@ -59,7 +59,8 @@ def one_program_per_shape(step):
     def run(features, *rest):
         shape = tuple(features["input_ids"].shape)
         if shape not in programs:
-            programs[shape] = tf.function(step, autograph=False)
+            function = tf.function(step, autograph=False)
+            programs[shape] = function.get_concrete_function(features, *rest)
         return programs[shape](features, *rest)
 
     return run

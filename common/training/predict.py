@@ -46,7 +46,10 @@ def write_predictions(folder, name, logits, texts, label_names):
     for suffix, content in contents.items():
         path = folder / f"{name}{suffix}"
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        aside.write_bytes(content)
-        os.replace(aside, path)
+        try:
+            aside.write_bytes(content)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
         paths.append(path)
     return paths

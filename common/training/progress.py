@@ -33,12 +33,16 @@ def format_rate(rate, unit):
     return f"{rate:.0f} {unit}/s" if rate >= 9.995 else f"{rate:.2f} {unit}/s"
 
 
-def _has_size(stream):
-    """Whether the terminal tells its size: a container's may say 0 by 0, and tqdm draws nothing."""
+def _size(stream):
+    """tqdm's arguments on the size of a terminal: that of the moment, 80 x 24 where it tells none.
+
+    A container's terminal may say 0 x 0, where tqdm would draw nothing.
+    """
     try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
+        has_size = os.get_terminal_size(stream.fileno()).columns > 0
     except OSError:
-        return False
+        has_size = False
+    return {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
 
 
 class _Bar(tqdm):
@@ -72,19 +76,14 @@ class Progress:
         self.refreshed = float("-inf")
         self.bar = None
         if self.stream.isatty():
+            counted = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
             self.bar = _Bar(
                 total=total,
                 initial=initial,
                 desc=description,
                 file=self.stream,
-                **(
-                    {"dynamic_ncols": True}
-                    if _has_size(self.stream)
-                    else {"ncols": 80, "nrows": 24}
-                ),
-                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
-                if total is not None
-                else "{desc} {n_fmt}{postfix}",
+                bar_format=counted if total is not None else "{desc} {n_fmt}{postfix}",
+                **_size(self.stream),
             )
 
     def __enter__(self):

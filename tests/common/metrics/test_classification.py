@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
 from common.metrics.classification import (
     classification_metrics,
     classification_report,
@@ -201,12 +202,12 @@ def test_labels_of_8_bits_do_not_overflow():
 
 @pytest.mark.parametrize("label", [-1, 2])
 def test_label_outside_the_classes_is_refused_with_its_row(label):
-    with pytest.raises(ValueError, match=rf"label {label} in row 1 is outside \[0, 2\)"):
+    with pytest.raises(UserError, match=rf"label {label} in row 1 is outside \[0, 2\)"):
         classification_metrics(np.eye(2), np.array([0, label]), 2)
 
 
 def test_empty_split_is_refused():
-    with pytest.raises(ValueError, match="no rows"):
+    with pytest.raises(UserError, match="no rows"):
         classification_metrics(np.zeros((0, 2)), np.zeros(0, int), 2)
 
 

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real command in processes of its own: train, kill, resume, evaluate, predict, mistakes."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import run
+from common.checkpoints import store
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = "configs/params_bert_tiny.yaml"
+SAMPLES = ROOT / "input" / "samples"
+NUM_VALIDATION_ROWS = 240
+BATCH_SIZE = 7  # does not divide 240
+SAVE_EVERY = 20
+MORE_STEPS = 15  # after the kill
+TIMEOUT_SECONDS = 1200  # of one process on a busy machine; alone each takes some 15 s
+
+
+def command(*arguments):
+    return [sys.executable, "run.py", *map(str, arguments)]
+
+
+def start(*arguments):
+    """Runs the command to its end. Returns subprocess.CompletedProcess with text."""
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+    )
+
+
+def succeed(*arguments):
+    done = start(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def sample_texts(split):
+    with open(SAMPLES / f"sst2_{split}.tsv", encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [row["sentence"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a vocabulary of the sample's letters and most frequent words."""
+    folder = tmp_path_factory.mktemp("run")
+    text = " ".join(sample_texts("train")).lower()
+    words = [word for word, _ in Counter(re.findall(r"[a-z]{2,}", text)).most_common(200)]
+    signs = sorted(set(text) - {" "})
+    pieces = [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *signs, *pieces, *words]
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(folder):
+    """Flags of every run on the sample."""
+    overrides = {
+        "*_input.vocab_file": folder / "vocab.txt",
+        "*_input.cache_dir": folder / "cache",
+        "train_input.num_buckets": 1,
+        "train_input.batch_size": BATCH_SIZE,
+        "optimizer.learning_rate": 1e-3,  # the file's falls to 0 at step 20
+        "runconfig.save_checkpoints_steps": SAVE_EVERY,
+    }
+    flags = ["--params", TINY, "--data_dir", folder / "data"]
+    for key, value in overrides.items():
+        flags += ["--override", f"{key}={value}"]
+    return flags
+
+
+@pytest.fixture(scope="module")
+def killed(folder, tiny):
+    """A model_dir whose run was killed after its first checkpoint; and the step it resumes at."""
+    model_dir = folder / "killed"
+    arguments = command("--mode", "train", *tiny, "--model_dir", model_dir, "--max_steps", 10_000)
+    with (
+        open(folder / "killed.log", "w", encoding="utf-8") as log,
+        subprocess.Popen(arguments, cwd=ROOT, stderr=log, stdout=log) as process,
+    ):
+        try:
+            deadline = time.monotonic() + TIMEOUT_SECONDS
+            while not (model_dir / f"checkpoint-{SAVE_EVERY}").exists():
+                assert process.poll() is None and time.monotonic() < deadline, log.name
+                time.sleep(0.01)
+        finally:
+            process.kill()  # SIGKILL: nothing can be saved or tidied up any more
+    assert process.returncode == -9
+    newest = store.newest_checkpoint(model_dir)
+    return model_dir, int(newest.name.removeprefix("checkpoint-"))
+
+
+@pytest.fixture(scope="module")
+def resumed(killed, tiny):
+    """The same model_dir after the same command has gone on to last_step; the process."""
+    model_dir, step = killed
+    last_step = step + MORE_STEPS
+    done = succeed("--mode", "train", *tiny, "--model_dir", model_dir, "--max_steps", last_step)
+    return model_dir, last_step, done
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder, resumed, tiny):
+    """A model_dir trained and evaluated to last_step in one go; the process."""
+    model_dir = folder / "uninterrupted"
+    last_step = resumed[1]
+    flags = ["--mode", "train_and_eval", *tiny, "--model_dir", model_dir]
+    return model_dir, last_step, succeed(*flags, "--max_steps", last_step)
+
+
+def lines_of(model_dir, split):
+    lines = map(json.loads, (model_dir / "metrics.jsonl").read_text("utf-8").splitlines())
+    return [line for line in lines if line["split"] == split]
+
+
+def checkpoint_steps(model_dir):
+    return [step for step, _ in store.list_checkpoints(model_dir)]
+
+
+# ---- Training ------------------------------------------------------------------------------------
+
+
+def test_a_killed_and_resumed_run_has_every_bit_of_an_uninterrupted_one(
+    killed, resumed, uninterrupted
+):
+    paths = [d / f"checkpoint-{last_step}" for d, last_step, _ in (resumed, uninterrupted)]
+    assert [store.fault_in(path) for path in paths] == [None, None]
+    for read in (store.read_weights, store.read_state):
+        actual, expected = map(read, paths)
+        assert set(actual) == set(expected)
+        for name, tensor in expected.items():
+            values, wanted = actual[name].read(), tensor.read()
+            assert values.dtype == wanted.dtype and values.tobytes() == wanted.tobytes(), name
+    assert f"Resuming {killed[0] / f'checkpoint-{killed[1]}'}" in resumed[2].stderr
+    # Weights did move after the kill.
+    before = store.read_weights(uninterrupted[0] / f"checkpoint-{killed[1]}")["pooler/kernel"]
+    after = store.read_weights(paths[1])["pooler/kernel"]
+    assert np.abs(after.read() - before.read()).max() > 1e-4
+
+
+def test_a_kill_leaves_nothing_half_written_behind_once_resumed(resumed):
+    names = {path.name for path in resumed[0].iterdir()}
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert len(checkpoint_steps(resumed[0])) <= 3  # keep_checkpoint_max of the file
+    steps = [line["step"] for line in lines_of(resumed[0], "train")]
+    assert steps == sorted(set(steps)) and steps[-1] == resumed[1]
+
+
+def test_train_and_eval_scores_every_row_at_every_save_and_says_where_all_is(uninterrupted):
+    model_dir, last_step, done = uninterrupted
+    saves = sorted({*range(SAVE_EVERY, last_step, SAVE_EVERY), last_step})
+    assert checkpoint_steps(model_dir) == saves[-3:]
+    lines = lines_of(model_dir, "eval")
+    assert [line["step"] for line in lines] == saves
+    assert all(0 <= line["eval/accuracy_cls"] <= 1 and line["loss"] > 0 for line in lines)
+    report = json.loads((model_dir / "eval" / "report-validation.json").read_text("utf-8"))
+    assert report["num_examples"] == np.sum(report["confusion"]) == NUM_VALIDATION_ROWS
+    assert report["accuracy"] == pytest.approx(lines[-1]["eval/accuracy_cls"])
+    for name in ("confusion_validation.png", "learning_curves.png"):
+        assert (model_dir / "plots" / name).read_bytes().startswith(b"\x89PNG")
+    for event_dir in (model_dir, model_dir / "eval"):
+        assert list(event_dir.glob("events.out.tfevents.*"))
+    assert (model_dir / "params.yaml").is_file()
+    assert f"train step {last_step}/{last_step}" in done.stderr
+    for text in (f"{lines[-1]['eval/accuracy_cls']:.4f}", str(model_dir), "tensorboard --logdir"):
+        assert text in done.stderr
+
+
+# ---- Evaluation ----------------------------------------------------------------------------------
+
+
+def test_eval_gives_the_figures_of_the_evaluation_while_training(uninterrupted, tiny, folder):
+    trained, last_step, _ = uninterrupted
+    model_dir = folder / "evaluated"
+    succeed("--mode", "eval", *tiny, "--model_dir", model_dir, "--checkpoint_path", trained)
+    (line,) = lines_of(model_dir, "eval")
+    expected = lines_of(trained, "eval")[-1]
+    assert line["step"] == expected["step"] == last_step
+    for name in line.keys() - {"time", "split", "step"}:
+        assert line[name] == pytest.approx(expected[name], abs=1e-6), name
+    report = json.loads((model_dir / "eval" / "report-validation.json").read_text("utf-8"))
+    assert report["num_examples"] == NUM_VALIDATION_ROWS
+    assert (model_dir / "plots" / "confusion_validation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_eval_all_lists_every_checkpoint_and_marks_the_best(uninterrupted, tiny):
+    model_dir = uninterrupted[0]
+    expected = {line["step"]: line["eval/accuracy_cls"] for line in lines_of(model_dir, "eval")}
+    done = succeed("--mode", "eval_all", *tiny, "--model_dir", model_dir)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [int(row[1]) for row in rows] == checkpoint_steps(model_dir)
+    for row in rows:
+        assert row[3] == f"{expected[int(row[1])]:.4f}"
+    best = max(float(row[3]) for row in rows)
+    assert [float(row[3]) for row in rows if row[-1] == "best"] == [best]
+
+
+# ---- Prediction ----------------------------------------------------------------------------------
+
+
+def read_predictions(model_dir):
+    path = model_dir / "predict" / "predictions_tf_0"
+    with open(f"{path}.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return np.load(f"{path}.npz")["arr_0"], rows
+
+
+def test_predict_writes_logits_and_a_table_of_every_row(uninterrupted, tiny):
+    model_dir = uninterrupted[0]
+    succeed("--mode", "predict", *tiny, "--model_dir", model_dir)
+    logits, rows = read_predictions(model_dir)
+    assert logits.shape == (NUM_VALIDATION_ROWS, 2) and logits.dtype == np.float32
+    texts = [" ".join(text.split()) for text in sample_texts("validation")]
+    assert [row["text"] for row in rows] == texts
+    assert [row["id"] for row in rows] == [str(i) for i in range(NUM_VALIDATION_ROWS)]
+    names = np.array(["negative", "positive"])
+    assert [row["label"] for row in rows] == names[logits.argmax(axis=1)].tolist()
+    # The accuracy of what was predicted is that of the evaluation.
+    with open(SAMPLES / "sst2_validation.tsv", encoding="utf-8", newline="") as file:
+        labels = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        labels = [int(row["label"]) for row in labels]
+    accuracy = np.mean(logits.argmax(axis=1) == labels)
+    assert accuracy == pytest.approx(lines_of(model_dir, "eval")[-1]["eval/accuracy_cls"])
+
+
+def test_text_of_the_command_line_and_of_a_file_is_classified(uninterrupted, folder):
+    # Neither vocabulary nor data is named: the checkpoint brings all that is needed.
+    lines = folder / "lines.txt"
+    lines.write_text('A film to forget.\n\n  \nGood "quotes", 100%!\n', "utf-8")
+    model_dir = folder / "predicted"
+    done = succeed(
+        *("--mode", "predict", "--params", TINY, "--model_dir", model_dir),
+        *("--checkpoint_path", uninterrupted[0], "--data_dir", folder / "absent"),
+        *("--text", "What a lovely day", "--text", "no", "--input_file", lines),
+    )
+    texts = ["What a lovely day", "no", "A film to forget.", 'Good "quotes", 100%!']
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[2] for row in rows] == texts
+    assert {row[0] for row in rows} <= {"negative", "positive"}
+    assert all(0.5 <= float(row[1]) <= 1 for row in rows)
+    logits, table = read_predictions(model_dir)
+    assert logits.shape == (4, 2) and [row["text"] for row in table] == texts
+    assert [row["label"] for row in table] == [row[0] for row in rows]
+    assert not (folder / "absent").exists()
+
+
+# ---- Mistakes ------------------------------------------------------------------------------------
+
+
+def refused(done, *texts):
+    """The process ended with code 2 and a message that holds these texts."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    for text in texts:
+        assert text in done.stderr
+
+
+def test_a_misspelt_key_is_named_with_its_line_and_the_right_one(tmp_path):
+    lines = (ROOT / "configs" / "params_bert_minilm_sst2.yaml").read_text("utf-8").splitlines()
+    number = next(n for n, line in enumerate(lines) if line.strip().startswith("learning_rate:"))
+    lines[number] = lines[number].replace("learning_rate", "learning_rte")
+    params = tmp_path / "params.yaml"
+    params.write_text("\n".join(lines), "utf-8")
+    done = start("--mode", "train", "--params", params, "--model_dir", tmp_path / "model_dir")
+    refused(done, str(params), f"line {number + 1}: optimizer.learning_rte", "learning_rate?")
+    assert os.listdir(tmp_path) == ["params.yaml"]
+
+
+def test_no_flags_give_a_short_message():
+    done = start()
+    refused(done, "--params", "usage: run.py")
+    assert len(done.stderr.splitlines()) < 15
+
+
+def test_a_missing_file_is_named_with_one_that_is_there(tmp_path):
+    model_dir = tmp_path / "model_dir"
+    flags = ("--mode", "train", "--model_dir", model_dir)
+    done = start("--params", "configs/params_bert_tini.yaml", *flags)
+    refused(done, "configs/params_bert_tini.yaml: no such file", TINY)
+    assert len(done.stderr.splitlines()) == 1 and not model_dir.exists()
+
+
+def test_help_names_every_flag():
+    done = succeed("--help")
+    flags = [flag for action in run.make_parser()._actions for flag in action.option_strings]
+    assert {"--mode", "--params", "--model_dir", "--checkpoint_path", "--steps"} <= set(flags)
+    assert {"--max_steps", "--eval_steps", "--device", "--text", "--input_file"} <= set(flags)
+    for flag in flags:
+        assert flag in done.stdout
+    assert all(action.help for action in run.make_parser()._actions)
+
+
+def refused_here(capsys, *arguments):
+    """As a process of its own, but faster; returns the message."""
+    assert run.main(list(map(str, arguments))) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+@pytest.mark.parametrize("mode", ["eval", "eval_all", "predict"])
+def test_modes_that_need_a_checkpoint_say_that_there_is_none(tmp_path, capsys, mode):
+    model_dir = tmp_path / "model_dir"
+    message = refused_here(
+        capsys, "--mode", mode, "--params", ROOT / TINY, "--model_dir", model_dir
+    )
+    assert f"{model_dir} holds no checkpoint" in message and "train first" in message
+    assert ("--checkpoint_path" in message) == (mode != "eval_all")
+    assert not model_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "--mode is missing"),
+        (["--mode", "eval", "--text", "x"], "--mode predict"),
+        (["--mode", "train", "--override", "model.num_heads=7"], "num_heads"),
+        (["--mode", "train", "--override", "learning_rate"], "KEY=VALUE"),
+        (["--mode", "train", "--max_steps", "0"], "--max_steps"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused_by_name(tmp_path, capsys, flags, text):
+    model_dir = tmp_path / "model_dir"
+    message = refused_here(capsys, "--params", ROOT / TINY, "--model_dir", model_dir, *flags)
+    assert text in message and not model_dir.exists()
