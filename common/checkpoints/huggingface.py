@@ -1,25 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hugging Face checkpoints: a directory with `model.safetensors`, or such a file by itself.
+"""Hugging Face checkpoints: a directory as transformers saves it, or its weights by themselves.
 
-Maps the names of transformers' BertModel, BertForPreTraining and BertForSequenceClassification to
-the neutral ones of `names.py`. See `load.py` for what a format has to offer.
+Weights lie in `model.safetensors`, in several such files with an index, or in `pytorch_model.bin`
+(see `torch_bin.py`). Maps the names of transformers' BertModel, BertForPreTraining and
+BertForSequenceClassification to the neutral ones of `names.py`. See `load.py` for what a format has
+to offer.
 """
 
-import json
 import re
 from functools import partial
 from pathlib import Path
 
-import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16, which safetensors asks it for by name)
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from common.checkpoints.names import LazyTensor, axes_of, geometry
+from common.checkpoints import torch_bin
+from common.checkpoints.files import (
+    MAX_JSON_BYTES,
+    NETWORK_KEYS,
+    check_against,
+    check_count,
+    check_epsilon,
+    check_name,
+    read_json,
+    vocab_beside,
+    what_is_wrong_with,
+)
+from common.checkpoints.names import StoredTensor, axes_of, geometry, weights_of
 from common.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
-LOOKS_FOR = f"Hugging Face: a folder with {WEIGHTS_FILE} (and config.json), or a .safetensors file"
-MAX_JSON_BYTES = 10_000_000  # a config.json has about 1,000
+# Of those that lie in a folder, the first is taken.
+WEIGHTS_FILES = (
+    WEIGHTS_FILE,
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+LOOKS_FOR = (
+    f"Hugging Face: a folder with {WEIGHTS_FILE} or pytorch_model.bin (and config.json), "
+    "or such a file"
+)
 
 # Module of transformers -> neutral module. BertModel's own weights follow a prefix "bert." in the
 # models that add a head, and no prefix in a BertModel saved by itself.
@@ -29,10 +49,10 @@ MODULES = {
     "encoder.layer.{i}.attention.self.key": "encoder/layer_{i}/attention/key",
     "encoder.layer.{i}.attention.self.value": "encoder/layer_{i}/attention/value",
     "encoder.layer.{i}.attention.output.dense": "encoder/layer_{i}/attention/output",
-    "encoder.layer.{i}.attention.output.LayerNorm": "encoder/layer_{i}/attention_norm",
+    "encoder.layer.{i}.attention.output.LayerNorm": "encoder/layer_{i}/attention_layer_norm",
     "encoder.layer.{i}.intermediate.dense": "encoder/layer_{i}/feed_forward/expand",
     "encoder.layer.{i}.output.dense": "encoder/layer_{i}/feed_forward/project",
-    "encoder.layer.{i}.output.LayerNorm": "encoder/layer_{i}/feed_forward_norm",
+    "encoder.layer.{i}.output.LayerNorm": "encoder/layer_{i}/feed_forward_layer_norm",
     "pooler.dense": "pooler",
     "classifier": "classifier",
     "cls.seq_relationship": "nsp",
@@ -50,7 +70,17 @@ DENSE = {"weight": "kernel", "bias": "bias"}
 # gamma and beta: files converted from TensorFlow before 2019 keep its names.
 LAYER_NORM = {"weight": "gamma", "gamma": "gamma", "bias": "beta", "beta": "beta"}
 
-FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
+# What safetensors files call NumPy's types, where it is not the same word.
+DTYPES = {
+    "BOOL": "bool",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+} | {
+    f"{letter}{bits}": f"{word}{bits}"
+    for letter, word in (("F", "float"), ("I", "int"), ("U", "uint"))
+    for bits in (8, 16, 32, 64)
+}
 
 # config.json -> params. transformers' "gelu" is the erf form.
 CONFIG_KEYS = {
@@ -78,8 +108,11 @@ def is_checkpoint(path):
     """Whether this format claims a path: True also where what it finds there cannot be read."""
     path = Path(path)
     if path.is_dir():
-        return (path / WEIGHTS_FILE).is_file()
-    return path.is_file() and path.suffix == ".safetensors"
+        return any((path / name).is_file() for name in WEIGHTS_FILES)
+    if not path.is_file():
+        return False
+    whole = (".safetensors", ".safetensors.index.json", ".bin.index.json")
+    return path.name.endswith(whole) or torch_bin.is_torch_file(path)
 
 
 def read_config(path):
@@ -103,28 +136,35 @@ def read_config(path):
             f"{weights_file} holds no BERT: none of its {len(shapes)} tensors is called "
             f"[bert.]embeddings.word_embeddings.weight; it has {', '.join(list(shapes)[:3])}..."
         )
-    config = dict.fromkeys((*CONFIG_KEYS.values(), "encoder_nonlinearity", "layer_norm_epsilon"))
+    config = dict.fromkeys(NETWORK_KEYS)
     from_shapes = geometry(shapes)
     config |= from_shapes | {"family": "huggingface", "do_lower_case": None}
 
     written = read_json(folder / "config.json")
     if written is not None:
         config |= from_config_json(written, folder / "config.json")
-        for key, value in from_shapes.items():
-            if config[key] != value:
-                raise UserError(
-                    f"{folder / 'config.json'} says {key} is {config[key]}, but the weights in "
-                    f"{weights_file.name} have {value}; the two files do not belong together, "
-                    "take both from the same model"
-                )
+        check_against(from_shapes, config, folder / "config.json", weights_file.name)
+        if "classifier/bias" in shapes:
+            config |= label_names(written, shapes["classifier/bias"])
     tokenizer = read_json(folder / "tokenizer_config.json") or {}
     for source in (tokenizer, written or {}):
         if isinstance(source.get("do_lower_case"), bool):
             config["do_lower_case"] = source["do_lower_case"]
             break
-    vocab_file = folder / "vocab.txt"
-    config["vocab_file"] = str(vocab_file) if vocab_file.is_file() else None
+    config["vocab_file"] = vocab_beside(folder)
     return config
+
+
+def label_names(written, shape):
+    """{"label_names": tuple of str} of a config.json; {} where it does not name every class.
+
+    written: dict; shape: of the classifier's bias.
+    """
+    names = written.get("id2label")
+    if not isinstance(names, dict) or len(names) != shape[0]:
+        return {}
+    names = [names.get(str(i)) for i in range(len(names))]
+    return {"label_names": tuple(names)} if all(isinstance(n, str) for n in names) else {}
 
 
 def from_config_json(written, source):
@@ -142,19 +182,12 @@ def from_config_json(written, source):
         value = written.get(theirs)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{source}: {theirs} is {value!r}; a whole number above 0 is wanted")
-        config[ours] = value
+        config[ours] = check_count(value, theirs, source)
     activation = written.get("hidden_act", DEFAULT_HIDDEN_ACT)
-    if not isinstance(activation, str):
-        raise UserError(f"{source}: hidden_act is {activation!r}; a name such as 'gelu' is wanted")
+    activation = check_name(activation, "hidden_act", source)
     config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
     epsilon = written.get("layer_norm_eps", DEFAULT_LAYER_NORM_EPS)
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
-        raise UserError(
-            f"{source}: layer_norm_eps is {epsilon!r}; a number between 0 and 1 is wanted"
-        )
-    config["layer_norm_epsilon"] = float(epsilon)
+    config["layer_norm_epsilon"] = check_epsilon(epsilon, "layer_norm_eps", source)
     return config
 
 
@@ -169,36 +202,63 @@ def read_weights(path):
     Raises:
         UserError: the file is damaged, no safetensors file, or of our own format.
     """
+    return weights_of(find_weights_file(path), list_tensors(path))
+
+
+def list_tensors(path):
+    """Every tensor of a checkpoint, in the order of its files, as a list of StoredTensor.
+
+    Raises:
+        UserError: a file is damaged, hostile, of another kind, or of our own format.
+    """
     path = find_weights_file(path)
-    file = open_safetensors(path)
-    weights = {}
-    for theirs in file.keys():  # noqa: SIM118  (not a dict)
-        tensor = file.get_slice(theirs)
-        name = neutral_name(theirs)
-        if axes_of(theirs):
+    files = shards_of(path) if path.name.endswith(".index.json") else [path]
+    tensors = []
+    for file in files:
+        is_safe = file.name.endswith(".safetensors")
+        for name, shape, dtype, read in (read_safetensors if is_safe else torch_bin.read)(file):
+            if is_safe and axes_of(name):
+                raise UserError(
+                    f"{path} has the names of this project's own checkpoints; "
+                    "give the checkpoint-<step> folder that it lies in"
+                )
+            weight = neutral_name(name)
+            is_kernel = weight is not None and weight.endswith("/kernel")
+            tensors.append(StoredTensor(name, shape, dtype, read, weight, is_turned=is_kernel))
+    return tensors
+
+
+def shards_of(index):
+    """The files that an index of shards names, as a list of Path in the order of their names.
+
+    Raises:
+        UserError: it is no such index, or names anything but a file in its own folder.
+    """
+    weight_map = (read_json(index) or {}).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{index} has no weight_map of tensors; copy or download it again")
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
+    folder = index.parent.resolve()
+    homes = [folder]
+    if folder.parent.name == "snapshots":  # the hub's cache, where every file is a link
+        homes.append(folder.parent.parent / "blobs")
+    files = []
+    for name in sorted(set(map(str, weight_map.values()))):
+        file = index.parent / name
+        if Path(name).name != name or not name.endswith(suffix):
             raise UserError(
-                f"{path} has the names of this project's own checkpoints; "
-                "give the checkpoint-<step> folder that it lies in"
+                f"{index} names {name!r:.80}, which is no {suffix} file in its own "
+                "folder; an index may name only those, download the model again"
             )
-        if name is None:
-            name = theirs
-        elif tensor.get_dtype() not in FLOAT_DTYPES:
+        if not file.is_file():
+            raise UserError(f"{file} is missing, but {index.name} names it; copy it there")
+        if file.resolve().parent not in homes:
             raise UserError(
-                f"{path}: {theirs} is of type {tensor.get_dtype()}; one of "
-                f"{', '.join(FLOAT_DTYPES)} is wanted, so take the model before quantization"
+                f"{file} is a link to {file.resolve()}, outside its folder; copy the file itself "
+                "there if it is to be read"
             )
-        if name in weights:
-            raise UserError(
-                f"{path} holds {theirs} and another tensor of the same meaning ({name}); "
-                "save the model again with its program"
-            )
-        shape = tensor.get_shape()
-        is_kernel = name != theirs and name.endswith("/kernel")
-        if is_kernel and len(shape) == 2:
-            weights[name] = LazyTensor(shape[::-1], partial(read_transposed, file, theirs))
-        else:
-            weights[name] = LazyTensor(shape, partial(read_as_it_is, file, theirs))
-    return weights
+        files.append(file)
+    return files
 
 
 def neutral_name(name):
@@ -223,13 +283,33 @@ def neutral_name(name):
 
 
 def find_weights_file(path):
+    """The file of weights, or their index, that a path means."""
     path = Path(path)
-    return path / WEIGHTS_FILE if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    names = [name for name in WEIGHTS_FILES if (path / name).is_file()]
+    return path / (names or WEIGHTS_FILES)[0]
+
+
+def read_safetensors(path):
+    """Every tensor of a safetensors file: list of (name, shape, dtype, read)."""
+    file = open_safetensors(path)
+    tensors = []
+    for name in file.keys():  # noqa: SIM118  (not a dict)
+        tensor = file.get_slice(name)
+        dtype = tensor.get_dtype()
+        read = partial(file.get_tensor, name)
+        tensors.append((name, tuple(tensor.get_shape()), DTYPES.get(dtype, dtype.lower()), read))
+    return tensors
 
 
 def open_safetensors(path):
     """The open file; its header is read and checked against the size of the file."""
     try:
+        with open(path, "rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+        if MAX_JSON_BYTES < header_size < path.stat().st_size:  # one of 400 tensors has 50,000
+            raise ValueError(f"its header has more than {MAX_JSON_BYTES:,} bytes")
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {what_is_wrong(path, error)}") from None
@@ -237,44 +317,13 @@ def open_safetensors(path):
 
 def what_is_wrong(path, error):
     """One clause on a file that is no readable safetensors file, and what to do."""
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except OSError as reason:
-        return f"{reason.strerror}; check its path and permissions"
-    if size == 0:
-        return "it is empty; copy or download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself; run `git lfs pull` where it came from"
+    wrong = what_is_wrong_with(path)
+    if wrong is not None:
+        return wrong
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(9)
     header_size = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and (header_size > size - 8 or "not fully covered" in str(error)):
         return f"its {size:,} bytes are not as many as it says; copy or download it again"
     return f"it is no safetensors file, or damaged ({error}); copy or download it again"
-
-
-def read_as_it_is(file, name):
-    return np.asarray(file.get_tensor(name), np.float32)
-
-
-def read_transposed(file, name):
-    return np.ascontiguousarray(read_as_it_is(file, name).T)
-
-
-def read_json(path):
-    """The mapping of a JSON file; None where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        with open(path, "rb") as file:
-            text = file.read(MAX_JSON_BYTES + 1)
-        if len(text) > MAX_JSON_BYTES:
-            raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise ValueError("no mapping at its top level")
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} cannot be read as JSON: {error}; copy or download it again"
-        ) from None
-    return values

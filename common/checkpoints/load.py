@@ -6,8 +6,9 @@
     report = load_weights(model, checkpoint, disable_nsp=params.model.disable_nsp)
 
 A format is a module in `FORMATS` with `is_checkpoint(path)`, `read_config(path)` (keys: see
-`huggingface.read_config`), `read_weights(path)` (neutral name to tensor, see `names.py`) and
-`LOOKS_FOR`, its part of the message where nothing is recognised.
+`huggingface.read_config`), `read_weights(path)` (neutral name to tensor, see `names.py`),
+`list_tensors(path)` (all that is stored, for `inspect.py`) and `LOOKS_FOR`, its part of the message
+where nothing is recognised. A name `hf://owner/name` becomes a folder first: see `hub.py`.
 """
 
 import importlib
@@ -26,7 +27,12 @@ from common.errors import UserError
 FORMATS = {
     "huggingface": "common.checkpoints.huggingface",
     "ours": "common.checkpoints.store",
+    "cerebras_mdl": "common.checkpoints.cerebras_mdl",
+    "keras_h5": "common.checkpoints.keras_h5",
+    "cerebras_tf": "common.checkpoints.cerebras_tf",
+    "google_tf1": "common.checkpoints.google_tf1",  # any other checkpoint of TensorFlow
 }
+HUB = "hf://"
 
 
 @dataclass(frozen=True)
@@ -58,21 +64,23 @@ def open_checkpoint(path):
     """Recognises what lies at a path and reads what it says of its network.
 
     Args:
-        path: str or path-like. A folder or file.
+        path: str or path-like. A folder or file, a TensorFlow prefix, or `hf://owner/name`.
     Returns:
         Checkpoint.
     Raises:
         UserError: there is nothing, nothing known, or something known that cannot be read.
     """
     path = os.path.expanduser(os.fspath(path))
-    if not os.path.exists(path):
-        raise UserError(f"checkpoint {path}: there is no such file or folder; correct the path")
+    if path.startswith(HUB):
+        path = importlib.import_module("common.checkpoints.hub").fetch(path)
     looked_for = []
     for name, module_name in FORMATS.items():
         module = importlib.import_module(module_name)
         if module.is_checkpoint(path):
             return Checkpoint(path, name, {**module.read_config(path), "path": path})
         looked_for.append(getattr(module, "LOOKS_FOR", name))
+    if not os.path.exists(path):
+        raise UserError(f"checkpoint {path}: there is no such file or folder; correct the path")
     raise UserError(
         f"checkpoint {path}: nothing that can be loaded; found {what_lies_at(path)}. "
         f"Looked for {'; '.join(looked_for)}"
@@ -179,6 +187,7 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
     """
     variables, weights = model.weights_by_name(), checkpoint.weights
     report = LoadReport(checkpoint.path, checkpoint.format)
+    report.notes.extend(checkpoint.config.get("notes", ()))
     fresh, notes = fresh_layers(variables, weights, disable_nsp)
     report.notes.extend(notes)
     sources, missing, mismatched = {}, [], []
@@ -256,9 +265,9 @@ def refusal(checkpoint, variables, missing, mismatched, params_path):
 
 def likely_cause(name, weights):
     """Why a checkpoint may lack a weight, and what to change."""
-    if name.startswith("encoder/final_norm/"):
+    if name.startswith("encoder/final_layer_norm/"):
         return "it is a post-norm network, write model.use_pre_normalization: false"
-    if name.startswith("embeddings/layer_norm/") and "encoder/final_norm/gamma" in weights:
+    if name.startswith("embeddings/layer_norm/") and "encoder/final_layer_norm/gamma" in weights:
         return "it is a pre-norm network, write model.use_pre_normalization: true"
     if name in ("embeddings/position_embeddings", "embeddings/segment_embeddings"):
         key = name.removeprefix("embeddings/").removesuffix("s")

@@ -2,16 +2,24 @@
 """The neutral names: what every weight of BERT is called here, whatever file it comes from.
 
 They are the paths of the Keras variables below the model (`BaseModel.weights_by_name`). A format is
-one file beside this one that maps its own names to these and gives for each a tensor: anything with
-a `shape` that `numpy.asarray` turns into a float32 array, such as `LazyTensor`.
+one file beside this one that lists the tensors of a file with the neutral name of each
+(`StoredTensor`); `weights_of` makes them the network's: a dict of neutral name to anything with a
+`shape` that `numpy.asarray` turns into a float32 array, such as `LazyTensor`.
 
 Shapes: V vocabulary size, P positions, S segments (2), D hidden size, F filter size, C classes.
 Kernels are [in, out]: `x @ kernel + bias`.
 """
 
+import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
+import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16, which files ask it for by name)
 import numpy as np
+
+from common.errors import UserError
 
 # Name -> shape, {i} being the number of an encoder layer from 0.
 WEIGHTS = {
@@ -30,17 +38,17 @@ WEIGHTS = {
     "encoder/layer_{i}/attention/value/bias": "D",
     "encoder/layer_{i}/attention/output/kernel": "DD",
     "encoder/layer_{i}/attention/output/bias": "D",
-    "encoder/layer_{i}/attention_norm/gamma": "D",
-    "encoder/layer_{i}/attention_norm/beta": "D",
+    "encoder/layer_{i}/attention_layer_norm/gamma": "D",
+    "encoder/layer_{i}/attention_layer_norm/beta": "D",
     "encoder/layer_{i}/feed_forward/expand/kernel": "DF",
     "encoder/layer_{i}/feed_forward/expand/bias": "F",
     "encoder/layer_{i}/feed_forward/project/kernel": "FD",
     "encoder/layer_{i}/feed_forward/project/bias": "D",
-    "encoder/layer_{i}/feed_forward_norm/gamma": "D",
-    "encoder/layer_{i}/feed_forward_norm/beta": "D",
+    "encoder/layer_{i}/feed_forward_layer_norm/gamma": "D",
+    "encoder/layer_{i}/feed_forward_layer_norm/beta": "D",
     # Behind the last layer (pre-norm only).
-    "encoder/final_norm/gamma": "D",
-    "encoder/final_norm/beta": "D",
+    "encoder/final_layer_norm/gamma": "D",
+    "encoder/final_layer_norm/beta": "D",
     # The head: pooler is the first dense layer, pre-trained with the next-sentence head.
     "pooler/kernel": "DD",
     "pooler/bias": "D",
@@ -87,8 +95,86 @@ class LazyTensor:
         return np.asarray(self.read(), dtype or np.float32)
 
 
+FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as a file describes it, its values not read.
+
+    Attributes:
+        name: str, in the file.
+        shape: tuple of int, in the file.
+        dtype: str, NumPy's word: "float32", "bfloat16", "int64".
+        read: callable without arguments. Returns the array, of that shape.
+        weight: str or None, its neutral name.
+        is_state: bool. Belongs to the training (optimizer slot, global step), not to the network.
+        is_turned: bool. A kernel, stored [out, in].
+    """
+
+    name: str
+    shape: tuple
+    dtype: str
+    read: Callable
+    weight: str | None = None
+    is_state: bool = False
+    is_turned: bool = False
+
+    @property
+    def num_bytes(self):
+        """Of its values, uncompressed. 0 for a type that NumPy does not have, such as text."""
+        try:
+            return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        except TypeError:
+            return 0
+
+
+def weights_of(path, tensors):
+    """The network's weights of a checkpoint, none read yet.
+
+    Args:
+        path: of the checkpoint, for messages.
+        tensors: list of StoredTensor. Those of the training are left out.
+    Returns:
+        dict of neutral name to LazyTensor <float32>, kernels as [in, out]. A tensor without neutral
+        name keeps its own.
+    Raises:
+        UserError: two have the same neutral name, or one is not of floating point.
+    """
+    weights = {}
+    for tensor in tensors:
+        if tensor.is_state:
+            continue
+        name = tensor.weight or tensor.name
+        if tensor.weight and tensor.dtype not in FLOAT_DTYPES:
+            raise UserError(
+                f"{path}: {tensor.name} is of type {tensor.dtype}; one of "
+                f"{', '.join(FLOAT_DTYPES)} is wanted, so take the model before quantization"
+            )
+        if name in weights:
+            raise UserError(
+                f"{path} holds {tensor.name} and another tensor of the same meaning ({name}); "
+                "save the model again with its program"
+            )
+        shape, read = tensor.shape, tensor.read
+        if tensor.is_turned and len(shape) == 2:
+            shape, read = shape[::-1], partial(turned_round, read)
+        weights[name] = LazyTensor(shape, read)
+    return weights
+
+
+def notes_on_state(tensors):
+    """What a report says of the tensors that `weights_of` leaves out, as a list of sentences."""
+    left_out = sum(tensor.is_state for tensor in tensors)
+    return [f"{left_out} tensors of its training state (optimizer, step): skipped"] * bool(left_out)
+
+
+def turned_round(read):
+    return np.ascontiguousarray(read().T)
+
+
 def pattern_of(name):
-    """`encoder/layer_3/attention_norm/beta` -> (`encoder/layer_{i}/attention_norm/beta`, 3).
+    """`encoder/layer_3/attention/key/bias` -> (`encoder/layer_{i}/attention/key/bias`, 3).
 
     The second is None for a weight of no layer.
     """
@@ -108,7 +194,7 @@ def encoder_names(num_layers, use_pre_normalization=False):
     patterns = [name for name in WEIGHTS if "{i}" in name]
     names = [name.replace("{i}", str(i)) for i in range(num_layers) for name in patterns]
     if use_pre_normalization:
-        names += [name for name in WEIGHTS if name.startswith("encoder/final_norm/")]
+        names += [name for name in WEIGHTS if name.startswith("encoder/final_layer_norm/")]
     return names
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from common.checkpoints import huggingface
 from common.checkpoints.names import WEIGHTS, pattern_of
 from common.errors import UserError
+from tests.reference.shards import save_shards
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
 FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
@@ -55,7 +56,7 @@ def test_kernels_are_turned_round_and_the_rest_is_as_stored():
             "encoder/layer_1/feed_forward/expand/kernel": file.get_tensor(
                 layer + "intermediate.dense.weight"
             ).T,
-            "encoder/layer_1/feed_forward_norm/gamma": file.get_tensor(
+            "encoder/layer_1/feed_forward_layer_norm/gamma": file.get_tensor(
                 layer + "output.LayerNorm.weight"
             ),
             "nsp/kernel": file.get_tensor("cls.seq_relationship.weight").T,
@@ -135,7 +136,17 @@ def test_config_of_a_folder_written_by_transformers():
         "family": "huggingface",
         "vocab_file": str(FIXTURES / "huggingface_classifier" / "vocab.txt"),
         "do_lower_case": None,
+        "label_names": ("entailment", "neutral", "contradiction"),
     }
+
+
+def test_label_names_that_do_not_name_every_class_are_left_out(tmp_path):
+    tensors = huggingface_tensors(num_labels=2)
+    for names in ({"0": "no"}, {"0": "no", "2": "yes"}, {"0": "no", "1": 1}, ["no", "yes"]):
+        folder = save_huggingface(tmp_path, tensors, id2label=names)
+        assert "label_names" not in huggingface.read_config(folder)
+    folder = save_huggingface(tmp_path, tensors, id2label={"1": "yes", "0": "no"})
+    assert huggingface.read_config(folder)["label_names"] == ("no", "yes")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +262,7 @@ def test_a_header_with_an_absurd_shape_is_refused(tmp_path):
 def test_quantized_weights_are_refused(tmp_path):
     tensors = huggingface_tensors()
     tensors["pooler.dense.weight"] = np.zeros((6, 6), np.int8)
-    with pytest.raises(UserError, match=r"pooler\.dense\.weight is of type I8"):
+    with pytest.raises(UserError, match=r"pooler\.dense\.weight is of type int8"):
         huggingface.read_weights(save_huggingface(tmp_path, tensors))
 
 
@@ -277,9 +288,27 @@ def test_the_weights_file_of_our_own_format_is_not_taken_for_one_of_transformers
 def test_only_its_own_files_are_claimed(tmp_path):
     assert not huggingface.is_checkpoint(tmp_path)
     assert not huggingface.is_checkpoint(tmp_path / "absent.safetensors")
-    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    (tmp_path / "notes.bin").write_bytes(b"PK")
     assert not huggingface.is_checkpoint(tmp_path)
-    assert not huggingface.is_checkpoint(tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    assert huggingface.is_checkpoint(tmp_path)
-    assert huggingface.is_checkpoint(tmp_path / "model.safetensors")
+    assert not huggingface.is_checkpoint(tmp_path / "notes.bin")
+    for name in reversed(huggingface.WEIGHTS_FILES):  # a folder means the first of them
+        (tmp_path / name).write_bytes(b"PK\x03\x04")
+        assert huggingface.is_checkpoint(tmp_path)
+        assert huggingface.is_checkpoint(tmp_path / name)
+        assert huggingface.find_weights_file(tmp_path) == tmp_path / name
+
+
+# ---- Shards --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+def test_shards_hold_what_one_file_holds(tmp_path, kind):
+    tensors = huggingface_tensors(num_labels=3)
+    whole = huggingface.read_weights(save_huggingface(tmp_path / "whole", tensors))
+    folder = save_shards(tmp_path / "shards", tensors, kind)
+    for path in (folder, folder / f"{kind}.index.json"):
+        shards = huggingface.read_weights(path)
+        assert set(shards) == set(whole)
+        for name in whole:
+            np.testing.assert_array_equal(np.asarray(shards[name]), np.asarray(whole[name]))
+    assert huggingface.read_config(folder) == huggingface.read_config(tmp_path / "whole")

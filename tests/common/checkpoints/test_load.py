@@ -67,7 +67,7 @@ def test_a_path_without_anything_is_refused(tmp_path):
     ("files", "found"),
     [
         ([], "an empty folder"),
-        (["pytorch_model.bin", "config.json"], r"a folder with config\.json, pytorch_model\.bin"),
+        (["tf_model.msgpack", "config.json"], r"a folder with config\.json, tf_model\.msgpack"),
         ([f"{i}.txt" for i in range(10)], "and 2 more"),
     ],
 )
@@ -227,7 +227,7 @@ def test_more_layers_than_the_checkpoint_has_are_refused(tmp_path):
 
 def test_pre_norm_and_post_norm_are_told_apart(tmp_path, monkeypatch):
     text = refusal_of(tmp_path, use_pre_normalization=True)
-    assert "encoder/final_norm/gamma: not in the checkpoint" in text
+    assert "encoder/final_layer_norm/gamma: not in the checkpoint" in text
     assert "write model.use_pre_normalization: false" in text
 
     weights = values_of(make_model(tiny_params(use_pre_normalization=True)))

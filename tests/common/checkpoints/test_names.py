@@ -31,7 +31,7 @@ def test_the_network_has_the_weights_of_the_table_with_their_shapes(pre_norm):
 def test_encoder_names_has_16_weights_a_layer_and_2_behind_a_pre_norm_encoder():
     assert len(encoder_names(12)) == len(set(encoder_names(12))) == 12 * 16
     assert len(encoder_names(3, use_pre_normalization=True)) == 3 * 16 + 2
-    assert encoder_names(11)[-1] == "encoder/layer_10/feed_forward_norm/beta"
+    assert encoder_names(11)[-1] == "encoder/layer_10/feed_forward_layer_norm/beta"
 
 
 def test_a_name_has_a_pattern_and_a_layer():

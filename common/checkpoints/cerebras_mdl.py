@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cerebras PyTorch checkpoints: `checkpoint_<step>.mdl`, an HDF5 file, read without their package.
+
+Every tensor is a data set in the root, called after its path in the saved dictionary joined by
+dots; what is no array lies in root attributes `<name>.__metadata__`, JSON texts. Maps the names of
+ModelZoo's `models/nlp/bert` (Release_2) to the neutral ones of `names.py`.
+"""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+from common.checkpoints import hdf5
+from common.checkpoints.files import (
+    NETWORK_KEYS,
+    check_against,
+    network_of_params,
+    read_params_yaml,
+    unreadable,
+    vocab_beside,
+)
+from common.checkpoints.names import StoredTensor, geometry, notes_on_state, weights_of
+from common.errors import UserError
+
+LOOKS_FOR = "Cerebras .mdl: a checkpoint_<step>.mdl file, or their folder"
+METADATA = ".__metadata__"
+MAX_LINKS = 100  # from name to name
+
+# The backbone is called bert_encoder in pre-training and bert in a classifier.
+TENSORS = {
+    "bert.embedding_layer.word_embeddings.weight": "embeddings/word_embeddings",
+    "bert.embedding_layer.position_embeddings.embed.weight": "embeddings/position_embeddings",
+    "bert.embedding_layer.position_embeddings.weight": "embeddings/position_embeddings",
+    "bert.embedding_layer.segment_embeddings.weight": "embeddings/segment_embeddings",
+    "bert_mlm_head.classifier.ffn.0.linear_layer.bias": "mlm/output_bias",
+}
+MODULES = {
+    "bert.embed_ln_f": "embeddings/layer_norm",
+    "bert.transformer_encoder.layers.{i}.self_attn.proj_q_dense_layer": (
+        "encoder/layer_{i}/attention/query"
+    ),
+    "bert.transformer_encoder.layers.{i}.self_attn.proj_k_dense_layer": (
+        "encoder/layer_{i}/attention/key"
+    ),
+    "bert.transformer_encoder.layers.{i}.self_attn.proj_v_dense_layer": (
+        "encoder/layer_{i}/attention/value"
+    ),
+    "bert.transformer_encoder.layers.{i}.self_attn.proj_output_dense_layer": (
+        "encoder/layer_{i}/attention/output"
+    ),
+    "bert.transformer_encoder.layers.{i}.norm1": "encoder/layer_{i}/attention_layer_norm",
+    "bert.transformer_encoder.layers.{i}.ffn.ffn.0.linear_layer": (
+        "encoder/layer_{i}/feed_forward/expand"
+    ),
+    "bert.transformer_encoder.layers.{i}.ffn.ffn.1.linear_layer": (
+        "encoder/layer_{i}/feed_forward/project"
+    ),
+    "bert.transformer_encoder.layers.{i}.norm2": "encoder/layer_{i}/feed_forward_layer_norm",
+    "bert.transformer_encoder.norm": "encoder/final_layer_norm",
+    "bert.pooler.pooler.ffn.0.linear_layer": "pooler",
+    "classifier": "classifier",
+    "bert_cls_head.classifier.ffn.0.linear_layer": "nsp",
+    "bert_mlm_head.mlm_transform.ffn.ffn.0.linear_layer": "mlm/transform",
+    "bert_mlm_head.mlm_transform.ln": "mlm/layer_norm",
+}
+NORMS = ("layer_norm", "final_layer_norm", "attention_layer_norm", "feed_forward_layer_norm")
+# ModelZoo Release_2's "gelu" is the erf form, unlike the TensorFlow program's.
+NONLINEARITIES = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh"}
+
+
+def is_checkpoint(path):
+    """Whether this format claims a path: by its suffix, or by what an HDF5 file holds."""
+    path = Path(path)
+    if path.is_dir():
+        return newest_in(path) is not None
+    if not path.is_file():
+        return False
+    if path.suffix == ".mdl":
+        return True
+    if not hdf5.has_signature(path):
+        return False
+    try:
+        with hdf5.open_file(path) as file:
+            return "__cstorch_version__" in file.attrs
+    except (UserError, *hdf5.ERRORS):
+        return False
+
+
+def newest_in(folder):
+    """The `checkpoint_<step>.mdl` of the highest step in a folder; None where there is none."""
+    found = []
+    for path in folder.glob("*.mdl"):
+        match = re.fullmatch(r"checkpoint_(\d{1,18})\.mdl", path.name)
+        if match and path.is_file():
+            found.append((int(match[1]), path))
+    return max(found)[1] if found else None
+
+
+def find_file(path):
+    path = Path(path)
+    return newest_in(path) if path.is_dir() else path
+
+
+def read_config(path):
+    """See `huggingface.read_config`. The number of heads is told by a `params.yaml` beside it."""
+    path = find_file(path)
+    tensors = list_tensors(path)
+    shapes = {name: tensor.shape for name, tensor in weights_of(path, tensors).items()}
+    if "embeddings/word_embeddings" not in shapes:
+        raise UserError(
+            f"{path} holds no BERT: none of its {len(tensors)} tensors is called "
+            "model.model.bert[_encoder].embedding_layer.word_embeddings.weight"
+        )
+    config = dict.fromkeys(NETWORK_KEYS)
+    from_shapes = geometry(shapes)
+    config |= from_shapes | {"family": "cerebras", "do_lower_case": None}
+    config |= {"encoder_nonlinearity": "gelu", "notes": notes_on_state(tensors)}
+    sections = read_params_yaml(path.parent)
+    if sections is not None:
+        config |= network_of_params(sections, path.parent / "params.yaml")
+        check_against(from_shapes, config, path.parent / "params.yaml", path.name)
+        pooler = sections.get("model", {}).get("pooler_nonlinearity")
+        if sections.get("model") and pooler != "tanh":
+            pooler = pooler or config["encoder_nonlinearity"]
+            config["notes"].append(f"pooler: trained with {pooler}, here with tanh")
+    activation = config["encoder_nonlinearity"]
+    config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
+    config["vocab_file"] = vocab_beside(path.parent)
+    with hdf5.open_file(path) as file, hdf5.reading(path):
+        step = metadata_of(path, file, "global_step").get("scalar_value")
+    return config | ({"step": step} if type(step) is int else {})
+
+
+def read_weights(path):
+    """See `huggingface.read_weights`.
+
+    Raises:
+        UserError: also where the package that reads the file's compression is not installed.
+    """
+    path = find_file(path)
+    hdf5.check_survives(path, with_values=True)
+    tensors = list_tensors(path)
+    with hdf5.open_file(path) as file, hdf5.reading(path):
+        hdf5.check_lz4(path, file)
+    return weights_of(path, tensors)
+
+
+def list_tensors(path):
+    """Every tensor of a checkpoint, links too, as a list of StoredTensor.
+
+    Raises:
+        UserError: the file is damaged, hostile, or was not completed.
+    """
+    path = find_file(path)
+    tensors = []
+    with hdf5.open_file(path) as file, hdf5.reading(path):
+        if not file.attrs.get("__SUCCESS__", "__version__" not in file.attrs):
+            raise unreadable(path, "it was not completed when it was written")
+        links = {
+            name.removesuffix(METADATA)
+            for name in file.attrs
+            if name.startswith("model.") and name.endswith(METADATA)
+        }
+        for name in sorted({*file.keys(), *links}):
+            source = follow_links(path, file, name)
+            if source is None:
+                continue  # a number
+            dataset = hdf5.get_dataset(path, file, source)
+            dtype = torch_dtype(dataset)
+            # bfloat16 is stored as int16 with the same bits.
+            bits_of = dtype if dtype == "bfloat16" else None
+            weight = neutral_name(name)
+            tensors.append(
+                StoredTensor(
+                    name,
+                    dataset.shape,
+                    dtype,
+                    partial(hdf5.read_dataset, path, source, bits_of),
+                    weight,
+                    is_state=not name.startswith("model."),
+                    is_turned=weight is not None and weight.endswith("/kernel"),
+                )
+            )
+    return tensors
+
+
+def torch_dtype(dataset):
+    """NumPy's word for the type a tensor had; its data set's own is another for bfloat16."""
+    names = dataset.attrs.get("dtypes")
+    is_bfloat16 = names is not None and len(names) == 1 and names[0] == "torch.bfloat16"
+    return "bfloat16" if is_bfloat16 and dataset.dtype.itemsize == 2 else dataset.dtype.name
+
+
+def follow_links(path, file, name):
+    """The data set that a name stands for, through links; None where it is no array.
+
+    Raises:
+        UserError: the links lead nowhere or in a circle.
+    """
+    target = name
+    for _ in range(MAX_LINKS):
+        if target in file.keys():  # noqa: SIM118  (`in file` would follow a path)
+            return target
+        metadata = metadata_of(path, file, target)
+        if metadata.get("__TYPE__") != "LinkedObject":
+            if metadata.get("__TORCH__"):
+                break
+            return None
+        target = metadata.get("key")
+        if not isinstance(target, str):
+            break
+    raise UserError(
+        f"{path}: {name!r:.120} stands for a tensor that is not in the file; copy or download it "
+        "again"
+    )
+
+
+def metadata_of(path, file, name):
+    """The inner dict of the root attribute `<name>.__metadata__`, links followed for numbers."""
+    for _ in range(MAX_LINKS):
+        text = file.attrs.get(name + METADATA)
+        if text is None:
+            return {}
+        try:
+            values = json.loads(text)[name + METADATA]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise unreadable(
+                path, f"its attribute {name + METADATA} is damaged ({error})"
+            ) from None
+        if not isinstance(values, dict):
+            return {}
+        if name.startswith("model.") or values.get("__TYPE__") != "LinkedObject":
+            return values
+        name = str(values.get("key"))
+    return {}
+
+
+def neutral_name(name):
+    """Neutral name of a data set; None where it has none."""
+    match = re.fullmatch(r"model\.model\.(.+)\.(weight|bias)", name)
+    if match is None:
+        return None
+    module = re.sub(r"^bert_encoder\.", "bert.", match[1])
+    if f"{module}.{match[2]}" in TENSORS:
+        return TENSORS[f"{module}.{match[2]}"]
+    layer = re.search(r"\.layers\.(0|[1-9]\d{0,3})\.", module)
+    if layer is not None:
+        module = module.replace(layer[0], ".layers.{i}.", 1)
+    ours = MODULES.get(module)
+    if ours is None:
+        return None
+    if layer is not None:
+        ours = ours.replace("{i}", layer[1])
+    if ours.rpartition("/")[2] in NORMS:
+        return ours + ("/gamma" if match[2] == "weight" else "/beta")
+    return ours + ("/kernel" if match[2] == "weight" else "/bias")

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of the original Cerebras TensorFlow program: pre-training and classifier.
+
+A `model.ckpt-<step>` of Cerebras ModelZoo R_1.7.1 `transformers/tf/bert`. The `params.yaml` of its
+model_dir, where it lies beside, tells what the weights do not. Its `input_mask` is 1 on padding, as
+in this project's features, and its GELU is the tanh form.
+"""
+
+import re
+from pathlib import Path
+
+from common.checkpoints import tf_bundle
+from common.checkpoints.files import (
+    NETWORK_KEYS,
+    check_against,
+    network_of_params,
+    read_params_yaml,
+    vocab_beside,
+)
+from common.checkpoints.names import geometry, notes_on_state, weights_of
+from common.errors import UserError
+
+LOOKS_FOR = "Cerebras TF: a prefix such as model.ckpt-1000 with its .index and .data files"
+WORD_EMBEDDINGS = "input_embedding/embedding_weights"
+
+# Keras writes the last scope of a layer twice, a/b/b/kernel; here once.
+TENSORS = {
+    WORD_EMBEDDINGS: "embeddings/word_embeddings",
+    "position_embedding/position_embedding_weights": "embeddings/position_embeddings",
+    "segment_embedding/segment_embedding_weights": "embeddings/segment_embeddings",
+    "mlm_layer/mlm_bias": "mlm/output_bias",
+}
+MODULES = {
+    "pre_encoder_layer_norm": "embeddings/layer_norm",
+    "post_encoder_layer_norm": "encoder/final_layer_norm",
+    "cls_layer/cls_dense": "pooler",
+    "mlm_layer/mlm_ffn": "mlm/transform",
+    "mlm_layer/mlm_layer_norm": "mlm/layer_norm",
+}
+ATTENTION = {
+    "q_projection": "query",
+    "k_projection": "key",
+    "v_projection": "value",
+    "output_transform": "output",
+}
+NORMS = ("attention_layer_norm", "feed_forward_layer_norm")
+DENSE = ("expand", "project")
+NONLINEARITIES = {"gelu": "gelu_tanh"}
+EPSILON_WHEN_UNSET = 1e-8  # of R_1.7.1 transformers/tf/bert/utils.py
+
+
+def is_checkpoint(path):
+    """Whether this format claims a path: a TensorFlow checkpoint with the original's names."""
+    prefix = tf_bundle.find_prefix(path)
+    if prefix is None:
+        return False
+    try:
+        return any(tensor.name == WORD_EMBEDDINGS for tensor in tf_bundle.list_variables(prefix))
+    except UserError:
+        return False  # google_tf1 claims it, and says what is wrong
+
+
+def read_config(path):
+    """See `huggingface.read_config`."""
+    prefix = tf_bundle.find_prefix(path)
+    tensors = list_tensors(path)
+    folder = Path(prefix).parent
+    config = dict.fromkeys(NETWORK_KEYS)
+    from_shapes = geometry({n: t.shape for n, t in weights_of(prefix, tensors).items()})
+    config |= from_shapes | {"family": "cerebras", "do_lower_case": None}
+    sections = read_params_yaml(folder)
+    if sections is not None:
+        config |= network_of_params(sections, folder / "params.yaml")
+        check_against(from_shapes, config, folder / "params.yaml", Path(prefix).name)
+        if config["layer_norm_epsilon"] is None:
+            config["layer_norm_epsilon"] = EPSILON_WHEN_UNSET
+        activation = config["encoder_nonlinearity"]
+        config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
+    config["vocab_file"] = vocab_beside(folder)
+    config["notes"] = notes_on_state(tensors)
+    return config | tf_bundle.read_step(tensors)
+
+
+def read_weights(path):
+    """See `huggingface.read_weights`."""
+    return weights_of(tf_bundle.find_prefix(path), list_tensors(path))
+
+
+def list_tensors(path):
+    """Every variable of a checkpoint, as a list of StoredTensor."""
+    return tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name)
+
+
+def neutral_name(name, names):
+    """Neutral name of a variable; None where it has none.
+
+    names: those of the whole checkpoint. `cls_output_dense` is the next-sentence head in
+    pre-training, where there is an MLM head too, and the label head of a classifier.
+    """
+    if name in TENSORS:
+        return TENSORS[name]
+    match = re.fullmatch(r"((?:[^/]+/)*)([^/]+)/\2/(kernel|bias|gamma|beta)", name)
+    if match is None:
+        return None
+    module, part = match[1] + match[2], match[3]
+    if module == "cls_layer/cls_output_dense":
+        ours = "nsp" if any(n.startswith("mlm_layer/") for n in names) else "classifier"
+    else:
+        ours = MODULES.get(module) or layer_module(module)
+    return ours and f"{ours}/{part}"
+
+
+def layer_module(module):
+    """Neutral module of one in the encoder; None where it has none.
+
+    Keras numbers layers of one kind in the order of construction, the first without a number: two
+    dense layers and two layer norms for each encoder layer.
+    """
+    scope, _, layer = module.removeprefix("encoder/").partition("/")
+    kind, number = numbered(scope)
+    if kind == "self_attention" and layer in ATTENTION:
+        return f"encoder/layer_{number}/attention/{ATTENTION[layer]}"
+    if kind == "layer_normalization_layer" and not layer:
+        return f"encoder/layer_{number // 2}/{NORMS[number % 2]}"
+    dense, dense_number = numbered(layer)
+    if kind == "ffn" and dense == "dense_layer" and dense_number // 2 == number:
+        return f"encoder/layer_{number}/feed_forward/{DENSE[dense_number % 2]}"
+    return None
+
+
+def numbered(name):
+    """`dense_layer_3` -> ("dense_layer", 3); `dense_layer` -> ("dense_layer", 0)."""
+    match = re.fullmatch(r"(.*?)_(0|[1-9]\d{0,3})", name)
+    return (match[1], int(match[2])) if match else (name, 0)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the formats share in reading files: small texts beside the weights, and what is wrong.
+
+Whatever a file says is checked before it is believed: it may be damaged, or made to do harm.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+from common.errors import UserError
+
+MAX_JSON_BYTES = 10_000_000  # a config.json has about 1,000, an index of shards 100,000
+MAX_YAML_BYTES = 200_000  # a params.yaml has about 3,000
+
+# What `Params.complete` takes from a checkpoint's config.
+NETWORK_KEYS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_heads",
+    "filter_size",
+    "max_position_embeddings",
+    "vocab_size",
+    "encoder_nonlinearity",
+    "layer_norm_epsilon",
+)
+
+
+def what_is_wrong_with(path):
+    """One clause on a file that no format could read, and what to do; None: nothing obvious."""
+    try:
+        path = Path(path)
+        if not path.is_file():
+            return "it is not there, or no ordinary file; copy or download it again"
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as reason:
+        return f"{reason.strerror}; check its path and permissions"
+    if size == 0:
+        return "it is empty; copy or download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file itself; run `git lfs pull` where it came from"
+    return None
+
+
+def unreadable(path, reason):
+    """The UserError on a file that cannot be read. reason: what its reader says, if nothing else is
+    wrong: an exception or str."""
+    what = what_is_wrong_with(path) or f"{brief(reason)}; copy or download it again"
+    return UserError(f"{path} cannot be read: {what}")
+
+
+def brief(text, most=200):
+    """A text of others on one line: `most` characters of its first."""
+    line = next(iter(str(text).strip().splitlines()), "")
+    return line if len(line) <= most else line[:most] + "..."
+
+
+def read_small(path, most):
+    """The bytes of a file of at most `most` bytes; None where there is no such file."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
+
+
+def read_json(path):
+    """The mapping of a JSON file; None where there is no such file."""
+    try:
+        text = read_small(path, MAX_JSON_BYTES)
+        if text is None:
+            return None
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("no mapping at its top level")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read as JSON: {error}; copy or download it again"
+        ) from None
+    return values
+
+
+def read_params_yaml(folder):
+    """Sections of the `params.yaml` that a Cerebras or our own run leaves beside its checkpoints.
+
+    Returns:
+        dict of section ("model", "train_input") to dict; None where there is no such file.
+    """
+    path = Path(folder) / "params.yaml"
+    try:
+        text = read_small(path, MAX_YAML_BYTES)
+        if text is None:
+            return None
+        values = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path}, beside the checkpoint, cannot be read as YAML: {brief(error)}; correct it, "
+            "or move it away"
+        ) from None
+    values = values if isinstance(values, dict) else {}
+    return {key: value for key, value in values.items() if isinstance(value, dict)}
+
+
+def network_of_params(sections, source):
+    """What a `params.yaml` says of the network. sections: of `read_params_yaml`; source: its path.
+
+    Returns:
+        dict of those of NETWORK_KEYS that it says; encoder_nonlinearity in its own word.
+    """
+    model = sections.get("model", {})
+    values = {key: model[key] for key in NETWORK_KEYS if model.get(key) is not None}
+    vocab_size = sections.get("train_input", {}).get("vocab_size")
+    if vocab_size is not None:
+        values.setdefault("vocab_size", vocab_size)
+    for key, value in values.items():
+        if key == "encoder_nonlinearity":
+            values[key] = check_name(value, key, source)
+        elif key == "layer_norm_epsilon":
+            values[key] = check_epsilon(value, key, source)
+        else:
+            values[key] = check_count(value, key, source)
+    return values
+
+
+def check_count(value, key, source):
+    """A whole number above 0, as it is. key, source: where it stands, for the message."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{source}: {key} is {value!r:.80}; a whole number above 0 is wanted")
+    return value
+
+
+def check_name(value, key, source):
+    if not isinstance(value, str):
+        raise UserError(f"{source}: {key} is {value!r:.80}; a name such as 'gelu' is wanted")
+    return value
+
+
+def check_epsilon(value, key, source):
+    """A number between 0 and 1, as float; PyYAML reads 1e-5 as a string."""
+    if isinstance(value, str) and re.fullmatch(r"[\d.]+[eE]-?\d+", value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise UserError(f"{source}: {key} is {value!r:.80}; a number between 0 and 1 is wanted")
+    return float(value)
+
+
+def check_against(from_shapes, config, config_file, weights_name):
+    """Raises UserError where a config says another geometry than the shapes of the weights."""
+    for key, value in from_shapes.items():
+        if config.get(key) is not None and config[key] != value:
+            raise UserError(
+                f"{config_file} says {key} is {config[key]}, but the weights in {weights_name} "
+                f"have {value}; the two files do not belong together, take both from the same model"
+            )
+
+
+def vocab_beside(folder):
+    """Path of the `vocab.txt` in a folder as str, or None."""
+    path = Path(folder) / "vocab.txt"
+    return str(path) if path.is_file() else None

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Google's TF1 checkpoints: `bert_model.ckpt` of google-research/bert, fine-tuned ones too.
+
+`bert_config.json` and `vocab.txt` are taken from the folder of the checkpoint. Maps the names of
+its modeling.py, run_pretraining.py and run_classifier.py to the neutral ones of `names.py`.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from common.checkpoints import tf_bundle
+from common.checkpoints.files import (
+    NETWORK_KEYS,
+    brief,
+    check_against,
+    check_count,
+    check_name,
+    read_json,
+    vocab_beside,
+)
+from common.checkpoints.names import geometry, notes_on_state, weights_of
+from common.errors import UserError
+
+LOOKS_FOR = (
+    "Google TF1: a prefix such as bert_model.ckpt with its .index and .data files, or their folder"
+)
+CONFIG_FILE = "bert_config.json"
+
+# Module of modeling.py -> neutral module. The names within a module are the same: kernel, bias,
+# gamma, beta.
+MODULES = {
+    "bert/embeddings/LayerNorm": "embeddings/layer_norm",
+    "bert/encoder/layer_{i}/attention/self/query": "encoder/layer_{i}/attention/query",
+    "bert/encoder/layer_{i}/attention/self/key": "encoder/layer_{i}/attention/key",
+    "bert/encoder/layer_{i}/attention/self/value": "encoder/layer_{i}/attention/value",
+    "bert/encoder/layer_{i}/attention/output/dense": "encoder/layer_{i}/attention/output",
+    "bert/encoder/layer_{i}/attention/output/LayerNorm": "encoder/layer_{i}/attention_layer_norm",
+    "bert/encoder/layer_{i}/intermediate/dense": "encoder/layer_{i}/feed_forward/expand",
+    "bert/encoder/layer_{i}/output/dense": "encoder/layer_{i}/feed_forward/project",
+    "bert/encoder/layer_{i}/output/LayerNorm": "encoder/layer_{i}/feed_forward_layer_norm",
+    "bert/pooler/dense": "pooler",
+    "cls/predictions/transform/dense": "mlm/transform",
+    "cls/predictions/transform/LayerNorm": "mlm/layer_norm",
+}
+TENSORS = {
+    "bert/embeddings/word_embeddings": "embeddings/word_embeddings",
+    "bert/embeddings/position_embeddings": "embeddings/position_embeddings",
+    "bert/embeddings/token_type_embeddings": "embeddings/segment_embeddings",
+    "cls/predictions/output_bias": "mlm/output_bias",
+    "cls/seq_relationship/output_weights": "nsp/kernel",
+    "cls/seq_relationship/output_bias": "nsp/bias",
+    # Of run_classifier.py, in no scope.
+    "output_weights": "classifier/kernel",
+    "output_bias": "classifier/bias",
+}
+TURNED = ("nsp/kernel", "classifier/kernel")  # [labels, hidden]
+PARTS = ("kernel", "bias", "gamma", "beta")
+
+CONFIG_KEYS = {
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "filter_size",
+    "max_position_embeddings": "max_position_embeddings",
+    "vocab_size": "vocab_size",
+}
+NONLINEARITIES = {"gelu": "gelu_tanh"}  # modeling.py, gelu
+
+
+def is_checkpoint(path):
+    """Whether this format claims a path: any TensorFlow checkpoint that no other format knows."""
+    return tf_bundle.find_prefix(path) is not None
+
+
+def read_config(path):
+    """See `huggingface.read_config`. The layer-norm epsilon is in the code, not in the config.
+
+    Raises:
+        UserError: a file cannot be read, is of another kind of network, or contradicts the weights.
+    """
+    prefix = tf_bundle.find_prefix(path)
+    tensors = list_tensors(path)
+    shapes = {name: tensor.shape for name, tensor in weights_of(prefix, tensors).items()}
+    if "embeddings/word_embeddings" not in shapes:
+        names = ", ".join(tensor.name for tensor in tensors[:3])
+        raise UserError(
+            f"{prefix} holds no BERT of google-research/bert or Cerebras: none of its "
+            f"{len(tensors)} variables is called bert/embeddings/word_embeddings; it has "
+            f"{brief(names)}..."
+        )
+    folder = Path(prefix).parent
+    config = dict.fromkeys(NETWORK_KEYS)
+    from_shapes = geometry(shapes)
+    config |= from_shapes | {"family": "google", "do_lower_case": None}
+    written = read_json(folder / CONFIG_FILE)
+    if written is not None:
+        for theirs, ours in CONFIG_KEYS.items():
+            if written.get(theirs) is not None:
+                config[ours] = check_count(written[theirs], theirs, folder / CONFIG_FILE)
+        activation = check_name(written.get("hidden_act", "gelu"), "hidden_act", CONFIG_FILE)
+        config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
+        check_against(from_shapes, config, folder / CONFIG_FILE, Path(prefix).name)
+    config["vocab_file"] = vocab_beside(folder)
+    config["notes"] = notes_on_state(tensors)
+    return config | tf_bundle.read_step(tensors)
+
+
+def read_weights(path):
+    """See `huggingface.read_weights`."""
+    return weights_of(tf_bundle.find_prefix(path), list_tensors(path))
+
+
+def list_tensors(path):
+    """Every variable of a checkpoint, as a list of StoredTensor."""
+    tensors = tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name)
+    return [dataclasses.replace(tensor, is_turned=tensor.weight in TURNED) for tensor in tensors]
+
+
+def neutral_name(name, names=()):
+    """Neutral name of a variable; None where it has none. names: not looked at."""
+    if name in TENSORS:
+        return TENSORS[name]
+    module, _, part = name.rpartition("/")
+    pattern = re.sub(r"^bert/encoder/layer_(0|[1-9]\d{0,3})/", "bert/encoder/layer_{i}/", module)
+    ours = MODULES.get(pattern)
+    if ours is None or part not in PARTS:
+        return None
+    if pattern != module:
+        ours = ours.replace("{i}", module.split("/")[2].removeprefix("layer_"))
+    return f"{ours}/{part}"

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HDF5 files, read with care: what the formats that lie in them share (Cerebras .mdl, Keras .h5).
+
+HDF5 can say that a data set is huge, lies in another file, or is spread over many; such data sets
+are refused before anything is allocated for them. Its library can crash on a damaged file (one
+byte in the type of an attribute is enough), so a process of its own reads a file first. A file is
+open only while it is read: the library would not notice that it was replaced.
+"""
+
+import contextlib
+import functools
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from common.checkpoints.files import brief, unreadable
+from common.errors import UserError
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAX_RATIO = 256  # LZ4 and deflate of zeros: 255 and 1,030 to 1; weights do not shrink by a tenth
+LZ4 = 32004
+INSTALL = "pip install hdf5plugin"
+ROOT = Path(__file__).parents[2]
+MAX_SECONDS = 600  # for a process that reads a file; one of 1 GB takes 3
+KINDS = "fiub"  # of NumPy's types: numbers, bool
+ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError, RecursionError)
+
+
+def has_signature(path):
+    """Whether a file begins as HDF5 does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(8) == SIGNATURE
+    except OSError:
+        return False
+
+
+def open_file(path):
+    """The open h5py.File.
+
+    Raises:
+        UserError: it is no HDF5 file, or damaged.
+    """
+    import h5py
+
+    check_survives(path)
+    try:
+        return h5py.File(path, "r")
+    except ERRORS as error:
+        raise unreadable(path, f"it is no HDF5 file, or damaged ({brief(error)})") from None
+
+
+def check_survives(path, with_values=False):
+    """Raises UserError where HDF5's library crashes on a file. with_values: on its values too."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if not survives(os.path.abspath(path), (stat.st_mtime_ns, stat.st_size), with_values):
+        raise unreadable(path, "it is damaged, so that the library that reads HDF5 crashes on it")
+
+
+@functools.lru_cache(maxsize=8)
+def survives(path, version, with_values):
+    """Whether a process of its own reads a file to its end. version: of the file, for the cache."""
+    del version
+    command = [sys.executable, "-m", "common.checkpoints.hdf5", path, *["values"] * with_values]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, timeout=MAX_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def read_through(path, with_values=False):
+    """Does with a file what the formats do, and more: every attribute, every data set."""
+    import h5py
+
+    seen = set()
+
+    def walk(group):
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            return
+        seen.add(address)
+        with contextlib.suppress(*ERRORS):
+            dict(group.attrs)
+        for name in group:
+            with contextlib.suppress(*ERRORS):
+                if not is_link(group, name) and isinstance(group[name], h5py.Group):
+                    walk(group[name])
+                    continue
+                dataset = get_dataset(path, group, name)
+                dict(dataset.attrs)
+                if with_values:
+                    np.asarray(dataset[()])
+
+    with contextlib.suppress(*ERRORS), h5py.File(path, "r") as file:
+        if with_values:
+            with contextlib.suppress(UserError):
+                check_lz4(path, file)
+        walk(file)
+
+
+@contextlib.contextmanager
+def reading(path):
+    """Turns what h5py raises on a damaged file into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ERRORS as error:
+        raise unreadable(path, f"it is damaged ({brief(error)})") from None
+
+
+def is_link(group, name):
+    """Whether a member of a group is a link to elsewhere, maybe to another file."""
+    import h5py
+
+    return not isinstance(group.get(name, getlink=True), h5py.HardLink)
+
+
+def get_dataset(path, group, name):
+    """A member of a group that is a data set, and what it seems: see the head of this file.
+
+    Args:
+        path: of the file, for messages.
+        group: h5py.Group.
+        name: str, of the member.
+    Returns:
+        h5py.Dataset.
+    """
+    import h5py
+
+    dataset = None if is_link(group, name) else group[name]
+
+    def refused(reason):
+        return UserError(
+            f"{path}: the data set {name!r:.120} {reason}; copy or download the file "
+            "again, from a source that you trust"
+        )
+
+    if dataset is None:
+        raise refused("is a link to elsewhere")
+    if not isinstance(dataset, h5py.Dataset):
+        raise refused("is none")
+    if dataset.external or dataset.is_virtual:
+        raise refused("lies in other files")
+    if dataset.dtype.kind not in KINDS:
+        raise refused(f"is of type {dataset.dtype}, which is no number")
+    shape = dataset.shape
+    if shape is None:
+        raise refused("is empty of any shape")
+    itemsize = dataset.dtype.itemsize
+    size, stored = math.prod(shape) * itemsize, dataset.id.get_storage_size()
+    ratio = MAX_RATIO if dataset.id.get_create_plist().get_nfilters() else 1
+    if size > ratio * stored:
+        raise refused(
+            f"is of shape {list(shape)}, which takes {size:,} bytes, but the file holds only "
+            f"{stored:,} for it"
+        )
+    if dataset.chunks and math.prod(dataset.chunks) * itemsize > 2 * size + 1_000_000:
+        raise refused(f"is cut into pieces of shape {list(dataset.chunks)}, larger than itself")
+    return dataset
+
+
+def read_dataset(path, name, dtype=None):
+    """The values of a data set. name: str, its path; dtype: str, of which its bits are; None: its
+    own."""
+    group, _, name = f"/{name}".rpartition("/")
+    with open_file(path) as file, reading(path):
+        values = np.asarray(get_dataset(path, file[group or "/"], name)[()])
+    return values if dtype is None else values.view(np.dtype(dtype))
+
+
+def check_lz4(path, group):
+    """Makes HDF5 able to read LZ4, where a data set of a group needs it.
+
+    Raises:
+        UserError: the package that can is not installed.
+    """
+    import h5py
+
+    filters = (get_dataset(path, group, name).id.get_create_plist() for name in group)
+    if not any(f.get_filter(i)[0] == LZ4 for f in filters for i in range(f.get_nfilters())):
+        return
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # noqa: F401  (brings the filter with it)
+    if not h5py.h5z.filter_avail(LZ4):
+        raise UserError(
+            f"{path} is compressed with LZ4, which h5py alone cannot read; install the extra that "
+            f"can: {INSTALL}"
+        )
+
+
+if __name__ == "__main__":
+    read_through(sys.argv[1], with_values="values" in sys.argv[2:])

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hf://owner/name`: a model of the Hugging Face hub, fetched once into that library's own cache.
+
+What is in the cache is used as it is, so a run repeats without a network; `hf://owner/name@revision`
+asks for a branch, tag or commit instead of `main`.
+"""
+
+import re
+from pathlib import Path
+
+from common.checkpoints import huggingface
+from common.checkpoints.files import brief
+from common.errors import UserError
+
+NAME = re.compile(r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w-][\w./-]*))?")
+INSTALL = "pip install huggingface_hub"
+TEXTS = ("config.json", "tokenizer_config.json", "vocab.txt")
+
+
+def fetch(name):
+    """The folder of a model of the hub: from the cache, else from the network.
+
+    Args:
+        name: str, `hf://owner/name` or `hf://owner/name@revision`.
+    Returns:
+        str.
+    Raises:
+        UserError: it is no such name, huggingface_hub is not installed, or the model is not in the
+            cache and cannot be fetched; the text says what to copy where.
+    """
+    match = NAME.fullmatch(name)
+    if match is None or ".." in name:
+        raise UserError(
+            f"checkpoint {name}: a model of the hub is written hf://owner/name, or "
+            "hf://owner/name@revision"
+        )
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise UserError(
+            f"checkpoint {name}: the package huggingface_hub, which fetches it, is not installed; "
+            f"{INSTALL}, or give the path of a folder that has the model"
+        ) from None
+    repo, revision = match["repo"], match["revision"] or "main"
+    folder = cached(repo, revision)
+    if folder is not None:
+        return folder
+    # The library and what it calls raise dozens of types, other ones in each release.
+    try:
+        names = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
+        wanted = files_to_fetch(names)
+        if wanted:
+            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=wanted)
+            folder = cached(repo, revision)
+    except Exception as error:
+        raise UserError(not_fetched(name, repo, error)) from None
+    if folder is None:
+        raise UserError(
+            f"checkpoint {name}: the model has none of {', '.join(huggingface.WEIGHTS_FILES)}; "
+            "choose one that has"
+        )
+    return folder
+
+
+def cached(repo, revision):
+    """The folder of a model in the cache as str; None where it is not there, or not whole."""
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True)
+    except (OSError, ValueError):  # LocalEntryNotFoundError is both
+        return None
+    file = huggingface.find_weights_file(folder)
+    try:
+        is_whole = file.is_file() and (
+            not file.name.endswith(".index.json") or bool(huggingface.shards_of(file))
+        )
+    except UserError:  # a shard is missing, as after an interrupted download
+        return None
+    return str(folder) if is_whole else None
+
+
+def files_to_fetch(names):
+    """Of a model's files, those that a checkpoint is: texts, and the first kind of weights."""
+    weights = next((name for name in huggingface.WEIGHTS_FILES if name in names), None)
+    if weights is None:
+        return []
+    wanted = [*(name for name in TEXTS if name in names), weights]
+    if weights.endswith(".index.json"):
+        stem, suffix = weights.removesuffix(".index.json").split(".")
+        shard = re.compile(rf"{stem}-\d+-of-\d+\.{suffix}")
+        wanted += [name for name in names if shard.fullmatch(name)]
+    return wanted
+
+
+def not_fetched(name, repo, error):
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    return (
+        f"checkpoint {name}: not in the cache, and it could not be fetched "
+        f"({type(error).__name__}: {brief(error, 100)}); from a machine that has it, copy the "
+        f"folder {folder.name} of its hub cache to {folder}, or copy the model's config.json, "
+        f"vocab.txt and {huggingface.WEIGHTS_FILE} into any folder and give that as "
+        "--checkpoint_path"
+    )

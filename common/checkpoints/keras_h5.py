@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keras weights files: what `save_weights("x.weights.h5")` writes of this project's model.
+
+A group for each layer, called after the Python attribute that holds it, with a group `vars` that
+has the layer's own name, which is the neutral one, as an attribute, and its variables by number.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from common.checkpoints import hdf5
+from common.checkpoints.files import (
+    NETWORK_KEYS,
+    check_against,
+    network_of_params,
+    read_params_yaml,
+    vocab_beside,
+)
+from common.checkpoints.names import StoredTensor, axes_of, geometry, weights_of
+from common.errors import UserError
+
+LOOKS_FOR = "Keras: a .weights.h5 file of this project's model, or its folder"
+
+# The variables of a layer, by number.
+DENSE = ("kernel", "bias")
+LAYER_NORM = ("gamma", "beta")
+TABLES = ("word_embeddings", "position_embeddings", "segment_embeddings")
+
+
+def is_checkpoint(path):
+    """Whether this format claims a path: an HDF5 file that no other format knows, or named so."""
+    return find_file(path) is not None
+
+
+def find_file(path):
+    """The file that a path means, as Path; None where there is none."""
+    path = Path(path)
+    if path.is_dir():
+        files = [file for file in path.glob("*.weights.h5") if file.is_file()]
+        return files[0] if len(files) == 1 else None
+    if not path.is_file():
+        return None
+    return path if path.suffix in (".h5", ".hdf5") or hdf5.has_signature(path) else None
+
+
+def read_config(path):
+    """See `huggingface.read_config`. Heads, GELU and epsilon: from a `params.yaml` beside it."""
+    path = find_file(path)
+    tensors = list_tensors(path)
+    shapes = {name: tensor.shape for name, tensor in weights_of(path, tensors).items()}
+    if "embeddings/word_embeddings" not in shapes:
+        raise UserError(
+            f"{path} holds no BERT of this project, as save_weights of Keras 3 would write it: "
+            "none of its groups is called embeddings/vars; it has "
+            f"{', '.join(tensor.name for tensor in tensors[:3]) or 'no variables'}"
+        )
+    config = dict.fromkeys(NETWORK_KEYS)
+    from_shapes = geometry(shapes)
+    config |= from_shapes | {"family": "ours", "do_lower_case": None}
+    sections = read_params_yaml(path.parent)
+    if sections is not None:
+        config |= network_of_params(sections, path.parent / "params.yaml")
+        check_against(from_shapes, config, path.parent / "params.yaml", path.name)
+    config["vocab_file"] = vocab_beside(path.parent)
+    return config
+
+
+def read_weights(path):
+    """See `huggingface.read_weights`."""
+    path = find_file(path)
+    hdf5.check_survives(path, with_values=True)
+    return weights_of(path, list_tensors(path))
+
+
+def list_tensors(path):
+    """Every variable of a file, as a list of StoredTensor.
+
+    Raises:
+        UserError: the file is damaged or hostile.
+    """
+    import h5py
+
+    path = find_file(path)
+    tensors, seen = [], set()
+
+    def walk(group, names):
+        """group: h5py.Group; names: the neutral ones of the layers above, tuple of str."""
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            raise UserError(f"{path}: the group {group.name!r:.120} lies in itself; {AGAIN}")
+        seen.add(address)
+        children = {}
+        for key in group.keys():  # noqa: SIM118  (not a dict)
+            if hdf5.is_link(group, key):
+                raise UserError(f"{path}: {group.name}/{key} is a link to elsewhere; {AGAIN}")
+            if isinstance(group[key], h5py.Group):
+                children[key] = group[key]
+        variables = children.pop("vars", None)
+        if variables is not None:
+            name = variables.attrs.get("name")
+            if group.name != "/" and isinstance(name, str):
+                names = (*names, name)
+            add_variables(variables, names)
+        for child in children.values():
+            walk(child, names)
+
+    def add_variables(variables, names):
+        keys = list(variables.keys())
+        datasets = {key: hdf5.get_dataset(path, variables, key) for key in keys}
+        tables = tables_of(datasets) if names == ("embeddings",) else {}
+        for key, dataset in datasets.items():
+            module = "/".join(names)
+            part = tables.get(key) or part_of(module, key)
+            weight = f"{module}/{part}" if axes_of(f"{module}/{part}") else None
+            name = dataset.name.removeprefix("/")
+            read = partial(hdf5.read_dataset, path, name)
+            is_state = name.startswith("optimizer/")
+            dtype = dataset.dtype.name
+            tensors.append(StoredTensor(name, dataset.shape, dtype, read, weight, is_state))
+
+    with hdf5.open_file(path) as file, hdf5.reading(path):
+        walk(file, ())
+    return tensors
+
+
+AGAIN = "copy or download the file again, from a source that you trust"
+
+
+def part_of(module, key):
+    """What the variable of a number is called: ("pooler", "0") -> "kernel"."""
+    parts = LAYER_NORM if module.endswith("layer_norm") else DENSE
+    return parts[int(key)] if key in ("0", "1") else key
+
+
+def tables_of(datasets):
+    """{number: name} of the embedding tables; one that a model does without has no number."""
+    keys = sorted(datasets)
+    if len(keys) == 2 and datasets[keys[1]].shape[:1] == (2,):
+        return {keys[0]: TABLES[0], keys[1]: TABLES[2]}
+    return dict(zip(keys, TABLES, strict=False))

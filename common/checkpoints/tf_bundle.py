@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorFlow's name-based checkpoints, as `tf.compat.v1.train.Saver` writes them.
+
+One checkpoint is `<prefix>.index` and `<prefix>.data-00000-of-0000N`. What the formats that lie in
+such files (`google_tf1.py`, `cerebras_tf.py`) share.
+"""
+
+import glob
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.checkpoints.files import MAX_YAML_BYTES, brief, read_small, unreadable
+from common.checkpoints.names import StoredTensor
+from common.checkpoints.tf_index import crc32c, masked, read_index
+from common.errors import UserError
+
+MAX_INDEX_BYTES = 2_000_000  # BERT large with Adam's slots has 60,000
+SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+# Not of the network, besides optimizer slots, which are called after their variable.
+STATE = re.compile(r"global_step|beta[12]_power|.*loss_scale.*|_CHECKPOINTABLE_OBJECT_GRAPH")
+
+
+def find_prefix(path):
+    """The prefix of the checkpoint that a path means, as str; None where there is none.
+
+    Args:
+        path: path-like. A prefix, one of its files, or a folder: then the checkpoint that its state
+            file `checkpoint` names, else the one of the highest step.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        prefix = SUFFIX.sub("", str(path))
+        there = Path(f"{prefix}.index").is_file() or data_files(prefix)
+        return prefix if there else None
+    try:
+        names = [p.name.removesuffix(".index") for p in path.glob("*.index") if p.is_file()]
+    except OSError:
+        return None
+    if not names:
+        return None
+    named = named_by_state_file(path / "checkpoint")
+    return str(path / (named if named in names else max(names, key=step_of)))
+
+
+def named_by_state_file(path):
+    """The newest checkpoint's name in a file `checkpoint`, without folder; None: it says none."""
+    try:
+        text = (read_small(path, MAX_YAML_BYTES) or b"").decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return None
+    match = re.search(r'^model_checkpoint_path: *"(.*)"', text, re.MULTILINE)
+    return Path(match[1]).name if match else None
+
+
+def step_of(name):
+    """Sort key of `model.ckpt-1000`: step, then name; a name without a number comes first."""
+    match = re.search(r"-(\d{1,18})$", name)
+    return (int(match[1]) if match else -1, name)
+
+
+def data_files(prefix):
+    return [
+        path
+        for path in glob.glob(glob.escape(prefix) + ".data-*")
+        if SUFFIX.search(path) and Path(path).is_file()
+    ]
+
+
+def list_variables(prefix, neutral_name=lambda name, names: None):
+    """Every variable of a checkpoint, as a list of StoredTensor in the order of their names.
+
+    Args:
+        prefix: str.
+        neutral_name: callable on a name and the dict of all names. Returns the neutral name or
+            None.
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    index = Path(f"{prefix}.index")
+    try:
+        content = read_small(index, MAX_INDEX_BYTES)
+        if content is None:
+            raise UserError(f"{index} is missing; a checkpoint has this file too, copy it there")
+        num_shards, entries = read_index(content)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise unreadable(index, f"it is damaged ({brief(error)})") from None
+    files = {}  # shard -> Path
+    for entry in entries.values():
+        if entry.shard not in files:
+            file = Path(f"{prefix}.data-{entry.shard:05d}-of-{num_shards:05d}")
+            if not file.is_file():
+                raise UserError(f"{file} is missing; a checkpoint has this file too, copy it there")
+            files[entry.shard] = file
+        size = files[entry.shard].stat().st_size
+        if entry.offset + entry.size > size:
+            raise UserError(
+                f"{files[entry.shard]} cannot be read: its {size:,} bytes are not as many as "
+                f"{index.name} says; copy or download both again"
+            )
+    reader = Reader(prefix, files, entries)
+    tensors = []
+    for name, entry in entries.items():
+        is_slot = name.rpartition("/")[0] in entries
+        is_state = is_slot or STATE.fullmatch(name) is not None
+        weight = None if is_state else neutral_name(name, entries)
+        is_number = entry.shape == () and entry.dtype != "string"
+        read = partial(reader.read_number if is_number else reader.read, name)
+        tensor = StoredTensor(name, entry.shape, entry.dtype, read, weight, is_state)
+        if tensor.dtype != "string" and tensor.num_bytes != entry.size:
+            raise UserError(
+                f"{index} says that {brief(name)} of shape {list(entry.shape)} takes "
+                f"{entry.size:,} bytes, not {tensor.num_bytes:,}; copy or download the "
+                "checkpoint again"
+            )
+        tensors.append(tensor)
+    return tensors
+
+
+class Reader:
+    """Reads the values of variables and checks them against their checksums.
+
+    Args:
+        prefix: str.
+        files: dict of shard to Path.
+        entries: dict of name to Entry.
+    """
+
+    def __init__(self, prefix, files, entries):
+        self.prefix, self.files, self.entries = prefix, files, entries
+        self.reader = None
+
+    def read(self, name):
+        """Values of a variable, as a NumPy array: by TensorFlow, whose checksums are fast."""
+        import tensorflow as tf
+
+        try:
+            if self.reader is None:
+                self.reader = tf.train.load_checkpoint(self.prefix)
+            return self.reader.get_tensor(name)
+        except (tf.errors.OpError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+            raise self.damaged(name, brief(error)) from None
+
+    def read_number(self, name):
+        """The value of a variable of one number, as an array of no axes, without TensorFlow."""
+        entry = self.entries[name]
+        with open(self.files[entry.shard], "rb") as file:
+            file.seek(entry.offset)
+            content = file.read(entry.size)
+        if masked(crc32c(content)) != entry.checksum:
+            raise self.damaged(name, "its checksum is wrong")
+        return np.frombuffer(content, entry.dtype).reshape(())
+
+    def damaged(self, name, reason):
+        return UserError(
+            f"{self.prefix}: {name} cannot be read, it is damaged ({reason}); copy or download the "
+            "checkpoint again"
+        )
+
+
+def read_step(tensors):
+    """{"step": int} of a checkpoint's global_step; {} where it has none."""
+    for tensor in tensors:
+        if tensor.name == "global_step" and tensor.shape == () and tensor.dtype != "string":
+            return {"step": int(tensor.read())}
+    return {}

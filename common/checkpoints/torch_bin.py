@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch's files (`pytorch_model.bin`): tensors out of a pickle, of which nothing is executed.
+
+Such a file is a program for Python's pickle machine. This reader carries out the few instructions
+that `torch.save` writes for a dictionary of tensors, with marks in place of functions; it imports
+and calls nothing that the file names, and refuses whatever else the file asks for. PyTorch is not
+needed. Two layouts: a zip archive (since PyTorch 1.6) of `data.pkl` and one uncompressed entry for
+each storage, and the older sequence of pickles followed by the storages.
+"""
+
+import io
+import math
+import pickletools
+import zipfile
+from dataclasses import dataclass
+from functools import partial
+
+import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16)
+import numpy as np
+
+from common.checkpoints.files import unreadable
+from common.errors import UserError
+
+MAX_PICKLE_BYTES = 2_000_000  # BERT large has 60,000
+MAX_DIRECTORY_BYTES = 4_000_000  # of a zip archive: 60 bytes for each of 400 tensors
+MAX_RANK = 8
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
+LEGACY_PROTOCOL = 1001
+
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+class Refused(ValueError):
+    """The file asks for something that a dictionary of tensors does not need."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Stands for a function or class that a file names: `torch._utils._rebuild_tensor_v2`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where the values of tensors lie. key: str, in the file; size: int, number of values."""
+
+    key: str
+    dtype: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A view of a storage; offset and strides count values."""
+
+    storage: Storage
+    offset: int
+    shape: tuple
+    strides: tuple
+
+
+def is_torch_file(path):
+    """Whether a lone file is PyTorch's, by its name and its first bytes."""
+    if path.suffix not in (".bin", ".pt", ".pth"):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
+    except OSError:
+        return False
+
+
+def read(path):
+    """Every tensor of a file, none read yet: list of (name, shape, dtype, read).
+
+    Raises:
+        UserError: the file is damaged, holds no dictionary of tensors, or asks to run code.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            values, read_storage = open_zip(path)
+        else:
+            values, read_storage = open_legacy(path)
+        tensors = named_tensors(values)
+        for tensor in tensors.values():
+            check_bounds(tensor)
+    except Refused as refused:
+        raise UserError(
+            f"{path} {refused}; it was not run. Take the model's safetensors file, or a file that "
+            "holds its tensors alone"
+        ) from None
+    # IndexError, KeyError, TypeError: the instructions of a damaged pickle do not fit together.
+    except (OSError, ValueError, zipfile.BadZipFile, LookupError, TypeError, EOFError) as error:
+        raise unreadable(path, f"it is no PyTorch file, or damaged ({error})") from None
+    except (NotImplementedError, RuntimeError, OverflowError, MemoryError, RecursionError) as error:
+        raise unreadable(path, f"it is damaged ({error})") from None
+    return [
+        (name, tensor.shape, tensor.storage.dtype, partial(read_tensor, path, tensor, read_storage))
+        for name, tensor in tensors.items()
+    ]
+
+
+def named_tensors(values):
+    """The dict of tensors in what a file holds: itself, or its "state_dict"."""
+    if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
+        values = values["state_dict"]
+    if not isinstance(values, dict):
+        raise ValueError("it holds no dictionary")
+    tensors = {
+        name: value
+        for name, value in values.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise ValueError("its dictionary holds no tensors")
+    return tensors
+
+
+def check_bounds(tensor):
+    """Raises ValueError where a tensor is larger than its storage."""
+    numbers = (tensor.offset, *tensor.shape, *tensor.strides)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("a tensor's shape is not of whole numbers")
+    if len(tensor.shape) != len(tensor.strides) or len(tensor.shape) > MAX_RANK:
+        raise ValueError(f"a tensor has {len(tensor.shape)} axes and {len(tensor.strides)} strides")
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
+    count = math.prod(tensor.shape)
+    if count and (tensor.offset + last >= tensor.storage.size or count > tensor.storage.size):
+        raise ValueError(
+            f"a tensor of shape {list(tensor.shape)} does not fit into its {tensor.storage.size} "
+            "values"
+        )
+
+
+def read_tensor(path, tensor, read_storage):
+    """The values of a tensor, <its dtype>[shape]."""
+    try:
+        values = read_storage(tensor.storage)  # [storage size]
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        raise unreadable(path, f"it is damaged ({error})") from None
+    steps = [step * values.itemsize for step in tensor.strides]
+    view = np.lib.stride_tricks.as_strided(
+        values[tensor.offset :], tensor.shape, steps, writeable=False
+    )
+    return np.ascontiguousarray(view).reshape(tensor.shape)
+
+
+# ---- The two layouts -----------------------------------------------------------------------------
+
+
+def open_zip(path):
+    """Returns what `data.pkl` holds, and a function of a Storage that reads its values."""
+    check_directory(path)
+    archive = zipfile.ZipFile(path)
+    infos = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in infos if name.rpartition("/")[2] == "data.pkl"]
+    if len(pickles) != 1:
+        raise ValueError(f"it has {len(pickles)} entries called data.pkl")
+    for info in infos.values():
+        # torch.save compresses nothing, so an entry is as large as the file at most.
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise ValueError(f"its entry {info.filename!r:.80} is compressed")
+    if sum(info.file_size for info in infos.values()) > path.stat().st_size:
+        raise ValueError("its entries are larger than the file")
+    root = pickles[0].removesuffix("data.pkl")
+    if infos[pickles[0]].file_size > MAX_PICKLE_BYTES:
+        raise ValueError(f"its data.pkl has more than {MAX_PICKLE_BYTES:,} bytes")
+    order = (
+        ">" if root + "byteorder" in infos and archive.read(root + "byteorder") == b"big" else "<"
+    )
+    values = unpickle(archive.read(pickles[0]))
+
+    def check(storage):
+        info = infos.get(f"{root}data/{storage.key}")
+        if info is None or info.file_size != storage.size * np.dtype(storage.dtype).itemsize:
+            raise ValueError(f"storage {storage.key!r:.80} is missing, or not as long as it says")
+        return info
+
+    def read_storage(storage):
+        return to_array(archive.read(check(storage)), storage, order)
+
+    for storage in storages_of(values):
+        check(storage)
+    return values, read_storage
+
+
+def check_directory(path):
+    """Raises ValueError where a zip archive's directory is too long to be read whole."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 65_557))  # a directory's end has 22 bytes + comment
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    sizes = [int.from_bytes(tail[end + 12 : end + 16], "little")]
+    long_end = tail.rfind(b"PK\x06\x06", 0, end)
+    if long_end >= 0:
+        sizes = [int.from_bytes(tail[long_end + 40 : long_end + 48], "little")]
+    elif b"PK\x06\x07" in tail[:end]:
+        raise ValueError("the end of its directory lies too far away")
+    if max(sizes) > MAX_DIRECTORY_BYTES:
+        raise ValueError(f"its directory has more than {MAX_DIRECTORY_BYTES:,} bytes")
+
+
+def open_legacy(path):
+    """As `open_zip`, for files from before PyTorch 1.6."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        # Five pickles: magic number, protocol, word sizes, the dictionary, keys of the storages.
+        head = file.read(MAX_PICKLE_BYTES)
+        stream = io.BytesIO(head)
+        if unpickle(stream) != LEGACY_MAGIC or unpickle(stream) != LEGACY_PROTOCOL:
+            raise ValueError("it does not begin as one")
+        system = expect(dict, unpickle(stream))
+        values, keys = unpickle(stream), unpickle(stream)
+        order = "<" if system.get("little_endian", True) else ">"
+        storages = {storage.key: storage for storage in storages_of(values)}
+        starts, position = {}, stream.tell()
+        for key in keys:  # each: its number of values, 8 bytes, and the values
+            storage = storages.get(key)
+            file.seek(position)
+            count = int.from_bytes(file.read(8), "little" if order == "<" else "big")
+            if storage is None or count != storage.size:
+                raise ValueError(f"storage {key!r:.80} is not as long as it says")
+            starts[key] = position + 8
+            position = starts[key] + count * np.dtype(storage.dtype).itemsize
+    if position > size or set(storages) - set(starts):
+        raise ValueError(f"its {size:,} bytes are not as many as it says")
+
+    def read_storage(storage):
+        with open(path, "rb") as file:
+            file.seek(starts[storage.key])
+            content = file.read(storage.size * np.dtype(storage.dtype).itemsize)
+        return to_array(content, storage, order)
+
+    return values, read_storage
+
+
+def storages_of(values):
+    return {tensor.storage for tensor in named_tensors(values).values()}
+
+
+def to_array(content, storage, order):
+    """<its dtype>[storage size] of the bytes of a storage; order: "<" or ">"."""
+    array = np.frombuffer(content, np.dtype(storage.dtype))
+    if len(array) != storage.size:
+        raise ValueError(f"storage {storage.key!r:.80} ends too early")
+    return array.byteswap() if order == ">" else array
+
+
+# ---- The pickle machine --------------------------------------------------------------------------
+
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+NUMBERS_AND_TEXTS = {
+    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+}  # fmt: skip
+
+
+def unpickle(stream):
+    """What a pickle holds, with Mark, Storage and Tensor in place of PyTorch's objects.
+
+    Args:
+        stream: bytes, or a binary file, which is left behind the pickle's end.
+    Raises:
+        Refused: it asks for something else than a dictionary of tensors.
+        ValueError, LookupError, TypeError: it is damaged.
+    """
+    stack, marks, memo = [], [], {}
+
+    def pop_to_mark():
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    def pairs(items):
+        return zip(items[::2], items[1::2], strict=True)
+
+    for opcode, value, _ in pickletools.genops(stream):
+        name = opcode.name
+        if name in ("PROTO", "FRAME"):
+            pass
+        elif name in NUMBERS_AND_TEXTS:
+            stack.append(value)
+        elif name in CONSTANTS:
+            stack.append(CONSTANTS[name])
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name == "EMPTY_DICT":
+            stack.append({})
+        elif name == "EMPTY_LIST":
+            stack.append([])
+        elif name == "EMPTY_TUPLE":
+            stack.append(())
+        elif name == "TUPLE":
+            stack.append(tuple(pop_to_mark()))
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            length = int(name[-1])
+            stack[-length:] = [tuple(stack[-length:])]
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[value] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[value])
+        elif name == "GLOBAL":
+            stack.append(allowed(value.replace(" ", ".")))
+        elif name == "STACK_GLOBAL":
+            function, module = stack.pop(), stack.pop()
+            stack.append(allowed(f"{module}.{function}"))
+        elif name == "BINPERSID":
+            stack.append(make_storage(stack.pop()))
+        elif name == "REDUCE":
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(make(function, arguments))
+        elif name == "APPEND":
+            item = stack.pop()
+            expect(list, stack[-1]).append(item)
+        elif name == "APPENDS":
+            items = pop_to_mark()
+            expect(list, stack[-1]).extend(items)
+        elif name == "SETITEM":
+            item, key = stack.pop(), stack.pop()
+            expect(dict, stack[-1])[key] = item
+        elif name == "SETITEMS":
+            items = pop_to_mark()
+            expect(dict, stack[-1]).update(pairs(items))
+        elif name == "BUILD":  # attributes of a state_dict: the versions of its modules
+            stack.pop()
+            expect(dict, stack[-1])
+        elif name == "STOP":
+            return stack.pop()
+        else:
+            raise Refused(f"asks for pickle's {name}, which a dictionary of tensors does not need")
+    raise ValueError("its pickle has no end")
+
+
+def expect(kind, value):
+    if type(value) is not kind:
+        raise TypeError(f"a {type(value).__name__} stands where a {kind.__name__} belongs")
+    return value
+
+
+ORDERED_DICT = "collections.OrderedDict"
+REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
+REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
+
+
+def allowed(name):
+    """The Mark of a function or class that may be named; every other one is refused."""
+    module, _, storage = name.rpartition(".")
+    if name not in (ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER) and not (
+        module == "torch" and storage in STORAGES
+    ):
+        raise Refused(f"asks to run {name!r:.80}")
+    return Mark(name)
+
+
+def make_storage(persistent_id):
+    """("storage", its type, key, device, number of values, ...) -> Storage."""
+    kind, mark, key, _, size, *_ = expect(tuple, persistent_id)
+    dtype = STORAGES[expect(Mark, mark).name.removeprefix("torch.")]
+    if kind != "storage" or type(size) is not int or size < 0:
+        raise ValueError("a storage is described wrongly")
+    return Storage(expect(str, key), dtype, size)
+
+
+def make(function, arguments):
+    """What calling an allowed function would give."""
+    name, arguments = expect(Mark, function).name, expect(tuple, arguments)
+    if name == ORDERED_DICT:
+        return dict(*arguments[:1]) if not arguments or type(arguments[0]) is list else {}
+    if name == REBUILD_PARAMETER:  # of (tensor, requires_grad, hooks)
+        return expect(Tensor, arguments[0])
+    if name == REBUILD_TENSOR:  # of (storage, offset, shape, strides, requires_grad, hooks, ...)
+        storage, offset, shape, strides = arguments[:4]
+        return Tensor(
+            expect(Storage, storage), offset, expect(tuple, shape), expect(tuple, strides)
+        )
+    raise Refused(f"asks to call {name!r:.80}")

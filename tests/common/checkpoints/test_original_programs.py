@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints written by the original programs, loaded, against the outputs those computed.
+
+The files and their `reference.json` lie in ../shared/fixtures, which its README describes. Heads of
+pre-training, which the classifier has no place for, are computed here in NumPy.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.checkpoints.load import load_weights, open_checkpoint
+from common.checkpoints.names import WEIGHTS, pattern_of
+from model import make_model
+from tests.reference.tiny_bert import tiny_params
+
+FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
+pytestmark = pytest.mark.skipif(
+    not FIXTURES.is_dir(), reason="../shared/fixtures, checkpoints of other programs, is not there"
+)
+
+# Path, format, family. The number of heads is 4 in all, which not every format tells.
+PRETRAINED = {
+    "google": ("google_tf1/bert_model.ckpt", "google_tf1"),
+    "huggingface": ("huggingface", "huggingface"),
+    "huggingface_bin": ("huggingface/pytorch_model.bin", "huggingface"),
+    "cerebras_tf": ("cerebras_tf/model.ckpt-1", "cerebras_tf"),
+    "cerebras_mdl": ("cerebras_mdl/checkpoint_0.mdl", "cerebras_mdl"),
+}
+CLASSIFIERS = {
+    "huggingface": ("huggingface_classifier", "huggingface"),
+    "huggingface_bin": ("huggingface_classifier/pytorch_model.bin", "huggingface"),
+    "cerebras_mdl": ("cerebras_mdl/classifier/checkpoint_0.mdl", "cerebras_mdl"),
+}
+NETWORK = (
+    "hidden_size",
+    "num_hidden_layers",
+    "filter_size",
+    "max_position_embeddings",
+    "vocab_size",
+)
+
+
+def open_fixture(path, format):
+    if format == "cerebras_mdl":
+        pytest.importorskip("hdf5plugin", reason="the extra mdl: pip install hdf5plugin")
+    checkpoint = open_checkpoint(FIXTURES / path)
+    assert checkpoint.format == format
+    return checkpoint
+
+
+def loaded_model(checkpoint, num_classes):
+    """A model as a params file without geometry but the heads would have it, and the report."""
+    blank = dict.fromkeys((*NETWORK, "encoder_nonlinearity", "layer_norm_epsilon"))
+    params = tiny_params(num_classes)
+    section = params.model.model_copy(update=blank | {"num_heads": 4})
+    params = params.model_copy(update={"model": section})
+    params = params.complete(checkpoint.config, {"num_cls_classes": num_classes})
+    model = make_model(params)
+    return model, load_weights(model, checkpoint)
+
+
+def reference_of(folder):
+    """Features, outputs and the whole of a reference.json; padding_mask is 1 on real tokens."""
+    reference = json.loads((FIXTURES / folder / "reference.json").read_text())
+    stored = reference.get("features", reference)
+    mask = np.array(stored["input_mask"])
+    if folder == "cerebras_tf":
+        assert reference["input_mask_convention"].startswith("1 = PADDING")
+        mask = 1 - mask
+    features = {
+        "input_ids": np.array(stored["input_ids"]),
+        "padding_mask": mask,
+        "segment_ids": np.array(stored["segment_ids"]),
+    }
+    return features, reference["outputs"], reference
+
+
+def outputs_of(model, features):
+    x = model.embeddings(features["input_ids"], features["segment_ids"])
+    x = model.encoder(x, padding_mask=features["padding_mask"])
+    pooled = model.pooler(x[:, 0])
+    return {
+        "sequence": np.asarray(x),  # [B, T, D]
+        "pooled": np.asarray(pooled),  # [B, D]
+        "logits": np.asarray(model.classifier(pooled)),  # [B, C]
+    }
+
+
+def assert_close(what, actual, expected, tolerance=1e-5):
+    """Float32 against float32 by another program."""
+    difference = np.abs(np.asarray(actual) - np.asarray(expected)).max()
+    print(f"{what}: {difference:.1e}")  # shown by pytest -s
+    assert difference <= tolerance, what
+
+
+def check_backbone(outputs, features, expected):
+    sequence = outputs["sequence"]
+    first = expected.get("sequence_output_cls", expected.get("encoder_output_cls"))
+    assert_close("sequence at [CLS]", sequence[:, 0], first)
+    last = features["padding_mask"].sum(axis=1) - 1
+    for name in ("sequence_output_last_token_first16", "encoder_output_last_token_first16"):
+        if name in expected:
+            assert_close(
+                "sequence at the last token", sequence[range(3), last, :16], expected[name]
+            )
+    if "pooled_output" in expected:
+        assert_close("pooled", outputs["pooled"], expected["pooled_output"])
+
+
+def gelu(x, form):
+    if form == "gelu_tanh":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def mlm_logits(weights, hidden, form, epsilon):
+    """Devlin et al. 2019, section 3.1, as in modeling.py. hidden: [N, D]. Returns [N, V]."""
+    weights = {
+        name: np.asarray(weights[name], np.float64)
+        for name in (*(n for n in WEIGHTS if n.startswith("mlm/")), "embeddings/word_embeddings")
+    }
+    x = hidden @ weights["mlm/transform/kernel"] + weights["mlm/transform/bias"]
+    x = gelu(x, form)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    x = x * weights["mlm/layer_norm/gamma"] + weights["mlm/layer_norm/beta"]
+    return x @ weights["embeddings/word_embeddings"].T + weights["mlm/output_bias"]
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_pre_trained_network_and_heads_compute_what_their_program_computes(name):
+    path, format = PRETRAINED[name]
+    checkpoint = open_fixture(path, format)
+    model, report = loaded_model(checkpoint, num_classes=2)
+    assert set(report.fresh) == {"classifier/kernel", "classifier/bias"}
+    features, expected, reference = reference_of(path.split("/")[0])
+    outputs = outputs_of(model, features)
+    check_backbone(outputs, features, expected)
+
+    weights = checkpoint.weights
+    kernel, bias = np.asarray(weights["nsp/kernel"]), np.asarray(weights["nsp/bias"])
+    assert_close("NSP logits", outputs["pooled"] @ kernel + bias, expected["nsp_logits"])
+
+    positions = reference.get("features", reference)["masked_lm_positions"]  # [B, 2]
+    hidden = outputs["sequence"][np.arange(3)[:, None], positions].astype(np.float64)
+    form = {"google": "gelu_tanh", "cerebras_tf": "gelu_tanh"}.get(name, "gelu_erf")
+    logits = mlm_logits(weights, hidden, form, 1e-5 if "cerebras" in name else 1e-12)  # [B, 2, V]
+    # Sums over the hidden size of larger numbers.
+    assert_close("MLM logits", logits[..., :16], expected["mlm_logits_first16"], 1e-4)
+    assert_close("MLM maxima", logits.max(-1), expected["mlm_logits_max"], 1e-4)
+    assert logits.argmax(-1).tolist() == expected["mlm_logits_argmax"]
+
+
+def loss_of(model, logits, labels):
+    return model.build_total_loss(tf.constant(logits), np.array(labels))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_compute_what_their_program_computes(name):
+    path, format = CLASSIFIERS[name]
+    model, report = loaded_model(open_fixture(path, format), num_classes=3)
+    assert not report.fresh
+    features, expected, reference = reference_of(path.split("/")[0])
+    if format == "cerebras_mdl":
+        expected = reference["classifier"]
+    outputs = outputs_of(model, features)
+    check_backbone(outputs, features, expected)
+    assert_close("logits", outputs["logits"], expected["logits"])
+    labels = reference.get("labels", expected.get("labels"))
+    assert_close("loss", loss_of(model, outputs["logits"], labels), expected["loss"])
+
+
+@pytest.mark.parametrize("name", ["google", "cerebras_tf"])
+def test_a_warm_started_classifier_computes_what_its_program_computes(name):
+    """The label head, which the checkpoint lacks, has the values that the reference gives it."""
+    path, format = PRETRAINED[name]
+    model, _ = loaded_model(open_fixture(path, format), num_classes=3)
+    features, _, reference = reference_of(path.split("/")[0])
+    expected = reference["classifier"]
+    if name == "google":
+        kernel, bias = np.array(expected["output_weights"]).T, expected["output_bias"]
+    else:
+        kernel, bias = expected["cls_output_kernel"], expected["cls_output_bias"]
+    model.classifier.kernel.assign(kernel)
+    model.classifier.bias.assign(bias)
+    logits = outputs_of(model, features)["logits"]
+    assert_close("logits", logits, expected["logits"])
+    assert_close("loss", loss_of(model, logits, expected["labels"]), expected["loss"])
+
+
+def test_the_fine_tuned_classifier_of_the_original_has_the_loss_after_its_step():
+    """classifier/model.ckpt-1 is the warm-started one after the step of `adamw_step`."""
+    checkpoint = open_fixture("cerebras_tf/classifier/model.ckpt-1", "cerebras_tf")
+    model, report = loaded_model(checkpoint, num_classes=3)
+    assert not report.fresh and not report.unused
+    assert any("skipped" in note for note in report.notes)
+    features, _, reference = reference_of("cerebras_tf")
+    logits = outputs_of(model, features)["logits"]
+    step = reference["adamw_step"]
+    assert_close("logits", logits, step["logits_after"])
+    labels = reference["classifier"]["labels"]
+    assert_close("loss", loss_of(model, logits, labels), step["loss_after"])
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_every_weight_of_an_original_has_its_neutral_name(name):
+    checkpoint = open_fixture(*PRETRAINED[name])
+    tied = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+    tied.add("model.model.bert_mlm_head.classifier.ffn.0.linear_layer.weight")
+    names = set(checkpoint.weights) - tied
+    assert all(pattern_of(name)[0] in WEIGHTS for name in names)
+    assert len(names) == 5 + 2 * 16 + 2 + 2 + 5
+    for name in tied & set(checkpoint.weights) - {"cls.predictions.decoder.bias"}:
+        np.testing.assert_array_equal(
+            np.asarray(checkpoint.weights[name]),
+            np.asarray(checkpoint.weights["embeddings/word_embeddings"]),
+        )
