@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a trained classifier in the format of another program, whole or not at all.
+
+    classifier = Classifier(model, params, label_names, vocab, text_features, metrics, step)
+    export("saved_model", classifier, "model_dir/export/saved_model")
+
+A format is a module in `FORMATS` with
+    check(classifier)          raises UserError for what the format cannot say; nothing is written
+    write(classifier, folder)  writes its files, returns notes for the reader: list of str
+    usage(classifier)          Markdown on how to use them, for the model card
+"""
+
+import glob
+import hashlib
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.export.model_card import model_card, versions
+
+FORMATS = {
+    "saved_model": "common.export.saved_model",
+    "huggingface": "common.export.huggingface",
+    "keras": "common.export.keras_weights",
+    "onnx": "common.export.onnx",
+    "tf1": "common.export.tf1",
+}
+QUANTIZATIONS = ("int8",)  # of the format onnx
+MANIFEST, CARD = "export.json", "README.md"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network and all that is known of it.
+
+    Attributes:
+        model: BaseModel, built, with the weights to export. Float32 whatever it was trained in.
+        params: complete Params; `model` and `predict_input` are read, the rest is for the card.
+        label_names: tuple of str, the name of each class.
+        vocab: list of str, the entry of each id.
+        text_features: callable with attribute `texts_per_row`, K: texts <string>[B, K] ->
+            {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], as TensorFlow operations.
+        metrics: {name: float} of an evaluation of these weights; empty where there was none.
+        step: int or None, the global step that the weights are of.
+        quantize: None or one of QUANTIZATIONS.
+    """
+
+    model: Any
+    params: Any
+    label_names: tuple[str, ...]
+    vocab: list[str]
+    text_features: Callable
+    metrics: dict[str, float] = field(default_factory=dict)
+    step: int | None = None
+    quantize: str | None = None
+
+    @cached_property
+    def weights(self):
+        """{neutral name: <float32> array}, as in `common/checkpoints/names.py`."""
+        variables = self.model.weights_by_name()
+        return {name: np.asarray(variable.value) for name, variable in variables.items()}
+
+    @property
+    def text_names(self):
+        """What the texts of a row are called: ("text",) or ("text_a", "text_b")."""
+        return ("text",) if self.text_features.texts_per_row == 1 else ("text_a", "text_b")
+
+    @property
+    def description(self):
+        """One line for places that hold one."""
+        cfg = self.params.model
+        return (
+            f"BERT classifier, {cfg.num_hidden_layers} layers of {cfg.hidden_size}: "
+            f"{', '.join(self.label_names)}"
+        )
+
+
+def export(format, classifier, export_dir):
+    """Writes a classifier and its model card into a folder, which appears when it is complete.
+
+    Args:
+        format: key of FORMATS.
+        classifier: Classifier.
+        export_dir: path-like. An earlier export there is replaced.
+    Returns:
+        Path of the folder; list of str, notes on what the format could not keep.
+    Raises:
+        UserError: the format cannot hold this network, a package is missing, or the folder holds
+            other files or cannot be written. What was there before is untouched.
+    """
+    if format not in FORMATS:
+        raise UserError(f"export_format is {format!r}; available: {', '.join(FORMATS)}")
+    if classifier.quantize is not None and format != "onnx":
+        raise UserError(
+            f"quantize is {classifier.quantize}, which is for export_format onnx, not {format}; "
+            "leave it out"
+        )
+    import tensorflow as tf  # here, so that the names above can be read without its 4 s
+    from safetensors import SafetensorError
+
+    module = importlib.import_module(FORMATS[format])
+    export_dir = Path(export_dir).expanduser().resolve()
+    _check_folder(export_dir)
+    module.check(classifier)
+    aside = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
+    try:
+        for left_over in export_dir.parent.glob(f".{glob.escape(export_dir.name)}.*.tmp"):
+            shutil.rmtree(left_over, ignore_errors=True)  # of an export that was killed
+        aside.mkdir(parents=True)
+        notes = module.write(classifier, aside)
+        files = _files_of(aside)
+        card = model_card(format, classifier, files, notes, module.usage(classifier))
+        (aside / CARD).write_text(card, "utf-8", newline="\n")
+        manifest = {
+            "format": format,
+            "label_names": classifier.label_names,
+            "step": classifier.step,
+            "metrics": classifier.metrics,
+            "notes": notes,
+            "versions": versions(),
+            "files": files,
+        }
+        write_json(aside / MANIFEST, manifest)
+        for file in aside.rglob("*"):
+            if file.is_file():  # safetensors and h5py have modes of their own
+                shutil.copymode(aside / MANIFEST, file)
+        _put_in_place(aside, export_dir)
+    except (OSError, SafetensorError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"export to {export_dir} could not be written: {reason}; "
+            "make room, or choose another --export_dir"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return export_dir, notes
+
+
+def require(package, purpose):
+    """Imports an optional package, or says how to install it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.split(".")[0]
+        raise UserError(
+            f"{purpose} needs the package {name}, which cannot be imported ({error}); "
+            f"install it with: pip install {name}"
+        ) from None
+
+
+def refuse_pre_normalization(classifier, format):
+    """Raises UserError for a network whose layer norms stand where the format has no place."""
+    if classifier.params.model.use_pre_normalization:
+        raise UserError(
+            f"model.use_pre_normalization is true, and {format} knows post-norm networks alone: "
+            "its programs would compute something else. Export it as saved_model or onnx"
+        )
+
+
+def with_tables_of_zeros(classifier):
+    """The weights, with tables of zeros for those the network leaves out: adding 0 changes nothing.
+
+    Returns {neutral name: <float32> array}.
+    """
+    cfg = classifier.params.model
+    rows = {"position": cfg.max_position_embeddings, "segment": 2}
+    zeros = {
+        f"embeddings/{kind}_embeddings": np.zeros((count, cfg.hidden_size), np.float32)
+        for kind, count in rows.items()
+    }
+    return zeros | classifier.weights
+
+
+def write_vocab(classifier, folder):
+    content = "".join(f"{entry}\n" for entry in classifier.vocab)
+    (Path(folder) / "vocab.txt").write_text(content, "utf-8", newline="\n")
+
+
+def write_json(path, values):
+    content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(content, "utf-8", newline="\n")
+
+
+def _check_folder(export_dir):
+    """Raises UserError where files would be lost that are no export's."""
+    if not export_dir.exists() or (export_dir / MANIFEST).is_file():
+        return
+    if not export_dir.is_dir():
+        raise UserError(f"export_dir {export_dir} is a file; give a folder")
+    names = sorted(os.listdir(export_dir))
+    if names:
+        raise UserError(
+            f"export_dir {export_dir} holds files that no export wrote ({', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''}); give an empty or a new folder"
+        )
+
+
+def _files_of(folder):
+    """{path below the folder: {"size", "sha256"}} of every file."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files[path.relative_to(folder).as_posix()] = {
+                "size": path.stat().st_size,
+                "sha256": digest,
+            }
+    return files
+
+
+def _put_in_place(aside, export_dir):
+    """Renames a folder, and deletes the one it replaces once it has replaced it."""
+    replaced = aside.with_name(f"{aside.name.removesuffix('.tmp')}.replaced.tmp")
+    if export_dir.exists():
+        os.replace(export_dir, replaced)
+    try:
+        os.replace(aside, export_dir)
+    except OSError:
+        if replaced.exists():
+            os.replace(replaced, export_dir)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Export as an ONNX graph: token ids in, logits and probabilities out, batch and length free.
+
+The graph is written from the neutral weights operation by operation, as a BERT has few, and the
+initializers keep the neutral names. ONNX Runtime fuses the patterns that stand here (bias, GELU,
+residual and layer norm) when it loads them.
+"""
+
+import json
+import logging
+import math
+
+import numpy as np
+
+from common.errors import UserError
+from common.export.export import QUANTIZATIONS, require, write_vocab
+from common.layers.attention import MASKED_SCORE
+
+MODEL_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
+OPSET, IR_VERSION = 17, 8  # the first with LayerNormalization; read by ONNX Runtime from 1.12 on
+INPUTS = ("input_ids", "input_mask", "segment_ids")
+MAX_BYTES = 2**31 - 1  # of a protocol buffer
+
+
+def check(classifier):
+    require("onnx", "export_format onnx")
+    if classifier.quantize is not None:
+        if classifier.quantize not in QUANTIZATIONS:
+            raise UserError(
+                f"quantize is {classifier.quantize!r}; available: {', '.join(QUANTIZATIONS)}"
+            )
+        require("onnxruntime.quantization", "quantize int8")
+    size = sum(weight.nbytes for weight in classifier.weights.values())
+    if size > MAX_BYTES - 2**20:
+        raise UserError(
+            f"the weights have {size:,} bytes, and an ONNX file holds {MAX_BYTES:,}; "
+            "export them as saved_model"
+        )
+
+
+def write(classifier, folder):
+    """Writes model.onnx, model_int8.onnx where asked for, and vocab.txt. Returns notes."""
+    import onnx
+
+    model = make_model(classifier)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, folder / MODEL_FILE)
+    if classifier.quantize == "int8":
+        write_int8(folder / MODEL_FILE, folder / INT8_FILE)
+    write_vocab(classifier, folder)
+    return []
+
+
+def write_int8(source, target):
+    """Quantises the kernels and the word table to 8 bits, and activations as they come.
+
+    source: path of the float32 model; target: path of the new one.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it recommends a preparation that finds nothing here
+    try:
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Gather"],
+            per_channel=True,  # a scale for each column of a kernel: columns differ in range
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.root.setLevel(level)
+
+
+class Graph:
+    """Nodes and constants in the order of the computation."""
+
+    def __init__(self):
+        from onnx import helper, numpy_helper
+
+        self.helper, self.numpy_helper = helper, numpy_helper
+        self.nodes, self.initializers = [], {}
+        self.scope = ""
+
+    def add(self, op, *inputs, output=None, **attributes):
+        """Appends an operation. inputs: names or NumPy arrays. Returns the name of its output."""
+        inputs = [name if isinstance(name, str) else self.constant(name) for name in inputs]
+        name = f"{self.scope}{op}_{len(self.nodes)}"
+        output = output or name
+        self.nodes.append(self.helper.make_node(op, inputs, [output], name=name, **attributes))
+        return output
+
+    def constant(self, array, name=None):
+        """Puts an array into the graph, equal ones without a name once. Returns its name."""
+        if name is None:
+            array = np.asarray(array)
+            name = f"constant/{array.dtype}_{array.tolist()}".replace(" ", "")
+        if name not in self.initializers:
+            array = np.ascontiguousarray(array).reshape(np.shape(array))
+            self.initializers[name] = self.numpy_helper.from_array(array, name)
+        return name
+
+
+class BertGraph(Graph):
+    """The network of `BertClassifierModel.py` as ONNX operations.
+
+    Shapes: B batch, T tokens, S tokens answering, D hidden size, H heads, d = D / H, C classes.
+
+    Args:
+        cfg: ModelParams.
+        weights: {neutral name: <float32> array}.
+    """
+
+    def __init__(self, cfg, weights):
+        super().__init__()
+        self.cfg = cfg
+        self.weights = weights
+
+    def weight(self, name):
+        return self.constant(self.weights[name], name)
+
+    def dense(self, x, name):
+        x = self.add("MatMul", x, self.weight(f"{name}/kernel"))
+        return self.add("Add", x, self.weight(f"{name}/bias"))
+
+    def layer_norm(self, x, name):
+        gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
+        epsilon = float(self.cfg.layer_norm_epsilon)
+        return self.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=epsilon)
+
+    def network(self):
+        """INPUTS, <int32>[B, T] each -> logits and probabilities, <float32>[B, C] each."""
+        cfg = self.cfg
+        x = self.embeddings()  # [B, T, D]
+        # Zero on tokens; on padding what makes their share of a softmax zero. [B, 1, 1, T]
+        mask = self.add("Cast", "input_mask", to=self.float32)
+        mask = self.add("Mul", mask, np.float32(MASKED_SCORE))
+        mask = self.add("Unsqueeze", mask, np.array([1, 2]))
+        for i in range(cfg.num_hidden_layers):
+            self.scope = f"encoder/layer_{i}/"
+            x = self.encoder_layer(x, mask, is_last=i == cfg.num_hidden_layers - 1)
+        self.scope = ""
+        if cfg.use_pre_normalization:
+            x = self.layer_norm(x, "encoder/final_layer_norm")
+        x = self.add("Squeeze", x, np.array([1]))  # [B, D], of [CLS]
+        pooled = self.add("Tanh", self.dense(x, "pooler"))
+        x = self.add("MatMul", pooled, self.weight("classifier/kernel"))
+        self.add("Add", x, self.weight("classifier/bias"), output="logits")
+        self.add("Softmax", "logits", axis=-1, output="probabilities")
+
+    @property
+    def float32(self):
+        from onnx import TensorProto
+
+        return TensorProto.FLOAT
+
+    def embeddings(self):
+        """Returns [B, T, D]."""
+        self.scope = "embeddings/"
+        x = self.add("Gather", self.weight("embeddings/word_embeddings"), "input_ids", axis=0)
+        if self.cfg.use_position_embedding:
+            length = self.add("Shape", "input_ids", start=1, end=2)  # [1], T
+            table = self.weight("embeddings/position_embeddings")
+            x = self.add("Add", x, self.add("Slice", table, np.array([0]), length, np.array([0])))
+        if self.cfg.use_segment_embedding:
+            table = self.weight("embeddings/segment_embeddings")
+            x = self.add("Add", x, self.add("Gather", table, "segment_ids", axis=0))
+        if not self.cfg.use_pre_normalization:
+            x = self.layer_norm(x, "embeddings/layer_norm")
+        return x
+
+    def encoder_layer(self, x, mask, is_last):
+        """x: [B, T, D]. Returns [B, T, D]; of the last layer [CLS] alone, [B, 1, D]."""
+        name = self.scope.removesuffix("/")
+        is_pre_norm = self.cfg.use_pre_normalization
+        memory = self.layer_norm(x, f"{name}/attention_layer_norm") if is_pre_norm else x
+        asking, residual = memory, x
+        if is_last:
+            asking, residual = self.first_token(memory), self.first_token(x)
+        x = self.add("Add", self.attention(asking, memory, mask, f"{name}/attention"), residual)
+        if is_pre_norm:
+            inner = self.layer_norm(x, f"{name}/feed_forward_layer_norm")
+            return self.add("Add", self.feed_forward(inner, f"{name}/feed_forward"), x)
+        x = self.layer_norm(x, f"{name}/attention_layer_norm")
+        x = self.add("Add", self.feed_forward(x, f"{name}/feed_forward"), x)
+        return self.layer_norm(x, f"{name}/feed_forward_layer_norm")
+
+    def first_token(self, x):
+        return self.add("Slice", x, np.array([0]), np.array([1]), np.array([1]))  # [B, 1, D]
+
+    def attention(self, x, memory, mask, name):
+        """x: [B, T, D]; memory: [B, S, D]; mask: [B, 1, 1, S]. Returns [B, T, D]."""
+        query = self.split_heads(self.dense(x, f"{name}/query"), (0, 2, 1, 3))  # [B, H, T, d]
+        key = self.split_heads(self.dense(memory, f"{name}/key"), (0, 2, 3, 1))  # [B, H, d, S]
+        value = self.split_heads(self.dense(memory, f"{name}/value"), (0, 2, 1, 3))
+        query = self.add("Mul", query, np.float32(self.cfg.head_size**-0.5))
+        scores = self.add("Add", self.add("MatMul", query, key), mask)  # [B, H, T, S]
+        probabilities = self.add("Softmax", scores, axis=-1)
+        context = self.add("MatMul", probabilities, value)  # [B, H, T, d]
+        context = self.add("Transpose", context, perm=(0, 2, 1, 3))
+        context = self.add("Reshape", context, np.array([0, 0, self.cfg.hidden_size]))
+        return self.dense(context, f"{name}/output")
+
+    def split_heads(self, x, perm):
+        heads = np.array([0, 0, self.cfg.num_heads, self.cfg.head_size])  # 0: as it is
+        return self.add("Transpose", self.add("Reshape", x, heads), perm=perm)
+
+    def feed_forward(self, x, name):
+        """x: [B, T, D]. Returns [B, T, D]."""
+        x = ACTIVATIONS[self.cfg.encoder_nonlinearity](self, self.dense(x, f"{name}/expand"))
+        return self.dense(x, f"{name}/project")
+
+
+def gelu_erf(graph, x):
+    """x / 2 * (1 + erf(x / sqrt(2)))."""
+    erf = graph.add("Erf", graph.add("Div", x, np.float32(math.sqrt(2))))
+    doubled = graph.add("Mul", x, graph.add("Add", erf, np.float32(1)))
+    return graph.add("Mul", doubled, np.float32(0.5))
+
+
+def gelu_tanh(graph, x):
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))."""
+    cubed = graph.add("Mul", graph.add("Pow", x, np.float32(3)), np.float32(0.044715))
+    inner = graph.add("Mul", graph.add("Add", x, cubed), np.float32(math.sqrt(2 / math.pi)))
+    doubled = graph.add("Mul", x, graph.add("Add", graph.add("Tanh", inner), np.float32(1)))
+    return graph.add("Mul", doubled, np.float32(0.5))
+
+
+# The names of common/layers/activations.py.
+ACTIVATIONS = {
+    "gelu_erf": gelu_erf,
+    "gelu_tanh": gelu_tanh,
+    "relu": lambda graph, x: graph.add("Relu", x),
+    "silu": lambda graph, x: graph.add("Mul", x, graph.add("Sigmoid", x)),
+    "tanh": lambda graph, x: graph.add("Tanh", x),
+    "linear": lambda graph, x: x,
+}
+
+
+def make_model(classifier):
+    """Returns the onnx.ModelProto of a Classifier."""
+    from onnx import TensorProto, helper
+
+    cfg, data = classifier.params.model, classifier.params.predict_input
+    graph = BertGraph(cfg, classifier.weights)
+    graph.network()
+
+    def declare(names, dtype, shape):
+        return [helper.make_tensor_value_info(name, dtype, shape) for name in names]
+
+    proto = helper.make_graph(
+        graph.nodes,
+        "bert_classifier",
+        declare(INPUTS, TensorProto.INT32, ["batch", "tokens"]),
+        declare(("logits", "probabilities"), TensorProto.FLOAT, ["batch", cfg.num_cls_classes]),
+        list(graph.initializers.values()),
+        doc_string=classifier.description,
+    )
+    model = helper.make_model(
+        proto,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="bert-classifier",
+    )
+    properties = {
+        "label_names": classifier.label_names,
+        "max_sequence_length": data.max_sequence_length,
+        "do_lower_case": data.do_lower,
+    }
+    helper.set_model_props(
+        model, {name: json.dumps(value, ensure_ascii=False) for name, value in properties.items()}
+    )
+    return model
+
+
+def make_predict_step(path, num_threads=0):
+    """Returns predict_step(features) -> logits <float32>[B, C] of a model on disk.
+
+    As that of `common/training/evaluate.py`, so that the same evaluation scores both.
+
+    Args:
+        path: str or Path of an .onnx file.
+        num_threads: int; 0 leaves it to ONNX Runtime.
+    """
+    onnxruntime = require("onnxruntime", "running an ONNX model")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def predict_step(features):
+        import tensorflow as tf
+
+        inputs = {name: np.asarray(features[name], np.int32) for name in INPUTS}
+        return tf.constant(session.run(["logits"], inputs)[0])
+
+    return predict_step
+
+
+def usage(classifier):
+    data = classifier.params.predict_input
+    texts = ", ".join(f'"{name}"' for name in classifier.text_names)
+    row = texts if len(classifier.text_names) == 1 else f"({texts})"
+    int8 = f"""
+`{INT8_FILE}` is the same network with 8-bit weights: a quarter of the size, faster, and less exact;
+a row's logits vary a little with the rows beside it, as activations share a scale in a batch.
+"""
+    return f"""
+`{MODEL_FILE}` takes {", ".join(f"`{name}`" for name in INPUTS)} (int32, `[batch, tokens]`;
+`input_mask` is 1 on PADDING, 0 on tokens) and gives `logits` and `probabilities` (float32,
+`[batch, {len(classifier.label_names)}]`).
+{int8 if classifier.quantize == "int8" else ""}
+In this folder, with `pip install onnxruntime tokenizers`:
+
+```python
+import numpy as np
+import onnxruntime
+from tokenizers import BertWordPieceTokenizer
+
+tokenizer = BertWordPieceTokenizer("vocab.txt", lowercase={data.do_lower})
+tokenizer.enable_truncation({data.max_sequence_length})
+tokenizer.enable_padding()
+rows = tokenizer.encode_batch([{row}])
+features = {{
+    "input_ids": np.array([row.ids for row in rows], np.int32),
+    "input_mask": 1 - np.array([row.attention_mask for row in rows], np.int32),
+    "segment_ids": np.array([row.type_ids for row in rows], np.int32),
+}}
+session = onnxruntime.InferenceSession("{MODEL_FILE}")
+logits, probabilities = session.run(["logits", "probabilities"], features)
+labels = {list(classifier.label_names)}
+print(labels[probabilities[0].argmax()])
+```
+"""

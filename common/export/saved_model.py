@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Export as a TensorFlow SavedModel that takes raw text: tokenizer, network and label names.
+
+It needs TensorFlow and tensorflow-text to run, and nothing of this project. The folder is laid out
+as TensorFlow Serving wants it, with the version `1` inside.
+"""
+
+import contextlib
+import json
+from functools import partial
+
+import tensorflow as tf
+from keras import ops
+
+from common.BaseModel import PREDICT
+from common.export.export import write_vocab
+
+VERSION = "1"
+TEXT_SIGNATURE, IDS_SIGNATURE = "serving_default", "token_ids"
+FEATURES = ("input_ids", "input_mask", "segment_ids")
+
+# The network runs GELU compiled by XLA, once for each shape. What is served has any shape, and
+# TensorFlow's own fusion of product, bias and GELU when it runs the plain form.
+PLAIN = {
+    "gelu_erf": partial(ops.gelu, approximate=False),
+    "gelu_tanh": partial(ops.gelu, approximate=True),
+}
+
+
+def check(classifier):
+    """Any network can be written."""
+
+
+def write(classifier, folder):
+    """Writes `1/` (saved_model.pb, variables/, ...) and vocab.txt."""
+    module = ServedClassifier(classifier)
+    signatures = {TEXT_SIGNATURE: module.from_texts, IDS_SIGNATURE: module.from_ids}
+    # Without the gradients of custom operations: nobody trains what is served.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder / VERSION), signatures, options)
+    write_vocab(classifier, folder)
+    return []
+
+
+class ServedClassifier(tf.Module):
+    """The two signatures, over one set of variables.
+
+    Shapes: B rows, T tokens of the longest, C classes. Both give
+        label: <string>[B], name of the likeliest class;
+        label_names: <string>[B, C], what the columns of the next two are;
+        probabilities, logits: <float32>[B, C].
+
+    Attributes:
+        from_texts: serving_default; `text`, or `text_a` and `text_b`, <string>[B].
+        from_ids: token_ids; the documented features, <int32>[B, T], input_mask 1 on padding.
+    """
+
+    def __init__(self, classifier):
+        super().__init__(name="classifier")
+        model, text_features = classifier.model, classifier.text_features
+        # A plain dict of variables: the Keras objects would be saved with all their settings.
+        self.weights = {name: w.value for name, w in model.weights_by_name().items()}
+        label_names = tf.constant(list(classifier.label_names))  # [C]
+
+        def classify(features):
+            logits = model.build_model(features, PREDICT)  # <float32>[B, C]
+            label = tf.gather(label_names, tf.argmax(logits, axis=-1))
+            return {
+                "label": label,
+                "label_names": tf.broadcast_to(label_names, tf.shape(logits)),
+                "probabilities": tf.nn.softmax(logits),
+                "logits": logits,
+            }
+
+        @tf.function(autograph=False)
+        def from_texts(**texts):
+            rows = tf.stack([texts[name] for name in classifier.text_names], axis=1)  # [B, K]
+            return classify(text_features(rows))
+
+        @tf.function(autograph=False)
+        def from_ids(**features):
+            return classify(features)
+
+        texts = {name: tf.TensorSpec([None], tf.string, name) for name in classifier.text_names}
+        ids = {name: tf.TensorSpec([None, None], tf.int32, name) for name in FEATURES}
+        with plain_activations(model, classifier.params.model.encoder_nonlinearity):
+            self.from_texts = from_texts.get_concrete_function(**texts)
+            self.from_ids = from_ids.get_concrete_function(**ids)
+
+
+@contextlib.contextmanager
+def plain_activations(model, name):
+    """While open, the network runs the activation `name` without XLA."""
+    layers = [layer.feed_forward.expand for layer in model.encoder.layers]
+    activations = [layer.activation for layer in layers]
+    try:
+        for layer in layers:
+            layer.activation = PLAIN.get(name, layer.activation)
+        yield
+    finally:
+        for layer, activation in zip(layers, activations, strict=True):
+            layer.activation = activation
+
+
+def request_body(classifier):
+    """What TensorFlow Serving's REST interface takes. Returns dict."""
+    row = dict.fromkeys(classifier.text_names)
+    examples = {"text": "never once dull", "text_a": "It never dragged.", "text_b": "It was dull."}
+    row = {name: examples[name] for name in row}
+    return {"signature_name": TEXT_SIGNATURE, "instances": [row, row]}
+
+
+def usage(classifier):
+    body = request_body(classifier)
+    texts = ", ".join(
+        f"{name}=tf.constant([{json.dumps(text)}])" for name, text in body["instances"][0].items()
+    )
+    return f"""
+In this folder, with `pip install tensorflow tensorflow-text`:
+
+```python
+import tensorflow as tf
+import tensorflow_text  # registers the operations of the tokenizer
+
+classifier = tf.saved_model.load("{VERSION}").signatures["{TEXT_SIGNATURE}"]
+result = classifier({texts})
+print(result["label"][0].numpy().decode(), result["probabilities"][0].numpy())
+```
+
+Behind TensorFlow Serving, with this folder as `--model_base_path`, POST to
+`/v1/models/NAME:predict`, any number of rows:
+
+```json
+{json.dumps(body, indent=2)}
+```
+
+Each row of the answer's `predictions` has `label`, `label_names`, `probabilities`, `logits`.
+
+The signature `{IDS_SIGNATURE}` takes {", ".join(f"`{name}`" for name in FEATURES)} instead (int32,
+`[batch, tokens]`; `input_mask` is 1 on PADDING, 0 on tokens), with the ids of `vocab.txt`.
+"""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny classifier to export: random weights, a vocabulary of 23 entries, two to five labels."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from common.export.export import Classifier
+from input.features import TextFeatures
+from input.tokenizer import WordPieceTokenizer
+from model import make_model
+from tests.reference.tiny_bert import VOCAB_SIZE, randomize, tiny_params
+
+VOCAB = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "never", "once", "dull", "it", "was"),
+    *("dragged", "good", "bad", "##ly", "##er", ".", ",", "!", "caf", "##e", "a", "b", "|"),
+]  # fmt: skip
+LABELS = ("awful", "bad", "so so", "good", "père")
+
+
+@pytest.fixture(scope="session")
+def make_classifier():
+    """A function that makes a Classifier; its keyword arguments are those of ModelParams."""
+    assert len(VOCAB) == VOCAB_SIZE
+
+    def make(texts_per_row=1, num_classes=5, quantize=None, **model):
+        params = tiny_params(num_classes, **model)
+        network = make_model(params)
+        randomize(network)
+        return Classifier(
+            network,
+            params,
+            LABELS[:num_classes],
+            VOCAB,
+            TextFeatures(
+                WordPieceTokenizer(VOCAB),
+                texts_per_row,
+                params.predict_input.max_sequence_length,
+            ),
+            metrics={"accuracy": 0.875},
+            step=1234,
+            quantize=quantize,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_alone():
+    """A function that runs Python code in a folder, without this project, and gives its output."""
+
+    def run(code, folder):
+        # -I: neither the working directory nor PYTHONPATH is searched for modules.
+        result = subprocess.run(
+            [sys.executable, "-I", "-W", "ignore", "-c", code],
+            cwd=folder,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def code_of():
+    """A function that gives the blocks of one language in a model card: list of str."""
+
+    def blocks(folder, language):
+        card = (folder / "README.md").read_text("utf-8")
+        return re.findall(rf"```{language}\n(.*?)```", card, flags=re.DOTALL)
+
+    return blocks

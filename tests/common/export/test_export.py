@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every export has in common: whole or not at all, its model card, its refusals."""
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from common.errors import UserError
+from common.export import huggingface
+from common.export.export import FORMATS, export
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_file_is_listed_with_its_hash_and_none_names_a_place(
+    make_classifier, tmp_path, format
+):
+    if format == "onnx":
+        pytest.importorskip("onnx", reason="pip install onnx brings what this needs")
+    classifier = make_classifier()
+    section = classifier.params.predict_input.model_copy(
+        update={"data_dir": str(tmp_path), "vocab_file": str(tmp_path / "vocab.txt")}
+    )
+    params = classifier.params.model_copy(update={"predict_input": section})
+    folder, _ = export(format, replace(classifier, params=params), tmp_path / "out")
+    manifest = json.loads((folder / "export.json").read_text())
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    listed = {folder / name for name in manifest["files"]}
+    assert files - listed == {folder / "README.md", folder / "export.json"} and listed <= files
+    card = (folder / "README.md").read_text()
+    for name, of in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        assert len(content) == of["size"]
+        assert hashlib.sha256(content).hexdigest() == of["sha256"] and of["sha256"] in card
+    for path in files:
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+        assert path.stat().st_mode == (folder / "export.json").stat().st_mode
+    assert manifest["format"] == format and manifest["step"] == 1234
+    assert manifest["label_names"] == ["awful", "bad", "so so", "good", "père"]
+    for fact in ("0.8750", "step 1,234", "4 père", "tensorflow", "learning_rate"):
+        assert fact in card
+
+
+def test_an_earlier_export_is_replaced_and_nothing_else_is_left(make_classifier, tmp_path):
+    export("keras", make_classifier(), tmp_path / "out")
+    folder, _ = export("tf1", make_classifier(), tmp_path / "out")
+    assert not (folder / "model.weights.h5").exists() and (folder / "bert_config.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_export_left_half_written_is_deleted(make_classifier, tmp_path):
+    (tmp_path / ".out.123.tmp").mkdir()
+    export("keras", make_classifier(), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_export_leaves_what_was_there(make_classifier, tmp_path, monkeypatch):
+    folder, _ = export("huggingface", make_classifier(), tmp_path / "out")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+
+    def disk_is_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(huggingface, "write_vocab", disk_is_full)
+    with pytest.raises(UserError, match="No space left on device"):
+        export("huggingface", make_classifier(), folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_with_files_of_others_is_refused(make_classifier, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"thesis\.tex"):
+        export("keras", make_classifier(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(UserError, match="is a file"):
+        export("keras", make_classifier(), tmp_path / "thesis.tex")
+
+
+def test_an_unknown_format_is_refused_with_those_that_there_are(make_classifier, tmp_path):
+    with pytest.raises(UserError, match=r"'tflite'; available: saved_model, .*tf1"):
+        export("tflite", make_classifier(), tmp_path / "out")
+
+
+@pytest.mark.parametrize("format", ["huggingface", "tf1"])
+def test_a_pre_norm_network_is_refused_where_the_format_has_none(make_classifier, tmp_path, format):
+    with pytest.raises(UserError, match="use_pre_normalization"):
+        export(format, make_classifier(use_pre_normalization=True), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_quantization_of_another_format_than_onnx_is_refused(make_classifier, tmp_path):
+    with pytest.raises(UserError, match="quantize"):
+        export("keras", make_classifier(quantize="int8"), tmp_path / "out")
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    make_classifier, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match="pip install onnx"):
+        export("onnx", make_classifier(), tmp_path / "out")
+
+
+def test_an_export_without_an_evaluation_says_so(make_classifier, tmp_path):
+    folder, _ = export("keras", replace(make_classifier(), metrics={}), tmp_path / "out")
+    assert "without an evaluation" in (folder / "README.md").read_text()

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The export for transformers: its files bit by bit, and what transformers computes with them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from safetensors.numpy import load_file
+
+from common.BaseModel import PREDICT
+from common.checkpoints import huggingface as checkpoints
+from common.checkpoints.load import load_weights, open_checkpoint
+from common.checkpoints.names import WEIGHTS
+from common.export.export import export
+from common.export.huggingface import huggingface_name, huggingface_tensors
+from model import make_model
+from tests.reference.tiny_bert import random_features, tiny_params
+
+FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
+needs_fixtures = pytest.mark.skipif(
+    not FIXTURES.is_dir(), reason="../shared/fixtures, written by transformers, is not there"
+)
+GEOMETRY = (*checkpoints.CONFIG_KEYS.values(), "encoder_nonlinearity", "layer_norm_epsilon")
+TEXTS = ["never once dull", "It was bad, badly DRAGGED!", "café 漢字", ""]
+
+
+def transformers():
+    return pytest.importorskip(
+        "transformers", reason="pip install transformers torch brings what this needs"
+    )
+
+
+def assert_same_bits(actual, expected):
+    assert set(actual) == set(expected)
+    for name, array in expected.items():
+        assert actual[name].dtype == array.dtype and actual[name].shape == array.shape
+        assert actual[name].tobytes() == array.tobytes(), name
+
+
+@needs_fixtures
+@pytest.mark.parametrize("folder", ["huggingface", "huggingface_classifier"])
+def test_reading_and_writing_gives_every_bit_back(folder):
+    weights = checkpoints.read_weights(FIXTURES / folder)
+    written = huggingface_tensors({name: np.asarray(w) for name, w in weights.items()})
+    assert_same_bits(written, load_file(FIXTURES / folder / "model.safetensors"))
+
+
+@needs_fixtures
+def test_a_classifier_that_passed_through_the_network_has_every_bit(make_classifier, tmp_path):
+    checkpoint = open_checkpoint(FIXTURES / "huggingface_classifier")
+    params = tiny_params(3, **{key: checkpoint.config[key] for key in GEOMETRY})
+    model = make_model(params)
+    load_weights(model, checkpoint)
+    plain = make_classifier()
+    classifier = type(plain)(model, params, ("x", "y", "z"), plain.vocab, plain.text_features)
+    folder, _ = export("huggingface", classifier, tmp_path / "out")
+    source = FIXTURES / "huggingface_classifier"
+    assert_same_bits(
+        load_file(folder / "model.safetensors"), load_file(source / "model.safetensors")
+    )
+    ours, theirs = (json.loads((path / "config.json").read_text()) for path in (folder, source))
+    for key in (*checkpoints.CONFIG_KEYS, "hidden_act", "layer_norm_eps", "model_type"):
+        assert ours[key] == theirs[key]
+
+
+def test_names_read_the_other_way_round_are_the_same():
+    for pattern in WEIGHTS:
+        name = pattern.replace("{i}", "11")
+        if name.startswith("encoder/final_layer_norm"):
+            continue  # transformers has no pre-norm BERT
+        assert checkpoints.neutral_name(huggingface_name(name)) == name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("activation", ["gelu_erf", "gelu_tanh", "relu", "silu", "tanh", "linear"])
+def test_transformers_computes_the_networks_logits(make_classifier, tmp_path, activation):
+    library = transformers()
+    torch = pytest.importorskip("torch", reason="pip install torch brings what this needs")
+    classifier = make_classifier(encoder_nonlinearity=activation, layer_norm_epsilon=1e-3)
+    folder, _ = export("huggingface", classifier, tmp_path / "out")
+    theirs = library.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    features = random_features(batch=4, tokens=7)
+    expected = classifier.model(features).numpy()
+    with torch.no_grad():
+        logits = theirs(
+            input_ids=torch.tensor(features["input_ids"]),
+            attention_mask=torch.tensor(features["padding_mask"]),
+            token_type_ids=torch.tensor(features["segment_ids"]),
+        ).logits.numpy()
+    # Float32 against float32 by another program; values up to 3.
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+    assert list(theirs.config.id2label.values()) == list(classifier.label_names)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_computes_a_network_without_positions_and_segments(make_classifier, tmp_path):
+    library = transformers()
+    torch = pytest.importorskip("torch", reason="pip install torch brings what this needs")
+    classifier = make_classifier(use_position_embedding=False, use_segment_embedding=False)
+    folder, _ = export("huggingface", classifier, tmp_path / "out")
+    theirs = library.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    features = random_features(batch=4, tokens=7)
+    with torch.no_grad():
+        logits = theirs(
+            input_ids=torch.tensor(features["input_ids"]),
+            attention_mask=torch.tensor(features["padding_mask"]),
+            token_type_ids=torch.tensor(features["segment_ids"]),
+        ).logits.numpy()
+    np.testing.assert_allclose(logits, classifier.model(features).numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("texts_per_row", [1, 2])
+def test_auto_tokenizer_and_the_card_give_the_networks_label(
+    make_classifier, tmp_path, run_alone, code_of, texts_per_row
+):
+    library = transformers()
+    classifier = make_classifier(texts_per_row)
+    folder, _ = export("huggingface", classifier, tmp_path / "out")
+    tokenizer = library.AutoTokenizer.from_pretrained(folder)
+    columns = [TEXTS, [f"{text} it" for text in TEXTS]][:texts_per_row]
+    rows = tokenizer(*columns, truncation=True, padding=True)
+    features = classifier.text_features(tf.stack(columns, axis=1))
+    np.testing.assert_array_equal(rows["input_ids"], features["input_ids"])
+    np.testing.assert_array_equal(rows["attention_mask"], 1 - features["input_mask"])
+    np.testing.assert_array_equal(rows["token_type_ids"], features["segment_ids"])
+    (example,) = code_of(folder, "python")
+    features = classifier.text_features(tf.constant([["text_a", "text_b"]]))
+    if texts_per_row == 1:
+        features = classifier.text_features(tf.constant([["text"]]))
+    best = classifier.model.build_model(features, PREDICT).numpy().argmax()
+    assert run_alone(example, folder).split("\n")[-2] == classifier.label_names[best]

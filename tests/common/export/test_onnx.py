@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ONNX graph under ONNX Runtime."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.BaseModel import PREDICT
+from common.errors import UserError
+from common.export import onnx as export_onnx
+from common.export.export import export
+from tests.reference.tiny_bert import random_features
+
+onnx = pytest.importorskip("onnx", reason="pip install onnx onnxruntime brings what this needs")
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+
+
+def features_of(batch, tokens):
+    """The documented features, input_mask 1 on padding."""
+    features = random_features(batch, tokens)
+    features["input_mask"] = 1 - features.pop("padding_mask")
+    return {name: value.astype(np.int32) for name, value in features.items()}
+
+
+def run(path, features):
+    """{"logits", "probabilities"} of a model on disk."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, features), strict=True))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        *({"encoder_nonlinearity": name} for name in export_onnx.ACTIVATIONS),
+        {"use_pre_normalization": True},
+        {"use_position_embedding": False, "use_segment_embedding": False},
+        {"num_hidden_layers": 1, "layer_norm_epsilon": 1e-2},
+    ],
+    ids=str,
+)
+def test_onnx_runtime_computes_the_networks_logits_for_any_batch_and_length(
+    make_classifier, tmp_path, network
+):
+    classifier = make_classifier(**network)
+    folder, _ = export("onnx", classifier, tmp_path / "out")
+    for batch, tokens in ((1, 3), (4, 7), (3, 19)):
+        features = features_of(batch, tokens)
+        expected = classifier.model.build_model(features, PREDICT).numpy()
+        outputs = run(folder / "model.onnx", features)
+        # Float32 against float32 by another program; values up to 3.
+        np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
+        probabilities = tf.nn.softmax(expected).numpy()
+        np.testing.assert_allclose(outputs["probabilities"], probabilities, rtol=0, atol=1e-6)
+
+
+def test_the_file_says_what_it_takes_and_gives(make_classifier, tmp_path):
+    folder, _ = export("onnx", make_classifier(), tmp_path / "out")
+    model = onnx.load(folder / "model.onnx")
+    for value in model.graph.input:
+        assert [axis.dim_param for axis in value.type.tensor_type.shape.dim] == ["batch", "tokens"]
+    assert [value.name for value in model.graph.input] == ["input_ids", "input_mask", "segment_ids"]
+    assert [value.name for value in model.graph.output] == ["logits", "probabilities"]
+    properties = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert properties["label_names"] == ["awful", "bad", "so so", "good", "père"]
+    names = {initializer.name for initializer in model.graph.initializer}
+    assert "encoder/layer_1/attention/key/kernel" in names
+
+
+def test_int8_is_smaller_and_close(make_classifier, tmp_path):
+    # Wide enough that kernels, not operations, make the size.
+    classifier = make_classifier(quantize="int8", hidden_size=128, filter_size=512)
+    folder, _ = export("onnx", classifier, tmp_path / "out")
+    sizes = [(folder / name).stat().st_size for name in ("model.onnx", "model_int8.onnx")]
+    assert sizes[1] < sizes[0] / 3
+    features = features_of(4, 7)
+    logits = [run(folder / name, features)["logits"] for name in ("model.onnx", "model_int8.onnx")]
+    # A step of 8 bits is 1/127 of the largest value.
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.1 * np.abs(logits[0]).max()
+    assert "model_int8.onnx" in (folder / "README.md").read_text()
+
+
+def test_another_quantization_is_refused(make_classifier, tmp_path):
+    with pytest.raises(UserError, match="'int4'; available: int8"):
+        export("onnx", make_classifier(quantize="int4"), tmp_path / "out")
+
+
+def test_the_predict_step_scores_as_the_networks_does(make_classifier, tmp_path):
+    classifier = make_classifier()
+    folder, _ = export("onnx", classifier, tmp_path / "out")
+    features = {name: tf.constant(value) for name, value in features_of(4, 7).items()}
+    logits = export_onnx.make_predict_step(folder / "model.onnx", num_threads=1)(features)
+    expected = classifier.model.build_model(features, PREDICT)
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("texts_per_row", [1, 2])
+def test_the_example_of_the_card_gives_the_networks_label(
+    make_classifier, tmp_path, run_alone, code_of, texts_per_row
+):
+    pytest.importorskip("tokenizers", reason="pip install tokenizers brings what this needs")
+    classifier = make_classifier(texts_per_row)
+    folder, _ = export("onnx", classifier, tmp_path / "out")
+    (example,) = code_of(folder, "python")
+    features = classifier.text_features(tf.constant([list(classifier.text_names)]))
+    best = classifier.model.build_model(features, PREDICT).numpy().argmax()
+    assert run_alone(example, folder).strip() == classifier.label_names[best]
