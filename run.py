@@ -202,7 +202,7 @@ def inspect(args):
     """Prints what a checkpoint is and holds. Returns the exit code."""
     if args.checkpoint_path is None:
         raise UserError("--mode inspect needs --checkpoint_path, the checkpoint to describe")
-    import_quietly()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # some formats need TensorFlow, most do not
     from common.checkpoints.inspect import inspect_checkpoint
 
     print(inspect_checkpoint(args.checkpoint_path))
