@@ -3,8 +3,8 @@
 
     python run.py --mode train --params configs/X.yaml --model_dir D --checkpoint_path C
 
-Exit codes: 0 done; 1 the run failed; 2 wrong usage or configuration; 128 + n stopped by signal n
-with everything saved. TensorFlow is imported only once the params have been accepted.
+Exit codes: 0 done; 1 the run failed; 2 wrong usage or configuration; 128 + n stopped by signal n,
+in training with everything saved. TensorFlow is imported only once the params have been accepted.
 """
 
 import argparse
@@ -162,6 +162,8 @@ def run_mode(params, args):
     params, label_names, vocab = data.complete_params(
         params, config, args.params, labels_from_checkpoint=bool(texts) or mode == "export"
     )
+    if mode == "export":  # an exported model computes in float32, whatever it was trained in
+        params = params.with_float32()
     set_up(params.runconfig)
     with tf.device(params.runconfig.device):
         estimator = Estimator(params, model_fn, make_model, label_names, vocab)
@@ -180,7 +182,12 @@ def run_mode(params, args):
         if mode == "export":
             text_features = data.get_text_features(params)
             return estimator.export(
-                checkpoint, text_features, args.export_format, args.export_dir, args.quantize
+                checkpoint,
+                text_features,
+                args.export_format,
+                args.export_dir,
+                args.quantize,
+                data.eval_input_fn,
             )
         batches, texts_of_split = data.predict_input_fn(params, texts)
         logits = estimator.predict(batches, texts_of_split, checkpoint)

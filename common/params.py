@@ -714,6 +714,12 @@ class Params(Section):
         runconfig = RunParams.model_validate(dict(self.runconfig) | values)
         return self.model_copy(update={"runconfig": runconfig})
 
+    def with_float32(self):
+        """The same params without mixed precision."""
+        return self.model_copy(
+            update={"model": self.model.model_copy(update={"mixed_precision": False})}
+        )
+
     def with_inputs_of(self, other):
         """The same params with the input sections of other Params."""
         return self.model_copy(update={name: getattr(other, name) for name in INPUTS})

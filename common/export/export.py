@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import RunError, UserError
 from common.export.model_card import model_card, versions
 
 FORMATS = {
@@ -95,7 +95,8 @@ def export(format, classifier, export_dir):
         Path of the folder; list of str, notes on what the format could not keep.
     Raises:
         UserError: the format cannot hold this network, a package is missing, or the folder holds
-            other files or cannot be written. What was there before is untouched.
+            other files.
+        RunError: it cannot be written. What was there before is untouched.
     """
     if format not in FORMATS:
         raise UserError(f"export_format is {format!r}; available: {', '.join(FORMATS)}")
@@ -136,7 +137,7 @@ def export(format, classifier, export_dir):
         _put_in_place(aside, export_dir)
     except (OSError, SafetensorError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
+        raise RunError(
             f"export to {export_dir} could not be written: {reason}; "
             "make room, or choose another --export_dir"
         ) from error

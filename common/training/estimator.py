@@ -296,7 +296,15 @@ class Estimator:
 
     # ---- export ----------------------------------------------------------------------------------
 
-    def export(self, checkpoint, text_features, export_format, export_dir=None, quantize=None):
+    def export(
+        self,
+        checkpoint,
+        text_features,
+        export_format,
+        export_dir=None,
+        quantize=None,
+        eval_input_fn=None,
+    ):
         """Writes a Checkpoint for other programs. Returns exit code 0.
 
         Args:
@@ -304,29 +312,57 @@ class Estimator:
             text_features: TextFeatures, texts to features.
             export_format, quantize: as `common/export/export.py`.
             export_dir: path-like; None is export/<format> in model_dir.
+            eval_input_fn: params -> {split: Batches}, to show what quantisation costs; or None.
         """
         self.load(checkpoint)
         step = checkpoint.config.get("step")
-        curves = read_curves(self.model_dir / "metrics.jsonl")
-        metrics = {
-            name: curve[step]
-            for (split, name), curve in curves.items()
-            if split == "eval" and step in curve
-        }
         classifier = Classifier(
             self.model,
             self.params,
             self.label_names,
             self.vocab,
             text_features,
-            metrics,
+            self._metrics_of(checkpoint.path, step),
             step,
             quantize,
         )
         folder = export_dir or self.model_dir / "export" / export_format
         folder, notes = export(export_format, classifier, folder)
-        say(closing_summary([("Exported", str(folder)), *(("Note", note) for note in notes)]))
+        items = [("Exported", str(folder)), *(("Note", note) for note in notes)]
+        if quantize is not None and eval_input_fn is not None:
+            items += self._accuracy_of_onnx_files(folder, eval_input_fn)
+        say(closing_summary(items))
         return 0
+
+    def _metrics_of(self, path, step):
+        """Returns {name: figure} of a checkpoint of model_dir that was evaluated, else {}."""
+        inside = Path(path).resolve().is_relative_to(self.model_dir.resolve())
+        curves = read_curves(self.model_dir / "metrics.jsonl") if inside else {}
+        return {
+            name: curve[step]
+            for (split, name), curve in curves.items()
+            if split == "eval" and step in curve
+        }
+
+    def _accuracy_of_onnx_files(self, folder, eval_input_fn):
+        """Scores model.onnx and model_int8.onnx. Returns items of a summary."""
+        from common.export.onnx import make_predict_step as make_onnx_step
+
+        try:
+            batches_of_split = eval_input_fn(self.params)
+        except UserError as error:  # the export itself needs no data
+            return [("Not scored", str(error))]
+        items = []
+        for name in ("model.onnx", "model_int8.onnx"):
+            step, correct, rows = make_onnx_step(folder / name), 0, 0
+            for split, batches in batches_of_split.items():
+                logits, numbers = collect_logits(
+                    step, batches, self.run.eval_steps, f"{name} {split}"
+                )
+                correct += int((logits.argmax(axis=-1) == batches.labels[numbers]).sum())
+                rows += len(numbers)
+            items.append((name, f"accuracy {correct / rows:.4f} ({correct} of {rows})"))
+        return items
 
     # ---- what is printed last --------------------------------------------------------------------
 

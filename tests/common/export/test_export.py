@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from common.errors import UserError
+from common.errors import RunError, UserError
 from common.export import huggingface
 from common.export.export import FORMATS, export
 
@@ -64,7 +64,7 @@ def test_a_failed_export_leaves_what_was_there(make_classifier, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(huggingface, "write_vocab", disk_is_full)
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(RunError, match="No space left on device"):
         export("huggingface", make_classifier(), folder)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
