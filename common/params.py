@@ -862,6 +862,10 @@ def checkpoint_name(checkpoint):
     return f"checkpoint {checkpoint['path']}" if checkpoint.get("path") else "the checkpoint"
 
 
+# Some programs fill their embedding table up to a multiple of 128 rows, which no token has.
+MAX_FILLING_ROWS = 128
+
+
 def contradictions(model, checkpoint, data):
     """Values of the file that its checkpoint or its data cannot have.
 
@@ -881,6 +885,13 @@ def contradictions(model, checkpoint, data):
     if own is not None and theirs is not None and own != theirs:
         text = f"is {own}, but the data has {theirs} classes; write {theirs}, or leave the key out"
         faults.append(("model.num_cls_classes", text))
+    rows, tokens = checkpoint.get("vocab_size"), data.get("vocab_size")
+    if rows is not None and tokens is not None and not 0 <= rows - tokens < MAX_FILLING_ROWS:
+        text = (
+            f"has {tokens} tokens, but {checkpoint_name(checkpoint)} has embeddings of {rows}; "
+            "give the vocabulary it was trained with, or leave the key out"
+        )
+        faults.append(("vocab_file", text))
     return faults
 
 

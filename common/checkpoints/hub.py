@@ -5,6 +5,7 @@ What is in the cache is used as it is, so a run repeats without a network; `hf:/
 asks for a branch, tag or commit instead of `main`.
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def fetch(name):
     folder = cached(repo, revision)
     if folder is not None:
         return folder
+    # It tries five times, and would say so each time; the sentence below says it once.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # The library and what it calls raise dozens of types, other ones in each release.
     try:
         names = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)

@@ -370,6 +370,18 @@ def test_a_shape_that_the_checkpoint_contradicts_is_refused_naming_both(key):
     ]
 
 
+@pytest.mark.parametrize("tokens", [101, 1, -127])
+def test_a_vocabulary_of_another_size_than_the_embeddings_is_refused(tokens):
+    """tokens: more than the checkpoint's rows where positive; few rows without a token may be."""
+    data = DATA | {"vocab_size": CHECKPOINT["vocab_size"] + tokens}
+    if tokens == -127:
+        params().complete(CHECKPOINT, data, "x.yaml")
+        data["vocab_size"] -= 1
+    expected = f"vocab_file: has {data['vocab_size']} tokens, but .* {CHECKPOINT['vocab_size']}"
+    with pytest.raises(UserError, match=expected):
+        params().complete(CHECKPOINT, data, "x.yaml")
+
+
 def test_what_is_no_shape_may_differ_from_the_checkpoint():
     model = params({"layer_norm_epsilon": 1e-5, "encoder_nonlinearity": "relu"})
     model = model.complete(CHECKPOINT, DATA, "x.yaml").model
@@ -540,7 +552,7 @@ runs = st.fixed_dictionaries(
         "model_dir": optional(names),
         "steps": optional(counts),
         "eval_steps": st.integers(-2, 99),
-        "tf_random_seed": optional(st.integers(0, 2**40)),
+        "tf_random_seed": optional(st.integers(0, 2**32 - 1)),
         "device": optional(names),
     },
 )
