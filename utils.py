@@ -496,7 +496,7 @@ def sentence(error, path, values):
     bounds |= {"greater_than_equal": "of at least", "less_than_equal": "of at most"}
     if kind in bounds:
         limit = next(iter(ctx.values()))
-        return f"{shown}; a number {bounds[kind]} {limit:g} is wanted"
+        return f"{shown}; a number {bounds[kind]} {limit:.12g} is wanted"
     wanted = {
         "bool_type": "true or false is wanted",
         "bool_parsing": "true or false is wanted",
