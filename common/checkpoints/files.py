@@ -11,21 +11,10 @@ from pathlib import Path
 import yaml
 
 from common.errors import UserError
+from common.params import FROM_CHECKPOINT as NETWORK_KEYS
 
 MAX_JSON_BYTES = 10_000_000  # a config.json has about 1,000, an index of shards 100,000
 MAX_YAML_BYTES = 200_000  # a params.yaml has about 3,000
-
-# What `Params.complete` takes from a checkpoint's config.
-NETWORK_KEYS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_heads",
-    "filter_size",
-    "max_position_embeddings",
-    "vocab_size",
-    "encoder_nonlinearity",
-    "layer_norm_epsilon",
-)
 
 
 def what_is_wrong_with(path):
