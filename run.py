@@ -4,27 +4,38 @@
     python run.py --mode train --params configs/X.yaml --model_dir D --checkpoint_path C
 
 Exit codes: 0 done; 1 the run failed; 2 wrong usage or configuration; 128 + n stopped by signal n,
-in training with everything saved. TensorFlow is imported only once the params have been accepted.
+in training with everything saved (a second signal ends the process at once). TensorFlow is
+imported only once the params have been accepted.
 """
 
 import argparse
+import contextlib
 import os
 import secrets
 import signal
 import sys
 from pathlib import Path
 
+from common.cs import target
 from common.errors import RunError, UserError
-from utils import get_params, parse_override, save_params
+from common.signals import Stopped, listening, poll
+from common.training.cluster import read_cluster
+from common.training.lock import locked
+from common.training.resume import refuse_changes_of_meaning
+from utils import changes_from, get_params, parse_override, save_params
 
+TRAINING_MODES = ("train", "train_and_eval")
 MODES = ("train", "eval", "train_and_eval", "eval_all", "predict", "export", "inspect")
 EXPORT_FORMATS = ("saved_model", "huggingface", "keras", "onnx", "tf1")
+BEST = "best"  # as --checkpoint_path
 DEFAULT_MODEL_DIR = Path(__file__).parent / "model_dir"
 
 
 def make_parser():
     parser = argparse.ArgumentParser(
         prog="run.py",
+        usage="run.py --mode MODE --params YAML [--model_dir DIR] [--checkpoint_path PATH] ...\n"
+        "       run.py --help",
         description="Fine-tunes, evaluates and runs a BERT classifier from one YAML file.",
         epilog="Flags override the YAML file. Example: python run.py --mode train_and_eval "
         "--params configs/params_bert_minilm_sst2.yaml --model_dir runs/sst2 "
@@ -43,8 +54,29 @@ def make_parser():
     add(
         "--checkpoint_path",
         metavar="PATH",
-        help="train: pre-trained weights to start from; other modes: the checkpoint to use. Of "
-        "Hugging Face, Google, Cerebras, Keras or ours: see docs/checkpoints.md",
+        help="train: pre-trained weights to start from; other modes: the checkpoint to use, or "
+        "`best`, the one of model_dir that runconfig.best_metric chose. Of Hugging Face, Google, "
+        "Cerebras, Keras or ours: see docs/checkpoints.md",
+    )
+    add(
+        "--allow_changed_params",
+        action="store_true",
+        default=None,
+        help="resume although the data, the network, the optimizer or the seed is not the one the "
+        "checkpoint was made with",
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument(
+        "--validate_only",
+        action="store_true",
+        default=None,
+        help="check everything that could make the run fail later; train nothing",
+    )
+    only.add_argument(
+        "--compile_only",
+        action="store_true",
+        default=None,
+        help="compile the programs of the run ahead; train nothing",
     )
     add("--steps", type=int, metavar="N", help="train this many more steps, at most to max_steps")
     add("--max_steps", type=int, metavar="N", help="train until this global step")
@@ -71,6 +103,7 @@ def make_parser():
         help="export: where to (default: export/<format> in model_dir)",
     )
     add("--quantize", choices=("int8",), help="export to onnx: weights in int8 as well")
+    target.add_flags(parser)
     return parser
 
 
@@ -82,6 +115,7 @@ def overrides_of(args):
         overrides[key] = value
     runconfig_flags = (
         "mode", "model_dir", "checkpoint_path", "steps", "max_steps", "eval_steps", "device",
+        "allow_changed_params", "validate_only", "compile_only",
     )  # fmt: skip
     for flag in runconfig_flags:
         value = getattr(args, flag)
@@ -89,7 +123,7 @@ def overrides_of(args):
             overrides[f"runconfig.{flag}"] = value
     if args.data_dir is not None:
         overrides["*_input.data_dir"] = args.data_dir
-    return overrides
+    return overrides | target.overrides_of(args)
 
 
 def import_quietly():
@@ -116,65 +150,91 @@ def choose_checkpoint(run):
     """Returns (path to resume or None, path to load or None) for the mode.
 
     Training resumes what is in model_dir, and only else starts from --checkpoint_path; evaluation
-    and prediction take --checkpoint_path, else the newest in model_dir.
+    and prediction take --checkpoint_path, else the newest in model_dir. `best` is the one that
+    best.json of model_dir names.
     """
     from common.checkpoints import store
 
+    if run.checkpoint_path is not None and run.mode not in (*TRAINING_MODES, "eval_all"):
+        is_best = run.checkpoint_path == BEST
+        return None, store.best_checkpoint(run.model_dir) if is_best else run.checkpoint_path
     newest = store.newest_checkpoint(
         run.model_dir, on_skip=lambda text: print(text, file=sys.stderr)
     )
-    if run.mode in ("train", "train_and_eval"):
+    if run.mode in TRAINING_MODES:
         if newest is not None and run.checkpoint_path is not None:
             print(f"--checkpoint_path is not used: {newest} is resumed", file=sys.stderr)
         return newest, newest or run.checkpoint_path
-    chosen = newest if run.mode == "eval_all" else run.checkpoint_path or newest
-    if chosen is None:
+    if newest is None:
         raise UserError(
             f"{run.model_dir} holds no checkpoint to use; train first"
             + ("" if run.mode == "eval_all" else ", or give --checkpoint_path")
         )
-    return None, chosen
+    return None, newest
 
 
 def run_mode(params, args):
     """Does what the mode says. Returns the exit code."""
     params = params.with_runconfig(model_dir=params.runconfig.model_dir or DEFAULT_MODEL_DIR)
+    is_training = params.runconfig.mode in TRAINING_MODES
+    cluster = read_cluster(params.runconfig)
+    is_writer = is_training and cluster.is_chief
+    with locked(params.runconfig.model_dir) if is_writer else contextlib.nullcontext():
+        if target.is_for_cs(args, params):
+            from common.cs.launch import run_on_cs
+
+            return run_on_cs(params, args, choose_checkpoint, import_quietly, keep_params)
+        return run_alone(params, args, cluster)
+
+
+def run_alone(params, args, cluster):
+    """`run_mode` where no other run writes to model_dir."""
     resumed, chosen = choose_checkpoint(params.runconfig)
 
     import_quietly()
+    poll()
     import tensorflow as tf
 
     import data
     from common.checkpoints.load import open_checkpoint
+    from common.training.distribution import make_distribution
     from common.training.estimator import Estimator, set_up
     from model import make_model, model_fn
 
     mode = params.runconfig.mode
+    distribution = make_distribution(params.runconfig, cluster)
+    if not cluster.is_chief:  # its lock is held by now: no former chief is still saving
+        resumed, chosen = choose_checkpoint(params.runconfig)
+    if mode in TRAINING_MODES:
+        distribution.check_batch_size(params.train_input.batch_size)
     checkpoint = None if chosen is None else open_checkpoint(chosen)
     config = {} if checkpoint is None else checkpoint.config
     if params.runconfig.tf_random_seed is None:
         # Drawn once, and kept with the checkpoint, so that a resumed run has it again.
         seed = config.get("tf_random_seed") if resumed else None
         seed = secrets.randbelow(2**31) if seed is None else seed
+        seed = distribution.of_chief(seed)
         params = params.with_runconfig(tf_random_seed=seed)
     texts = data.read_texts(args.text, args.input_file) if mode == "predict" else []
     as_given = params
-    params, label_names, vocab = data.complete_params(
-        params, config, args.params, labels_from_checkpoint=bool(texts) or mode == "export"
-    )
+    with distribution.chief_first():  # where several see one data_dir, one prepares it
+        params, label_names, vocab = data.complete_params(
+            params, config, args.params, labels_from_checkpoint=bool(texts) or mode == "export"
+        )
     if mode == "export":  # an exported model computes in float32, whatever it was trained in
         params = params.with_float32()
     set_up(params.runconfig)
-    with tf.device(params.runconfig.device):
-        estimator = Estimator(params, model_fn, make_model, label_names, vocab)
-        if mode in ("train", "train_and_eval"):
-            # The vocabulary's path stays as given: one in a checkpoint's folder would not last.
-            saved = params.with_inputs_of(as_given)
-            for key, old, new in save_params(saved, params.runconfig.model_dir):
-                print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
-            eval_input_fn = data.eval_input_fn if mode == "train_and_eval" else None
+    with tf.device(params.runconfig.device), distribution.only_the_chief_speaks():
+        estimator = Estimator(params, model_fn, make_model, label_names, vocab, distribution)
+        if mode in TRAINING_MODES:
+            if cluster.is_chief:
+                keep_params(params, as_given, resumed)
             pretrained = None if resumed else checkpoint
-            return estimator.train(data.train_input_fn, pretrained, resumed, eval_input_fn)
+            code = estimator.train(data.train_input_fn, pretrained, resumed, data.eval_input_fn)
+            is_exported = params.runconfig.export_best is not None and cluster.is_chief
+            if code == 0 and mode == "train_and_eval" and is_exported:
+                export_best(params, label_names, vocab)
+            return code
         if mode == "eval":
             return estimator.evaluate(data.eval_input_fn, checkpoint)
         if mode == "eval_all":
@@ -192,14 +252,46 @@ def run_mode(params, args):
         batches, texts_of_split = data.predict_input_fn(params, texts)
         logits = estimator.predict(batches, texts_of_split, checkpoint)
         if texts:
-            print_predictions(texts, next(iter(logits.values())), label_names)
+            logits = next(iter(logits.values())) / estimator.temperature
+            print_predictions(texts, logits, label_names)
         return 0
 
 
+def keep_params(params, as_given, resumed):
+    """Writes params.yaml, and tells what changed; refuses to resume what would be another run."""
+    # The vocabulary's path stays as given: one in a checkpoint's folder would not last.
+    saved = params.with_inputs_of(as_given)
+    former = Path(params.runconfig.model_dir) / "params.yaml"
+    if resumed and former.exists():
+        is_allowed = params.runconfig.allow_changed_params
+        refuse_changes_of_meaning(changes_from(former, saved), resumed, is_allowed)
+    for key, old, new in save_params(saved, params.runconfig.model_dir):
+        print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
+
+
+def export_best(params, label_names, vocab):
+    """Exports the best checkpoint of model_dir as runconfig.export_best says."""
+    import data
+    from common.checkpoints.load import open_checkpoint
+    from common.checkpoints.store import best_checkpoint
+    from common.training.estimator import Estimator
+    from model import make_model, model_fn
+
+    params = params.with_float32()
+    checkpoint = open_checkpoint(best_checkpoint(params.runconfig.model_dir))
+    estimator = Estimator(params, model_fn, make_model, label_names, vocab)
+    text_features = data.get_text_features(params)
+    estimator.export(checkpoint, text_features, params.runconfig.export_best)
+
+
 def print_predictions(texts, logits, label_names):
-    """Prints a line for each text: label, probability, text."""
+    """Prints a line for each text: label, probability, text; or value, text."""
     from common.metrics.classification import softmax
 
+    if len(label_names) == 1:  # a regression
+        for row, (value,) in zip(texts, logits, strict=True):
+            print(f"{value:.4f}\t{' | '.join(row)}")
+        return
     for row, probabilities in zip(texts, softmax(logits), strict=True):
         best = int(probabilities.argmax())
         print(f"{label_names[best]}\t{probabilities[best]:.4f}\t{' | '.join(row)}")
@@ -236,16 +328,22 @@ def main(argv=None):
     try:
         if args.mode == "inspect":
             return inspect(args)
-        params = get_params(args.params, overrides_of(args))
+        params = get_params(
+            args.params, overrides_of(args), on_warning=lambda text: print(text, file=sys.stderr)
+        )
         check_flags(params.runconfig.mode, args)
-        return run_mode(params, args)
+        with listening():
+            return run_mode(params, args)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     except (RunError, OSError) as error:  # OSError: a full disk, a folder that was taken away
         print(f"The run failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # outside of training, which saves first
+    except Stopped as stopped:  # with nothing new to save
+        print(f"The run was {stopped}", file=sys.stderr)
+        return 128 + stopped.signal_number
+    except KeyboardInterrupt:  # before anything listens
         print("Interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
 

@@ -14,8 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from common.errors import UserError
+from common.files import write_whole
 from common.params import (
     INPUTS,
+    NO_EFFECT,
     Params,
     Section,
     derive_inputs,
@@ -26,12 +28,16 @@ from common.params import (
 )
 
 MAX_BYTES = 100_000  # of a file; real ones have 3,000
-MAX_VALUES = 1_000_000  # characters and values, with what aliases repeat
+MAX_VALUES = 300_000  # characters and values, with what aliases repeat
 MAX_ALIASES = 100
+MAX_DEPTH = 50  # of lists and mappings in one another; real files have 4
+MAX_DIGITS = 1_000  # of a whole number; Python itself writes no more than 4,300
+MAX_FAULTS = 100  # told at once
 
 # Keys that have a flag of their own in run.py; --override gives the others.
 FLAGS = (
     *("mode", "model_dir", "checkpoint_path", "steps", "max_steps", "eval_steps", "device"),
+    "allow_changed_params",
     "data_dir",
 )
 
@@ -42,7 +48,7 @@ SECTIONS = {
 }
 
 
-def get_params(path, overrides=None):
+def get_params(path, overrides=None, on_warning=None):
     """Reads and checks a YAML file.
 
     Args:
@@ -50,6 +56,7 @@ def get_params(path, overrides=None):
         overrides: dict or None. Dotted key to value, from the command line, in place of the file's:
             {"runconfig.max_steps": 10}. None makes the key one that is not given.
             `*_input.data_dir` stands for that key in each input of the file.
+        on_warning: callable(str) or None. Told of each key that changes nothing here.
     Returns:
         Params, frozen. What a checkpoint brings is still None: see `Params.complete`.
     Raises:
@@ -59,10 +66,13 @@ def get_params(path, overrides=None):
     values, lines, faults = read_yaml(path)
     apply_overrides(values, lines, overrides or {})
     faults += move_initializer(values, lines)
+    faults += with_pretrain_params(path, values, lines)
     params, more = validate(values)
     faults += more
     if faults:
         raise UserError(describe(path, faults, lines))
+    for text in warnings_of(values, lines) if on_warning else ():
+        on_warning(f"{path}: {text}")
     return params
 
 
@@ -79,16 +89,26 @@ def fault_at(node, text):
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, in which a file cannot name the same thing over and over."""
+    """PyYAML's safe loader, in which a file cannot name the same thing over and over.
+
+    Nor can it nest deeper than any configuration does, which costs time before Python refuses it.
+    """
 
     num_aliases = 0
+    depth = 0
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             self.num_aliases += 1
             if self.num_aliases > MAX_ALIASES:
                 raise fault_at(self.peek_event(), f"more than {MAX_ALIASES} aliases (*name)")
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise fault_at(self.peek_event(), "brackets or lists nested too deep to read")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 def read_yaml(path):
@@ -102,7 +122,6 @@ def read_yaml(path):
         UserError: the first thing that hinders reading the file, with its line.
     """
     text = read_text(path)
-    loader = None
     try:
         loader = Loader(text)
         node = loader.get_single_node()
@@ -120,11 +139,6 @@ def read_yaml(path):
         raise UserError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: {yaml_sentence(error)}") from None
-    except RecursionError:
-        raise UserError(f"{path}: brackets or lists nested too deep to read") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 def read_text(path):
@@ -225,6 +239,8 @@ class NodeReader:
                 text = f"given twice, first on line {first_line[key]}; keep one of the two"
                 fault = Fault((*path, key), text, line)
                 self.faults += [] if fault in self.faults else [fault]
+                if len(self.faults) > MAX_FAULTS:
+                    raise fault_at(key_node, f"{key} is given twice, as are {MAX_FAULTS} keys more")
                 continue
             first_line[key] = line
             values[key] = self.read(value_node, (*path, key))
@@ -247,13 +263,17 @@ class NodeReader:
         if node.tag == "tag:yaml.org,2002:value":  # a lone `=`
             return node.value
         try:
+            if node.tag == "tag:yaml.org,2002:binary":
+                raise yaml.constructor.ConstructorError
             value = self.loader.construct_object(node)
             if isinstance(value, str):
                 value.encode()  # half of a surrogate pair, as "\ud800", could not be printed
+            if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+                raise ValueError
             return value
         except yaml.constructor.ConstructorError:
             raise fault_at(node, f"the tag {node.tag} is not accepted; write the value") from None
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, LookupError, AttributeError):  # as `!!bool 3` raises
             raise fault_at(node, f"{found(node.value)} cannot be read as a value") from None
 
     def check_tag(self, node, plain):
@@ -286,25 +306,26 @@ def yaml_sentence(error):
 def apply_overrides(values, lines, overrides):
     """Puts the command line's values into those of the file, and notes in `lines` the flag."""
     for dotted, value in overrides.items():
-        section, _, key = dotted.partition(".")
+        section, *keys = dotted.split(".")
         if section == "*_input":
             names = [name for name in INPUTS if isinstance(values.get(name), dict)]
         else:
             names = [section]
         for name in names:
-            set_value(values, lines, (name, *key.split(".")), value)
+            set_value(values, lines, (name, *keys), value)
 
 
 def set_value(values, lines, path, value):
     """Sets one value, making the mappings that lead to it."""
-    if path[0] == "eval_input" and values.get("eval_input") is None:
+    if path[0] == "eval_input" and len(path) > 1 and values.get("eval_input") is None:
         # The file leaves it out, so it is train_input's keys: those first, then this one.
         values["eval_input"] = derive_inputs(values).get("eval_input")
         copy_lines(lines, "train_input", "eval_input")
-    for key in path[:-1]:
+    for i, key in enumerate(path[:-1]):
         if values.get(key) is None:
             values[key] = {}
-        if isinstance(values[key], list):
+            lines.setdefault(path[: i + 1], "--override")
+        if isinstance(values[key], list) and i > 0:
             raise UserError(
                 f"--override {'.'.join(map(str, path))}: {key} is a list, which is set as a "
                 f"whole: --override '{'.'.join(map(str, path[: path.index(key) + 1]))}=[...]'"
@@ -338,6 +359,63 @@ def move_initializer(values, lines):
     return []
 
 
+# Of the pre-training's `model`: what means something else, or nothing, to a classifier.
+NOT_FROM_PRETRAINING = {
+    "num_cls_classes",  # the two of the next-sentence head
+    "pretrain_params_path",
+    *(dotted.removeprefix("model.") for dotted in NO_EFFECT if dotted.startswith("model.")),
+}
+
+
+def with_pretrain_params(path, values, lines):
+    """Puts under model what the file of the pre-training says there and this one does not.
+
+    `model.pretrain_params_path` itself is taken out, so that what is saved stands by itself.
+
+    Args:
+        path: str, the params file; a relative pretrain_params_path starts in its folder, or, as the
+            original's do, in the one above it.
+        values, lines: see `read_yaml`. A key from the other file has its name before the line.
+    Returns:
+        List of Fault: the other file cannot be read, or has faults of its own under model.
+    """
+    key = ("model", "pretrain_params_path")
+    model = values.get("model")
+    other = model.get(key[1]) if isinstance(model, dict) else None
+    if not isinstance(other, str) or not other.strip():
+        return []  # not given, or refused below
+    folder, other = os.path.dirname(path), os.path.expanduser(other)
+    above = os.path.join(folder, os.pardir, other)
+    other = os.path.join(folder, other)
+    if os.path.exists(above) and not os.path.exists(other):
+        other = above
+    try:
+        if os.path.exists(other) and not (os.path.isfile(other) or os.path.isdir(other)):
+            raise UserError(f"{other}: a device or a pipe, from which nothing may ever come")
+        theirs, their_lines, their_faults = read_yaml(other)
+        if not isinstance(theirs.get("model"), dict):
+            raise UserError(f"{other}: model: not given; name the file of the pre-training run")
+    except UserError as error:
+        del model[key[1]]
+        return [Fault(key, str(error))]
+    own = {name for name, value in model.items() if value is not None}
+    taken = {
+        name: value
+        for name, value in theirs["model"].items()
+        if name not in own and name not in NOT_FROM_PRETRAINING
+    }
+    del model[key[1]]
+    model.update(taken)
+    for place, line in their_lines.items():
+        if len(place) > 1 and place[0] == "model" and place[1] in taken:
+            lines[place] = f"{other}: line {line}"
+    return [
+        fault._replace(line=f"{other}: line {fault.line}")
+        for fault in their_faults
+        if fault.path[0] == "model"
+    ]
+
+
 def parse_override(text):
     """Returns (dotted key, value) of `KEY=VALUE`; the value is read as YAML, as in the file.
 
@@ -345,12 +423,29 @@ def parse_override(text):
         UserError: there is no `=`, or the value is no YAML.
     """
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--override {text}: write KEY=VALUE, as optimizer.learning_rate=1e-4")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        shown = found(text)[1:-1]
+        raise UserError(f"--override {shown}: write KEY=VALUE, as optimizer.learning_rate=1e-4")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"--override {text}: {value!r} cannot be read as YAML") from None
+        loader = Loader(value)
+        node = loader.get_single_node()
+        reader = NodeReader(loader)
+        value = None if node is None else reader.read(node, tuple(keys))
+    except NodeFault as error:
+        reason = str(error)
+    except yaml.YAMLError as error:
+        reason = yaml_sentence(error)
+    else:
+        if not reader.faults:
+            return ".".join(keys), value
+        fault = reader.faults[0]
+        reason = f"{'.'.join(map(str, fault.path))}: {fault.text}"
+        value = text.partition("=")[2]
+    raise UserError(
+        f"--override {found(key)[1:-1]}: {found(value)} cannot be read as YAML: "
+        + reason.removeprefix("line 1: ")
+    )
 
 
 # ---- Faults --------------------------------------------------------------------------------------
@@ -368,7 +463,7 @@ def validate(values):
     try:
         return Params.model_validate(values), []
     except ValidationError as error:
-        errors = error.errors()
+        errors, more = error.errors()[:MAX_FAULTS], error.error_count() - MAX_FAULTS
     faults = broken_rules(errors, values)
     if faults:
         return None, faults
@@ -379,11 +474,14 @@ def validate(values):
         if text and Fault(path, text) not in faults:
             faults.append(Fault(path, text))
         remove(rest, path)
+    if more > 0:
+        return None, [*faults, Fault((), f"and {more} more")]
     try:
         Params.model_validate(with_placeholders(rest))
     except ValidationError as error:
         faults += broken_rules(error.errors(), values)
-    return None, faults
+    # Each fault is told once, so one may have left its words to another; all cannot.
+    return None, faults or [Fault((), "this is no params file; see docs/configuration.md")]
 
 
 def broken_rules(errors, values):
@@ -496,7 +594,8 @@ def sentence(error, path, values):
     bounds |= {"greater_than_equal": "of at least", "less_than_equal": "of at most"}
     if kind in bounds:
         limit = next(iter(ctx.values()))
-        return f"{shown}; a number {bounds[kind]} {limit:.12g} is wanted"
+        limit = limit if isinstance(limit, int) else f"{limit:.12g}"
+        return f"{shown}; a number {bounds[kind]} {limit} is wanted"
     wanted = {
         "bool_type": "true or false is wanted",
         "bool_parsing": "true or false is wanted",
@@ -552,8 +651,10 @@ def nested_keys(path, values):
     return ["scheduler", "name"]
 
 
-def all_sections():
-    return Section.__subclasses__()
+def all_sections(section=Section):
+    for each in section.__subclasses__():
+        yield each
+        yield from all_sections(each)
 
 
 def nearest(key, accepted, cutoff=0.6):
@@ -568,10 +669,10 @@ def missing_key(path, values):
         return "not given; write it, or eval_input where nothing is to be trained"
     if len(path) > 1 and path[0] not in values:
         return ""  # the section is missing, which is said once
+    accepted = known_keys(path) or nested_keys(path, values)
     for key in path[:-1]:
         values = values.get(key) if isinstance(values, dict) else values[key]
     if isinstance(values, dict):
-        accepted = known_keys(path) or [path[-1]]
         for other in values:
             if other not in accepted and nearest(str(other), accepted) == path[-1]:
                 return ""
@@ -591,7 +692,8 @@ def describe(path, faults, lines):
             if (line, fault.path[1:], fault.text) in said:
                 continue  # of an input that takes this line from another
             said.add((line, fault.path[1:], fault.text))
-        order = (isinstance(line, str), line if isinstance(line, int) else 0, i)
+        is_last = isinstance(line, str) or not fault.path
+        order = (is_last, line if isinstance(line, int) else 0, i)
         dotted = ".".join(map(str, fault.path))
         placed.append(
             (order, (where, dotted if dotted.isprintable() else repr(dotted), fault.text))
@@ -600,6 +702,31 @@ def describe(path, faults, lines):
     if all(where.startswith("--") for where, _, _ in listed):
         path = "command line"
     return fault_list(path, listed)
+
+
+# ---- Keys of the original that change nothing here -----------------------------------------------
+
+
+def warnings_of(values, lines):
+    """What to tell of the keys in NO_EFFECT that a file gives, in the order of the file.
+
+    A value that is the key's default changed nothing in the original either.
+
+    Returns:
+        List of "line 3: runconfig.ir_mode has no effect here; ...".
+    """
+    told = []
+    for dotted, instead in NO_EFFECT.items():
+        section, key = dotted.split(".")
+        for name in INPUTS if section == "*_input" else (section,):
+            given = (values.get(name) or {}).get(key)
+            if given is None or given == SECTIONS[name].model_fields[key].default:
+                continue
+            line = lines.get((name, key), "")
+            where = f"line {line}" if isinstance(line, int) else line
+            order = line if isinstance(line, int) else MAX_BYTES
+            told.append((order, f"{where}: {name}.{key} has no effect here; {instead}"))
+    return [text for _, text in sorted(told)]
 
 
 # ---- model_dir/params.yaml -----------------------------------------------------------------------
@@ -627,7 +754,7 @@ def save_params(params, model_dir):
             if not changes:
                 return []
             keep(path.read_bytes(), model_dir)
-        write_atomically(path, params.to_yaml())
+        write_whole(path, params.to_yaml())
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written: {error.strerror}; choose another --model_dir"
@@ -661,16 +788,3 @@ def keep(old, model_dir):
             if path.read_bytes() == old:
                 return
             n += 1
-
-
-def write_atomically(path, text):
-    """Writes a file so that at any moment the old or the new one is there, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -28,6 +28,14 @@ class BaseModel(keras.Model):
         """Returns the loss that training minimises, <float32>[]: a mean over the batch."""
         raise NotImplementedError
 
+    def prepare_training(self, labels):
+        """Called once before training, with the label of every training row: array [N].
+
+        Returns a list of sentences for the log.
+        """
+        del labels
+        return []
+
     def build_train_ops(self, total_loss):
         """Returns the list of variables that `total_loss` is to train."""
         raise NotImplementedError

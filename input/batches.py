@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from input.epoch_plan import truncated_lengths
-from input.features import assemble_features
+from input.features import STANDARD_LAYOUT, assemble_features
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class Batches:
     Attributes:
         dataset: tf.data.Dataset of (features, labels) in training and of (features, labels,
             weights) elsewhere. features: {"input_ids", "input_mask", "segment_ids"}:
-            <int32>[B, T], input_mask 1 on padding; labels: <int32>[B]; weights: <float32>[B],
-            0 on rows that only fill up the last batch. T is one of a few static lengths.
+            <int32>[B, T], input_mask 1 on padding; labels: <int32>[B], or <float32>[B] of a
+            regression; weights: <float32>[B], 0 on rows that only fill up the last batch. T is one
+            of a few static lengths.
         rows: int32 [steps, B]: which row of the split stands where; -1 for filling.
         lengths: int32 [steps]: T of each batch.
-        labels: int32 [N] of the split, in its own order.
+        labels: int32 [N], or float32 [N], of the split, in its own order.
         num_tokens: int [N]: tokens of each row with its special tokens.
     """
 
@@ -54,12 +55,20 @@ class Batches:
         return np.sort(rows[rows >= 0])
 
 
-def row_lengths(tokens, max_sequence_length):
-    """Returns tokens of each row after truncation, with [CLS] and [SEP]: int [N]."""
-    return _with_special_tokens(truncated_lengths(tokens.lengths, max_sequence_length))
+def row_lengths(tokens, max_sequence_length, layout=STANDARD_LAYOUT):
+    """Returns tokens of each row after truncation, with its special tokens: int [N], above 0."""
+    return _cut(tokens, max_sequence_length, layout)[1]
 
 
-def make_batches(tokens, tokenizer, rows, lengths, max_sequence_length, with_weights):
+def make_batches(
+    tokens,
+    tokenizer,
+    rows,
+    lengths,
+    max_sequence_length,
+    with_weights,
+    layout=STANDARD_LAYOUT,
+):
     """Assembles the batches that a plan lists.
 
     Args:
@@ -68,23 +77,29 @@ def make_batches(tokens, tokenizer, rows, lengths, max_sequence_length, with_wei
         rows, lengths: int32 [steps, B] and [steps], of EpochPlan.
         max_sequence_length: int. Longer rows are cut, see truncated_lengths.
         with_weights: bool. True outside training.
+        layout: Layout.
     Returns:
         Batches.
     """
-    cut = truncated_lengths(tokens.lengths, max_sequence_length)
+    cut, num_tokens = _cut(tokens, max_sequence_length, layout)
     with tf.device("/cpu:0"):  # where the input runs, whichever device the network is on
-        assemble = _make_assemble(tokens, tokenizer, cut, rows.shape[1], with_weights)
+        assemble = _make_assemble(tokens, tokenizer, cut, rows.shape[1], with_weights, layout)
         dataset = tf.data.Dataset.from_tensor_slices((rows, lengths))
         dataset = dataset.map(assemble).prefetch(tf.data.AUTOTUNE)
-    return Batches(dataset, rows, lengths, tokens.labels, _with_special_tokens(cut))
+    return Batches(dataset, rows, lengths, tokens.labels, num_tokens)
 
 
-def _with_special_tokens(cut):
-    """cut: int [N, K], tokens of each text. Returns int [N]: with [CLS] and a [SEP] after each."""
-    return cut.sum(axis=1) + 1 + cut.shape[1]
+def _cut(tokens, max_sequence_length, layout):
+    """Returns tokens of each text after truncation, int [N, K], and of each row, int [N].
+
+    A row without any token, where no special tokens are added, is one token of padding.
+    """
+    num_special = layout.num_special_tokens(tokens.texts_per_row)
+    cut = truncated_lengths(tokens.lengths, max_sequence_length - num_special)
+    return cut, np.maximum(cut.sum(axis=1) + num_special, 1)
 
 
-def _make_assemble(tokens, tokenizer, cut, batch_size, with_weights):
+def _make_assemble(tokens, tokenizer, cut, batch_size, with_weights, layout):
     """Returns the function of one batch's rows <int32>[B] and length <int32>[] to its features."""
     starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
     cut = tf.constant(cut, tf.int32)
@@ -95,7 +110,7 @@ def _make_assemble(tokens, tokenizer, cut, batch_size, with_weights):
         is_real = batch_rows >= 0
         batch_rows = tf.maximum(batch_rows, 0)  # filling repeats row 0, with weight 0
         start, count = tf.gather(starts, batch_rows), tf.gather(cut, batch_rows)  # [B, K]
-        features = assemble_features(tokenizer, ids, start, count, length)
+        features = assemble_features(tokenizer, ids, start, count, length, layout)
         labels = tf.gather(all_labels, batch_rows)
         for tensor in (*features.values(), labels):
             tensor.set_shape((batch_size, *tensor.shape[1:]))

@@ -8,7 +8,7 @@ A position in training is the global step: it gives the epoch and the batch with
 import numpy as np
 
 
-def truncated_lengths(lengths, max_sequence_length):
+def truncated_lengths(lengths, room, ops=np):
     """Cuts texts so that each row fits, taking tokens one by one from the end of the longer text.
 
     With texts of equal length the second loses the token (google-research/bert run_classifier.py,
@@ -16,19 +16,18 @@ def truncated_lengths(lengths, max_sequence_length):
 
     Args:
         lengths: int [N, K], tokens of each text; K is 1 or 2.
-        max_sequence_length: int. Room for the texts, [CLS], and one [SEP] after each text.
+        room: int. Tokens that the texts of a row may have together.
+        ops: module with minimum, maximum and stack: NumPy, or TensorFlow within a graph.
     Returns:
         int [N, K].
     """
-    num_texts = lengths.shape[1]
-    room = max_sequence_length - 1 - num_texts
-    if num_texts == 1:
-        return np.minimum(lengths, room)
-    first, second = lengths.T
+    if lengths.shape[1] == 1:
+        return ops.minimum(lengths, room)
+    first, second = lengths[:, 0], lengths[:, 1]
     # Each may keep half the room, or what the other leaves; the first half is the larger.
-    most_first = np.maximum((room + 1) // 2, room - second)
-    most_second = np.maximum(room // 2, room - first)
-    return np.stack([np.minimum(first, most_first), np.minimum(second, most_second)], axis=1)
+    most_first = ops.maximum((room + 1) // 2, room - second)
+    most_second = ops.maximum(room // 2, room - first)
+    return ops.stack([ops.minimum(first, most_first), ops.minimum(second, most_second)], axis=1)
 
 
 def choose_bucket_lengths(row_lengths, num_buckets):

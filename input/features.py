@@ -1,10 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token ids -> the documented features: [CLS] A [SEP] (B [SEP]), mask, segments, in the graph."""
 
+from dataclasses import dataclass
+
 import tensorflow as tf
 
+from input.epoch_plan import truncated_lengths
 
-def assemble_features(tokenizer, ids, starts, counts, length):
+
+@dataclass(frozen=True)
+class Layout:
+    """How the tokens of a row become features. The keys of the same names in InputParams.
+
+    Attributes:
+        add_special_tokens: bool. [CLS] before the texts and [SEP] behind each, or nothing.
+        invert_mask: bool. input_mask is 1 on padding, or else on tokens.
+        pad_id: int, or None for the vocabulary's [PAD].
+    """
+
+    add_special_tokens: bool = True
+    invert_mask: bool = True
+    pad_id: int | None = None
+
+    def num_special_tokens(self, texts_per_row):
+        return 1 + texts_per_row if self.add_special_tokens else 0
+
+
+STANDARD_LAYOUT = Layout()
+
+
+def assemble_features(tokenizer, ids, starts, counts, length, layout=STANDARD_LAYOUT):
     """Lays the tokens of each row between [CLS] and [SEP], and pads.
 
     B rows, K texts a row (1 or 2), T = length.
@@ -14,28 +39,34 @@ def assemble_features(tokenizer, ids, starts, counts, length):
         ids: <int32>[at least 1], token ids of many texts.
         starts, counts: <int32>[B, K], where in `ids` each text begins, and how much of it to take.
         length: <int32>[], at least the longest row with its special tokens.
+        layout: Layout.
     Returns:
         {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], input_mask 1 on padding.
     """
     texts_per_row = counts.shape[1]
-    end = tf.reduce_sum(counts, axis=1, keepdims=True) + 1 + texts_per_row  # [B, 1]
+    num_special = layout.num_special_tokens(texts_per_row)
+    end = tf.reduce_sum(counts, axis=1, keepdims=True) + num_special  # [B, 1]
     if texts_per_row == 1:  # a second text that is not there: no tokens and no [SEP]
         counts = tf.concat([counts, tf.zeros_like(counts)], axis=1)
         starts = tf.concat([starts, tf.zeros_like(starts)], axis=1)
     first, second = counts[:, :1], counts[:, 1:]  # [B, 1]
+    begin_first = 1 if layout.add_special_tokens else 0  # after [CLS]
+    begin_second = begin_first + first + (1 if layout.add_special_tokens else 0)  # after [SEP]
     position = tf.range(length)[None, :]  # [1, T]
-    in_first = (position >= 1) & (position <= first)  # [B, T]
-    in_second = (position >= first + 2) & (position < first + 2 + second)
+    in_first = (position >= begin_first) & (position < begin_first + first)  # [B, T]
+    in_second = (position >= begin_second) & (position < begin_second + second)
     in_text = in_first | in_second
-    source = tf.where(in_first, starts[:, :1] + position - 1, starts[:, 1:] + position - first - 2)
+    place = tf.where(in_first, position - begin_first, position - begin_second)  # in its text
+    source = place + tf.where(in_first, starts[:, :1], starts[:, 1:])
     token = tf.gather(ids, tf.where(in_text, source, 0))
     is_padding = position >= end
     special = tf.where(position == 0, tokenizer.cls_id, tokenizer.sep_id)
-    special = tf.where(is_padding, tokenizer.pad_id, special)
+    pad_id = tokenizer.pad_id if layout.pad_id is None else layout.pad_id
+    special = tf.where(is_padding, pad_id, special)
     return {
         "input_ids": tf.where(in_text, token, special),
-        "input_mask": tf.cast(is_padding, tf.int32),
-        "segment_ids": tf.cast((position >= first + 2) & ~is_padding, tf.int32),
+        "input_mask": tf.cast(is_padding if layout.invert_mask else ~is_padding, tf.int32),
+        "segment_ids": tf.cast((position >= begin_second) & ~is_padding, tf.int32),
     }
 
 
@@ -48,34 +79,26 @@ class TextFeatures:
         tokenizer: WordPieceTokenizer.
         texts_per_row: int. K, 1 or 2.
         max_sequence_length: int. Longer rows are cut, see `epoch_plan.truncated_lengths`.
+        layout: Layout.
     Call:
         texts: <string>[B, K].
     Returns:
         {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], input_mask 1 on padding.
     """
 
-    def __init__(self, tokenizer, texts_per_row, max_sequence_length):
+    def __init__(self, tokenizer, texts_per_row, max_sequence_length, layout=STANDARD_LAYOUT):
         self.tokenizer = tokenizer
         self.texts_per_row = texts_per_row
         self.max_sequence_length = max_sequence_length
+        self.layout = layout
 
     def __call__(self, texts):
         tokens = self.tokenizer.tokenize(tf.reshape(texts, [-1]))  # [B * K, (tokens)]
         ids = tf.concat([tokens.flat_values, [self.tokenizer.pad_id]], axis=0)  # never empty
         starts = tf.reshape(tf.cast(tokens.row_starts(), tf.int32), [-1, self.texts_per_row])
         counts = tf.reshape(tf.cast(tokens.row_lengths(), tf.int32), [-1, self.texts_per_row])
-        counts = self._truncated(counts)
-        num_special = 1 + self.texts_per_row
+        num_special = self.layout.num_special_tokens(self.texts_per_row)
+        counts = truncated_lengths(counts, self.max_sequence_length - num_special, ops=tf)
         longest = tf.reduce_max(tf.reduce_sum(counts, axis=1))  # of no rows: the smallest int32
-        length = tf.maximum(longest, 0) + num_special
-        return assemble_features(self.tokenizer, ids, starts, counts, length)
-
-    def _truncated(self, lengths):
-        """`epoch_plan.truncated_lengths` of <int32>[B, K], in the graph."""
-        room = self.max_sequence_length - 1 - self.texts_per_row
-        if self.texts_per_row == 1:
-            return tf.minimum(lengths, room)
-        first, second = lengths[:, 0], lengths[:, 1]
-        most_first = tf.maximum(room - second, (room + 1) // 2)
-        most_second = tf.maximum(room - first, room // 2)
-        return tf.stack([tf.minimum(first, most_first), tf.minimum(second, most_second)], axis=1)
+        length = tf.maximum(tf.maximum(longest, 0) + num_special, 1)
+        return assemble_features(self.tokenizer, ids, starts, counts, length, self.layout)

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the text comes from: one processor per kind of data, over TensorFlow Datasets (TFDS)."""
+"""Where the text comes from: one processor per kind of data.
+
+The texts are those of a data set of TensorFlow Datasets (TFDS), or of the user's own files.
+"""
 
 import contextlib
+import functools
 import hashlib
 import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from common.errors import UserError
 from input.samples.sample_glue import SampleGlue
+from input.text_files import REGRESSION_NAMES, TextFileDataset
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,11 @@ class DataProcessor:
     """Which data set, which of its features, which splits.
 
     Attributes:
-        dataset: name in TFDS, `builder/config`.
-        text_keys: one feature name (a sentence) or two (a pair).
-        eval_splits: names of the splits to score, together and each for itself.
-        label_key: feature name of the class.
+        dataset: name in TFDS, `builder/config`; `text_files` for files.
+        text_keys: one feature name or column (a sentence) or two (a pair).
+        eval_splits: names of the splits to score, together and each for itself; empty: those of
+            EVAL_SPLITS that the data set has.
+        label_key: feature name or column of the label.
     """
 
     dataset: str
@@ -41,25 +48,48 @@ PROCESSORS = {
         ("premise", "hypothesis"),
         ("validation_matched", "validation_mismatched"),
     ),
+    "TfdsDataProcessor": DataProcessor("", (), ()),
+    "TextFileDataProcessor": DataProcessor("text_files", (), ("validation",)),
 }
+
+# What is scored of a data set whose processor does not say it: the first that it has.
+EVAL_SPLITS = (("validation",), ("validation_matched", "validation_mismatched"), ("test",))
 
 
 def get_processor(cfg):
-    """Returns the DataProcessor that InputParams `cfg` name, with `cfg.dataset` put in."""
-    processor = PROCESSORS[cfg.data_processor]
-    if cfg.dataset is None:
-        return processor
-    return replace(processor, dataset=cfg.dataset)
+    """Returns the DataProcessor that InputParams `cfg` name, with their own keys put in."""
+    own = {
+        "dataset": cfg.dataset,
+        "text_keys": cfg.text_keys or cfg.text_columns,
+        "label_key": cfg.label_key or cfg.label_column,
+    }
+    own = {name: value for name, value in own.items() if value is not None}
+    processor = replace(PROCESSORS[cfg.data_processor], **own)
+    old_names = {new: old for old, new in (cfg.feature_rename_map or {}).items()}
+    return replace(
+        processor,
+        text_keys=tuple(old_names.get(key, key) for key in processor.text_keys),
+        label_key=old_names.get(processor.label_key, processor.label_key),
+    )
 
 
-class TextDataset:
+def open_dataset(cfg):
+    """Returns the TfdsDataset or the TextFileDataset of InputParams `cfg`."""
+    processor = get_processor(cfg)
+    if cfg.data_processor == "TextFileDataProcessor":
+        return TextFileDataset(cfg, processor)
+    return TfdsDataset(cfg, processor)
+
+
+class TfdsDataset:
     """A prepared TFDS data set: its texts, labels, label names, and a fingerprint of its files.
 
     Opening it (milliseconds) prepares what is not prepared yet: the embedded sample from the
     project's own files, any other by TFDS, which downloads it.
 
     Args:
-        cfg: InputParams: data_processor, dataset, data_dir.
+        cfg: InputParams: data_dir, task, label_names, feature_rename_map, on_bad_row.
+        processor: DataProcessor.
     Attributes:
         processor: DataProcessor.
         folder: Path, where the data set lies.
@@ -68,24 +98,72 @@ class TextDataset:
         UserError: it is neither prepared nor can it be, or it lacks a feature.
     """
 
-    def __init__(self, cfg):
-        self.processor = get_processor(cfg)
-        self.folder = Path(cfg.data_dir) / self.processor.dataset
-        self._builder = _open(self.processor.dataset, Path(cfg.data_dir))
+    def __init__(self, cfg, processor):
+        self.processor = processor
+        self.folder = Path(cfg.data_dir) / processor.dataset
+        self._builder = _open(processor.dataset, Path(cfg.data_dir))
+        self._is_regression = cfg.task == "regression"
+        self._skips_bad_rows = cfg.on_bad_row == "skip"
+        self._check_features(cfg.feature_rename_map or {})
+        self.label_names = self._names_of_classes(cfg.label_names)
+        if not processor.eval_splits:
+            self.processor = replace(processor, eval_splits=self._eval_splits(cfg.eval_fraction))
+
+    def _check_features(self, rename_map):
         features = self._builder.info.features
-        label_key = self.processor.label_key
-        missing = [key for key in (*self.processor.text_keys, label_key) if key not in features]
+        wanted = (*self.processor.text_keys, self.processor.label_key, *rename_map)
+        missing = [key for key in dict.fromkeys(wanted) if key not in features]
         if missing:
             raise UserError(
-                f"{self} has no feature {', '.join(missing)}; it has {', '.join(features)}. "
-                f"Choose the data_processor that fits it."
+                f"{self} has no feature {', '.join(missing)}; it has "
+                f"{', '.join(sorted(features))}. Choose the data_processor that fits it, "
+                "or write text_keys and label_key."
             )
-        if not isinstance(features[label_key], tfds.features.ClassLabel):
-            raise UserError(
-                f"{self} has a feature {label_key} that is no class (tfds.features.ClassLabel); "
-                "choose a data set for classification"
-            )
-        self.label_names = tuple(features[label_key].names)
+        for key in self.processor.text_keys:
+            if not isinstance(features[key], tfds.features.Text):
+                raise UserError(
+                    f"{self} has a feature {key} that is no text (tfds.features.Text) but "
+                    f"{features[key]}; choose other text_keys"
+                )
+
+    def _names_of_classes(self, own_names):
+        label_key = self.processor.label_key
+        feature = self._builder.info.features[label_key]
+        is_class = isinstance(feature, tfds.features.ClassLabel)
+        is_number = isinstance(feature, tfds.features.Tensor) and feature.shape == ()
+        if self._is_regression:
+            if is_class or not is_number:
+                raise UserError(
+                    f"{self} has a feature {label_key} that is no number but {feature}; write "
+                    "task: classification, or another label_key"
+                )
+            return REGRESSION_NAMES
+        if is_class:
+            if own_names and len(own_names) != feature.num_classes:
+                raise UserError(
+                    f"label_names has {len(own_names)} names, but {self} has "
+                    f"{feature.num_classes} classes: {', '.join(feature.names)}"
+                )
+            return own_names or tuple(feature.names)
+        if own_names and is_number and np.issubdtype(feature.np_dtype, np.integer):
+            return own_names
+        raise UserError(
+            f"{self} has a feature {label_key} that is no class (tfds.features.ClassLabel); "
+            "choose a data set for classification, write label_names where its labels are whole "
+            "numbers from 0 on, or task: regression"
+        )
+
+    def _eval_splits(self, eval_fraction):
+        splits = self._builder.info.splits
+        for names in EVAL_SPLITS:
+            if all(name in splits and splits[name].num_examples for name in names):
+                return names
+        if eval_fraction is not None:
+            return ()  # rows of the training split are scored
+        raise UserError(
+            f"{self} has no split validation or test; its splits are {', '.join(splits)}. Write "
+            "eval_fraction, the share of the training split to hold out"
+        )
 
     def __str__(self):
         return f"data set {self.processor.dataset} in {self.folder}"
@@ -93,7 +171,8 @@ class TextDataset:
     def fingerprint(self, split):
         """Returns a hash of what the split's rows depend on: the contents of its files."""
         processor = self.processor
-        names = (processor.dataset, split, *processor.text_keys, processor.label_key)
+        names = [processor.dataset, split, *processor.text_keys, processor.label_key]
+        names += ["skip"] * self._skips_bad_rows + ["regression"] * self._is_regression
         digest = hashlib.sha256("|".join(names).encode())
         for path in self._split_info(split).filepaths:
             try:
@@ -112,20 +191,66 @@ class TextDataset:
     def read(self, split):
         """Returns a tf.data.Dataset of one split, in the order of its files.
 
-        Elements: (texts: <string>[1 or 2], label: <int64>[]).
+        Elements: (texts: <string>[1 or 2], label: <int64>[], or <float32>[] of a regression).
         """
         self._split_info(split)
         text_keys, label_key = self.processor.text_keys, self.processor.label_key
-        # One file after the other; read once, so there is nothing to keep in memory.
-        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        rows = self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
-        return rows.map(lambda row: (tf.stack([row[key] for key in text_keys]), row[label_key]))
+        label_type = tf.float32 if self._is_regression else tf.int64
+        if self._skips_bad_rows and self.damages(split):
+            files = [
+                tf.data.TFRecordDataset(str(path)).take(count)
+                for path, count, _ in self._records(split)
+            ]
+            records = functools.reduce(tf.data.Dataset.concatenate, files)
+            rows = records.map(self._builder.info.features.deserialize_example)
+        else:
+            # One file after the other; read once, so there is nothing to keep in memory.
+            config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+            rows = self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+        return rows.map(
+            lambda row: (
+                tf.stack([row[key] for key in text_keys]),
+                tf.cast(row[label_key], label_type),
+            )
+        )
 
     def read_texts(self, split):
         """Returns the texts of one split, in row order: list of tuples of str."""
         batches = self.read(split).batch(1024).as_numpy_iterator()
         rows = (row for batch, _ in batches for row in batch)
         return [tuple(text.decode("utf-8", "replace") for text in row) for row in rows]
+
+    def skipped(self, split):
+        """Returns a sentence for each place whose rows `read` leaves out: list of str."""
+        return self.damages(split) if self._skips_bad_rows else []
+
+    def place(self, split, row):
+        """Returns where a row stands: file and record, both counted from 0."""
+        for path, count, _ in self._records(split):
+            if row < count:
+                return f"{path}, record {row}"
+            row -= count
+        return f"row {row}"
+
+    def damages(self, split):
+        """Returns a sentence for each file whose records cannot all be read: list of str."""
+        return [
+            f"{path}, record {count}: damaged or missing; it and those behind it, "
+            f"{expected - count} of {expected}, cannot be read"
+            for path, count, expected in self._records(split)
+            if count < expected
+        ]
+
+    def _records(self, split):
+        """Returns [(path, records that can be read, records that it should have)]."""
+        info, records = self._split_info(split), []
+        for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
+            count = 0
+            with contextlib.suppress(tf.errors.OpError):
+                for _ in tf.data.TFRecordDataset(str(path)).take(expected):
+                    count += 1
+            records.append((path, count, expected))
+        return records
 
     def _split_info(self, split):
         """Returns what TFDS knows of a split."""

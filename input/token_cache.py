@@ -8,16 +8,20 @@ epoch and sequence length shares it, because special tokens, truncation and padd
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
+
+from common.errors import UserError
+from common.signals import poll
 
 TEXTS_PER_CALL = 1024  # rows tokenised at once: enough to amortise a call, small in memory
-ARRAYS = ("ids", "offsets", "labels")
+ARRAYS = ("ids", "offsets", "labels", "skipped")
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,16 @@ class Tokens:
         ids: int32 [sum of lengths], text after text, row after row.
         offsets: int64 [N * K + 1]: text k of row n has the ids from offsets[n * K + k] on, up to
             the next offset.
-        labels: int32 [N].
+        labels: int32 [N], or float32 [N] of a regression.
         texts_per_row: int. K, 1 or 2.
+        skipped: tuple of str, a sentence for each row of the data set that is not among them.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
     texts_per_row: int
+    skipped: tuple[str, ...] = ()
 
     def __len__(self):
         return len(self.labels)
@@ -45,9 +51,20 @@ class Tokens:
         """Tokens of each text, int64 [N, K]."""
         return np.diff(self.offsets).reshape(len(self), self.texts_per_row)
 
+    def take(self, rows):
+        """Returns the Tokens of some rows, in their order. rows: int [<= N]."""
+        lengths = self.lengths[rows]
+        starts = self.offsets[:-1].reshape(len(self), self.texts_per_row)[rows].ravel()
+        offsets = np.concatenate([[0], np.cumsum(lengths.ravel())])
+        places = np.repeat(starts - offsets[:-1], lengths.ravel()) + np.arange(offsets[-1])
+        return replace(self, ids=self.ids[places], offsets=offsets, labels=self.labels[rows])
+
 
 def tokenize_rows(rows, tokenizer, texts_per_row):
-    """Tokenises a tf.data.Dataset of (texts <string>[K], label <int>[]). Returns Tokens."""
+    """Tokenises a tf.data.Dataset of (texts <string>[K], label <int or float>[]).
+
+    Returns Tokens.
+    """
     ids, lengths, labels = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], []
 
     def tokenize(texts, label):
@@ -56,15 +73,16 @@ def tokenize_rows(rows, tokenizer, texts_per_row):
 
     batches = rows.batch(TEXTS_PER_CALL).map(tokenize, num_parallel_calls=2).prefetch(2)
     for batch_ids, batch_lengths, batch_labels in batches.as_numpy_iterator():
+        poll()
         ids.append(batch_ids)
         lengths.append(batch_lengths)
         labels.append(batch_labels)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    labels = np.concatenate(labels) if labels else np.zeros(0)
+    labels = np.concatenate(labels) if labels else np.zeros(0, int)
     return Tokens(
         np.concatenate(ids).astype(np.int32),
         offsets.astype(np.int64),
-        labels.astype(np.int32),
+        labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32),
         texts_per_row,
     )
 
@@ -73,50 +91,74 @@ def load_tokens(dataset, split, tokenizer, cache_dir):
     """Returns the Tokens of a split, from the cache where it holds them, else made and kept.
 
     Args:
-        dataset: TextDataset.
+        dataset: TfdsDataset or TextFileDataset.
         split: str.
         tokenizer: WordPieceTokenizer.
         cache_dir: Path, made if absent. Where it cannot be written the tokens are made each time.
+    Raises:
+        UserError: the data set's files change while they are read.
     """
-    key = f"{dataset.fingerprint(split)}|{tokenizer.fingerprint}"
-    fingerprint = hashlib.sha256(key.encode()).hexdigest()
-    name = dataset.processor.dataset.replace("/", "-")
-    path = Path(cache_dir) / f"{name}-{split}-{fingerprint[:16]}.safetensors"
+    content = dataset.fingerprint(split)
+    fingerprint = hashlib.sha256(f"{content}|{tokenizer.fingerprint}".encode()).hexdigest()
+    name = re.sub(r"[^\w.-]", "-", f"{dataset.processor.dataset}-{split}")
+    path = Path(cache_dir) / f"{name}-{fingerprint[:16]}.safetensors"
     texts_per_row = len(dataset.processor.text_keys)
-    tokens = _read(path, texts_per_row)
+    tokens = _read(path, texts_per_row, fingerprint)
     if tokens is None:
         tokens = tokenize_rows(dataset.read(split), tokenizer, texts_per_row)
-        _write(path, tokens)
+        tokens = replace(tokens, skipped=tuple(dataset.skipped(split)))
+        check_unchanged(dataset, split, content)
+        _write(path, _serialized(tokens, fingerprint))
     return tokens
 
 
-def _digest(arrays):
-    digest = hashlib.sha256()
+def check_unchanged(dataset, split, fingerprint):
+    """Raises UserError where a split's files are not those that the fingerprint was made of."""
+    if dataset.fingerprint(split) != fingerprint:
+        raise UserError(
+            f"split {split} of {dataset} changed while it was read; start again when whatever "
+            "writes it has finished"
+        )
+
+
+def _serialized(tokens, fingerprint):
+    """Returns the bytes of the file that holds tokens.
+
+    Its digest covers values, types and shapes, and the fingerprint, which tells a file under
+    another's name.
+    """
+    arrays = {name: getattr(tokens, name) for name in ARRAYS[:-1]}
+    skipped = "\n".join(tokens.skipped).encode("utf-8", "backslashreplace")
+    arrays["skipped"] = np.frombuffer(skipped, np.uint8)
+    digest = hashlib.sha256(fingerprint.encode())
     for name in ARRAYS:
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return np.frombuffer(digest.digest(), np.uint8)
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data)
+    return save(arrays | {"digest": np.frombuffer(digest.digest(), np.uint8)})
 
 
-def _read(path, texts_per_row):
-    """Returns Tokens, or None where the file is absent or its digest does not fit its arrays."""
+def _read(path, texts_per_row, fingerprint):
+    """Returns Tokens, or None where the file is absent, or is not what `_write` would write."""
     try:
-        arrays = load_file(path)
-        if not np.array_equal(arrays["digest"], _digest(arrays)):
-            return None
-    except (OSError, KeyError, SafetensorError):
+        content = path.read_bytes()
+        arrays = load(content)
+        skipped = tuple(arrays["skipped"].tobytes().decode().split("\n"))
+        arrays = [arrays[name] for name in ARRAYS[:-1]]
+        tokens = Tokens(*arrays, texts_per_row, skipped if skipped != ("",) else ())
+        return tokens if _serialized(tokens, fingerprint) == content else None
+    except (OSError, KeyError, ValueError, SafetensorError):
         return None
-    return Tokens(*(arrays[name] for name in ARRAYS), texts_per_row)
 
 
-def _write(path, tokens):
+def _write(path, content):
     """Writes aside and renames, so that runs that share the cache never read half a file."""
-    arrays = {name: getattr(tokens, name) for name in ARRAYS}
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays | {"digest": _digest(arrays)}, aside)
+        aside.write_bytes(content)
         os.replace(aside, path)
-    except (OSError, SafetensorError):
+    except OSError:
         pass  # a read-only or full disk costs the cache, not the run
     finally:
         with contextlib.suppress(OSError):

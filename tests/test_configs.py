@@ -34,12 +34,13 @@ def test_the_configs_of_the_readme_are_there():
             assert f"configs/params_bert_{size}_{task}.yaml" in NAMES
     assert "configs/params_bert_tiny.yaml" in NAMES
     assert "configs/params_bert_minilm_sample.yaml" in NAMES
+    assert "configs/params_bert_minilm_own_data.yaml" in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_is_read_and_completed(name):
     params = get_params(ROOT / name, {"runconfig.mode": "train_and_eval"})
-    classes = {"Sst2DataProcessor": 2, "MnliDataProcessor": 3}[params.train_input.data_processor]
+    classes = 3 if params.train_input.data_processor == "MnliDataProcessor" else 2
     checkpoint = MINILM if params.model.hidden_size is None else {}
     data = {"num_cls_classes": classes, "vocab_size": 30522}
     completed = params.complete(checkpoint, data, name)

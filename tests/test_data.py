@@ -216,15 +216,196 @@ def test_a_split_without_labels_can_be_predicted_but_not_scored(
 
 def test_a_damaged_data_file_is_refused(make_params, tmp_path):
     params = make_params(data_dir=str(tmp_path))
-    data.TextDataset(params.eval_input)  # prepares it
+    data.open_dataset(params.eval_input)  # prepares it
     (file,) = tmp_path.rglob("*validation.tfrecord*")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(
-        UserError, match=r"split validation of .* cannot be read: .*delete the fold"
+        UserError,
+        match=r"(?s)split validation of .* cannot be read: .*, record \d+: damaged",
     ):
         data.eval_input_fn(params)
+
+
+# ---- Files of one's own, and parts of the data ---------------------------------------------------
+
+
+@pytest.fixture
+def make_file_params(folder, tmp_path):
+    """make_file_params(train="text,label\\n...", batch_size=2, ...) -> Params of CSV files."""
+
+    def make(train=None, validation=None, seed=3, **keys):
+        for key, content in (("train_file", train), ("eval_file", validation)):
+            if content is not None:
+                keys[key] = str(tmp_path / f"{key}.csv")
+                (tmp_path / f"{key}.csv").write_text(content)
+        keys = {
+            "data_processor": "TextFileDataProcessor",
+            "text_columns": ["text"],
+            "cache_dir": str(tmp_path / "cache"),
+            "vocab_file": str(folder / "vocab.txt"),
+            "max_sequence_length": 31,
+            "batch_size": 2,
+        } | keys
+        runconfig = {"tf_random_seed": seed, "model_dir": str(tmp_path / "model_dir")}
+        return Params.model_validate({"train_input": keys, "model": {}, "runconfig": runconfig})
+
+    return make
+
+
+def csv_of(rows):
+    return "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
+
+
+def rows_seen(batches):
+    """{text: label} of all batches, in any order."""
+    seen = {}
+    for features, labels, *weights in batches.dataset.as_numpy_iterator():
+        for place, label in enumerate(labels):
+            if not weights or weights[0][place]:
+                ids = features["input_ids"][place][features["input_mask"][place] == 0]
+                seen[text_of(ids)[len("[CLS]") : -len("[SEP]")]] = label
+    return seen
+
+
+ROWS = [("abc", "wet"), ("d", "dry"), ("ef", "wet"), ("ghij", "dry"), ("k", "wet")]
+
+
+def test_files_are_trained_on_scored_and_predicted(make_file_params):
+    params = make_file_params(csv_of(ROWS[:4]), csv_of(ROWS))
+    names = {"dry": 0, "wet": 1}
+    trained = rows_seen(data.train_input_fn(params, 0, 2))
+    assert trained == {text: names[label] for text, label in ROWS[:4]}
+    ((split, batches),) = data.eval_input_fn(params).items()
+    assert split == "validation"
+    assert rows_seen(batches) == {text: names[label] for text, label in ROWS}
+    _, texts = data.predict_input_fn(params)
+    assert texts == {"validation": [(text,) for text, _ in ROWS]}
+    completed, label_names, _ = data.complete_params(params, GEOMETRY, "params.yaml")
+    assert label_names == ("dry", "wet")
+    assert completed.model.num_cls_classes == 2
+
+
+def test_a_file_gives_the_batches_that_the_same_rows_give_in_tfds(make_params, make_file_params):
+    files = {
+        f"{name}_file": str(sample_glue.FOLDER / f"sst2_{split}.tsv")
+        for name, split in (("train", "train"), ("eval", "validation"))
+    }
+    keys = {"max_sequence_length": 101, "batch_size": 7, "num_buckets": 3}
+    params = make_file_params(text_columns="sentence", label_names=["no", "yes"], **keys, **files)
+    same_batches(data.train_input_fn(params, 0, 9), data.train_input_fn(make_params(), 0, 9))
+    own, tfds = (data.eval_input_fn(p)["validation"] for p in (params, make_params()))
+    same_batches(own, tfds)
+
+
+def test_a_regression_has_one_output_and_float_labels(make_file_params):
+    params = make_file_params(
+        csv_of([("a", 0.5), ("b", 4.25)]), csv_of([("c", 1)]), task="regression"
+    )
+    assert rows_seen(data.train_input_fn(params, 0, 1)) == {"a": 0.5, "b": 4.25}
+    assert data.eval_input_fn(params)["validation"].labels.dtype == np.float32
+    completed, label_names, _ = data.complete_params(params, GEOMETRY, "params.yaml")
+    assert (completed.model.num_cls_classes, label_names) == (1, ("value",))
+
+
+MANY = [("".join(p), "xy"[n % 2]) for n, p in enumerate(itertools.product("abc", repeat=3))]
+
+
+def test_rows_that_are_held_out_are_not_trained_on_whatever_the_seed(make_file_params):
+    held_out = []
+    for seed in (3, 4):
+        params = make_file_params(csv_of(MANY), seed=seed, eval_fraction=0.2)
+        trained = rows_seen(data.train_input_fn(params, 0, 11))
+        held_out.append(rows_seen(data.eval_input_fn(params)["validation"]))
+        assert len(trained) == 22
+        assert len(held_out[-1]) == 5  # a fifth of 27
+        assert trained | held_out[-1] == {text: "xy".index(label) for text, label in MANY}
+    assert held_out[0] == held_out[1]
+    _, texts = data.predict_input_fn(params)
+    assert sorted(text for (text,) in texts["validation"]) == sorted(held_out[0])
+
+
+def test_fewer_rows_are_among_the_more_and_any_row_can_be_among_them(make_file_params):
+    def chosen(number):
+        params = make_file_params(
+            csv_of(MANY), csv_of(MANY), max_train_samples=2 * number, max_eval_samples=number
+        )
+        trained = rows_seen(data.train_input_fn(params, 0, number))
+        return set(trained), set(rows_seen(data.eval_input_fn(params)["validation"]))
+
+    (train_3, eval_3), (train_9, eval_9) = chosen(3), chosen(9)
+    assert (len(train_3), len(eval_3), len(train_9), len(eval_9)) == (6, 3, 18, 9)
+    assert train_3 < train_9
+    assert eval_3 < eval_9
+    assert eval_9 != {text for text, _ in MANY[:9]}  # a file is often sorted by its labels
+
+
+def test_bad_rows_are_listed_and_left_out_also_when_the_cache_is_read(
+    make_file_params, tmp_path, capsys
+):
+    content = csv_of(ROWS) + "only text\n" * 11
+    with pytest.raises(UserError, match="11 rows cannot be used"):
+        data.train_input_fn(make_file_params(content), 0, 2)
+    params = make_file_params(content, on_bad_row="skip")
+    for _ in range(2):
+        batches = data.train_input_fn(params, 0, 2)
+        assert len(batches.labels) == 5
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0].startswith("11 skipped in split train; all are in ")
+        assert lines[1].endswith("train_file.csv, line 7: has 1 columns, the row of names 2")
+        assert len(lines) == 11
+    listed = (tmp_path / "model_dir" / "skipped_rows_train.txt").read_text().splitlines()
+    assert len(listed) == 11
+    assert listed[-1].endswith("line 17: has 1 columns, the row of names 2")
+
+
+def test_rows_without_a_label_that_counts_can_be_skipped(make_params, shared_dir, monkeypatch):
+    hidden = dataclasses.replace(PROCESSORS["Sst2DataProcessor"], eval_splits=("test",))
+    monkeypatch.setitem(PROCESSORS, "Sst2DataProcessor", hidden)
+    keys = {"dataset": "glue/sst2", "data_dir": str(shared_dir / "tfds"), "on_bad_row": "skip"}
+    with pytest.raises(UserError, match=r"1821 such rows, the first in .*, record 0\); labels go"):
+        data.eval_input_fn(make_params(**keys))  # nothing would be left
+
+
+def test_without_repeat_training_has_one_epoch(make_params):
+    epoch = len(rows_of("sst2", "train")) // 7
+    params = make_params(repeat=False)
+    assert len(data.train_input_fn(params, epoch - 2, epoch + 9)) == 2
+    assert len(data.train_input_fn(params, epoch, epoch + 9)) == 0
+
+
+def test_shuffle_of_an_evaluation_changes_nothing(make_params):
+    orders = []
+    for shuffle in (True, False):
+        params = make_params()
+        section = params.eval_input.model_copy(update={"shuffle": shuffle})
+        params = params.model_copy(update={"eval_input": section})
+        orders.append(data.eval_input_fn(params)["validation"].rows)
+    np.testing.assert_array_equal(*orders)
+
+
+def test_mask_padding_and_special_tokens_follow_their_keys(make_params):
+    keys = {"invert_mask": False, "pad_id": 7, "add_special_tokens": False, "packing": "none"}
+    params = make_params(**keys)
+    (features, _), *_ = data.train_input_fn(params, 0, 1).dataset.as_numpy_iterator()
+    is_token = features["input_mask"] == 1
+    assert (features["input_ids"][~is_token] == 7).all()
+    assert not np.isin(features["input_ids"][is_token], [2, 3]).any()  # [CLS], [SEP]
+    exported = data.get_text_features(params)(np.array([["ab"]]))
+    assert exported["input_ids"].numpy().tolist() == [[VOCAB.index("a"), VOCAB.index("##b")]]
+    assert exported["input_mask"].numpy().tolist() == [[1, 1]]
+    with pytest.raises(UserError, match=rf"pad_id is 999, .* has the ids 0 to {len(VOCAB) - 1}"):
+        data.train_input_fn(make_params(pad_id=999), 0, 1)
+
+
+def test_classes_in_another_order_than_the_checkpoints_are_refused(make_file_params):
+    params = make_file_params(csv_of(ROWS))
+    config = GEOMETRY | {"label_names": ["wet", "dry"]}
+    with pytest.raises(UserError, match=r"data are dry, wet, .* write label_names: \[wet, dry\]"):
+        data.complete_params(params, config, "params.yaml")
+    params = make_file_params(csv_of(ROWS), label_names=["wet", "dry"])
+    assert data.complete_params(params, config, "params.yaml")[1] == ("wet", "dry")
 
 
 # ---- Texts given by the user ---------------------------------------------------------------------

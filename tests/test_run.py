@@ -16,6 +16,8 @@ import pytest
 
 import run
 from common.checkpoints import store
+from common.params import RunParams
+from common.training.lock import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "configs/params_bert_tiny.yaml"
@@ -117,6 +119,8 @@ def uninterrupted(folder, resumed, tiny):
     model_dir = folder / "uninterrupted"
     last_step = resumed[1]
     flags = ["--mode", "train_and_eval", *tiny, "--model_dir", model_dir]
+    for key, value in {"best_metric": "eval/loss", "export_best": "keras"}.items():
+        flags += ["--override", f"runconfig.{key}={value}"]
     return model_dir, last_step, succeed(*flags, "--max_steps", last_step)
 
 
@@ -141,6 +145,8 @@ def test_a_killed_and_resumed_run_has_every_bit_of_an_uninterrupted_one(
         actual, expected = map(read, paths)
         assert set(actual) == set(expected)
         for name, tensor in expected.items():
+            if name.startswith("run/") and name != "run/losses":
+                continue  # of evaluations, which one of the two runs has
             values, wanted = actual[name].read(), tensor.read()
             assert values.dtype == wanted.dtype and values.tobytes() == wanted.tobytes(), name
     assert f"Resuming {killed[0] / f'checkpoint-{killed[1]}'}" in resumed[2].stderr
@@ -161,8 +167,9 @@ def test_a_kill_leaves_nothing_half_written_behind_once_resumed(resumed):
 def test_train_and_eval_scores_every_row_at_every_save_and_says_where_all_is(uninterrupted):
     model_dir, last_step, done = uninterrupted
     saves = sorted({*range(SAVE_EVERY, last_step, SAVE_EVERY), last_step})
-    assert checkpoint_steps(model_dir) == saves[-3:]
     lines = lines_of(model_dir, "eval")
+    best = min(lines, key=lambda line: line["loss"])["step"]
+    assert checkpoint_steps(model_dir) == sorted({*saves[-3:], best})
     assert [line["step"] for line in lines] == saves
     assert all(0 <= line["eval/accuracy_cls"] <= 1 and line["loss"] > 0 for line in lines)
     report = json.loads((model_dir / "eval" / "report-validation.json").read_text("utf-8"))
@@ -176,6 +183,38 @@ def test_train_and_eval_scores_every_row_at_every_save_and_says_where_all_is(uni
     assert f"train step {last_step}/{last_step}" in done.stderr
     for text in (f"{lines[-1]['eval/accuracy_cls']:.4f}", str(model_dir), "tensorboard --logdir"):
         assert text in done.stderr
+
+
+def test_the_best_is_named_and_exported_at_the_end(uninterrupted):
+    model_dir = uninterrupted[0]
+    best = min(lines_of(model_dir, "eval"), key=lambda line: line["loss"])
+    params = RunParams(model_dir=str(model_dir), checkpoint_path="best", mode="predict")
+    chosen = run.choose_checkpoint(params)
+    assert chosen == (None, model_dir / f"checkpoint-{best['step']}")
+    manifest = json.loads((model_dir / "export" / "keras" / "export.json").read_text("utf-8"))
+    assert manifest["step"] == best["step"] and manifest["metrics"]["loss"] == best["loss"]
+
+
+def test_a_run_is_not_resumed_with_params_of_another_meaning_unless_allowed(
+    resumed, tiny, capsys, folder
+):
+    model_dir, last_step, _ = resumed
+    before = {path: path.stat().st_mtime_ns for path in model_dir.rglob("*") if path.is_file()}
+    flags = ("--mode", "train", *tiny, "--model_dir", model_dir, "--max_steps", last_step)
+    flags += ("--override", "optimizer.weight_decay_rate=0.125")
+    message = refused_here(capsys, *flags)
+    assert "optimizer.weight_decay_rate was" in message and "is now 0.125" in message
+    assert "--allow_changed_params" in message and "max_steps" not in message
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert run.main([*map(str, flags), "--allow_changed_params"]) == 0
+    assert "weight_decay_rate" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_to_one_model_dir(tmp_path, capsys):
+    with locked(tmp_path / "model_dir"):
+        flags = ("--mode", "train", "--params", ROOT / TINY, "--model_dir", tmp_path / "model_dir")
+        message = refused_here(capsys, *flags, "--max_steps", 1)
+    assert f"being written by process {os.getpid()}" in message
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ TENSORS = {
     "mlm_layer/mlm_bias": "mlm/output_bias",
 }
 MODULES = {
+    "input_embed_projection": "embeddings/projection",
     "pre_encoder_layer_norm": "embeddings/layer_norm",
     "post_encoder_layer_norm": "encoder/final_layer_norm",
     "cls_layer/cls_dense": "pooler",

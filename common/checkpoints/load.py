@@ -263,13 +263,32 @@ def refusal(checkpoint, variables, missing, mismatched, params_path):
     return "\n".join(lines)
 
 
+# Module -> the key of the params that leaves its bias out.
+BIAS_KEYS = {
+    **dict.fromkeys(("query", "key", "value"), "use_projection_bias_in_attention"),
+    "output": "use_ffn_bias_in_attention",
+    **dict.fromkeys(("expand", "project"), "use_ffn_bias"),
+}
+
+
 def likely_cause(name, weights):
     """Why a checkpoint may lack a weight, and what to change."""
     if name.startswith("encoder/final_layer_norm/"):
         return "it is a post-norm network, write model.use_pre_normalization: false"
     if name.startswith("embeddings/layer_norm/") and "encoder/final_layer_norm/gamma" in weights:
         return "it is a pre-norm network, write model.use_pre_normalization: true"
-    if name in ("embeddings/position_embeddings", "embeddings/segment_embeddings"):
+    if name == "embeddings/projection/kernel":
+        return "its word embeddings are not factorised, leave model.embedding_size out"
+    if name == "embeddings/position_embeddings":
+        return (
+            "if it was trained without, write model.use_position_embedding: false; if its "
+            "positions are sines and cosines, model.position_embedding_type: fixed"
+        )
+    if name.endswith("/bias"):
+        module = name.split("/")[-2]
+        if module in BIAS_KEYS and not any(n.endswith(f"/{module}/bias") for n in weights):
+            return f"it was trained without, write model.{BIAS_KEYS[module]}: false"
+    if name == "embeddings/segment_embeddings":
         key = name.removeprefix("embeddings/").removesuffix("s")
         return f"if it was trained without, write model.use_{key}: false"
     _, layer = pattern_of(name)

@@ -6,7 +6,8 @@ one file beside this one that lists the tensors of a file with the neutral name 
 (`StoredTensor`); `weights_of` makes them the network's: a dict of neutral name to anything with a
 `shape` that `numpy.asarray` turns into a float32 array, such as `LazyTensor`.
 
-Shapes: V vocabulary size, P positions, S segments (2), D hidden size, F filter size, C classes.
+Shapes: V vocabulary size, P positions, S segments (2), D hidden size, F filter size, C classes,
+E embedding size, where the word embeddings are factorised: then they are VE.
 Kernels are [in, out]: `x @ kernel + bias`.
 """
 
@@ -25,6 +26,7 @@ from common.errors import UserError
 WEIGHTS = {
     # Summed, then normalised (post-norm only).
     "embeddings/word_embeddings": "VD",
+    "embeddings/projection/kernel": "ED",  # factorised embeddings only
     "embeddings/position_embeddings": "PD",
     "embeddings/segment_embeddings": "SD",  # Google: token_type_embeddings
     "embeddings/layer_norm/gamma": "D",  # gain
@@ -73,6 +75,7 @@ KEY_OF_AXIS = {
     "D": "model.hidden_size",
     "F": "model.filter_size",
     "C": "model.num_cls_classes",
+    "E": "model.embedding_size",
 }
 
 
@@ -198,10 +201,11 @@ def encoder_names(num_layers, use_pre_normalization=False):
     return names
 
 
-def embedding_names(use_pre_normalization=False):
+def embedding_names(use_pre_normalization=False, is_factorized=False):
     """Every name of the embeddings, as a list; a pre-norm network has no layer norm there."""
+    left_out = ["/layer_norm/"] * use_pre_normalization + ["/projection/"] * (not is_factorized)
     names = [name for name in WEIGHTS if name.startswith("embeddings/")]
-    return [name for name in names if not (use_pre_normalization and "/layer_norm/" in name)]
+    return [name for name in names if not any(part in name for part in left_out)]
 
 
 def geometry(shapes):
@@ -211,7 +215,8 @@ def geometry(shapes):
         shapes: dict of neutral name to tuple of int.
     Returns:
         dict with those that the given weights tell of hidden_size, num_hidden_layers, filter_size,
-        max_position_embeddings, vocab_size. The number of heads leaves no trace in a shape.
+        max_position_embeddings, vocab_size, embedding_size (factorised embeddings only). The number
+        of heads leaves no trace in a shape.
     """
     found = {}
     layers = [i for _, i in map(pattern_of, shapes) if i is not None]
@@ -220,6 +225,8 @@ def geometry(shapes):
     for key, name, axis in (
         ("vocab_size", "embeddings/word_embeddings", 0),
         ("hidden_size", "embeddings/word_embeddings", 1),
+        ("embedding_size", "embeddings/projection/kernel", 0),
+        ("hidden_size", "embeddings/projection/kernel", 1),
         ("max_position_embeddings", "embeddings/position_embeddings", 0),
         ("filter_size", "encoder/layer_0/feed_forward/expand/kernel", 1),
     ):

@@ -24,8 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from common.checkpoints.names import axes_of, embedding_names, encoder_names
 from common.errors import RunError, UserError
 from common.export.model_card import model_card, versions
+from common.layers.positions import sinusoids
 
 FORMATS = {
     "saved_model": "common.export.saved_model",
@@ -68,6 +70,11 @@ class Classifier:
         """{neutral name: <float32> array}, as in `common/checkpoints/names.py`."""
         variables = self.model.weights_by_name()
         return {name: np.asarray(variable.value) for name, variable in variables.items()}
+
+    @property
+    def is_regression(self):
+        """Whether the one output is a number, not the score of a class."""
+        return self.params.model.num_cls_classes == 1
 
     @property
     def text_names(self):
@@ -158,27 +165,55 @@ def require(package, purpose):
         ) from None
 
 
-def refuse_pre_normalization(classifier, format):
-    """Raises UserError for a network whose layer norms stand where the format has no place."""
-    if classifier.params.model.use_pre_normalization:
+# Keys of ModelParams -> the value that BERT's other programs compute with, and know no other.
+OF_EVERY_BERT = {
+    "use_pre_normalization": False,
+    "attention_type": "scaled_dot_product",
+    "pooler_type": "first",
+}
+
+
+def refuse_other_networks(classifier, format):
+    """Raises UserError for a network that the programs of a format would compute otherwise."""
+    cfg = classifier.params.model
+    others = [
+        f"model.{key} is {str(value).lower()}, and {format} knows {str(theirs).lower()} alone"
+        for key, theirs in OF_EVERY_BERT.items()
+        if (value := getattr(cfg, key)) != theirs
+    ]
+    if cfg.is_factorized:
+        others.append(
+            f"model.embedding_size is {cfg.embedding_size}, and the word table of {format} is "
+            f"hidden_size wide, {cfg.hidden_size}"
+        )
+    if others:
         raise UserError(
-            f"model.use_pre_normalization is true, and {format} knows post-norm networks alone: "
-            "its programs would compute something else. Export it as saved_model or onnx"
+            f"{'; '.join(others)}: its programs would compute something else. Export it as "
+            "saved_model or onnx"
         )
 
 
-def with_tables_of_zeros(classifier):
-    """The weights, with tables of zeros for those the network leaves out: adding 0 changes nothing.
+def with_what_bert_has(classifier):
+    """The weights, with those that every BERT has and this network does without.
 
+    Tables and biases of zeros, which change nothing, and sines and cosines as a position table.
     Returns {neutral name: <float32> array}.
     """
     cfg = classifier.params.model
-    rows = {"position": cfg.max_position_embeddings, "segment": 2}
-    zeros = {
-        f"embeddings/{kind}_embeddings": np.zeros((count, cfg.hidden_size), np.float32)
-        for kind, count in rows.items()
+    sizes = {
+        **{"V": cfg.vocab_size, "P": cfg.max_position_embeddings, "S": 2},
+        **{"D": cfg.hidden_size, "F": cfg.filter_size},
     }
-    return zeros | classifier.weights
+    names = embedding_names() + encoder_names(cfg.num_hidden_layers)
+    weights = {
+        name: np.zeros([sizes[axis] for axis in axes_of(name)], np.float32)
+        for name in names
+        if name not in classifier.weights
+    }
+    if cfg.use_position_embedding and cfg.position_embedding_type == "fixed":
+        positions = sinusoids(cfg.max_position_embeddings, cfg.hidden_size)
+        weights["embeddings/position_embeddings"] = positions
+    return weights | classifier.weights
 
 
 def write_vocab(classifier, folder):

@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 from common.checkpoints.huggingface import CONFIG_KEYS, MODULES, TENSORS, WEIGHTS_FILE
 from common.checkpoints.names import pattern_of
 from common.export.export import (
-    refuse_pre_normalization,
-    with_tables_of_zeros,
+    refuse_other_networks,
+    with_what_bert_has,
     write_json,
     write_vocab,
 )
@@ -31,12 +31,12 @@ HIDDEN_ACT = {
 
 
 def check(classifier):
-    refuse_pre_normalization(classifier, "Hugging Face's BERT")
+    refuse_other_networks(classifier, "Hugging Face's BERT")
 
 
 def write(classifier, folder):
     """Writes model.safetensors, config.json, vocab.txt and tokenizer_config.json."""
-    weights = with_tables_of_zeros(classifier)
+    weights = with_what_bert_has(classifier)
     # transformers asks for this entry.
     save_file(huggingface_tensors(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     write_json(folder / "config.json", config_of(classifier))
@@ -85,7 +85,7 @@ def config_of(classifier):
         "pad_token_id": classifier.vocab.index("[PAD]"),
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
-        "problem_type": "single_label_classification",
+        "problem_type": "regression" if len(labels) == 1 else "single_label_classification",
     }
 
 
@@ -107,6 +107,10 @@ def tokenizer_config_of(classifier):
 
 def usage(classifier):
     arguments = ", ".join(f'["{name}"]' for name in classifier.text_names)
+    shown = """label = model(**rows).logits.argmax(dim=-1)[0].item()
+print(model.config.id2label[label])"""
+    if classifier.is_regression:
+        shown = "print(model(**rows).logits[0, 0].item())"
     return f"""
 In this folder, with `pip install transformers torch`:
 
@@ -116,7 +120,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = AutoModelForSequenceClassification.from_pretrained(".")
 rows = tokenizer({arguments}, truncation=True, padding=True, return_tensors="pt")
-label = model(**rows).logits.argmax(dim=-1)[0].item()
-print(model.config.id2label[label])
+{shown}
 ```
 """

@@ -15,6 +15,7 @@ import numpy as np
 from common.errors import UserError
 from common.export.export import QUANTIZATIONS, require, write_vocab
 from common.layers.attention import MASKED_SCORE
+from common.layers.positions import sinusoids
 
 MODEL_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
 OPSET, IR_VERSION = 17, 8  # the first with LayerNormalization; read by ONNX Runtime from 1.12 on
@@ -121,6 +122,8 @@ class BertGraph(Graph):
 
     def dense(self, x, name):
         x = self.add("MatMul", x, self.weight(f"{name}/kernel"))
+        if f"{name}/bias" not in self.weights:
+            return x
         return self.add("Add", x, self.weight(f"{name}/bias"))
 
     def layer_norm(self, x, name):
@@ -129,7 +132,10 @@ class BertGraph(Graph):
         return self.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=epsilon)
 
     def network(self):
-        """INPUTS, <int32>[B, T] each -> logits and probabilities, <float32>[B, C] each."""
+        """INPUTS, <int32>[B, T] each -> logits and probabilities, <float32>[B, C] each.
+
+        A regression has no probabilities.
+        """
         cfg = self.cfg
         x = self.embeddings()  # [B, T, D]
         # Zero on tokens; on padding what makes their share of a softmax zero. [B, 1, 1, T]
@@ -138,29 +144,35 @@ class BertGraph(Graph):
         mask = self.add("Unsqueeze", mask, np.array([1, 2]))
         for i in range(cfg.num_hidden_layers):
             self.scope = f"encoder/layer_{i}/"
-            x = self.encoder_layer(x, mask, is_last=i == cfg.num_hidden_layers - 1)
+            is_last = i == cfg.num_hidden_layers - 1
+            needs_first_token_only = is_last and cfg.pooler_type == "first"
+            x = self.encoder_layer(x, mask, needs_first_token_only)
         self.scope = ""
         if cfg.use_pre_normalization:
             x = self.layer_norm(x, "encoder/final_layer_norm")
-        x = self.add("Squeeze", x, np.array([1]))  # [B, D], of [CLS]
-        pooled = self.add("Tanh", self.dense(x, "pooler"))
+        pooled = self.add("Tanh", self.dense(self.pool(x), "pooler"))
         x = self.add("MatMul", pooled, self.weight("classifier/kernel"))
         self.add("Add", x, self.weight("classifier/bias"), output="logits")
-        self.add("Softmax", "logits", axis=-1, output="probabilities")
+        if cfg.num_cls_classes > 1:
+            self.add("Softmax", "logits", axis=-1, output="probabilities")
 
-    @property
-    def float32(self):
-        from onnx import TensorProto
-
-        return TensorProto.FLOAT
+    # Of onnx.TensorProto, which cannot be imported before it is asked for.
+    float32, int32, bool = 1, 6, 9
 
     def embeddings(self):
         """Returns [B, T, D]."""
         self.scope = "embeddings/"
         x = self.add("Gather", self.weight("embeddings/word_embeddings"), "input_ids", axis=0)
+        if self.cfg.is_factorized:
+            x = self.dense(x, "embeddings/projection")
         if self.cfg.use_position_embedding:
             length = self.add("Shape", "input_ids", start=1, end=2)  # [1], T
-            table = self.weight("embeddings/position_embeddings")
+            table = "embeddings/position_embeddings"
+            if self.cfg.position_embedding_type == "fixed":
+                positions = sinusoids(self.cfg.max_position_embeddings, self.cfg.hidden_size)
+                table = self.constant(positions, table)
+            else:
+                table = self.weight(table)
             x = self.add("Add", x, self.add("Slice", table, np.array([0]), length, np.array([0])))
         if self.cfg.use_segment_embedding:
             table = self.weight("embeddings/segment_embeddings")
@@ -169,13 +181,40 @@ class BertGraph(Graph):
             x = self.layer_norm(x, "embeddings/layer_norm")
         return x
 
-    def encoder_layer(self, x, mask, is_last):
-        """x: [B, T, D]. Returns [B, T, D]; of the last layer [CLS] alone, [B, 1, D]."""
+    def pool(self, x):
+        """x: [B, T, D], [B, 1, D] for the pooler `first`. Returns [B, D]; see layers/pooling.py."""
+        name = self.cfg.pooler_type
+        if name == "first":
+            return self.add("Squeeze", x, np.array([1]))
+        is_real = self.add("Sub", np.int32(1), "input_mask")  # [B, T]
+        length = self.add("Squeeze", self.add("Shape", "input_ids", start=1, end=2))
+        positions = self.add("Range", np.int64(0), length, np.int64(1))
+        positions = self.add("Cast", positions, to=self.int32)  # [T]
+        if name == "last":
+            last = self.add(
+                "ReduceMax", self.add("Mul", positions, is_real), axes=[1], keepdims=1
+            )  # [B, 1]
+            is_real, name = self.add("Equal", positions, last), "sum"
+        else:  # the first token counts as real
+            is_first = self.add("Equal", positions, np.int32(0))
+            is_real = self.add("Or", self.add("Cast", is_real, to=self.bool), is_first)
+        is_real = self.add("Unsqueeze", is_real, np.array([2]))  # [B, T, 1]
+        if name == "max":
+            x = self.add("Where", is_real, x, np.float32(-np.inf))
+            return self.add("ReduceMax", x, axes=[1], keepdims=0)
+        is_real = self.add("Cast", is_real, to=self.float32)
+        total = self.add("ReduceSum", self.add("Mul", x, is_real), np.array([1]), keepdims=0)
+        if name == "sum":
+            return total
+        return self.add("Div", total, self.add("ReduceSum", is_real, np.array([1]), keepdims=0))
+
+    def encoder_layer(self, x, mask, needs_first_token_only):
+        """x: [B, T, D]. Returns [B, T, D], or of [CLS] alone, [B, 1, D]."""
         name = self.scope.removesuffix("/")
         is_pre_norm = self.cfg.use_pre_normalization
         memory = self.layer_norm(x, f"{name}/attention_layer_norm") if is_pre_norm else x
         asking, residual = memory, x
-        if is_last:
+        if needs_first_token_only:
             asking, residual = self.first_token(memory), self.first_token(x)
         x = self.add("Add", self.attention(asking, memory, mask, f"{name}/attention"), residual)
         if is_pre_norm:
@@ -193,7 +232,8 @@ class BertGraph(Graph):
         query = self.split_heads(self.dense(x, f"{name}/query"), (0, 2, 1, 3))  # [B, H, T, d]
         key = self.split_heads(self.dense(memory, f"{name}/key"), (0, 2, 3, 1))  # [B, H, d, S]
         value = self.split_heads(self.dense(memory, f"{name}/value"), (0, 2, 1, 3))
-        query = self.add("Mul", query, np.float32(self.cfg.head_size**-0.5))
+        if self.cfg.attention_type == "scaled_dot_product":
+            query = self.add("Mul", query, np.float32(self.cfg.head_size**-0.5))
         scores = self.add("Add", self.add("MatMul", query, key), mask)  # [B, H, T, S]
         probabilities = self.add("Softmax", scores, axis=-1)
         context = self.add("MatMul", probabilities, value)  # [B, H, T, d]
@@ -237,6 +277,10 @@ ACTIVATIONS = {
 }
 
 
+def outputs_of(classifier):
+    return ("logits",) if classifier.is_regression else ("logits", "probabilities")
+
+
 def make_model(classifier):
     """Returns the onnx.ModelProto of a Classifier."""
     from onnx import TensorProto, helper
@@ -252,7 +296,7 @@ def make_model(classifier):
         graph.nodes,
         "bert_classifier",
         declare(INPUTS, TensorProto.INT32, ["batch", "tokens"]),
-        declare(("logits", "probabilities"), TensorProto.FLOAT, ["batch", cfg.num_cls_classes]),
+        declare(outputs_of(classifier), TensorProto.FLOAT, ["batch", cfg.num_cls_classes]),
         list(graph.initializers.values()),
         doc_string=classifier.description,
     )
@@ -300,13 +344,20 @@ def usage(classifier):
     data = classifier.params.predict_input
     texts = ", ".join(f'"{name}"' for name in classifier.text_names)
     row = texts if len(classifier.text_names) == 1 else f"({texts})"
+    outputs = " and ".join(f"`{name}`" for name in outputs_of(classifier))
+    run = f"""logits, probabilities = session.run(["logits", "probabilities"], features)
+labels = {list(classifier.label_names)}
+print(labels[probabilities[0].argmax()])"""
+    if classifier.is_regression:
+        run = """(logits,) = session.run(["logits"], features)
+print(logits[0, 0])"""
     int8 = f"""
 `{INT8_FILE}` is the same network with 8-bit weights: a quarter of the size, faster, and less exact;
 a row's logits vary a little with the rows beside it, as activations share a scale in a batch.
 """
     return f"""
 `{MODEL_FILE}` takes {", ".join(f"`{name}`" for name in INPUTS)} (int32, `[batch, tokens]`;
-`input_mask` is 1 on PADDING, 0 on tokens) and gives `logits` and `probabilities` (float32,
+`input_mask` is 1 on PADDING, 0 on tokens) and gives {outputs} (float32,
 `[batch, {len(classifier.label_names)}]`).
 {int8 if classifier.quantize == "int8" else ""}
 In this folder, with `pip install onnxruntime tokenizers`:
@@ -326,8 +377,6 @@ features = {{
     "segment_ids": np.array([row.type_ids for row in rows], np.int32),
 }}
 session = onnxruntime.InferenceSession("{MODEL_FILE}")
-logits, probabilities = session.run(["logits", "probabilities"], features)
-labels = {list(classifier.label_names)}
-print(labels[probabilities[0].argmax()])
+{run}
 ```
 """

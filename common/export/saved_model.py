@@ -49,6 +49,7 @@ class ServedClassifier(tf.Module):
         label: <string>[B], name of the likeliest class;
         label_names: <string>[B, C], what the columns of the next two are;
         probabilities, logits: <float32>[B, C].
+    A regression gives value: <float32>[B], and logits: <float32>[B, 1].
 
     Attributes:
         from_texts: serving_default; `text`, or `text_a` and `text_b`, <string>[B].
@@ -64,6 +65,8 @@ class ServedClassifier(tf.Module):
 
         def classify(features):
             logits = model.build_model(features, PREDICT)  # <float32>[B, C]
+            if classifier.is_regression:
+                return {"value": logits[:, 0], "logits": logits}
             label = tf.gather(label_names, tf.argmax(logits, axis=-1))
             return {
                 "label": label,
@@ -115,6 +118,10 @@ def usage(classifier):
     texts = ", ".join(
         f"{name}=tf.constant([{json.dumps(text)}])" for name, text in body["instances"][0].items()
     )
+    shown = 'result["label"][0].numpy().decode(), result["probabilities"][0].numpy()'
+    given = "`label`, `label_names`, `probabilities`, `logits`"
+    if classifier.is_regression:
+        shown, given = 'result["value"][0].numpy()', "`value`, `logits`"
     return f"""
 In this folder, with `pip install tensorflow tensorflow-text`:
 
@@ -124,7 +131,7 @@ import tensorflow_text  # registers the operations of the tokenizer
 
 classifier = tf.saved_model.load("{VERSION}").signatures["{TEXT_SIGNATURE}"]
 result = classifier({texts})
-print(result["label"][0].numpy().decode(), result["probabilities"][0].numpy())
+print({shown})
 ```
 
 Behind TensorFlow Serving, with this folder as `--model_base_path`, POST to
@@ -134,7 +141,7 @@ Behind TensorFlow Serving, with this folder as `--model_base_path`, POST to
 {json.dumps(body, indent=2)}
 ```
 
-Each row of the answer's `predictions` has `label`, `label_names`, `probabilities`, `logits`.
+Each row of the answer's `predictions` has {given}.
 
 The signature `{IDS_SIGNATURE}` takes {", ".join(f"`{name}`" for name in FEATURES)} instead (int32,
 `[batch, tokens]`; `input_mask` is 1 on PADDING, 0 on tokens), with the ids of `vocab.txt`.

@@ -12,8 +12,8 @@ from common.checkpoints.google_tf1 import CONFIG_FILE, CONFIG_KEYS, MODULES, TEN
 from common.checkpoints.names import pattern_of
 from common.errors import UserError
 from common.export.export import (
-    refuse_pre_normalization,
-    with_tables_of_zeros,
+    refuse_other_networks,
+    with_what_bert_has,
     write_json,
     write_vocab,
 )
@@ -33,7 +33,12 @@ LAYER_NORM_EPSILON = 1e-12
 
 
 def check(classifier):
-    refuse_pre_normalization(classifier, "google-research/bert")
+    refuse_other_networks(classifier, "google-research/bert")
+    if classifier.is_regression:
+        raise UserError(
+            "model.num_cls_classes is 1, a regression, and google-research/bert's "
+            "run_classifier.py knows classes alone. Export it as huggingface, saved_model or onnx"
+        )
     activation = classifier.params.model.encoder_nonlinearity
     if activation not in HIDDEN_ACT:
         raise UserError(
@@ -44,7 +49,7 @@ def check(classifier):
 
 def write(classifier, folder):
     """Writes the checkpoint, bert_config.json and vocab.txt. Returns notes: list of str."""
-    save_checkpoint(folder / PREFIX, google_tensors(with_tables_of_zeros(classifier)))
+    save_checkpoint(folder / PREFIX, google_tensors(with_what_bert_has(classifier)))
     cfg = classifier.params.model
     config = {
         **{theirs: getattr(cfg, ours) for theirs, ours in CONFIG_KEYS.items()},

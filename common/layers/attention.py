@@ -12,7 +12,7 @@ MASKED_SCORE = -1e9
 
 
 class MultiHeadAttention(keras.layers.Layer):
-    """Scaled dot-product attention of tokens to the tokens of their own row, in H heads.
+    """Dot-product attention of tokens to the tokens of their own row, in H heads.
 
     Vaswani et al. 2017, section 3.2. Shapes: B batch, T tokens asking, S tokens answering,
     D hidden size, H heads, d = D / H.
@@ -22,6 +22,10 @@ class MultiHeadAttention(keras.layers.Layer):
         dropout_rate: float in [0, 1). Applied to the attention probabilities, in training.
         initializer: Keras initializer of the kernels.
         clock: DropoutClock.
+        attention_type: "scaled_dot_product", scores divided by sqrt(d) as in the paper, or
+            "dot_product", as they are (section 3.2.1 says why they should not be).
+        use_projection_bias_in_attention: bool, of query, key and value.
+        use_ffn_bias_in_attention: bool, of the dense layer behind the heads.
     Call:
         x: <float>[B, T, D], the tokens that ask.
         memory: <float>[B, S, D], the tokens that answer.
@@ -30,18 +34,36 @@ class MultiHeadAttention(keras.layers.Layer):
         <float>[B, T, D] in the compute dtype. Dropout and residual are the caller's.
     """
 
-    def __init__(self, hidden_size, num_heads, dropout_rate, initializer, clock, **kwargs):
+    def __init__(
+        self,
+        hidden_size,
+        num_heads,
+        dropout_rate,
+        initializer,
+        clock,
+        attention_type="scaled_dot_product",
+        use_projection_bias_in_attention=True,
+        use_ffn_bias_in_attention=True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
+        self.scale = self.head_size**-0.5 if attention_type == "scaled_dot_product" else 1.0
 
-        def dense(name):
+        def dense(name, use_bias):
             return keras.layers.Dense(
-                hidden_size, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
+                hidden_size,
+                use_bias=use_bias,
+                kernel_initializer=initializer,
+                dtype=self.dtype_policy,
+                name=name,
             )
 
-        self.query, self.key, self.value = dense("query"), dense("key"), dense("value")
-        self.output_projection = dense("output")
+        self.query, self.key, self.value = (
+            dense(name, use_projection_bias_in_attention) for name in ("query", "key", "value")
+        )
+        self.output_projection = dense("output", use_ffn_bias_in_attention)
         self.dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
 
     def build(self, x_shape):
@@ -55,7 +77,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def call(self, x, memory, padding_mask, training=False):
         # Scaling the query rather than the scores touches d numbers a token in place of S.
-        query = self._split_heads(self.query(x)) * self.head_size**-0.5  # [B, H, T, d]
+        query = self._split_heads(self.query(x)) * self.scale  # [B, H, T, d]
         key = self._split_heads(self.key(memory))  # [B, H, S, d]
         value = self._split_heads(self.value(memory))  # [B, H, S, d]
 

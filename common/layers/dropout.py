@@ -16,12 +16,15 @@ class DropoutClock:
 
     Attributes:
         step: int32 variable []. The training step sets it before the forward pass.
+        dropout: (x, rate, seed=SeedGenerator) -> x with elements dropped. Another function where
+            x is a part of the batch only (see `common/training/distribution.py`).
     """
 
     def __init__(self, seed=0):
         self.seed = seed
         self.step = keras.Variable(0, dtype="int32", trainable=False, name="dropout_step")
         self.num_layers = 0
+        self.dropout = keras.random.dropout
 
     def next_layer(self):
         """Returns the next layer's number, in the order of construction."""
@@ -69,4 +72,4 @@ class Dropout(keras.layers.Layer):
     def call(self, x, training=False):
         if not training or self.rate == 0.0:
             return x
-        return keras.random.dropout(x, self.rate, seed=_StepSeed(self.clock, self.layer_number))
+        return self.clock.dropout(x, self.rate, seed=_StepSeed(self.clock, self.layer_number))

@@ -5,6 +5,7 @@ import keras
 from keras import ops
 
 from common.layers.dropout import Dropout
+from common.layers.positions import sinusoids
 
 NUM_SEGMENTS = 2  # sentence A and sentence B; BERT knows no third
 
@@ -13,15 +14,20 @@ class BertEmbeddings(keras.layers.Layer):
     """Word plus position plus segment embedding of every token.
 
     Devlin et al. 2019, section 3 and figure 2. Shapes: B batch, T tokens, D hidden size,
-    V vocabulary size, P positions.
+    E embedding size, V vocabulary size, P positions.
 
     Args:
         vocab_size, hidden_size, max_position_embeddings: int. V, D, P.
+        embedding_size: int. E, width of the word table; where it is not D, a matrix [E, D] without
+            bias leads on (Lan et al. 2020, arXiv:1909.11942, section 3.1). The position and
+            segment tables have D, as in the original Cerebras model.
         use_position_embedding, use_segment_embedding: bool. Leave out the table where False.
+        position_embedding_type: "learned", or "fixed": see `positions.sinusoids`.
         use_layer_norm: bool. True for post-norm encoders; a pre-norm encoder normalises later.
         layer_norm_epsilon: float > 0, added to the variance.
         dropout_rate: float in [0, 1). Applied to the sum.
-        initializer: Keras initializer of the tables.
+        initializer, word_initializer, projection_initializer: Keras initializers, of the position
+            and segment tables, the word table and the matrix.
         clock: DropoutClock.
     Call:
         input_ids: <int32>[B, T] in [0, V).
@@ -35,12 +41,16 @@ class BertEmbeddings(keras.layers.Layer):
         vocab_size,
         hidden_size,
         max_position_embeddings,
+        embedding_size,
         use_position_embedding,
         use_segment_embedding,
+        position_embedding_type,
         use_layer_norm,
         layer_norm_epsilon,
         dropout_rate,
         initializer,
+        word_initializer,
+        projection_initializer,
         clock,
         **kwargs,
     ):
@@ -50,7 +60,19 @@ class BertEmbeddings(keras.layers.Layer):
         self.max_position_embeddings = max_position_embeddings
         self.use_position_embedding = use_position_embedding
         self.use_segment_embedding = use_segment_embedding
+        self.position_embedding_type = position_embedding_type
         self.initializer = initializer
+        self.word_initializer = word_initializer
+        self.embedding_size = embedding_size
+        self.projection = None
+        if embedding_size != hidden_size:
+            self.projection = keras.layers.Dense(
+                hidden_size,
+                use_bias=False,
+                kernel_initializer=projection_initializer,
+                dtype=self.dtype_policy,
+                name="projection",
+            )
         self.layer_norm = None
         if use_layer_norm:
             self.layer_norm = keras.layers.LayerNormalization(
@@ -58,31 +80,43 @@ class BertEmbeddings(keras.layers.Layer):
             )
         self.dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
 
-    def _add_table(self, name, num_rows):
+    def _add_table(self, name, num_rows, size, initializer):
         # autocast=False: the rows are cast after the look-up. Casting the table first would copy
         # all V rows at every step in mixed precision and make its gradient dense.
         return self.add_weight(
-            shape=(num_rows, self.hidden_size),
-            initializer=self.initializer,
+            shape=(num_rows, size),
+            initializer=initializer,
             autocast=False,
             name=name,
         )
 
     def build(self, ids_shape):
-        self.word_embeddings = self._add_table("word_embeddings", self.vocab_size)
-        if self.use_position_embedding:
+        positions, size = self.max_position_embeddings, self.hidden_size
+        self.word_embeddings = self._add_table(
+            "word_embeddings", self.vocab_size, self.embedding_size, self.word_initializer
+        )
+        if self.use_position_embedding and self.position_embedding_type == "learned":
             self.position_embeddings = self._add_table(
-                "position_embeddings", self.max_position_embeddings
+                "position_embeddings", positions, size, self.initializer
             )
+        elif self.use_position_embedding:
+            self.position_embeddings = sinusoids(positions, size)
         if self.use_segment_embedding:
-            self.segment_embeddings = self._add_table("segment_embeddings", NUM_SEGMENTS)
+            self.segment_embeddings = self._add_table(
+                "segment_embeddings", NUM_SEGMENTS, size, self.initializer
+            )
+        if self.projection is not None:
+            self.projection.build((*ids_shape, self.embedding_size))
         if self.layer_norm is not None:
             self.layer_norm.build((*ids_shape, self.hidden_size))
 
     def call(self, input_ids, segment_ids, training=False):
-        x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, T, D]
+        x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, T, E]
+        if self.projection is not None:
+            x = ops.cast(self.projection(x), x.dtype)  # [B, T, D]
         if self.use_position_embedding:
-            x = x + self.position_embeddings[: ops.shape(input_ids)[1]]  # [T, D] for every row
+            table = ops.convert_to_tensor(self.position_embeddings)
+            x = x + table[: ops.shape(input_ids)[1]]  # [T, D] for every row
         if self.use_segment_embedding:
             x = x + ops.take(self.segment_embeddings, segment_ids, axis=0)
         x = ops.cast(x, self.compute_dtype)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stack of Transformer layers between the embeddings and the classifier."""
 
+from functools import partial
+
 import keras
+from keras import ops
 
 from common.layers.attention import MultiHeadAttention
 from common.layers.dropout import Dropout
@@ -24,6 +27,9 @@ class EncoderLayer(keras.layers.Layer):
         use_pre_normalization: bool.
         initializer: Keras initializer of the kernels.
         clock: DropoutClock.
+        use_ffn_bias: bool, of the two feed-forward layers.
+        **attention_arguments: attention_type, use_projection_bias_in_attention and
+            use_ffn_bias_in_attention of MultiHeadAttention.
     Call:
         x: <float>[B, T, D].
         padding_mask: <int32>[B, T], 1 on real tokens.
@@ -45,9 +51,12 @@ class EncoderLayer(keras.layers.Layer):
         use_pre_normalization,
         initializer,
         clock,
-        **kwargs,
+        use_ffn_bias=True,
+        name=None,
+        dtype=None,
+        **attention_arguments,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name, dtype=dtype)
         self.use_pre_normalization = use_pre_normalization
         self.attention = MultiHeadAttention(
             hidden_size,
@@ -57,12 +66,14 @@ class EncoderLayer(keras.layers.Layer):
             clock,
             dtype=self.dtype_policy,
             name="attention",
+            **attention_arguments,
         )
         self.feed_forward = FeedForward(
             hidden_size,
             filter_size,
             activation,
             initializer,
+            use_ffn_bias,
             dtype=self.dtype_policy,
             name="feed_forward",
         )
@@ -106,8 +117,13 @@ class Encoder(keras.layers.Layer):
     Args:
         num_hidden_layers: int.
         layer_norm_epsilon, use_pre_normalization, **layer_arguments: as of EncoderLayer.
+        recompute: bool. Keep of each layer its input alone for the backward pass, which then
+            computes the layer once more (Chen et al. 2016, arXiv:1604.06174): memory for time.
+            Dropout draws the same masks again, as they depend on (seed, layer, step) alone.
     Call:
         x: <float>[B, T, D]; padding_mask: <int32>[B, T], 1 on real tokens.
+        needs_gradient: bool. Something that x comes from is trained. Where it is not, nothing is
+            computed backwards below the first layer that is trained.
         first_token_only: bool, of the last layer. The other tokens of its output are not
             computed, a seventh of all products with 6 layers.
     Returns:
@@ -119,11 +135,13 @@ class Encoder(keras.layers.Layer):
         num_hidden_layers,
         layer_norm_epsilon,
         use_pre_normalization,
+        recompute=False,
         name="encoder",
         dtype=None,
         **layer_arguments,
     ):
         super().__init__(name=name, dtype=dtype)
+        self.recompute = recompute
         self.layers = [
             EncoderLayer(
                 layer_norm_epsilon=layer_norm_epsilon,
@@ -146,13 +164,21 @@ class Encoder(keras.layers.Layer):
         if self.final_layer_norm is not None:
             self.final_layer_norm.build(x_shape)
 
-    def call(self, x, padding_mask, first_token_only=False, training=False):
+    def call(self, x, padding_mask, first_token_only=False, needs_gradient=True, training=False):
         for layer in self.layers:
             is_last = layer is self.layers[-1]
-            x = layer(
-                x,
-                padding_mask,
+            run = partial(
+                layer,
+                padding_mask=padding_mask,
                 first_token_only=first_token_only and is_last,
                 training=training,
             )
+            if not needs_gradient:
+                x = ops.stop_gradient(x)
+            needs_gradient = needs_gradient or layer.trainable
+            if self.recompute and training and needs_gradient:
+                run = keras.remat(run)
+            x = run(x)
+        if not needs_gradient:
+            x = ops.stop_gradient(x)
         return x if self.final_layer_norm is None else self.final_layer_norm(x)

@@ -14,24 +14,32 @@ class FeedForward(keras.layers.Layer):
         filter_size: int. F, the width in between; BERT takes F = 4 * D.
         activation: callable on <float>[B, T, F].
         initializer: Keras initializer of the kernels.
+        use_ffn_bias: bool. Both dense layers have one, or neither.
     Call:
         x: <float>[B, T, D].
     Returns:
         <float>[B, T, D] in the compute dtype. Dropout and residual are the caller's.
     """
 
-    def __init__(self, hidden_size, filter_size, activation, initializer, **kwargs):
+    def __init__(
+        self, hidden_size, filter_size, activation, initializer, use_ffn_bias=True, **kwargs
+    ):
         super().__init__(**kwargs)
         self.filter_size = filter_size
         self.expand = keras.layers.Dense(
             filter_size,
             activation,
+            use_ffn_bias,
             kernel_initializer=initializer,
             dtype=self.dtype_policy,
             name="expand",
         )
         self.project = keras.layers.Dense(
-            hidden_size, kernel_initializer=initializer, dtype=self.dtype_policy, name="project"
+            hidden_size,
+            use_bias=use_ffn_bias,
+            kernel_initializer=initializer,
+            dtype=self.dtype_policy,
+            name="project",
         )
 
     def build(self, x_shape):

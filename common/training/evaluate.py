@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation and prediction: the logits of every row, in the order of the split."""
 
-import numpy as np
+import math
 
 from common.BaseModel import PREDICT
-from common.training.loop import one_program_per_shape
+from common.signals import poll
+from common.training.distribution import ONE_DEVICE
 from common.training.progress import Progress
+from common.training.train_step import one_program_per_shape
 
 
 def make_predict_step(model_fn, params, model):
@@ -18,8 +20,15 @@ def make_predict_step(model_fn, params, model):
     return predict_step
 
 
-def collect_logits(predict_step, batches, max_batches=None, description="eval", log_every=100):
-    """Runs every batch.
+def collect_logits(
+    predict_step,
+    batches,
+    max_batches=None,
+    description="eval",
+    log_every=100,
+    distribution=ONE_DEVICE,
+):
+    """Runs every batch, each on one of the workers.
 
     Args:
         predict_step: of make_predict_step.
@@ -27,13 +36,21 @@ def collect_logits(predict_step, batches, max_batches=None, description="eval", 
         max_batches: int or None. Stop after so many.
         description: str, first word of the progress lines.
         log_every: int, batches between two plain lines.
+        distribution: Distribution.
     Returns:
         logits: float32 [N, C] in row order; rows: int [N], which rows of the split they are.
+    Raises:
+        Stopped: a signal has asked to, between two batches.
     """
     total = len(batches) if max_batches is None else min(max_batches, len(batches))
-    logits = []
-    with Progress(total, "batches", description=description, log_every=log_every) as progress:
-        for features, _, _ in batches.dataset.take(total):
-            logits.append(predict_step(features).numpy())
+    share = math.ceil(total / distribution.num_workers)
+    with Progress(share, "batches", description=description, log_every=log_every) as progress:
+
+        def logits_of(features, *_):
+            poll()
+            logits = predict_step(features).numpy()
             progress.update()
-    return batches.in_row_order(np.stack(logits)), batches.row_numbers(total)
+            return logits
+
+        logits = distribution.collect(batches.dataset.take(total), logits_of, total)
+    return batches.in_row_order(logits), batches.row_numbers(total)

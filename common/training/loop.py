@@ -1,153 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: next batch, step, then log, save and evaluate, each on its stated interval."""
 
-import functools
 import math
-import signal
-import threading
 
-import tensorflow as tf
-
-from common.BaseModel import TRAIN
 from common.errors import RunError
+from common.signals import Stopped, listening
 from common.training.progress import Progress
 
 
-class StopRequest:
-    """Turns SIGINT and SIGTERM into a flag that the loop polls between steps. A context manager.
+class NotFiniteError(RunError):
+    """A loss or gradient that is infinite or not a number. `step` says of which step."""
 
-    A second signal acts at once, as Python's default handlers would.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self):
-        self.signal_number = None
-
-    def __enter__(self):
-        self.previous = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in self.SIGNALS:
-                self.previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *exception):
-        self._restore()
-
-    def __bool__(self):
-        return self.signal_number is not None
-
-    def _on_signal(self, number, frame):
-        del frame
-        self.signal_number = number
-        self._restore()
-
-    def _restore(self):
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+    def __init__(self, what, step, value):
+        super().__init__(
+            f"the {what} of step {step} is {value}; what was saved before is whole. A lower "
+            "learning rate, a longer warm-up or max_gradient_norm helps; with mixed_float16, "
+            "loss_scaling_factor: dynamic; runconfig.recover_from_nan goes back and lowers the rate"
+        )
+        self.step = step
 
 
-def one_program_per_shape(step):
-    """Compiles a step into one TensorFlow program for every shape of its features.
-
-    A single tf.function would do so too, but warn at every new shape, and could settle on unknown
-    lengths, which cannot be compiled ahead.
-    """
-    programs = {}
-
-    @functools.wraps(step)
-    def run(features, *rest):
-        shape = tuple(features["input_ids"].shape)
-        if shape not in programs:
-            function = tf.function(step, autograph=False)
-            programs[shape] = function.get_concrete_function(features, *rest)
-        return programs[shape](features, *rest)
-
-    return run
-
-
-def make_train_step(model_fn, params, model, optimizer):
-    """Returns train_step(features, labels) -> figures.
-
-    Args:
-        model_fn: as in `model.py`.
-        params: complete Params.
-        model: BaseModel.
-        optimizer: AdamW over the model's weights, by neutral name.
-    """
-
-    @one_program_per_shape
-    def train_step(features, labels):
-        """One optimizer update. labels: <int32>[B]. Returns {name: <float32>[]} to log."""
-        model.clock.step.assign(tf.cast(optimizer.step, tf.int32))
-        with tf.GradientTape() as tape:
-            spec = model_fn(features, labels, TRAIN, params, model)
-            scaled_loss = optimizer.scale_loss(spec.loss)
-        variables = [variable.value for variable in spec.trainable_variables]
-        gradients = tape.gradient(scaled_loss, variables)
-        return {"train/cost_cls": spec.loss, **optimizer.apply(gradients)}
-
-    return train_step
-
-
-def train(train_step, batches, first_step, last_step, run, reports, save, evaluate=None):
-    """Trains from first_step to last_step and saves at the end.
+def train(
+    train_step,
+    batches,
+    first_step,
+    last_step,
+    run,
+    reports,
+    save,
+    evaluate=None,
+    losses=None,
+    check_gradients=True,
+    num_workers=1,
+):
+    """Trains from first_step to last_step, or until a signal or `evaluate` ends it, and saves.
 
     Args:
         train_step: of make_train_step.
-        batches: iterable of (features, labels), one for each step.
+        batches: iterable of (features, labels), as many for each step as train_step takes.
         first_step, last_step: int. Global steps done before and after.
         run: RunParams: the intervals.
         reports: Reports.
         save: called with the global step.
-        evaluate: called with the global step after each save, or None.
+        evaluate: called with the global step where `is_evaluated`, or None; what it returns says
+            whether to end here.
+        losses: list of float. Those since the last line of figures, continued and kept up to date.
+        check_gradients: bool. False where the optimizer skips an update that is not finite.
+        num_workers: int. Processes that each take a batch like the one given here.
     Returns:
         (global step reached, signal number or None).
     Raises:
-        RunError: the loss became infinite or not a number; found before anything is saved.
+        NotFiniteError: a loss or gradient is not finite; found before anything is saved.
     """
-    losses, saved = [], None
-    step = first_step
+    losses = [] if losses is None else losses
+    unchecked, saved = [], first_step
+    step, rows = first_step, 0
     with (
-        StopRequest() as stop,
+        listening() as requests,
         Progress(last_step, initial=first_step, log_every=run.log_steps) as progress,
     ):
         for features, labels in batches:
-            figures = train_step(features, labels)
+            try:
+                figures = train_step(features, labels)
+            except Stopped:  # polled once the step is compiled: nothing of it has been done
+                break
+            rows += labels.shape[0] * num_workers
+            if figures is None:  # the update needs more batches
+                continue
             step += 1
-            losses.append(figures["train/cost_cls"])
-            is_last = step == last_step or bool(stop)
-            shown = {"loss": figures["train/cost_cls"], "learning_rate": figures["train/lr"]}
+            unchecked.append(figures)
+            is_last = step == last_step
+            shown = {"loss": figures["train/cost_cls"]}
+            if "train/lr" in figures:
+                shown["learning_rate"] = figures["train/lr"]
             progress.update(**shown)
 
             if step % run.save_summary_steps == 0 or is_last:
-                _check_finite(losses, step)
+                losses += _finite_losses(unchecked, step, check_gradients)
                 # The mean since the last line: one batch of a small loss says little.
+                histograms = figures.pop("histograms", {})
                 values = {name: float(value) for name, value in figures.items()}
-                values["train/cost_cls"] = sum(map(float, losses)) / len(losses)
+                values["train/cost_cls"] = sum(losses) / len(losses)
                 rate = progress.rate()
                 if rate is not None:
-                    values["train/examples_per_second"] = rate * labels.shape[0]
+                    values["train/examples_per_second"] = rate * rows
                 reports.scalars("train", step, values)
-                losses = []
-            if step % run.save_checkpoints_steps == 0 or is_last:
-                _check_finite(losses, step)
+                if histograms:
+                    reports.histograms("train", step, histograms)
+                losses.clear()
+            rows = 0
+            is_due = step % run.save_checkpoints_steps == 0 or is_last
+            is_asked_for = requests.take_save() or requests.stopped_by is not None
+            if is_due or is_asked_for:
+                losses += _finite_losses(unchecked, step, check_gradients)
                 save(step)
                 saved = step
-                if evaluate is not None and not stop:
-                    evaluate(step)
+            if requests.stopped_by is not None:
+                break
+            if evaluate is not None and is_evaluated(step, last_step, run):
+                losses += _finite_losses(unchecked, step, check_gradients)
+                try:
+                    is_last = evaluate(step) or is_last
+                except Stopped:
+                    break
             if is_last:
                 break
-    assert saved == step or step == first_step  # every way out of the loop has saved
-    return step, stop.signal_number
+        if saved != step:
+            losses += _finite_losses(unchecked, step, check_gradients)
+            save(step)
+        return step, requests.stopped_by
 
 
-def _check_finite(losses, step):
-    """losses: those of the steps up to `step`, the newest last."""
-    for n, loss in enumerate(losses, start=step - len(losses) + 1):
-        if not math.isfinite(float(loss)):
-            raise RunError(
-                f"the loss of step {n} is {float(loss)}; what was saved before is whole. A lower "
-                "learning rate, a longer warm-up or max_gradient_norm helps; with mixed_float16, "
-                "loss_scaling_factor: dynamic"
-            )
+def is_evaluated(step, last_step, run):
+    """Whether train_and_eval evaluates after a step; `last_step` is where training is to end."""
+    every = run.eval_every_steps or run.save_checkpoints_steps
+    return step > 0 and (step % every == 0 or step == last_step)
+
+
+def _finite_losses(unchecked, step, check_gradients):
+    """Empties a list of figures of the steps up to `step`; returns their losses: list of float."""
+    losses = []
+    for n, figures in enumerate(unchecked, start=step - len(unchecked) + 1):
+        loss = float(figures["train/cost_cls"])
+        norm = float(figures.get("train/unclipped_grad_norm", 0.0))
+        if not math.isfinite(loss):
+            raise NotFiniteError("loss", n, loss)
+        if check_gradients and not math.isfinite(norm):
+            raise NotFiniteError("norm of the gradients", n, norm)
+        losses.append(loss)
+    unchecked.clear()
+    return losses

@@ -3,20 +3,21 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 
+from common.files import write_whole
 from common.metrics.classification import softmax
 
 
-def write_predictions(folder, name, logits, texts, label_names):
+def write_predictions(folder, name, logits, texts, label_names, temperature=1.0):
     """Writes `<folder>/<name>.npz` and `<folder>/<name>.tsv`, each aside and renamed.
 
     The npz holds one array `arr_0`, the logits, as the original's did. The TSV has a row per
     example: id (row number), text (two texts: text_a, text_b), label, and the probability of each
-    label. Tabs and line ends within a text become spaces.
+    label, softmax(logits / temperature); of a regression, its value in place of these. Tabs and
+    line ends within a text become spaces.
 
     Args:
         folder: path-like, made if absent.
@@ -24,11 +25,11 @@ def write_predictions(folder, name, logits, texts, label_names):
         logits: float [N, C].
         texts: list of N tuples of one or two str.
         label_names: C str.
+        temperature: float > 0, of `common/metrics/calibration.py`.
     Returns:
         Paths of the npz and of the TSV.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     array = io.BytesIO()
     np.savez(array, logits)
     table = io.StringIO()
@@ -36,20 +37,21 @@ def write_predictions(folder, name, logits, texts, label_names):
     writer = csv.writer(
         table, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
     )
-    writer.writerow(["id", *columns, "label", *(f"p_{name}" for name in label_names)])
-    for row, (row_texts, probabilities) in enumerate(zip(texts, softmax(logits), strict=True)):
+    if logits.shape[-1] == 1:
+        names, answers = ["value"], [[f"{value:.6f}"] for (value,) in logits]
+    else:
+        names = ["label", *(f"p_{name}" for name in label_names)]
+        answers = [
+            [label_names[int(probabilities.argmax())], *(f"{p:.6f}" for p in probabilities)]
+            for probabilities in softmax(np.asarray(logits, np.float64) / temperature)
+        ]
+    writer.writerow(["id", *columns, *names])
+    for row, (row_texts, answer) in enumerate(zip(texts, answers, strict=True)):
         plain = [" ".join(text.replace("\0", " ").split()) for text in row_texts]
-        label = label_names[int(probabilities.argmax())]
-        writer.writerow([row, *plain, label, *(f"{p:.6f}" for p in probabilities)])
+        writer.writerow([row, *plain, *answer])
     contents = {".npz": array.getvalue(), ".tsv": table.getvalue().encode("utf-8")}
     paths = []
     for suffix, content in contents.items():
-        path = folder / f"{name}{suffix}"
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            aside.write_bytes(content)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-        paths.append(path)
+        paths.append(folder / f"{name}{suffix}")
+        write_whole(paths[-1], content)
     return paths

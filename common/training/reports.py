@@ -9,6 +9,7 @@ plots/confusion_<name>.png    that matrix
 plots/learning_curves.png     loss, accuracy and learning rate over the steps
 """
 
+import contextlib
 import io
 import json
 import math
@@ -19,6 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+
+from common.errors import RunError
+from common.files import write_whole
 
 # Okabe and Ito 2008: told apart with every common form of colour blindness.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -64,36 +68,71 @@ class Reports:
             self.model_dir.mkdir(parents=True, exist_ok=True)
             _drop_torn_line(self.metrics_path)
             self._metrics_file = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
-        self._metrics_file.write(_json(line) + "\n")
-        self._metrics_file.flush()
+        try:
+            self._metrics_file.write(_json(line) + "\n")
+            self._metrics_file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # closing it would write again, and fail again
+                self._metrics_file.close()
+            self._metrics_file = None
+            raise RunError(
+                f"{self.metrics_path} could not be written: {error.strerror}. Checkpoints are "
+                "whole; make room or choose another --model_dir, and run again"
+            ) from error
         self._write_events(split, step, values)
 
     def _write_events(self, split, step, values):
         # Imported here: a report of figures alone, and its tests, do without TensorFlow's 5 s.
         import tensorflow as tf
 
-        if split not in self._writers:
-            event_dir = self.model_dir if split == "train" else self.model_dir / "eval"
-            self._writers[split] = tf.summary.create_file_writer(str(event_dir))
         # What tf.summary.scalar writes; that function needs the package tensorboard installed.
         metadata = tf.compat.v1.SummaryMetadata(
             plugin_data={"plugin_name": "scalars"}, data_class="DATA_CLASS_SCALAR"
         )
-        with self._writers[split].as_default():
+        with self._writer(split).as_default():
             for name, value in values.items():
                 tf.summary.write(name, tf.constant(value, tf.float32), int(step), metadata)
-        self._writers[split].flush()
+        self._writer(split).flush()
+
+    def _writer(self, split):
+        import tensorflow as tf
+
+        if split not in self._writers:
+            event_dir = self.model_dir if split == "train" else self.model_dir / "eval"
+            self._writers[split] = tf.summary.create_file_writer(str(event_dir))
+        return self._writers[split]
+
+    def histograms(self, split, step, values):
+        """Writes TensorBoard events.
+
+        Args:
+            split: "train" or "eval".
+            step: int, the global step the figures belong to.
+            values: {name: <float64>[K, 3]}: left edge, right edge and count of K buckets.
+        """
+        import tensorflow as tf
+
+        # What tf.summary.histogram writes; that function needs the package tensorboard installed.
+        metadata = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "histograms"})
+        with self._writer(split).as_default():
+            for name, value in values.items():
+                tf.summary.write(name, value, int(step), metadata)
+        self._writer(split).flush()
 
     def evaluation(self, step, report, name="validation"):
         """Writes report-<name>.json and confusion_<name>.png; returns the report as a text table.
 
         Args:
             step: int, the global step of the weights that were evaluated.
-            report: dict as `classification_report` returns it.
+            report: dict as `classification_report` or `regression_report` returns it.
             name: str, which split or file was evaluated; becomes part of both file names.
         """
         content = _json({"name": name, "step": int(step), **report}, indent=2) + "\n"
-        _write_aside(self.model_dir / "eval" / f"report-{name}.json", content.encode())
+        write_whole(self.model_dir / "eval" / f"report-{name}.json", content)
+        if "confusion" not in report:  # of a regression
+            figures = {key: value for key, value in report.items() if key != "num_examples"}
+            listed = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
+            return f"{name} at step {step}: {listed}, {report['num_examples']} examples"
         scored = f"accuracy {report['accuracy']:.4f} over {report['num_examples']:,} examples"
         title = f"{name}, step {step:,}\n{scored}"
         figure = draw_confusion(report, title)
@@ -110,19 +149,35 @@ class Reports:
         _save_figure(figure, path)
         return path
 
-    def truncate_after(self, step):
+    def has_evaluation(self, step):
+        """Whether metrics.jsonl has an evaluation of a step."""
+        return self.metrics_path.exists() and any(
+            (figures["split"], figures["step"]) == ("eval", step)
+            for _, figures in _lines(self.metrics_path)
+        )
+
+    def truncate_after(self, step, evaluated_step=None):
         """Drops what metrics.jsonl says of later steps, before a run resumes from this one.
 
         TensorBoard's files cannot be shortened; an event tells it to do the same.
+
+        Args:
+            step: int.
+            evaluated_step: int or None. Evaluations of later steps are dropped; None: `step`.
         """
+        last = {"train": step, "eval": step if evaluated_step is None else evaluated_step}
         self._close_metrics_file()
         if not self.metrics_path.exists():
             return
-        kept = [line for line, figures in _lines(self.metrics_path) if figures["step"] <= step]
+        kept = [
+            line
+            for line, figures in _lines(self.metrics_path)
+            if figures["step"] <= last.get(figures["split"], step)
+        ]
         kept = "".join(kept).encode()
         if kept == self.metrics_path.read_bytes():
             return
-        _write_aside(self.metrics_path, kept)
+        write_whole(self.metrics_path, kept)
         for event_dir in (self.model_dir, self.model_dir / "eval"):
             if any(event_dir.glob("events.out.tfevents.*")):
                 _write_restart_event(event_dir, step + 1)
@@ -138,6 +193,28 @@ class Reports:
         if self._metrics_file is not None:
             self._metrics_file.close()
             self._metrics_file = None
+
+
+class NoReports(Reports):
+    """Writes nothing: of a process whose figures another one reports."""
+
+    def scalars(self, split, step, values):
+        pass
+
+    def histograms(self, split, step, values):
+        pass
+
+    def evaluation(self, step, report, name="validation"):
+        return evaluation_table(step, report, name)
+
+    def plot_curves(self):
+        return None
+
+    def has_evaluation(self, step):
+        return False
+
+    def truncate_after(self, step, evaluated_step=None):
+        pass
 
 
 def closing_summary(items):
@@ -250,21 +327,10 @@ def _finite(value):
     return value
 
 
-def _write_aside(path, content):
-    """Writes bytes beside the path and renames: a reader finds the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def _save_figure(figure, path):
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
-    _write_aside(path, png.getvalue())
+    write_whole(path, png.getvalue())
 
 
 def draw_confusion(report, title):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schema by itself: values, defaults, derived values, completion by a checkpoint."""
 
+import re
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -21,6 +23,7 @@ from common.params import (
     Section,
     TrainInputParams,
     differences,
+    rule_faults,
 )
 
 INPUT = {
@@ -37,6 +40,7 @@ CHECKPOINT = {
     "filter_size": 29,
     "max_position_embeddings": 17,
     "vocab_size": 31,
+    "embedding_size": 5,
     "encoder_nonlinearity": "gelu",
     "layer_norm_epsilon": 1e-12,
     "path": "weights",
@@ -112,10 +116,15 @@ def test_every_key_has_a_description_that_is_a_sentence():
                 "max_gradient_norm": None,
                 "loss_scaling_factor": 1.0,
                 "initial_loss_scale": 32768.0,
-                "min_loss_scale": 1 / 16384,
-                "max_loss_scale": 32768.0,
                 "steps_per_increase": 2000,
-                "overflow_tolerance": 0.05,
+                "max_gradient_value": None,
+                "grad_accum_steps": 1,
+                "momentum": 0.9,
+                "rmsprop_decay": 0.9,
+                "rmsprop_momentum": 0.0,
+                "log_grads": False,
+                "log_hists": False,
+                "ws_summary": False,
                 "disable_lr_steps_reset": False,
             },
         ),
@@ -256,9 +265,70 @@ def test_eval_steps_of_zero_or_less_are_the_whole_split(steps):
     assert RunParams(eval_steps=steps).eval_steps is None
 
 
-def test_clipping_at_zero_is_none():
-    assert OptimizerParams(max_gradient_norm=0).max_gradient_norm is None
-    assert OptimizerParams(max_gradient_norm=0.5).max_gradient_norm == 0.5
+@pytest.mark.parametrize("key", ["max_gradient_norm", "max_gradient_value"])
+def test_clipping_at_zero_is_none(key):
+    assert getattr(OptimizerParams(**{key: 0}), key) is None
+    assert getattr(OptimizerParams(**{key: 0.5}), key) == 0.5
+
+
+def test_each_dynamic_loss_scale_has_defaults_of_its_own():
+    names = ("min_loss_scale", "max_loss_scale", "overflow_tolerance")
+
+    def of(**values):
+        return [OptimizerParams(**values).loss_scale_setting(name) for name in names]
+
+    originals = [1 / 16384, 32768.0, 0.05]
+    assert of(loss_scaling_factor="dynamic") == of() == originals
+    assert of(loss_scaling_factor="tf_dynamic") == [1.0, 2.0**127, 0.0]
+    own = {"min_loss_scale": 2, "max_loss_scale": 4, "overflow_tolerance": 0.5}
+    for rule in ("dynamic", "tf_dynamic"):
+        assert of(loss_scaling_factor=rule, initial_loss_scale=4, **own) == [2, 4, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("run", "fault"),
+    [
+        ({"num_devices": 2}, ("runconfig.num_devices", "without enable_distributed")),
+        ({"enable_distributed": True, "device": "/gpu:0"}, ("runconfig.device", "enable_distrib")),
+        ({"multiple_workers": True, "device": "/gpu:0"}, ("runconfig.device", "multiple_workers")),
+        ({"enable_distributed": True, "num_devices": 2}, ("train_input.batch_size", "7 rows .* 2")),
+        ({"enable_distributed": True, "num_devices": 7}, None),
+        ({"multiple_workers": True, "num_devices": 2}, None),  # 7 may be few for one worker of many
+        ({"enable_distributed": True}, None),
+    ],
+)
+def test_devices_share_a_batch_equally(run, fault):
+    whole = params()
+    run = whole.runconfig.model_copy(update=run)
+    faults = rule_faults(whole.model_copy(update={"runconfig": run}))
+    assert [key for key, _ in faults] == ([] if fault is None else [fault[0]])
+    if fault is not None:
+        assert re.search(fault[1], faults[0][1])
+
+
+def test_the_originals_dynamic_loss_scale_does_not_go_with_several_devices():
+    for rule, number in (("dynamic", 1), ("tf_dynamic", 0), (8, 0)):
+        whole = params(optimizer={"loss_scaling_factor": rule})
+        run = whole.runconfig.model_copy(update={"enable_distributed": True})
+        faults = rule_faults(whole.model_copy(update={"runconfig": run}))
+        assert [key for key, _ in faults] == ["optimizer.loss_scaling_factor"] * number
+        assert all("enable_distributed" in text and "tf_dynamic" in text for _, text in faults)
+
+
+def test_rmsprop_has_its_own_epsilon_where_none_is_given():
+    assert params(optimizer={"optimizer_type": "RMSprop"}).optimizer.epsilon == 1e-10
+    given = {"optimizer_type": "rmsprop", "epsilon": 0.5}
+    assert params(optimizer=given).optimizer.epsilon == 0.5
+
+
+def test_a_schedule_is_as_long_as_its_steps_and_a_cosine_as_its_way():
+    cosine = {"scheduler": "Cosine", "initial_learning_rate": 1, "decay_steps": 7}
+    exponential = cosine | {"scheduler": "Exponential", "decay_rate": 0.5}
+    lengths = [
+        OptimizerParams(learning_rate=schedule).learning_rate.length
+        for schedule in (cosine, cosine | {"steps": 3}, exponential, exponential | {"steps": 3})
+    ]
+    assert lengths == [7, 3, None, 3]
 
 
 def test_lines_of_the_log_come_as_often_as_summaries_where_not_given():
@@ -522,6 +592,22 @@ schedules = st.one_of(
             "cycle": st.booleans(),
         }
     ),
+    st.fixed_dictionaries(
+        {
+            "scheduler": st.just("Cosine"),
+            "initial_learning_rate": rates,
+            "decay_steps": counts,
+            "alpha": rates,
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "scheduler": st.just("PiecewiseConstant"),
+            "boundaries": st.just([2, 5]),
+            "values": st.lists(rates, min_size=3, max_size=3),
+            "steps": counts,
+        }
+    ),
 )
 models = st.fixed_dictionaries(
     {},
@@ -542,7 +628,9 @@ optimizers = st.fixed_dictionaries(
         "epsilon": optional(positive),
         "exclude_from_weight_decay": st.lists(st.text("abc_.", min_size=1)),
         "max_gradient_norm": optional(positive),
-        "loss_scaling_factor": positive | st.just("dynamic"),
+        "loss_scaling_factor": positive | st.sampled_from(["dynamic", "tf_dynamic"]),
+        "optimizer_type": st.sampled_from(["sgd", "rmsprop", "adamw"]),
+        "moving_average_decay": optional(st.just(0.5)),
     },
 )
 runs = st.fixed_dictionaries(

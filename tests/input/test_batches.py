@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from input.batches import make_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
+from input.features import STANDARD_LAYOUT, Layout
 from input.token_cache import Tokens
 
 PAD, CLS, SEP = 2, 7, 5
@@ -37,33 +38,42 @@ def random_rows(num_rows, texts_per_row, seed):
     ]
 
 
-def plain_features(row, max_sequence_length, length):
+def plain_features(row, max_sequence_length, length, layout):
     """One row's features as lists: the text of the specification, step by step."""
     first, second = row[0][:], row[1][:] if len(row) == 2 else []
-    while 1 + len(row) + len(first) + len(second) > max_sequence_length:
+    cls, sep = ([CLS], [SEP]) if layout.add_special_tokens else ([], [])
+    while len(cls) + len(row) * len(sep) + len(first) + len(second) > max_sequence_length:
         longer = first if len(first) > len(second) else second
         longer.pop()
-    ids = [CLS, *first, SEP]
+    ids = [*cls, *first, *sep]
     segments = [0] * len(ids)
     if len(row) == 2:
-        ids += [*second, SEP]
-        segments += [1] * (len(second) + 1)
+        ids += [*second, *sep]
+        segments += [1] * (len(second) + len(sep))
     padding = length - len(ids)
+    on_padding = int(layout.invert_mask)
     return {
-        "input_ids": ids + [PAD] * padding,
-        "input_mask": [0] * len(ids) + [1] * padding,
+        "input_ids": ids + [PAD if layout.pad_id is None else layout.pad_id] * padding,
+        "input_mask": [1 - on_padding] * len(ids) + [on_padding] * padding,
         "segment_ids": segments + [0] * padding,
     }
 
 
-def batches_of(rows, batch_size=3, max_sequence_length=17, num_buckets=3, with_weights=True):
+def batches_of(
+    rows,
+    batch_size=3,
+    max_sequence_length=17,
+    num_buckets=3,
+    with_weights=True,
+    layout=STANDARD_LAYOUT,
+):
     """Batches of every row, in an order of their own."""
     tokens = make_tokens(rows)
-    lengths = row_lengths(tokens, max_sequence_length)
+    lengths = row_lengths(tokens, max_sequence_length, layout)
     buckets = choose_bucket_lengths(lengths, num_buckets)
     plan = EpochPlan(lengths, batch_size, buckets, shuffle=True, seed=3)
     planned = plan.epoch(0, drop_remainder=not with_weights)
-    return make_batches(tokens, SPECIAL, *planned, max_sequence_length, with_weights)
+    return make_batches(tokens, SPECIAL, *planned, max_sequence_length, with_weights, layout)
 
 
 @settings(max_examples=25, deadline=None)
@@ -73,12 +83,14 @@ def batches_of(rows, batch_size=3, max_sequence_length=17, num_buckets=3, with_w
     batch_size=st.integers(1, 5),
     max_sequence_length=st.integers(3, 29),
     seed=st.integers(0, 10**6),
+    layout=st.just(STANDARD_LAYOUT)
+    | st.builds(Layout, st.booleans(), st.booleans(), st.sampled_from([None, 0, 9])),
 )
 def test_features_are_those_that_plain_python_builds(
-    num_rows, texts_per_row, batch_size, max_sequence_length, seed
+    num_rows, texts_per_row, batch_size, max_sequence_length, seed, layout
 ):
     rows = random_rows(num_rows, texts_per_row, seed)
-    batches = batches_of(rows, batch_size, max_sequence_length)
+    batches = batches_of(rows, batch_size, max_sequence_length, layout=layout)
     scored = []
     for step, (features, labels, weights) in enumerate(batches.dataset.as_numpy_iterator()):
         assert set(features) == {"input_ids", "input_mask", "segment_ids"}
@@ -87,7 +99,7 @@ def test_features_are_those_that_plain_python_builds(
             if row < 0:
                 continue
             scored.append(row)
-            expected = plain_features(rows[row], max_sequence_length, batches.lengths[step])
+            expected = plain_features(rows[row], max_sequence_length, batches.lengths[step], layout)
             for name, values in expected.items():
                 assert features[name][place].tolist() == values, name
             assert labels[place] == row % 3

@@ -40,18 +40,17 @@ def pop_tokens(first, second, room):
 
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=50),
-    max_sequence_length=st.integers(3, 90),
+    room=st.integers(0, 90),
 )
-def test_pairs_are_cut_as_popping_one_token_at_a_time_cuts_them(pairs, max_sequence_length):
-    # [CLS] and two [SEP] take three places.
-    expected = [pop_tokens(*pair, max_sequence_length - 3) for pair in pairs]
-    assert truncated_lengths(np.array(pairs), max_sequence_length).tolist() == expected
+def test_pairs_are_cut_as_popping_one_token_at_a_time_cuts_them(pairs, room):
+    expected = [pop_tokens(*pair, room) for pair in pairs]
+    assert truncated_lengths(np.array(pairs), room).tolist() == expected
 
 
-@given(st.lists(st.integers(0, 40), min_size=1), st.integers(3, 50))
-def test_single_texts_keep_what_fits_beside_two_special_tokens(lengths, max_sequence_length):
-    cut = truncated_lengths(np.array(lengths)[:, None], max_sequence_length)
-    assert cut.tolist() == [[min(length, max_sequence_length - 2)] for length in lengths]
+@given(st.lists(st.integers(0, 40), min_size=1), st.integers(0, 50))
+def test_single_texts_keep_what_fits(lengths, room):
+    cut = truncated_lengths(np.array(lengths)[:, None], room)
+    assert cut.tolist() == [[min(length, room)] for length in lengths]
 
 
 # ---- Bucket lengths ------------------------------------------------------------------------------

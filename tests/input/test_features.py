@@ -7,22 +7,20 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from input.batches import make_batches
-from input.epoch_plan import truncated_lengths
-from input.features import TextFeatures
+from input.batches import make_batches, row_lengths
+from input.features import Layout, TextFeatures
 from input.token_cache import tokenize_rows
 from input.tokenizer import WordPieceTokenizer
 
 TOKENIZER = WordPieceTokenizer(["a", "b", "##c", "[UNK]", "[SEP]", "[CLS]", "[PAD]", "!"])
 
 
-def features_of_rows(rows, max_sequence_length):
+def features_of_rows(rows, max_sequence_length, layout):
     """The features that the input functions make of the same rows, in one batch."""
     labels = [0] * len(rows)
     dataset = tf.data.Dataset.from_tensor_slices(([list(row) for row in rows], labels))
     tokens = tokenize_rows(dataset, TOKENIZER, len(rows[0]))
-    lengths = truncated_lengths(tokens.lengths, max_sequence_length)
-    length = lengths.sum(axis=1).max() + 1 + len(rows[0])
+    length = row_lengths(tokens, max_sequence_length, layout).max()
     batches = make_batches(
         tokens,
         TOKENIZER,
@@ -30,6 +28,7 @@ def features_of_rows(rows, max_sequence_length):
         np.array([length], np.int32),
         max_sequence_length,
         with_weights=False,
+        layout=layout,
     )
     features, _ = next(iter(batches))
     return features
@@ -37,14 +36,15 @@ def features_of_rows(rows, max_sequence_length):
 
 @pytest.mark.parametrize("texts_per_row", [1, 2])
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_features_are_those_of_the_input_functions(texts_per_row, data):
     text = st.integers(0, 12).map(lambda length: "ac b! ?"[: length % 8] + " a" * length)
     rows = data.draw(st.lists(st.tuples(*[text] * texts_per_row), min_size=1, max_size=5))
     max_sequence_length = data.draw(st.integers(texts_per_row + 2, 20))
-    text_features = TextFeatures(TOKENIZER, texts_per_row, max_sequence_length)
+    layout = data.draw(st.sampled_from([Layout(), Layout(False, False, 1)]))
+    text_features = TextFeatures(TOKENIZER, texts_per_row, max_sequence_length, layout)
     actual = text_features(tf.constant(rows))
-    for name, expected in features_of_rows(rows, max_sequence_length).items():
+    for name, expected in features_of_rows(rows, max_sequence_length, layout).items():
         assert actual[name].dtype == tf.int32
         np.testing.assert_array_equal(actual[name], expected)
 

@@ -3,7 +3,7 @@
 
 import os
 import shutil
-from types import SimpleNamespace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -12,8 +12,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from common.errors import UserError
-from common.params import DataProcessor
-from input.processors import PROCESSORS, TextDataset, get_processor
+from common.metrics.classification import classification_metrics
+from common.metrics.regression import regression_metrics
+from common.params import DataProcessor, EvalInputParams
+from input.processors import PROCESSORS, get_processor
+from input.processors import open_dataset as open_dataset_of
 
 NAME = "awkward_sentences/whole"
 ROWS = {
@@ -65,10 +68,13 @@ def data_dir(prepared, tmp_path):
     return shutil.copytree(prepared, tmp_path / "tfds")
 
 
-def open_dataset(data_dir, name=NAME, processor="Sst2DataProcessor"):
-    return TextDataset(
-        SimpleNamespace(data_processor=processor, dataset=name, data_dir=str(data_dir))
-    )
+def make_cfg(processor="Sst2DataProcessor", data_dir="none", **keys):
+    shape = {"max_sequence_length": 9, "batch_size": 1}
+    return EvalInputParams(data_processor=processor, data_dir=str(data_dir), **shape, **keys)
+
+
+def open_dataset(data_dir, name=NAME, processor="Sst2DataProcessor", **keys):
+    return open_dataset_of(make_cfg(processor, data_dir, dataset=name, **keys))
 
 
 @pytest.fixture
@@ -92,10 +98,8 @@ def test_the_schema_accepts_exactly_the_processors_there_are():
 
 
 def test_a_dataset_of_the_params_replaces_the_processors_own():
-    cfg = SimpleNamespace(data_processor="MnliDataProcessor", dataset=None)
-    assert get_processor(cfg).dataset == "glue/mnli"
-    cfg.dataset = "sample_glue/mnli"
-    processor = get_processor(cfg)
+    assert get_processor(make_cfg("MnliDataProcessor")).dataset == "glue/mnli"
+    processor = get_processor(make_cfg("MnliDataProcessor", dataset="sample_glue/mnli"))
     assert processor.dataset == "sample_glue/mnli"
     assert processor.text_keys == ("premise", "hypothesis")
     assert processor.eval_splits == ("validation_matched", "validation_mismatched")
@@ -204,6 +208,148 @@ def test_only_half_a_download_is_not_prepared(data_dir, no_network):
     with pytest.raises(UserError, match="is not prepared in"):
         open_dataset(data_dir)
     assert no_network == ["awkward_sentences"]
+
+
+# ---- Any data set by its keys --------------------------------------------------------------------
+
+# What GLUE publishes of each task: its texts, and the metrics of its leader board.
+TASKS = {
+    "cola": (("sentence",), ["eval/mcc"]),
+    "mrpc": (("sentence1", "sentence2"), ["eval/f1_score", "eval/accuracy_cls"]),
+    "qnli": (("question", "sentence"), ["eval/accuracy_cls"]),
+    "qqp": (("question1", "question2"), ["eval/f1_score", "eval/accuracy_cls"]),
+    "rte": (("sentence1", "sentence2"), ["eval/accuracy_cls"]),
+    "wnli": (("sentence1", "sentence2"), ["eval/accuracy_cls"]),
+    "stsb": (("sentence1", "sentence2"), ["eval/pearson", "eval/spearman"]),
+}
+
+
+def prepare_glue(data_dir, name, rows):
+    """Prepares `glue/<name>` with rows of our own, by TFDS' own schema of it."""
+    info = tfds.builder(f"glue/{name}", data_dir=data_dir).info
+    Path(info.data_dir).mkdir(parents=True)
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2)
+    writer.initialize_splits(["train", "validation"])
+    writer.add_examples({"train": rows, "validation": rows[:1]})
+    writer.close_all()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_of_glue_is_read_by_its_keys_and_scored_by_its_metrics(
+    name, tmp_path, no_network
+):
+    keys, metrics = TASKS[name]
+    is_regression = name == "stsb"
+    labels = [0.5, 4.75, 3.0] if is_regression else [0, 1, 1]
+    rows = [
+        {**{key: f"{key} {n}" for key in keys}, "label": label, "idx": n}
+        for n, label in enumerate(labels)
+    ]
+    prepare_glue(tmp_path, name, rows)
+    own = {"task": "regression"} if is_regression else {}
+    dataset = open_dataset(tmp_path, f"glue/{name}", "TfdsDataProcessor", text_keys=keys, **own)
+    assert dataset.read_texts("train") == [tuple(row[key] for key in keys) for row in rows]
+    ((_, read),) = dataset.read("train").batch(9).as_numpy_iterator()
+    np.testing.assert_array_equal(read, np.array(labels, read.dtype), strict=True)
+    assert read.dtype == (np.float32 if is_regression else np.int64)
+    assert len(dataset.label_names) == (1 if is_regression else 2)
+    assert dataset.processor.eval_splits == ("validation",)
+    if is_regression:
+        scored = regression_metrics(read[:, None], read)
+    else:
+        scored = classification_metrics(np.eye(2)[read], read, 2)
+    assert [scored[metric] for metric in metrics] == [pytest.approx(1)] * len(metrics)
+    assert no_network == []
+
+
+def test_renamed_features_are_found_under_the_processors_own_names(prepared):
+    keys = {"feature_rename_map": {"sentence": "premise"}, "text_keys": ["premise"]}
+    assert open_dataset(prepared, **keys).read_texts("validation") == [("b",), ("c",)]
+    with pytest.raises(UserError, match="has no feature nowhere; it has label, sentence"):
+        open_dataset(prepared, feature_rename_map={"nowhere": "x"})
+
+
+def test_columns_of_files_can_be_renamed(tmp_path):
+    (tmp_path / "file.csv").write_text("Review Text,stars\na,1\nb,2\n")
+    cfg = EvalInputParams(
+        data_processor="TextFileDataProcessor",
+        train_file=str(tmp_path / "file.csv"),
+        text_columns="text",
+        feature_rename_map={"Review Text": "text", "stars": "label"},
+        max_sequence_length=9,
+        batch_size=1,
+    )
+    dataset = open_dataset_of(cfg)
+    assert dataset.label_names == ("1", "2")
+    ((texts, labels),) = dataset.read("train").batch(9).as_numpy_iterator()
+    assert texts.tolist() == [[b"a"], [b"b"]]
+    assert labels.tolist() == [0, 1]
+
+
+def test_names_can_be_given_to_classes_and_to_whole_numbers(prepared):
+    assert open_dataset(prepared, label_names=["bad", "good"]).label_names == ("bad", "good")
+    numbers = open_dataset(prepared, "awkward_sentences/numbers", label_names=["bad", "good"])
+    assert numbers.label_names == ("bad", "good")
+    with pytest.raises(UserError, match=r"label_names has 3 names, but .* has 2 classes: no, yes"):
+        open_dataset(prepared, label_names=["a", "b", "c"])
+
+
+def test_a_regression_needs_numbers(prepared):
+    numbers = open_dataset(prepared, "awkward_sentences/numbers", task="regression")
+    ((_, labels),) = numbers.read("train").batch(9).as_numpy_iterator()
+    np.testing.assert_array_equal(labels, np.float32([0, 1, 1, 0, 1]), strict=True)
+    with pytest.raises(UserError, match="feature label that is no number"):
+        open_dataset(prepared, task="regression")
+
+
+def test_a_text_key_that_is_no_text_is_refused(prepared):
+    with pytest.raises(UserError, match="feature label that is no text"):
+        open_dataset(prepared, text_keys=["sentence", "label"])
+
+
+def test_a_set_without_a_validation_split_is_scored_on_its_test_split(prepared, data_dir):
+    info = data_dir / NAME / "2.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"validation"', '"development"'))
+    keys = {"processor": "TfdsDataProcessor", "text_keys": ["sentence"]}
+    assert open_dataset(data_dir, **keys).processor.eval_splits == ("test",)
+    info.write_text(info.read_text().replace('"test"', '"hidden"'))
+    with pytest.raises(UserError, match=r"no split validation or test; .* Write eval_fraction"):
+        open_dataset(data_dir, **keys)
+    assert open_dataset(data_dir, eval_fraction=0.2, **keys).processor.eval_splits == ()
+
+
+# ---- Damaged records -----------------------------------------------------------------------------
+
+
+def damage_record(folder, number, split="train"):
+    """Changes a byte in a record of a split. Returns the file."""
+    (path,) = (folder / NAME / "2.0.0").glob(f"*-{split}.tfrecord*")
+    content, start = bytearray(path.read_bytes()), 0
+    for _ in range(number):
+        start += 16 + int.from_bytes(content[start : start + 8], "little")  # 12 before, 4 behind
+    content[start + 20] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def test_a_damaged_record_is_named_and_can_be_skipped_with_what_follows(data_dir):
+    path = damage_record(data_dir, 3)
+    dataset = open_dataset(data_dir)
+    (sentence,) = dataset.damages("train")
+    assert sentence.startswith(f"{path}, record 3: damaged or missing; ")
+    assert "2 of 5" in sentence
+    with pytest.raises(tf.errors.DataLossError):
+        list(dataset.read("train"))
+    assert dataset.skipped("train") == []
+    dataset = open_dataset(data_dir, on_bad_row="skip")
+    assert dataset.read_texts("train") == [("a",), ("",), ("naïve 中",)]
+    assert dataset.skipped("train") == [sentence]
+    assert dataset.skipped("validation") == []
+
+
+def test_the_place_of_a_row_is_its_file_and_record(prepared):
+    dataset = open_dataset(prepared)
+    assert dataset.place("train", 4).endswith("train.tfrecord-00000-of-00001, record 4")
 
 
 # ---- Refusals ------------------------------------------------------------------------------------

@@ -23,9 +23,10 @@ class BertNumpy:
     """The network without dropout.
 
     Args:
-        weights: dict of neutral name to array; without a position or segment table it does without.
-        num_hidden_layers, num_heads, activation, layer_norm_epsilon, use_pre_normalization: as in
-            the params; activation is a key of ACTIVATIONS.
+        weights: dict of neutral name to array; without a table or a bias it does without.
+        num_hidden_layers, num_heads, activation, layer_norm_epsilon, use_pre_normalization,
+            attention_type, pooler_type: as in the params; activation is a key of ACTIVATIONS.
+        has_sinusoids: bool. Add those to the embeddings.
     Call:
         features: {"input_ids", "padding_mask" (1 on real tokens), "segment_ids"}, int [B, T]; each
             row has at least one real token.
@@ -41,6 +42,9 @@ class BertNumpy:
         activation,
         layer_norm_epsilon,
         use_pre_normalization=False,
+        attention_type="scaled_dot_product",
+        pooler_type="first",
+        has_sinusoids=False,
     ):
         self.weights = {name: np.asarray(value, np.float64) for name, value in weights.items()}
         self.num_hidden_layers = num_hidden_layers
@@ -48,12 +52,19 @@ class BertNumpy:
         self.activation = ACTIVATIONS[activation]
         self.epsilon = layer_norm_epsilon
         self.use_pre_normalization = use_pre_normalization
+        self.is_scaled = attention_type == "scaled_dot_product"
+        self.pooler_type = pooler_type
+        self.has_sinusoids = has_sinusoids
 
     def __call__(self, features):
         names = ("input_ids", "padding_mask", "segment_ids")
         rows = zip(*(np.asarray(features[name]) for name in names), strict=True)
         sequence = np.stack([self.run(*row) for row in rows])
-        pooled = np.tanh(self.dense(sequence[:, 0], "pooler"))
+        vectors = [
+            pool(x[mask == 1], self.pooler_type)
+            for x, mask in zip(sequence, np.asarray(features["padding_mask"]), strict=True)
+        ]
+        pooled = np.tanh(self.dense(np.stack(vectors), "pooler"))
         return {
             "sequence": sequence,
             "pooled": pooled,
@@ -63,6 +74,10 @@ class BertNumpy:
     def run(self, input_ids, padding_mask, segment_ids):
         """One example, each argument int [T]. Returns [T, D]. Devlin et al. 2019, figure 2."""
         x = self.weights["embeddings/word_embeddings"][input_ids]
+        if "embeddings/projection/kernel" in self.weights:
+            x = x @ self.weights["embeddings/projection/kernel"]
+        if self.has_sinusoids:
+            x = x + sinusoids(*x.shape)
         if "embeddings/position_embeddings" in self.weights:
             x = x + self.weights["embeddings/position_embeddings"][: len(input_ids)]
         if "embeddings/segment_embeddings" in self.weights:
@@ -84,7 +99,7 @@ class BertNumpy:
         return self.norm(x, "encoder/final_layer_norm") if self.use_pre_normalization else x
 
     def dense(self, x, name):
-        return x @ self.weights[f"{name}/kernel"] + self.weights[f"{name}/bias"]
+        return x @ self.weights[f"{name}/kernel"] + self.weights.get(f"{name}/bias", 0.0)
 
     def norm(self, x, name):
         """Ba et al. 2016, over the last axis."""
@@ -100,7 +115,9 @@ class BertNumpy:
         heads = []
         for head in range(self.num_heads):
             columns = slice(head * size, (head + 1) * size)
-            scores = query[:, columns] @ key[:, columns].T / np.sqrt(size)  # [T, T]
+            scores = query[:, columns] @ key[:, columns].T  # [T, T]
+            if self.is_scaled:
+                scores /= np.sqrt(size)
             scores[:, padding_mask == 0] = -np.inf  # no token attends to padding
             heads.append(softmax(scores) @ value[:, columns])  # [T, d]
         return self.dense(np.concatenate(heads, axis=-1), f"{name}/output")
@@ -108,6 +125,27 @@ class BertNumpy:
     def feed_forward(self, x, name):
         """Vaswani et al. 2017, section 3.3. x: [T, D]."""
         return self.dense(self.activation(self.dense(x, f"{name}/expand")), f"{name}/project")
+
+
+def pool(x, pooler_type):
+    """One vector of the real tokens of a row, x: [N, D]. Returns [D]."""
+    by_type = {"first": x[0], "last": x[-1], "mean": x.mean(axis=0)}
+    by_type |= {"max": x.max(axis=0), "sum": x.sum(axis=0)}
+    return by_type[pooler_type]
+
+
+def sinusoids(num_positions, size):
+    """Position vectors [P, D], D even, entry by entry.
+
+    Vaswani et al. 2017, section 3.5, with the wavelengths of tensor2tensor: the last is 10,000.
+    """
+    table = np.zeros((num_positions, size))
+    for position in range(num_positions):
+        for i in range(size // 2):
+            angle = position * 10_000 ** (-i / (size // 2 - 1))
+            table[position, 2 * i] = math.sin(angle)
+            table[position, 2 * i + 1] = math.cos(angle)
+    return table
 
 
 def softmax(scores):

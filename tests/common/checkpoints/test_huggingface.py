@@ -131,6 +131,7 @@ def test_config_of_a_folder_written_by_transformers():
         "filter_size": 256,
         "max_position_embeddings": 64,
         "vocab_size": 1000,
+        "embedding_size": None,  # not factorised
         "encoder_nonlinearity": "gelu_erf",
         "layer_norm_epsilon": 1e-12,
         "family": "huggingface",

@@ -219,6 +219,22 @@ def test_a_missing_weight_of_the_backbone_is_named(tmp_path):
     assert len(text.splitlines()) == 2
 
 
+def test_biases_and_tables_that_a_checkpoint_does_without_are_named_with_their_keys(tmp_path):
+    tensors = huggingface_tensors()
+    del tensors["embeddings.position_embeddings.weight"]
+    tensors = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(("query.bias", "intermediate.dense.bias"))
+    }
+    text = refusal_of(tmp_path, tensors, embedding_size=4)
+    assert "write model.use_position_embedding: false" in text
+    assert "model.position_embedding_type: fixed" in text
+    assert "it was trained without, write model.use_projection_bias_in_attention: false" in text
+    assert "it was trained without, write model.use_ffn_bias: false" in text
+    assert "are not factorised, leave model.embedding_size out" in text
+
+
 def test_more_layers_than_the_checkpoint_has_are_refused(tmp_path):
     text = refusal_of(tmp_path, num_hidden_layers=4)
     assert "encoder/layer_{2..3}/attention/query/kernel: not in the checkpoint" in text

@@ -16,7 +16,7 @@ from common.checkpoints.names import (
 from model import make_model
 from tests.reference.tiny_bert import tiny_params
 
-LENGTHS = {"V": 23, "P": 19, "S": 2, "D": 6, "F": 13, "C": 5}  # of the tiny network
+LENGTHS = {"V": 23, "P": 19, "S": 2, "D": 6, "F": 13, "C": 5, "E": 4}  # of the tiny network
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
@@ -26,6 +26,18 @@ def test_the_network_has_the_weights_of_the_table_with_their_shapes(pre_norm):
     names = embedding_names(pre_norm) + encoder_names(2, pre_norm) + head
     shapes = {name: tuple(v.shape) for name, v in model.weights_by_name().items()}
     assert shapes == {name: tuple(LENGTHS[axis] for axis in axes_of(name)) for name in names}
+
+
+def test_factorised_embeddings_have_a_matrix_and_their_width_in_the_geometry():
+    model = make_model(tiny_params(embedding_size=4))
+    shapes = {name: tuple(v.shape) for name, v in model.weights_by_name().items()}
+    names = [name for name in shapes if name.startswith("embeddings/")]
+    assert sorted(names) == sorted(embedding_names(is_factorized=True))
+    assert shapes["embeddings/projection/kernel"] == tuple(
+        LENGTHS[axis] for axis in axes_of("embeddings/projection/kernel")
+    )
+    known = geometry(shapes)
+    assert (known["embedding_size"], known["hidden_size"], known["vocab_size"]) == (4, 6, 23)
 
 
 def test_encoder_names_has_16_weights_a_layer_and_2_behind_a_pre_norm_encoder():

@@ -15,7 +15,10 @@ import tensorflow as tf
 
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.names import WEIGHTS, pattern_of
-from model import make_model
+from common.optimizers.factory import make_optimizer
+from common.params import OptimizerParams
+from common.training.train_step import make_train_step
+from model import make_model, model_fn
 from tests.reference.tiny_bert import tiny_params
 
 FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
@@ -204,6 +207,37 @@ def test_the_fine_tuned_classifier_of_the_original_has_the_loss_after_its_step()
     assert_close("logits", logits, step["logits_after"])
     labels = reference["classifier"]["labels"]
     assert_close("loss", loss_of(model, logits, labels), step["loss_after"])
+
+
+def test_one_training_step_ends_with_the_weights_of_the_original():
+    """Forward pass, gradients, clipping and AdamW together, against the checkpoint it wrote."""
+    model, _ = loaded_model(open_fixture(*PRETRAINED["cerebras_tf"]), num_classes=3)
+    features, _, reference = reference_of("cerebras_tf")
+    model.classifier.kernel.assign(reference["classifier"]["cls_output_kernel"])
+    model.classifier.bias.assign(reference["classifier"]["cls_output_bias"])
+    expected = reference["adamw_step"]
+    given = {key: value for key, value in expected["settings"].items() if key != "dropout"}
+    weights = {name: w.value for name, w in model.weights_by_name().items()}
+    before = {name: w.numpy() for name, w in weights.items()}
+    optimizer = make_optimizer(weights, OptimizerParams.model_validate(given))
+    train_step = make_train_step(model_fn, tiny_params(3), model, optimizer)
+    batch = {name: tf.constant(features[name], tf.int32) for name in ("input_ids", "segment_ids")}
+    batch["input_mask"] = tf.constant(1 - features["padding_mask"], tf.int32)
+    figures = train_step(batch, tf.constant(reference["classifier"]["labels"], tf.int32))
+    assert_close("loss before", figures["train/cost_cls"], expected["loss_before"])
+    norm = float(figures["train/unclipped_grad_norm"])
+    assert norm == pytest.approx(expected["unclipped_global_norm"], rel=1e-5)
+    after = open_fixture("cerebras_tf/classifier/model.ckpt-1", "cerebras_tf").weights
+    assert set(after) == set(weights)
+    differences = {}
+    for name, weight in weights.items():
+        wanted = np.asarray(after[name], np.float64)
+        # Relative to all of a weight: a bias began at 0 and is now as small as its update.
+        scale = max(np.linalg.norm(wanted), np.linalg.norm(before[name]))
+        differences[name] = np.linalg.norm(weight.numpy() - wanted) / scale
+    worst = max(differences, key=differences.get)
+    print(f"weights after the step: {differences[worst]:.1e} of {worst}")  # shown by pytest -s
+    assert differences[worst] < 1e-6
 
 
 @pytest.mark.parametrize("name", PRETRAINED)

@@ -3,11 +3,13 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import resource
 import shutil
 import stat
+import time
 
 import numpy as np
 import pytest
@@ -31,8 +33,8 @@ CONFIG = {"hidden_size": 3, "label_names": ("neg", "posé"), "step": 20}
 VOCAB = ["[PAD]", "é", "\u2028", "##s"]  # U+2028 ends a line for str.splitlines, not here
 
 
-def save(model_dir, step, keep_max=0, weights=WEIGHTS, config=CONFIG):
-    return store.save_checkpoint(model_dir, step, weights, STATE, config, VOCAB, keep_max)
+def save(model_dir, step, keep_max=0, weights=WEIGHTS, config=CONFIG, keep=()):
+    return store.save_checkpoint(model_dir, step, weights, STATE, config, VOCAB, keep_max, keep)
 
 
 def names_in(model_dir):
@@ -137,9 +139,9 @@ def test_a_flipped_bit_in_any_byte_is_found(tmp_path, name):
 def test_a_manifest_cannot_name_what_lies_elsewhere(tmp_path, outside):
     path = save(tmp_path, 1)
     (tmp_path / "x").write_text("x")
-    digest = store._sha256(tmp_path / "x")
+    digest = store._digest(tmp_path / "x", "blake2b")
     manifest = json.loads((path / store.MANIFEST).read_text())
-    manifest["files"] = {outside: {"size": 1, "sha256": digest}} | manifest["files"]
+    manifest["files"] = {outside: {"size": 1, "blake2b": digest}} | manifest["files"]
     (path / store.MANIFEST).write_text(json.dumps(manifest))
     # ".." and "" have no folder before the name; what they lead to is no file.
     expected = f"{outside} is missing" if outside in ("..", "") else f"names {outside!r}"
@@ -147,7 +149,11 @@ def test_a_manifest_cannot_name_what_lies_elsewhere(tmp_path, outside):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "1", "null", '{"files": {}}', '{"files": 3}', "{}", "[" * 100_000, "\ud800"]
+    "text",
+    [
+        *("", "[]", "1", "null", '{"files": {}}', '{"files": 3}', "{}", "[" * 100_000, "\ud800"),
+        '{"format": "bert-classifier", "version": [], "files": {}}',
+    ],
 )
 def test_a_manifest_that_says_something_else_is_damaged(tmp_path, text):
     path = save(tmp_path, 1)
@@ -157,9 +163,23 @@ def test_a_manifest_that_says_something_else_is_damaged(tmp_path, text):
 
 def test_a_later_version_is_refused_by_its_name(tmp_path):
     path = save(tmp_path, 1)
-    manifest = json.loads((path / store.MANIFEST).read_text()) | {"version": 2}
+    manifest = json.loads((path / store.MANIFEST).read_text()) | {"version": 3}
     (path / store.MANIFEST).write_text(json.dumps(manifest))
-    assert "version 1" in store.fault_in(path)
+    assert "version 1 to 2" in store.fault_in(path)
+
+
+def test_a_checkpoint_of_the_first_version_is_read(tmp_path):
+    path = save(tmp_path, 1)
+    manifest = json.loads((path / store.MANIFEST).read_text()) | {"version": 1}
+    for name, facts in manifest["files"].items():
+        digest = hashlib.sha256((path / name).read_bytes()).hexdigest()
+        manifest["files"][name] = {"size": facts["size"], "sha256": digest}
+    (path / store.MANIFEST).write_text(json.dumps(manifest))
+    assert store.fault_in(path) is None
+    store.update_config(path, temperature=2.0)
+    assert store.read_config(path)["temperature"] == 2.0
+    (path / store.VOCAB).write_bytes((path / store.VOCAB).read_bytes().swapcase())
+    assert "vocab.txt has other content" in store.fault_in(path)
 
 
 def test_a_damaged_checkpoint_is_not_read(tmp_path):
@@ -217,6 +237,12 @@ def test_zero_keeps_all(tmp_path):
     assert len(store.list_checkpoints(tmp_path)) == 7
 
 
+def test_the_best_is_kept_besides(tmp_path):
+    for step in (1, 2, 10, 20):
+        save(tmp_path, step, keep_max=1, keep={2, 99})
+    assert [step for step, _ in store.list_checkpoints(tmp_path)] == [2, 20]
+
+
 def test_a_later_damaged_one_does_not_cost_the_one_just_written(tmp_path):
     # Resumed at 10 because 30 is damaged: with 30 counted among the newest, 20 would be deleted.
     save(tmp_path, 10)
@@ -232,7 +258,7 @@ def no_space(*arguments, **keywords):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("broken", ["save_file", "_sha256", "_flush"])
+@pytest.mark.parametrize("broken", ["save_file", "_digest", "flush"])
 @pytest.mark.parametrize("step", [10, 20])  # 10 is there already
 def test_a_failure_while_writing_leaves_the_earlier_ones_and_nothing_else(
     tmp_path, monkeypatch, broken, step
@@ -314,7 +340,7 @@ def test_a_kill_at_any_moment_of_replacing_leaves_one_that_verifies(tmp_path, mo
 
         return run
 
-    for owner, name in ((store.os, "replace"), (store.shutil, "rmtree"), (store, "_flush")):
+    for owner, name in ((store.os, "replace"), (store.shutil, "rmtree"), (store, "flush")):
         monkeypatch.setattr(owner, name, killed_in_time(getattr(owner, name)))
     for num_kills in range(1, 100):
         remaining[0] = 0
@@ -329,3 +355,111 @@ def test_a_kill_at_any_moment_of_replacing_leaves_one_that_verifies(tmp_path, mo
             break  # it was not killed any more
     assert num_kills > 10  # seven flushes, three renames, a deletion were each hit
     assert store.read_config(newest)["step"] == 2 and names_in(tmp_path) == ["checkpoint-10"]
+
+
+# ---- The disk ------------------------------------------------------------------------------------
+
+
+def with_free_bytes(monkeypatch, free):
+    usage = shutil.disk_usage("/")._replace(free=free)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: usage)
+
+
+def test_space_is_looked_for_before_anything_is_written(tmp_path, monkeypatch):
+    store.check_space(tmp_path / "absent" / "deeper", 1000)
+    with_free_bytes(monkeypatch, 5_000_000)
+    store.check_space(tmp_path, 1_000_000)
+    with pytest.raises(RunError, match=r"needs 4,\d{3} MB.* has 5 MB free\. Earlier .* whole"):
+        store.check_space(tmp_path, 4_300_000_000)
+    assert names_in(tmp_path) == []
+
+
+# ---- A config that grows -------------------------------------------------------------------------
+
+
+def test_a_config_is_replaced_and_everything_else_has_its_bytes(tmp_path):
+    path = save(tmp_path, 20)
+    before = contents_of(path)
+    store.update_config(path, temperature=1.5)
+    assert store.fault_in(path) is None
+    assert store.read_config(path)["temperature"] == 1.5
+    assert store.read_config(path)["label_names"] == ["neg", "posé"]
+    after = contents_of(path)
+    assert {name for name in before if before[name] != after[name]} == {
+        store.CONFIG,
+        store.MANIFEST,
+    }
+    assert names_in(tmp_path) == ["checkpoint-20"]
+
+
+def test_a_config_is_replaced_where_the_file_system_has_no_links(tmp_path, monkeypatch):
+    path = save(tmp_path, 20)
+    monkeypatch.setattr(store.os, "link", no_space)
+    store.update_config(path, temperature=1.5)
+    assert store.fault_in(path) is None and store.read_config(path)["temperature"] == 1.5
+
+
+@pytest.mark.parametrize("broken", ["_digest", "flush"])
+def test_a_failure_while_a_config_is_replaced_leaves_the_former(tmp_path, monkeypatch, broken):
+    path = save(tmp_path, 20)
+    before = contents_of(path)
+    monkeypatch.setattr(store, "fault_in", lambda path: None)
+    monkeypatch.setattr(store, broken, no_space)
+    with pytest.raises(RunError, match="No space left"):
+        store.update_config(path, temperature=1.5)
+    assert contents_of(path) == before and names_in(tmp_path) == ["checkpoint-20"]
+
+
+# ---- Verified once -------------------------------------------------------------------------------
+
+
+def test_files_that_have_not_changed_are_read_once_and_changed_ones_again(tmp_path, monkeypatch):
+    path = save(tmp_path, 1)
+    read = []
+    digest = store._digest
+    monkeypatch.setattr(store, "_digest", lambda *a: read.append(a) or digest(*a))
+    assert store.fault_in(path) is None and store.fault_in(path) is None
+    assert len(read) == 2 * 4  # too new to be told from what a change in the same moment leaves
+    now = time.time()
+    monkeypatch.setattr(store.time, "time", lambda: now + 60)
+    assert store.fault_in(path) is None and store.fault_in(path) is None
+    assert len(read) == 3 * 4
+    content = (path / store.VOCAB).read_bytes()
+    (path / store.VOCAB).write_bytes(content[::-1])
+    assert "vocab.txt has other content" in store.fault_in(path)
+
+
+# ---- The best ------------------------------------------------------------------------------------
+
+
+def test_the_best_is_the_one_that_the_file_names(tmp_path):
+    paths = [save(tmp_path, step) for step in (5, 7, 9)]
+    store.write_best(tmp_path, 7, metric="eval/loss", value=0.25)
+    assert store.best_checkpoint(tmp_path) == paths[1]
+    facts = json.loads((tmp_path / store.BEST).read_text())
+    assert facts == {"step": 7, "checkpoint": "checkpoint-7", "metric": "eval/loss", "value": 0.25}
+    assert [path for _, path in store.list_checkpoints(tmp_path)] == paths
+    store.delete_best(tmp_path)
+    with pytest.raises(UserError, match=r"has no best\.json, .*best_metric"):
+        store.best_checkpoint(tmp_path)
+    store.delete_best(tmp_path)
+
+
+def test_a_best_that_is_damaged_or_not_there_is_refused(tmp_path):
+    path = save(tmp_path, 7)
+    store.write_best(tmp_path, 7)
+    (path / store.WEIGHTS).write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint-7, the best, is damaged: weights"):
+        store.best_checkpoint(tmp_path)
+    store.write_best(tmp_path, 8)
+    with pytest.raises(UserError, match="checkpoint-8, the best, is damaged"):
+        store.best_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"step": "../.."}', '{"step": null}', "[" * 9999]
+)
+def test_a_file_of_the_best_that_says_nothing_is_refused(tmp_path, text):
+    (tmp_path / store.BEST).write_text(text)
+    with pytest.raises(UserError, match=r"best\.json cannot be read"):
+        store.best_checkpoint(tmp_path)

@@ -115,6 +115,7 @@ def test_googles_config_and_vocabulary_are_taken_from_the_folder(tmp_path):
         "filter_size": 13,
         "max_position_embeddings": 19,
         "vocab_size": 23,
+        "embedding_size": None,  # not factorised
         "encoder_nonlinearity": "gelu_tanh",
         "layer_norm_epsilon": None,  # the family's: 1e-12
         "family": "google",
@@ -244,7 +245,7 @@ def test_googles_names(name, expected):
          "encoder/layer_11/feed_forward_layer_norm/gamma"),
         ("post_encoder_layer_norm/post_encoder_layer_norm/beta", "encoder/final_layer_norm/beta"),
         ("encoder/self_attention/q_projection/kernel", None),
-        ("input_embed_projection/input_embed_projection/kernel", None),
+        ("input_embed_projection/input_embed_projection/kernel", "embeddings/projection/kernel"),
     ],
 )  # fmt: skip
 def test_cerebras_names(name, expected):

@@ -13,6 +13,7 @@ from common.BaseModel import PREDICT
 from common.checkpoints import huggingface as checkpoints
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.names import WEIGHTS
+from common.errors import UserError
 from common.export.export import export
 from common.export.huggingface import huggingface_name, huggingface_tensors
 from model import make_model
@@ -68,8 +69,8 @@ def test_a_classifier_that_passed_through_the_network_has_every_bit(make_classif
 def test_names_read_the_other_way_round_are_the_same():
     for pattern in WEIGHTS:
         name = pattern.replace("{i}", "11")
-        if name.startswith("encoder/final_layer_norm"):
-            continue  # transformers has no pre-norm BERT
+        if name.startswith(("encoder/final_layer_norm", "embeddings/projection")):
+            continue  # transformers has no pre-norm BERT, and none with factorised embeddings
         assert checkpoints.neutral_name(huggingface_name(name)) == name
 
 
@@ -132,3 +133,53 @@ def test_auto_tokenizer_and_the_card_give_the_networks_label(
         features = classifier.text_features(tf.constant([["text"]]))
     best = classifier.model.build_model(features, PREDICT).numpy().argmax()
     assert run_alone(example, folder).split("\n")[-2] == classifier.label_names[best]
+
+
+@pytest.mark.parametrize("format", ["huggingface", "tf1"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"position_embedding_type": "fixed"},
+        {
+            "use_ffn_bias": False,
+            "use_projection_bias_in_attention": False,
+            "use_ffn_bias_in_attention": False,
+            "use_segment_embedding": False,
+        },
+    ],
+    ids=str,
+)
+def test_what_a_network_does_without_is_written_so_that_every_bert_computes_the_same(
+    make_classifier, tmp_path, format, network
+):
+    classifier = make_classifier(encoder_nonlinearity="gelu_tanh", **network)
+    folder, _ = export(format, classifier, tmp_path / "out")
+    plain = make_model(tiny_params(encoder_nonlinearity="gelu_tanh"))
+    report = load_weights(plain, open_checkpoint(folder))
+    assert not report.fresh and not report.unused
+    features = random_features()
+    np.testing.assert_allclose(plain(features), classifier.model(features), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("format", ["huggingface", "tf1"])
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ({"embedding_size": 4}, r"model\.embedding_size is 4"),
+        ({"pooler_type": "mean"}, r"model\.pooler_type is mean, and .* knows first alone"),
+        ({"attention_type": "dot_product"}, r"model\.attention_type is dot_product"),
+        ({"use_pre_normalization": True}, r"model\.use_pre_normalization is true"),
+    ],
+    ids=str,
+)
+def test_a_network_that_the_program_would_compute_otherwise_is_refused_with_its_key(
+    make_classifier, tmp_path, format, network, words
+):
+    with pytest.raises(UserError, match=words):
+        export(format, make_classifier(**network), tmp_path / "out")
+
+
+def test_one_output_is_written_as_a_regression(make_classifier, tmp_path):
+    folder, _ = export("huggingface", make_classifier(num_classes=1), tmp_path / "out")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["problem_type"] == "regression" and len(config["id2label"]) == 1

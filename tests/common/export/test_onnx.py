@@ -38,6 +38,9 @@ def run(path, features):
         {"use_pre_normalization": True},
         {"use_position_embedding": False, "use_segment_embedding": False},
         {"num_hidden_layers": 1, "layer_norm_epsilon": 1e-2},
+        {"embedding_size": 4, "position_embedding_type": "fixed"},
+        {"attention_type": "dot_product", "use_ffn_bias": False},
+        *({"pooler_type": name} for name in ("last", "mean", "max", "sum")),
     ],
     ids=str,
 )
@@ -107,3 +110,14 @@ def test_the_example_of_the_card_gives_the_networks_label(
     features = classifier.text_features(tf.constant([list(classifier.text_names)]))
     best = classifier.model.build_model(features, PREDICT).numpy().argmax()
     assert run_alone(example, folder).strip() == classifier.label_names[best]
+
+
+def test_a_regression_gives_its_number_and_no_probabilities(make_classifier, tmp_path):
+    classifier = make_classifier(num_classes=1)
+    folder, _ = export("onnx", classifier, tmp_path / "out")
+    features = features_of(3, 7)
+    outputs = run(folder / "model.onnx", features)
+    expected = classifier.model.build_model(features, PREDICT).numpy()
+    assert set(outputs) == {"logits"}
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
+    assert "probabilities" not in (folder / "README.md").read_text("utf-8")

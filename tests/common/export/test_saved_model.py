@@ -131,3 +131,15 @@ def test_the_network_keeps_its_own_activation(exported):
         layer.feed_forward.expand.activation for layer in classifier.model.encoder.layers
     }
     assert activations == {ACTIVATIONS["gelu_erf"]}
+
+
+def test_a_regression_gives_its_number(make_classifier, tmp_path, code_of):
+    classifier = make_classifier(num_classes=1)
+    folder, _ = export("saved_model", classifier, tmp_path / "out")
+    signature = tf.saved_model.load(folder / "1").signatures["serving_default"]
+    result = signature(text=tf.constant(["never once dull", "it"]))
+    features = classifier.text_features(tf.constant([["never once dull"], ["it"]]))
+    expected = classifier.model.build_model(features, PREDICT).numpy()[:, 0]
+    assert set(result) == {"value", "logits"}
+    np.testing.assert_allclose(result["value"], expected, rtol=0, atol=1e-5)
+    assert 'result["value"]' in code_of(folder, "python")[0]

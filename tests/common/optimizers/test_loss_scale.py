@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loss scaling: the original's rule on a written-out sequence, and what a skipped update leaves."""
+"""Loss scaling: both dynamic rules on written-out sequences, and what a skipped update leaves."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.optimizers.adamw import AdamW
+from common.optimizers.factory import make_optimizer
 from common.optimizers.loss_scale import DynamicLossScale, FixedLossScale, make_loss_scale
 from common.params import OptimizerParams
 
@@ -42,10 +42,43 @@ def test_overflows_up_to_a_share_are_tolerated():
     assert factors(loss_scale, "X") == [1]  # 3 of 10
 
 
-def test_a_tolerated_overflow_breaks_the_row_of_finite_updates():
-    loss_scale = dynamic(steps_per_increase=4, tolerance=0.3)
-    assert factors(loss_scale, "...X...") == [8] * 7  # 1 of 4 is tolerated, the row begins anew
-    assert factors(loss_scale, ".") == [16]
+def test_a_tolerated_overflow_counts_among_the_steps_to_the_next_doubling():
+    # 1 of 4 is tolerated, and the fifth step since the beginning doubles; so do 1 of 5 and a fifth.
+    loss_scale = dynamic(steps_per_increase=5, tolerance=0.3)
+    assert factors(loss_scale, "...X." + "....X") == [8, 8, 8, 8, 16, 16, 16, 16, 16, 32]
+
+
+def test_tf_dynamic_halves_at_every_overflow_and_counts_finite_steps_in_a_row():
+    cfg = OptimizerParams(
+        loss_scaling_factor="tf_dynamic", initial_loss_scale=4, steps_per_increase=3
+    )
+    #    two, broken off | two | the third in a row | down to 1, not below
+    sequence = "..X  ..  .  XXXX".replace(" ", "")
+    expected = [4, 4, 2, 2, 2, 4, 2, 1, 1, 1]
+    assert factors(make_loss_scale(cfg), sequence) == expected
+
+
+def test_dynamic_and_tf_dynamic_differ_in_bounds_and_tolerance_where_they_are_not_given():
+    after = [
+        factors(
+            make_loss_scale(OptimizerParams(loss_scaling_factor=rule, initial_loss_scale=8)),
+            19 * "." + "X",
+        )[-1]
+        for rule in ("dynamic", "tf_dynamic")
+    ]
+    assert after == [8, 4]  # 1 of 20 is tolerated, or is not
+    dynamic_scale, tf_scale = (
+        make_loss_scale(OptimizerParams(loss_scaling_factor=rule, initial_loss_scale=1))
+        for rule in ("dynamic", "tf_dynamic")
+    )
+    assert factors(dynamic_scale, "XX") == [0.5, 0.25] and factors(tf_scale, "XX") == [1, 1]
+    assert (dynamic_scale.largest, tf_scale.largest) == (2**15, 2.0**127)
+    own = {"min_loss_scale": 0.5, "max_loss_scale": 4, "overflow_tolerance": 0.5}
+    for rule in ("dynamic", "tf_dynamic"):  # the keys count under both
+        cfg = OptimizerParams(
+            loss_scaling_factor=rule, initial_loss_scale=2, steps_per_increase=2, **own
+        )
+        assert factors(make_loss_scale(cfg), "....XXX.X") == [2, 4, 4, 4, 2, 1, 0.5, 0.5, 1]
 
 
 def test_the_factor_stays_within_its_bounds():
@@ -84,7 +117,9 @@ GRADIENTS = [np.array([[3.0, -0.4], [0.07, 11.0]]), np.array([-0.6, 0.2])]
 def optimizer_of(**values):
     given = {"learning_rate": 0.01, "epsilon": 1e-6, "weight_decay_rate": 0.1}
     cfg = OptimizerParams.model_validate(given | {"use_bias_correction": True} | values)
-    return AdamW({name: tf.Variable(w, dtype=tf.float32) for name, w in START.items()}, cfg)
+    return make_optimizer(
+        {name: tf.Variable(w, dtype=tf.float32) for name, w in START.items()}, cfg
+    )
 
 
 def everything(optimizer):

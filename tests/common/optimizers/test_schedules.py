@@ -76,6 +76,90 @@ def test_polynomial_with_cycle_begins_again_with_a_longer_way():
     assert_rates(rates(schedule, [0, 3, 4, 5, 8, 9, 12]), expected)
 
 
+def test_piecewise_constant_changes_after_each_boundary():
+    schedule = {"scheduler": "PiecewiseConstant", "boundaries": [2, 5], "values": [0.5, "2e-1", 0]}
+    # 0.5 up to and with step 2, 0.2 up to and with step 5
+    assert_rates(rates(schedule, range(8)), [0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0, 0])
+
+
+def exponential(**more):
+    given = {"initial_learning_rate": 0.8, "decay_steps": 4, "decay_rate": 0.25}
+    return {"scheduler": "Exponential"} | given | more
+
+
+def test_exponential_falls_by_its_rate_every_decay_steps():
+    # 0.8 / 4 ^ (step / 4): a half each two steps, 1 / sqrt(2) each step; it never ends.
+    half = 0.8 * 0.5**0.5
+    expected = [0.8, half, 0.4, half / 2, 0.2, half / 4, 0.1, 0.05, 0.0125]
+    assert_rates(rates(exponential(), [0, 1, 2, 3, 4, 5, 6, 8, 12]), expected)
+
+
+def test_exponential_in_a_staircase_falls_at_multiples_of_decay_steps():
+    steps, expected = [0, 1, 3, 4, 7, 8], [0.8, 0.8, 0.8, 0.2, 0.2, 0.05]
+    assert_rates(rates(exponential(staircase=True), steps), expected)
+
+
+@pytest.mark.parametrize(
+    ("staircase", "expected"),
+    [
+        # 0.6 / (1 + 0.5 * step^2 / 4) at steps 0, 1, 2, 3, 4, 8; or with the quotient rounded down
+        (False, [0.6, 0.6 / 1.125, 0.6 / 1.5, 0.6 / 2.125, 0.2, 0.6 / 9]),
+        (True, [0.6, 0.6, 0.6 / 1.5, 0.6 / 2, 0.2, 0.6 / 9]),
+    ],
+)
+def test_inverse_exponential_time_decay_divides_by_a_power_of_the_step(staircase, expected):
+    schedule = {
+        "scheduler": "InverseExponentialTimeDecay",
+        "initial_learning_rate": 0.6,
+        "step_exponent": 2,
+        "decay_steps": 4,
+        "decay_rate": 0.5,
+        "staircase": staircase,
+    }
+    assert_rates(rates(schedule, [0, 1, 2, 3, 4, 8]), expected)
+    # Before its turn in a list its step is below 0, and a root of it no number.
+    listed = [{"scheduler": "Constant", "learning_rate": 0.9, "steps": 3}]
+    listed.append(schedule | {"step_exponent": 0.5})
+    assert_rates(rates(listed, [0, 2, 3]), [0.9, 0.9, 0.6])
+
+
+def cosine(**more):
+    given = {"scheduler": "Cosine", "initial_learning_rate": 0.5, "decay_steps": 6}
+    return given | more
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2])
+def test_cosine_goes_down_half_a_wave_and_stays(alpha):
+    # (1 + cos(pi * step / 6)) / 2 at 0, 1, 2, 3, 4, 6, 7: cosines 1, sqrt(3) / 2, 1/2, 0, -1/2, -1
+    wave = np.array([1, (1 + 3**0.5 / 2) / 2, 0.75, 0.5, 0.25, 0, 0])
+    expected = 0.5 * ((1 - alpha) * wave + alpha)
+    assert_rates(rates(cosine(alpha=alpha), [0, 1, 2, 3, 4, 6, 7]), expected)
+
+
+def test_linear_with_cycle_begins_again_as_a_polynomial_does():
+    schedule = linear(1, 0, 4, cycle=True)
+    assert_rates(rates(schedule, [3, 4, 5, 8]), [0.25, 0, 3 / 8, 0])
+
+
+def test_every_schedule_of_a_list_hands_over_at_its_last_step():
+    schedules = [
+        linear(0, 1, 2),
+        cosine(),  # as long as its decay_steps, 6
+        cosine(steps=3),  # broken off half way down
+        exponential(steps=2),
+        {"scheduler": "PiecewiseConstant", "boundaries": [1], "values": [0.9, 0.7], "steps": 4},
+        {"scheduler": "Constant", "learning_rate": 0.6},
+    ]
+    starts = {2: 0.5, 8: 0.5, 11: 0.8, 13: 0.9, 17: 0.6}
+    ends = {1: 0.5, 7: 0.5 * (1 - 3**0.5 / 2) / 2, 10: 0.5 * 0.75, 12: 0.8 * 0.5**0.5, 16: 0.7}
+    expected = {0: 0.0, **starts, **ends, 14: 0.9, 15: 0.7, 1000: 0.6}
+    assert_rates(rates(schedules, list(expected)), list(expected.values()))
+    # All from step 0: the cosine at step 2, the second at the end of its way, 0.8 / 4^(11 / 4), ...
+    expected = {1: 0.5, 2: 0.5 * 0.75, 8: 0.0, 11: 0.8 / 4**2.75, 13: 0.7, 17: 0.6}
+    actual = rates(schedules, list(expected), disable_lr_steps_reset=True)
+    assert_rates(actual, list(expected.values()))
+
+
 WARM_UP_AND_DECAY = [linear(0, 1, 4), linear(1, 0, 10)]
 
 

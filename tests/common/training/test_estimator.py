@@ -7,15 +7,19 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from common.checkpoints import store
 from common.checkpoints.load import open_checkpoint
-from common.errors import UserError
+from common.errors import RunError, UserError
+from common.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from common.params import Params
+from common.training import estimator as estimator_module
 from common.training.estimator import Estimator, set_up
+from common.training.run_state import BestMetric
 from input.batches import Batches
 from model import make_model, model_fn
 from tests.reference.tiny_bert import randomize
@@ -72,8 +76,14 @@ def make_params(model_dir, optimizer=None, mixed_precision="float32", hidden_siz
 
 def train_input_fn(params, first_step, last_step):
     """Shuffled, in two buckets."""
+    per_step = params.optimizer.grad_accum_steps
     return toy_train_batches(
-        TRAIN_ROWS, 4, first_step, last_step, num_buckets=2, seed=params.shuffle_seed
+        TRAIN_ROWS,
+        4,
+        first_step * per_step,
+        last_step * per_step,
+        num_buckets=2,
+        seed=params.shuffle_seed,
     )
 
 
@@ -91,9 +101,7 @@ def train(model_dir, **values):
     """Trains in a process' worth of fresh objects; resumes what is in model_dir."""
     params = make_params(model_dir, **values)
     estimator = make_estimator(params)
-    resumed = store.newest_checkpoint(model_dir)
-    evaluation = eval_input_fn if params.runconfig.mode == "train_and_eval" else None
-    return estimator.train(train_input_fn, None, resumed, evaluation)
+    return estimator.train(train_input_fn, None, store.newest_checkpoint(model_dir), eval_input_fn)
 
 
 def bits_of(path):
@@ -108,6 +116,21 @@ def lines_of(model_dir, split):
     return [line for line in lines if line["split"] == split]
 
 
+# ---- Class weights -------------------------------------------------------------------------------
+
+
+def test_class_weights_auto_are_counted_on_the_training_rows(tmp_path, capsys):
+    params = make_params(tmp_path, max_steps=1)
+    model = params.model.model_copy(update={"class_weights": "auto"})
+    estimator = make_estimator(params.model_copy(update={"model": model}))
+    assert estimator.train(train_input_fn, None, None) == 0
+    counts = np.bincount(TRAIN_ROWS.labels)
+    weights = [len(TRAIN_ROWS.labels) / (2 * n) for n in counts]
+    assert weights[0] != weights[1]
+    np.testing.assert_allclose(estimator.model.loss_of.weights, weights, rtol=1e-6)
+    assert f"Class weights: {weights[0]:.4g}, {weights[1]:.4g}\n" in capsys.readouterr().err
+
+
 # ---- Resuming ------------------------------------------------------------------------------------
 
 
@@ -120,6 +143,10 @@ def lines_of(model_dir, split):
         (
             "mixed_float16",
             {"loss_scaling_factor": "dynamic", "steps_per_increase": 3, "initial_loss_scale": 64},
+        ),
+        (
+            "mixed_bfloat16",
+            {"optimizer_type": "momentum", "moving_average_decay": 0.9, "grad_accum_steps": 2},
         ),
     ],
 )
@@ -137,8 +164,8 @@ def test_train_twice_n_equals_train_n_and_resume_bit_for_bit(tmp_path, mixed_pre
     assert halves == through
     half = bits_of(tmp_path / "halves" / f"checkpoint-{n}")
     assert set(half) == set(through)
-    # Nothing stood still, but for what a factor of the loss does not need.
-    still = {name for name in half if half[name] == through[name]}
+    # Nothing stood still, but for what a factor of the loss does not need, and evaluations.
+    still = {name for name in half if half[name] == through[name] and "run/" not in name}
     assert all(name.startswith("loss_scale/") for name in still) and len(still) < 4
     if optimizer.get("loss_scaling_factor") == "dynamic":
         factor = np.frombuffer(through["loss_scale/factor"][2], np.float32)
@@ -193,6 +220,15 @@ def test_params_that_do_not_fit_what_is_to_be_resumed_are_refused(trained, value
         assert differing in str(error.value)
 
 
+def test_a_vocabulary_of_other_tokens_is_refused(trained):
+    estimator = make_estimator(make_params(trained, max_steps=20))
+    estimator.vocab = [*VOCAB[:7], "another", *VOCAB[8:]]
+    with pytest.raises(
+        UserError, match=r"'another' is token 7 .*, where checkpoint-12 has 'word7'"
+    ):
+        estimator.train(train_input_fn, None, store.newest_checkpoint(trained))
+
+
 def test_a_signal_saves_and_the_exit_code_tells_which(tmp_path, monkeypatch, capsys):
     iterate = Batches.__iter__
 
@@ -207,6 +243,232 @@ def test_a_signal_saves_and_the_exit_code_tells_which(tmp_path, monkeypatch, cap
     assert estimator.train(train_input_fn, None, None) == 128 + signal.SIGTERM
     assert [step for step, _ in store.list_checkpoints(tmp_path)] == [3]
     assert "continues at step 3" in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """In the place of a kill: nothing catches it."""
+
+
+def at_call(number, function, happens):
+    """A function that calls `happens` before the given call of it, counted from 1."""
+    calls = []
+
+    def run(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) == number:
+            happens()
+        return function(*arguments, **keywords)
+
+    return run
+
+
+def kill():
+    raise Killed
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def figures_of(model_dir):
+    """Every line of metrics.jsonl without what the clock says."""
+    lines = map(json.loads, (model_dir / "metrics.jsonl").read_text().splitlines())
+    clock = ("time", "train/examples_per_second")
+    return [{name: x for name, x in line.items() if name not in clock} for line in lines]
+
+
+def test_kills_around_saves_and_evaluations_change_neither_bits_nor_figures(tmp_path, monkeypatch):
+    values = {
+        "mode": "train_and_eval",
+        "max_steps": 10,
+        "save_checkpoints_steps": 4,
+        "eval_every_steps": 2,
+        "save_summary_steps": 3,
+        "keep_checkpoint_max": 1,
+        "best_metric": "eval/loss",
+    }
+    through, killed = tmp_path / "through", tmp_path / "killed"
+    assert train(through, **values) == 0
+
+    def interrupted(owner, name, number, happens, resumes_at):
+        assert store.newest_checkpoint(killed) in (None, killed / f"checkpoint-{resumes_at}")
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, at_call(number, getattr(owner, name), happens))
+            if happens is kill:
+                with pytest.raises(Killed):
+                    train(killed, **values)
+            else:
+                assert train(killed, **values) == 128 + signal.SIGTERM
+
+    # Before the evaluation of the checkpoint at 4.
+    interrupted(Estimator, "_evaluate", 2, kill, None)
+    # In its evaluation, which is made up for; then at 6, with a checkpoint of the moment.
+    interrupted(estimator_module, "collect_logits", 4, terminate, 4)
+    assert store.newest_checkpoint(killed) == killed / "checkpoint-6"
+    # After the evaluation of 8 has been written, before it is counted.
+    interrupted(Estimator, "_note_evaluation", 2, kill, 6)
+    assert train(killed, **values) == 0
+    assert figures_of(killed) == figures_of(through)
+    for step, path in store.list_checkpoints(through):
+        assert bits_of(killed / f"checkpoint-{step}") == bits_of(path)
+    steps = [step for step, _ in store.list_checkpoints(through)]
+    best = json.loads((through / store.BEST).read_text())
+    assert best == json.loads((killed / store.BEST).read_text())
+    assert steps == sorted({best["step"], 10})
+    assert best["value"] == min(line["loss"] for line in lines_of(through, "eval"))
+    assert [line["step"] for line in lines_of(killed, "eval")] == [2, 4, 6, 8, 10]
+
+
+def test_training_ends_early_and_the_best_is_kept_besides(tmp_path, monkeypatch, capsys):
+    measured = iter([0.0, 0.5, 0.9, 0.9, 0.7])  # the first is asked for before training
+    monkeypatch.setattr(BestMetric, "value_in", lambda self, metrics: next(measured))
+    values = {
+        "mode": "train_and_eval",
+        "max_steps": 20,
+        "eval_every_steps": 2,
+        "keep_checkpoint_max": 1,
+        "best_metric": "eval/accuracy_cls",
+        "early_stopping_patience": 2,
+    }
+    assert train(tmp_path, **values) == 0
+    assert [line["step"] for line in lines_of(tmp_path, "eval")] == [2, 4, 6, 8]
+    assert [step for step, _ in store.list_checkpoints(tmp_path)] == [4, 8]
+    assert store.best_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    said = capsys.readouterr().err
+    assert "early: 2 evaluations without a better eval/accuracy_cls than 0.9000 of step 4" in said
+    assert "checkpoint-4" in said.splitlines()[-4]
+    # The same command finds that it has ended; another metric has not been measured yet.
+    measured = iter([0.0])
+    assert train(tmp_path, **values) == 0
+    assert "Nothing to train: step 8 of 20" in capsys.readouterr().err
+    measured = iter([0.0, 1.0])
+    assert train(tmp_path, **values | {"best_metric": "eval/loss", "max_steps": 10}) == 0
+    assert store.best_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_a_metric_that_no_evaluation_has_is_refused_before_training(tmp_path):
+    values = {"mode": "train_and_eval", "max_steps": 4, "best_metric": "eval/accuracy_clz"}
+    with pytest.raises(UserError, match=r"eval/accuracy_clz.*eval/accuracy_matched"):
+        train(tmp_path, **values)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+# ---- Numbers that are not finite -----------------------------------------------------------------
+
+
+def poison(monkeypatch, step, is_cured=lambda estimator: False):
+    """Makes a bias not a number before a step of training, unless it is cured."""
+    make_step = estimator_module.make_train_step
+
+    def make(model_fn, params, model, optimizer, *rest):
+        train_step = make_step(model_fn, params, model, optimizer, *rest)
+
+        def poisoned(features, labels):
+            if int(optimizer.step) == step - 1 and not is_cured(optimizer):
+                model.pooler.bias.assign(np.full(model.pooler.bias.shape, np.nan, np.float32))
+            return train_step(features, labels)
+
+        return poisoned
+
+    monkeypatch.setattr(estimator_module, "make_train_step", make)
+
+
+def test_what_is_not_finite_is_named_with_step_tensor_and_rows(tmp_path, monkeypatch):
+    poison(monkeypatch, step=6)
+    with pytest.raises(RunError, match="the loss of step 6 is nan") as error:
+        train(tmp_path, max_steps=9, save_checkpoints_steps=4)
+    lines = str(error.value).splitlines()
+    assert "classifier/bias" in lines[1]  # the nearest to the loss
+    batches = train_input_fn(make_params(tmp_path), 0, 6)
+    assert lines[2] == f"  rows of the step: {', '.join(map(str, batches.rows[5]))}"
+    first = batches.rows[5][0]
+    words = " ".join(f"word{i}" for i in rows_of(TRAIN_ROWS)[first])
+    assert lines[3].startswith(f"  row {first}: {words[:60]}")
+    assert store.newest_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def test_a_run_goes_back_with_a_lower_rate_and_a_resumed_one_keeps_it(tmp_path, monkeypatch):
+    def has_quarter_rate(optimizer):
+        return float(optimizer.learning_rate(optimizer.step)) < 0.003
+
+    values = {"recover_from_nan": 0.5, "save_checkpoints_steps": 4, "save_summary_steps": 2}
+    with monkeypatch.context() as patch:
+        poison(patch, step=6, is_cured=has_quarter_rate)
+        assert train(tmp_path, max_steps=7, **values) == 0
+    assert train(tmp_path, max_steps=8, **values) == 0
+    lines = lines_of(tmp_path, "train")
+    assert [line["step"] for line in lines] == [2, 4, 6, 7, 8]
+    rates = [line["train/lr"] for line in lines]
+    assert rates == pytest.approx([0.01, 0.01, 0.0025, 0.0025, 0.0025])
+    # A run that has gone back often enough ends, what it had is whole.
+    poison(monkeypatch, step=10)
+    with pytest.raises(RunError, match="3 steps back have not helped"):
+        train(tmp_path, max_steps=12, **values)
+    assert store.newest_checkpoint(tmp_path) == tmp_path / "checkpoint-8"
+
+
+# ---- Averages of the weights ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """A model_dir as `trained`, with averages; its checkpoints are 4 and 8."""
+    model_dir = tmp_path_factory.mktemp("averaged")
+    values = {"mode": "train_and_eval", "max_steps": 8, "save_checkpoints_steps": 4}
+    assert train(model_dir, optimizer={"moving_average_decay": 0.9}, **values) == 0
+    return model_dir
+
+
+def test_a_checkpoint_has_the_averages_for_weights_and_the_weights_in_its_state(averaged, trained):
+    # `trained` has the same seed, rows and updates: its weights are what is averaged.
+    for step in (4, 8):
+        path = averaged / f"checkpoint-{step}"
+        raw = {
+            name.removeprefix("raw/"): tensor.read()
+            for name, tensor in store.read_state(path).items()
+            if name.startswith("raw/")
+        }
+        weights, of_trained = (
+            {name: tensor.read() for name, tensor in store.read_weights(p).items()}
+            for p in (path, trained / f"checkpoint-{step}")
+        )
+        assert set(raw) == set(weights) == set(of_trained)
+        for name, weight in weights.items():
+            np.testing.assert_array_equal(raw[name], of_trained[name], err_msg=name)
+            assert np.any(weight != raw[name]), name
+
+
+def test_evaluation_during_training_is_that_of_the_averages_it_saves(averaged, tmp_path):
+    during = {line["step"]: line["loss"] for line in lines_of(averaged, "eval")}
+    estimator = make_estimator(make_params(tmp_path, mode="eval"))
+    for step in (4, 8):
+        path = averaged / f"checkpoint-{step}"
+        estimator.evaluate(eval_input_fn, open_checkpoint(path))
+        state = store.read_state(path)
+        for name, weight in estimator.model.weights_by_name().items():
+            weight.assign(state[f"raw/{name}"].read())
+        estimator._evaluate(eval_input_fn(None), step)
+        after, with_raw = (line["loss"] for line in lines_of(tmp_path, "eval")[-2:])
+        assert after == pytest.approx(during[step], rel=1e-6)
+        assert abs(with_raw - after) > 1e-4
+    estimator.reports.close()
+
+
+def test_averages_cannot_be_resumed_without(averaged):
+    with pytest.raises(UserError, match=r"cannot be resumed: raw/"):
+        train(averaged, max_steps=20)
+
+
+def test_a_signal_while_the_step_is_compiled_is_heard_before_it_runs(tmp_path):
+    def model_fn_with_a_signal(*arguments):  # which is called while a step is traced
+        terminate()
+        return model_fn(*arguments)
+
+    params = make_params(tmp_path, max_steps=9)
+    set_up(params.runconfig)
+    estimator = Estimator(params, model_fn_with_a_signal, make_model, LABELS, VOCAB)
+    assert estimator.train(train_input_fn, None, None) == 128 + signal.SIGTERM
+    assert store.list_checkpoints(tmp_path) == []  # nothing was trained
 
 
 # ---- Training and evaluation ---------------------------------------------------------------------
@@ -321,3 +583,89 @@ def test_a_head_that_was_not_trained_for_these_labels_is_refused(trained, tmp_pa
     estimator = make_estimator(make_params(tmp_path, mode="eval"))
     with pytest.raises(UserError, match="no trained weights for classifier/bias"):
         estimator.evaluate(eval_input_fn, open_checkpoint(path))
+
+
+# ---- Calibration ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calibrated(trained, tmp_path_factory):
+    """A copy of `trained` with another network, whose run has been ended again.
+
+    Its random weights are right more often than not, and too sure of it.
+    """
+    model_dir = tmp_path_factory.mktemp("calibrated")
+    shutil.copytree(trained, model_dir, dirs_exist_ok=True)
+    estimator = make_estimator(make_params(model_dir))
+    weights = randomize(estimator.model)
+    logits = np.concatenate([logits_in_rows(estimator, tokens) for tokens in SPLITS.values()])
+    labels = np.concatenate([tokens.labels for tokens in SPLITS.values()])
+    margins = logits[:, 1] - logits[:, 0]
+    scale = 30 * np.sign(np.mean((margins - np.median(margins)) * (2 * labels - 1)))
+    bias = weights["classifier/bias"] + np.array([np.median(margins), 0])
+    weights["classifier/kernel"] *= np.float32(scale)
+    weights["classifier/bias"] = (scale * bias).astype(np.float32)
+    path = model_dir / "checkpoint-12"
+    state = {name: tensor.read() for name, tensor in store.read_state(path).items()}
+    store.save_checkpoint(model_dir, 12, weights, state, store.read_config(path), VOCAB)
+    values = {"mode": "train_and_eval", "save_checkpoints_steps": 4}
+    assert train(model_dir, max_steps=12, calibrate_temperature=True, **values) == 0
+    return model_dir
+
+
+def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibrated):
+    path = calibrated / "checkpoint-12"
+    assert store.fault_in(path) is None
+    temperature = store.read_config(path)["temperature"]
+    estimator = make_estimator(make_params(calibrated, mode="eval"))
+    estimator.load(open_checkpoint(path))
+    assert estimator.temperature == temperature
+    assert MIN_TEMPERATURE < temperature < MAX_TEMPERATURE
+    logits = np.concatenate([logits_in_rows(estimator, tokens) for tokens in SPLITS.values()])
+    labels = np.concatenate([tokens.labels for tokens in SPLITS.values()])
+    facts = json.loads((calibrated / "eval" / "calibration.json").read_text())["checkpoint-12"]
+    losses = {t: metrics_in_numpy(logits / t, labels)["loss"] for t in (1.0, temperature)}
+    assert facts["before"]["loss"] == pytest.approx(losses[1.0], abs=1e-6)
+    assert facts["after"]["loss"] == pytest.approx(losses[temperature], abs=1e-6)
+    for factor in (0.9, 1.1):
+        loss = metrics_in_numpy(logits / (factor * temperature), labels)["loss"]
+        assert loss > losses[temperature]
+    assert facts["num_examples"] == len(labels)
+    # Hand-made: bins of 1/15 by confidence.
+    probabilities = np.exp(logits / temperature)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    confidence, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    error = 0.0
+    for n in range(15):
+        inside = (confidence > n / 15) & (confidence <= (n + 1) / 15)
+        error += abs(confidence[inside].sum() - hits[inside].sum()) / len(labels)
+    assert facts["after"]["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
+    for step in (4, 8):  # neither the last nor the best
+        assert "temperature" not in store.read_config(calibrated / f"checkpoint-{step}")
+
+
+def test_predictions_have_the_calibrated_probabilities(calibrated, tmp_path):
+    estimator = make_estimator(make_params(tmp_path, mode="predict"))
+    texts = {split: [("text",)] * len(t) for split, t in SPLITS.items()}
+    logits = estimator.predict(eval_input_fn(None), texts, open_checkpoint(calibrated))
+    scaled = np.exp(logits["validation_matched"].astype(np.float64) / estimator.temperature)
+    expected = scaled / scaled.sum(axis=1, keepdims=True)
+    with open(tmp_path / "predict" / "predictions_tf_0.tsv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    actual = [[float(row[f"p_{name}"]) for name in LABELS] for row in rows]
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)  # six decimals
+
+
+def test_an_export_has_the_temperature_in_its_weights(calibrated, tmp_path):
+    estimator = make_estimator(make_params(tmp_path, mode="export"))
+    features = SimpleNamespace(texts_per_row=1)
+    vocab_with_pad = ["[PAD]", *VOCAB[1:]]
+    estimator.vocab = vocab_with_pad
+    estimator.export(open_checkpoint(calibrated), features, "huggingface", tmp_path / "exported")
+    exported = open_checkpoint(tmp_path / "exported")
+    weights = store.read_weights(calibrated / "checkpoint-12")
+    for name, tensor in weights.items():
+        factor = estimator.temperature if name.startswith("classifier/") else 1.0
+        np.testing.assert_array_equal(
+            np.asarray(exported.weights[name]), tensor.read() / np.float32(factor)
+        )

@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: what happens at which step, how it stops, and that a tiny network learns."""
+"""The training loop: what happens at which step, and how it stops."""
 
 import os
 import signal
 import threading
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from common.errors import RunError
-from common.optimizers.adamw import AdamW
-from common.params import OptimizerParams, RunParams
-from common.training.loop import StopRequest, make_train_step, one_program_per_shape, train
-from model import make_model, model_fn
-from tests.reference.tiny_bert import tiny_params
-from tests.reference.toy_rows import toy_tokens, toy_train_batches
+from common.params import RunParams
+from common.signals import SAVING, poll
+from common.training.loop import train
 
 BATCH_SIZE = 3
 
@@ -38,30 +34,56 @@ class Recorder:
 
     def evaluate(self, step):
         self.events.append(("evaluate", step))
+        return self.evaluation(step)
+
+    evaluation = staticmethod(lambda step: False)  # whether to end here
 
     def steps(self, kind):
         return [step for what, step in self.events if what == kind]
 
 
 def run_loop(
-    last_step, first_step=0, losses=None, during=None, evaluate=True, save_every=4, report_every=3
+    last_step,
+    first_step=0,
+    losses=None,
+    during=None,
+    evaluate=True,
+    save_every=4,
+    report_every=3,
+    eval_every=None,
+    norms=None,
+    recent=None,
+    check_gradients=True,
 ):
     """Runs the loop over a step that only counts; its loss is the number of the step.
 
-    losses: {step: loss} in place of that. during: {step: function called within that step}.
+    losses, norms: {step: value} in place of that, and of a norm of 1. during: {step: function
+    called within that step}. evaluate: bool, or what to call with the step. recent: losses since
+    the last report.
     Returns what `train` returns, and the Recorder.
     """
     recorder, step = Recorder(), [first_step]
+    if callable(evaluate):
+        recorder.evaluation = evaluate
 
     def train_step(features, labels):
         assert features["input_ids"].shape == (*labels.shape, 2)
         step[0] += 1
         (during or {}).get(step[0], lambda: None)()
         loss = (losses or {}).get(step[0], float(step[0]))
-        return {"train/cost_cls": tf.constant(loss), "train/lr": tf.constant(0.5)}
+        norm = (norms or {}).get(step[0], 1.0)
+        return {
+            "train/cost_cls": tf.constant(loss),
+            "train/lr": tf.constant(0.5),
+            "train/unclipped_grad_norm": tf.constant(norm),
+        }
 
     batch = {"input_ids": np.zeros((BATCH_SIZE, 2), np.int32)}, np.zeros(BATCH_SIZE, np.int32)
-    run = RunParams(save_checkpoints_steps=save_every, save_summary_steps=report_every)
+    run = RunParams(
+        save_checkpoints_steps=save_every,
+        save_summary_steps=report_every,
+        eval_every_steps=eval_every,
+    )
     result = None
     try:
         result = train(
@@ -73,6 +95,8 @@ def run_loop(
             recorder,
             recorder.save,
             recorder.evaluate if evaluate else None,
+            recent,
+            check_gradients,
         )
     except RunError as error:
         recorder.error = error
@@ -113,6 +137,36 @@ def test_nothing_is_evaluated_unless_asked_for():
     assert run_loop(last_step=9, evaluate=False)[1].steps("evaluate") == []
 
 
+def test_evaluations_come_on_their_own_interval():
+    _, recorder = run_loop(last_step=10, eval_every=3)
+    assert recorder.steps("evaluate") == [3, 6, 9, 10] and recorder.steps("save") == [4, 8, 10]
+    _, recorder = run_loop(last_step=9, eval_every=3)
+    assert recorder.steps("evaluate") == [3, 6, 9]
+    assert recorder.events[-2:] == [("save", 9), ("evaluate", 9)]
+
+
+def test_an_evaluation_can_end_the_run_which_is_saved():
+    result, recorder = run_loop(last_step=10, eval_every=3, evaluate=lambda step: step == 6)
+    assert result == (6, None)
+    assert recorder.events[-2:] == [("evaluate", 6), ("save", 6)]
+    result, recorder = run_loop(last_step=10, evaluate=lambda step: step == 8)
+    assert result == (8, None) and recorder.events[-2:] == [("save", 8), ("evaluate", 8)]
+
+
+def test_the_loss_reported_includes_those_before_a_resume():
+    recent = [30.0, 40.0]
+    _, recorder = run_loop(first_step=5, last_step=8, report_every=6, recent=recent)
+    losses = {step: values["train/cost_cls"] for step, values in recorder.values.items()}
+    assert losses == {6: (30 + 40 + 6) / 3, 8: (7 + 8) / 2}
+    assert recent == []
+
+
+def test_the_losses_since_the_last_report_are_kept_for_a_save():
+    recent = []
+    run_loop(last_step=10, report_every=6, recent=recent, during={8: send(signal.SIGTERM)})
+    assert recent == [7.0, 8.0]
+
+
 def test_the_loss_reported_is_the_mean_since_the_last_report():
     _, recorder = run_loop(last_step=7)
     losses = {step: values["train/cost_cls"] for step, values in recorder.values.items()}
@@ -140,7 +194,18 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(loss, s
     assert all(np.isfinite(v["train/cost_cls"]) for v in recorder.values.values())
 
 
+@pytest.mark.parametrize("norm", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_ends_the_run_unless_such_updates_are_skipped(norm):
+    result, recorder = run_loop(last_step=10, norms={5: norm})
+    assert result is None and f"norm of the gradients of step 5 is {norm}" in str(recorder.error)
+    assert recorder.steps("save") == [4]
+    result, _ = run_loop(last_step=10, norms={5: norm}, check_gradients=False)
+    assert result == (10, None)
+
+
 # ---- Signals -------------------------------------------------------------------------------------
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, SAVING)
 
 
 def send(number):
@@ -149,30 +214,46 @@ def send(number):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_the_step_and_saves(number):
-    handlers = [signal.getsignal(n) for n in StopRequest.SIGNALS]
-    result, recorder = run_loop(last_step=10, during={6: send(number)})
-    assert result == (6, number)
-    # Saved at once, and not evaluated: whoever sent the signal waits.
-    assert recorder.events[-2:] == [("report", 6), ("save", 6)]
-    assert [signal.getsignal(n) for n in StopRequest.SIGNALS] == handlers
+    handlers = [signal.getsignal(n) for n in HANDLED]
+    result, recorder = run_loop(last_step=10, during={5: send(number)})
+    assert result == (5, number)
+    # Saved at once, and neither evaluated nor reported: whoever sent the signal waits, and the
+    # figures of a resumed run are those of one that was not stopped.
+    assert recorder.events == [("report", 3), ("save", 4), ("evaluate", 4), ("save", 5)]
+    assert [signal.getsignal(n) for n in HANDLED] == handlers
 
 
-def test_a_second_signal_acts_at_once():
-    class Stopped(Exception):
-        pass
+def test_a_signal_at_the_last_step_leaves_its_evaluation_to_the_next_run():
+    result, recorder = run_loop(last_step=8, during={8: send(signal.SIGTERM)})
+    assert result == (8, signal.SIGTERM)
+    assert recorder.steps("save") == [4, 8] and recorder.steps("evaluate") == [4]
 
-    def stop(number, frame):
-        raise Stopped
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with pytest.raises(Stopped):
-            run_loop(
-                last_step=9,
-                during={2: lambda: [send(signal.SIGTERM)() for _ in range(2)]},
-            )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def test_a_signal_while_a_step_is_compiled_ends_the_run_before_the_step():
+    def compile_and_poll():
+        send(signal.SIGTERM)()
+        poll()
+
+    result, recorder = run_loop(last_step=9, during={6: compile_and_poll})
+    assert result == (5, signal.SIGTERM) and recorder.steps("save") == [4, 5]
+    result, recorder = run_loop(last_step=9, during={1: compile_and_poll})
+    assert result == (0, signal.SIGTERM) and recorder.events == []
+
+
+@pytest.mark.parametrize(("eval_every", "saved"), [(3, [3]), (4, [4])])
+def test_a_signal_in_an_evaluation_ends_it_with_what_is_trained_saved(eval_every, saved):
+    def evaluate(step):
+        send(signal.SIGTERM)()
+        poll()
+
+    result, recorder = run_loop(last_step=9, eval_every=eval_every, evaluate=evaluate)
+    assert result == (eval_every, signal.SIGTERM) and recorder.steps("save") == saved
+
+
+def test_a_request_to_save_saves_once_and_goes_on():
+    result, recorder = run_loop(last_step=10, during={2: send(SAVING), 4: send(SAVING)})
+    assert result == (10, None)
+    assert recorder.steps("save") == [2, 4, 8, 10] and recorder.steps("evaluate") == [4, 8, 10]
 
 
 def test_the_loop_runs_outside_the_main_thread_where_signals_cannot_be_caught():
@@ -181,60 +262,3 @@ def test_the_loop_runs_outside_the_main_thread_where_signals_cannot_be_caught():
     thread.start()
     thread.join()
     assert results == [(5, None)]
-
-
-# ---- One training step ---------------------------------------------------------------------------
-
-
-def test_a_step_is_compiled_once_for_every_shape():
-    traced = []
-
-    @one_program_per_shape
-    def step(features, factor):
-        traced.append(features["input_ids"].shape)
-        return tf.reduce_sum(features["input_ids"]) * factor
-
-    for length in (2, 3, 2, 3, 2):
-        features = {"input_ids": tf.fill((5, length), 1)}
-        assert int(step(features, tf.constant(7))) == 5 * length * 7
-    assert traced == [(5, 2), (5, 3)]
-
-
-def tiny_training(**optimizer):
-    """The tiny network with dropout, its optimizer and its training step."""
-    keras.utils.set_random_seed(1)
-    rates = dict.fromkeys(("dropout_rate", "attention_dropout_rate", "cls_dropout_rate"), 0.1)
-    params = tiny_params(num_classes=2, num_hidden_layers=1, **rates)
-    model = make_model(params)
-    weights = {name: w.value for name, w in model.weights_by_name().items()}
-    given = {"learning_rate": 3e-3, "epsilon": 1e-6, "use_bias_correction": True}
-    adamw = AdamW(weights, OptimizerParams.model_validate(given | optimizer))
-    return model, adamw, make_train_step(model_fn, params, model, adamw)
-
-
-def test_the_loss_falls_on_a_problem_that_can_be_learnt():
-    _, optimizer, train_step = tiny_training()
-    tokens = toy_tokens(40)
-    losses = []
-    for features, labels in toy_train_batches(tokens, 8, 0, 150):
-        losses.append(float(train_step(features, labels)["train/cost_cls"]))
-    assert int(optimizer.step) == 150
-    assert losses[0] == pytest.approx(np.log(2), abs=0.05)  # guessing between two classes
-    assert np.mean(losses[-10:]) < 0.3
-
-
-def test_a_step_reports_what_the_original_reports_and_moves_every_weight():
-    model, _, train_step = tiny_training(learning_rate=0.25, max_gradient_norm=1.0)
-    before = {name: w.numpy() for name, w in model.weights_by_name().items()}
-    for features, labels in toy_train_batches(toy_tokens(40), 8, 0, 2):
-        figures = train_step(features, labels)
-    assert set(figures) == {
-        "train/cost_cls",
-        "train/lr",
-        "train/unclipped_grad_norm",
-        "train/loss_scale",
-    }
-    assert float(figures["train/lr"]) == 0.25 and float(figures["train/loss_scale"]) == 1
-    assert int(model.clock.step) == 1  # dropout is drawn anew in each step: 0, then 1
-    for name, weight in model.weights_by_name().items():
-        assert np.abs(weight.numpy() - before[name]).max() > 0, name

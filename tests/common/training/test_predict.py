@@ -3,6 +3,7 @@
 
 import csv
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -49,6 +50,18 @@ def test_the_table_has_id_text_label_and_probabilities(tmp_path):
         ["0", "so so", "positive", "0.125000", "0.250000", "0.625000"],
         ["1", "no", "negative", "0.500000", "0.250000", "0.250000"],
     ]
+
+
+def test_a_temperature_divides_the_logits_of_the_probabilities_alone(tmp_path):
+    # sqrt(1, 2, 5) = 1, 1.41421, 2.23607, in all 4.65028: shares 0.215, 0.304, 0.481;
+    # sqrt(2, 1, 1): shares 1.41421 / 3.41421 = 0.414 and 0.293.
+    npz, tsv = write_predictions(tmp_path, "out", LOGITS, [("a",), ("b",)], LABELS, 2.0)
+    assert [row[2:] for row in read_table(tsv)[1:]] == [
+        ["positive", "0.215041", "0.304114", "0.480846"],
+        ["negative", "0.414214", "0.292893", "0.292893"],
+    ]
+    with np.load(npz) as arrays:
+        np.testing.assert_array_equal(arrays["arr_0"], LOGITS)
 
 
 def test_pairs_have_two_columns(tmp_path):
@@ -109,13 +122,11 @@ def test_former_files_are_replaced_and_stay_whole_where_writing_fails(tmp_path, 
     texts = [("a",), ("b",)]
     paths = write_predictions(tmp_path, "out", LOGITS, texts, LABELS)
     before = {path: path.read_bytes() for path in paths}
-    write_bytes = type(tmp_path).write_bytes
 
-    def half(self, content):
-        write_bytes(self, content[: len(content) // 2])
+    def no_space(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(type(tmp_path), "write_bytes", half)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="No space left"):
         write_predictions(tmp_path, "out", LOGITS * 2, texts, LABELS)
     monkeypatch.undo()

@@ -4,6 +4,7 @@
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from common.errors import RunError
 from common.training.reports import (
     Reports,
     closing_summary,
@@ -216,6 +218,35 @@ def test_truncating_drops_later_steps_of_both_splits_and_leaves_no_other_file(
         ("train", 25),
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_an_evaluation_that_is_to_be_repeated_is_dropped(tmp_path, without_events):
+    reports = Reports(tmp_path)
+    assert not reports.has_evaluation(10)
+    for step in (10, 20):
+        reports.scalars("train", step, {"train/cost_cls": 1.0})
+        reports.scalars("eval", step, {"loss": 2.0})
+    assert reports.has_evaluation(20) and not reports.has_evaluation(15)
+    reports.truncate_after(20, evaluated_step=19)
+    lines = _read_lines(tmp_path / "metrics.jsonl")
+    assert [(line["split"], line["step"]) for line in lines][-2:] == [("eval", 10), ("train", 20)]
+    assert not reports.has_evaluation(20)
+
+
+def test_a_full_disk_is_told_and_the_next_run_continues_the_file(tmp_path, without_events):
+    reports = Reports(tmp_path)
+    reports.scalars("train", 1, {"train/lr": 1.0})
+    size = reports.metrics_path.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
+    try:
+        with pytest.raises(RunError, match=r"metrics\.jsonl could not be written: .*too large"):
+            reports.scalars("train", 2, {"train/lr": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    reports.scalars("train", 3, {"train/lr": 1.0})
+    reports.close()
+    assert [line["step"] for line in _read_lines(reports.metrics_path)] == [1, 3]
 
 
 def test_curves_rise_in_steps_and_the_last_figure_of_a_step_wins(tmp_path, without_events):

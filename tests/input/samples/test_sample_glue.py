@@ -5,12 +5,12 @@ import math
 import re
 import socket
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import tensorflow_datasets as tfds
 
-from input.processors import TextDataset
+from common.params import EvalInputParams
+from input.processors import open_dataset
 from input.samples import sample_glue
 
 PROCESSORS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
@@ -35,9 +35,13 @@ def data_dir(tmp_path_factory):
 
 
 def open_sample(name, data_dir):
-    return TextDataset(
-        SimpleNamespace(
-            data_processor=PROCESSORS[name], dataset=f"sample_glue/{name}", data_dir=data_dir
+    return open_dataset(
+        EvalInputParams(
+            data_processor=PROCESSORS[name],
+            dataset=f"sample_glue/{name}",
+            data_dir=data_dir,
+            max_sequence_length=9,
+            batch_size=1,
         )
     )
 

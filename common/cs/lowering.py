@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the vendor's front-end compiler made of a program: two MLIR files, counted."""
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+FILES = {"torch.mlir": "torch.aten", "cirh.mlir": "cirh"}
+# An operation stands behind " = ", with or without quotes; constants are no work.
+_OPERATION = re.compile(r' = "?((?:torch\.aten|cirh)\.[A-Za-z0-9_.]+)')
+
+
+def keep_files(artifacts, folder):
+    """Moves the MLIR files of the latest program from the SDK's artifacts.
+
+    Args:
+        artifacts: path-like, `artifact_dir` of the backend.
+        folder: path-like.
+    Returns:
+        {"torch.mlir", "cirh.mlir"}: Path, of those that were written.
+    """
+    kept = {}
+    for name in FILES:
+        found = sorted(Path(artifacts).glob(f"executors/[0-9]*/{name}"))
+        if found:
+            kept[name] = Path(shutil.move(found[-1], Path(folder) / name))
+    return kept
+
+
+def count_operations(path):
+    """Returns a Counter of the operations in an MLIR file, without their dialect."""
+    counts = Counter()
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if match := _OPERATION.search(line):
+                name = match[1].removeprefix("torch.aten.").removeprefix("cirh.")
+                counts[name] += 1
+    counts.pop("Const", None)
+    return counts
+
+
+def shortened(counts, most=8):
+    """`Mul 447, Add 208, ... (24 kinds)` of a Counter."""
+    text = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(most))
+    return text + (f", ... ({len(counts)} kinds)" if len(counts) > most else "")

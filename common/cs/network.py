@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The classifier in PyTorch: the twin of `BertClassifierModel` for the vendor's compiler.
+
+That compiler takes a plain `torch.nn.Module`; a Keras model does not pass its device hooks. Same
+Params, same weights under the same neutral names, same numbers: tests/cs/test_twin.py.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.layers.positions import sinusoids
+
+NUM_SEGMENTS = 2
+MASKED_SCORE = -1e9  # as common/layers/attention.py, which imports Keras
+# On a CS system attention scores may be 16-bit, where -1e9 is -inf and a row of padding alone would
+# be NaN; exp(-1e4) is 0 in every type, and it is the original's own number.
+MASKED_SCORE_16_BIT = -1e4
+
+ACTIVATIONS = {
+    "gelu_erf": nn.functional.gelu,
+    "gelu_tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
+    "relu": torch.relu,
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+    "linear": lambda x: x,
+}
+
+
+class Embeddings(nn.Module):
+    """Word plus position plus segment embedding, as common/layers/embeddings.py.
+
+    Call:
+        input_ids, segment_ids: <int>[B, T].
+    Returns:
+        <float>[B, T, D].
+    """
+
+    def __init__(self, cfg, num_tokens):
+        super().__init__()
+        size = cfg.hidden_size
+        self.word_embeddings = nn.Embedding(cfg.vocab_size, cfg.word_size)
+        self.projection = nn.Linear(cfg.word_size, size, bias=False) if cfg.is_factorized else None
+        self.position_embeddings, positions = None, None
+        if cfg.use_position_embedding and cfg.position_embedding_type == "learned":
+            self.position_embeddings = nn.Embedding(cfg.max_position_embeddings, size)
+        elif cfg.use_position_embedding:
+            positions = torch.from_numpy(sinusoids(cfg.max_position_embeddings, size)[:num_tokens])
+        self.register_buffer("positions", positions, persistent=False)  # sines and cosines, or none
+        self.segment_embeddings = (
+            nn.Embedding(NUM_SEGMENTS, size) if cfg.use_segment_embedding else None
+        )
+        self.layer_norm = None
+        if not cfg.use_pre_normalization:
+            self.layer_norm = nn.LayerNorm(size, eps=cfg.layer_norm_epsilon)
+        self.dropout = nn.Dropout(cfg.dropout_rate)
+
+    def forward(self, input_ids, segment_ids):
+        x = self.word_embeddings(input_ids)
+        if self.projection is not None:
+            x = self.projection(x)
+        if self.position_embeddings is not None:
+            numbers = torch.arange(input_ids.shape[1], device=input_ids.device)
+            x = x + self.position_embeddings(numbers.expand(input_ids.shape))
+        elif self.positions is not None:
+            x = x + self.positions
+        if self.segment_embeddings is not None:
+            x = x + self.segment_embeddings(segment_ids)
+        return self.dropout(x if self.layer_norm is None else self.layer_norm(x))
+
+
+class Attention(nn.Module):
+    """Multi-head attention, as common/layers/attention.py.
+
+    Call:
+        x: <float>[B, T, D], the tokens that ask; memory: <float>[B, S, D], those that answer.
+        scores_added: <float>[B, 1, 1, S], 0 on real tokens, very negative on padding.
+    Returns:
+        <float>[B, T, D].
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        size, bias = cfg.hidden_size, cfg.use_projection_bias_in_attention
+        self.num_heads, self.head_size = cfg.num_heads, cfg.head_size
+        is_scaled = cfg.attention_type == "scaled_dot_product"
+        self.scale = cfg.head_size**-0.5 if is_scaled else 1.0
+        self.query, self.key, self.value = (nn.Linear(size, size, bias=bias) for _ in range(3))
+        self.output = nn.Linear(size, size, bias=cfg.use_ffn_bias_in_attention)
+        self.dropout = nn.Dropout(cfg.attention_dropout_rate)
+
+    def _split_heads(self, x):
+        return x.view(*x.shape[:2], self.num_heads, self.head_size).transpose(1, 2)
+
+    def forward(self, x, memory, scores_added):
+        query = self._split_heads(self.query(x)) * self.scale  # [B, H, T, d]
+        key = self._split_heads(self.key(memory))  # [B, H, S, d]
+        value = self._split_heads(self.value(memory))
+        scores = torch.matmul(query, key.transpose(-1, -2)) + scores_added  # [B, H, T, S]
+        probabilities = nn.functional.softmax(scores.float(), dim=-1).to(value.dtype)
+        context = torch.matmul(self.dropout(probabilities), value)  # [B, H, T, d]
+        return self.output(context.transpose(1, 2).reshape(x.shape))
+
+
+class FeedForward(nn.Module):
+    """Dense, activation, dense, as common/layers/feed_forward.py. Call: x <float>[B, T, D]."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.expand = nn.Linear(cfg.hidden_size, cfg.filter_size, bias=cfg.use_ffn_bias)
+        self.project = nn.Linear(cfg.filter_size, cfg.hidden_size, bias=cfg.use_ffn_bias)
+        self.activation = ACTIVATIONS[cfg.encoder_nonlinearity]
+
+    def forward(self, x):
+        return self.project(self.activation(self.expand(x)))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward with residuals and layer norms, as common/layers/encoder.py.
+
+    Call:
+        x: <float>[B, T, D]; scores_added: as of Attention.
+        first_token_only: bool. Compute the output for the first token alone.
+    Returns:
+        <float>[B, T, D]; [B, 1, D] with first_token_only.
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.use_pre_normalization = cfg.use_pre_normalization
+        self.attention = Attention(cfg)
+        self.attention_layer_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.layer_norm_epsilon)
+        self.feed_forward = FeedForward(cfg)
+        self.feed_forward_layer_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.layer_norm_epsilon)
+        self.dropout = nn.Dropout(cfg.dropout_rate)
+
+    def forward(self, x, scores_added, first_token_only):
+        memory = self.attention_layer_norm(x) if self.use_pre_normalization else x
+        asking = memory[:, :1] if first_token_only else memory
+        residual = x[:, :1] if first_token_only else x
+        x = residual + self.dropout(self.attention(asking, memory, scores_added))
+        if self.use_pre_normalization:
+            return x + self.dropout(self.feed_forward(self.feed_forward_layer_norm(x)))
+        x = self.attention_layer_norm(x)
+        return self.feed_forward_layer_norm(x + self.dropout(self.feed_forward(x)))
+
+
+class Encoder(nn.Module):
+    """The layers, `layer_0` and on; pre-norm ends with one more layer norm."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.num_layers = cfg.num_hidden_layers
+        for i in range(self.num_layers):
+            self.add_module(f"layer_{i}", EncoderLayer(cfg))
+        self.final_layer_norm = None
+        if cfg.use_pre_normalization:
+            self.final_layer_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.layer_norm_epsilon)
+
+    def forward(self, x, scores_added, first_token_only):
+        for i in range(self.num_layers):
+            is_last = i == self.num_layers - 1
+            x = self.get_submodule(f"layer_{i}")(x, scores_added, first_token_only and is_last)
+        return x if self.final_layer_norm is None else self.final_layer_norm(x)
+
+
+class BertClassifier(nn.Module):
+    """Embeddings, encoder, one vector a row, dense(D, tanh), dropout, dense(C).
+
+    Shapes: B batch, T tokens, D hidden size, C classes. Attribute names are those of the neutral
+    names, so that a parameter's path is one.
+
+    Args:
+        cfg: ModelParams, complete.
+        num_tokens: int. T, the one static length.
+        is_16_bit: bool. Matrix products are 16-bit, as a CS system computes them.
+    Call:
+        input_ids, padding_mask, segment_ids: <int32>[B, T]; padding_mask is 1 on real tokens.
+    Returns:
+        logits: <float32>[B, C].
+    """
+
+    def __init__(self, cfg, num_tokens, is_16_bit=False):
+        super().__init__()
+        self.pooler_type = cfg.pooler_type
+        self.masked_score = MASKED_SCORE_16_BIT if is_16_bit else MASKED_SCORE
+        self.embeddings = Embeddings(cfg, num_tokens)
+        self.encoder = Encoder(cfg)
+        self.pooler = nn.Linear(cfg.hidden_size, cfg.hidden_size)
+        self.dropout = nn.Dropout(cfg.cls_dropout_rate)
+        self.classifier = nn.Linear(cfg.hidden_size, cfg.num_cls_classes)
+        for name in cfg.freeze:
+            part, _, count = name.partition(":")
+            parts = [self.get_submodule(part)] if part != "layers" else []
+            parts += [self.encoder.get_submodule(f"layer_{i}") for i in range(int(count or 0))]
+            for module in parts:
+                module.requires_grad_(False)
+
+    def forward(self, input_ids, padding_mask, segment_ids):
+        x = self.embeddings(input_ids, segment_ids)  # [B, T, D]
+        scores_added = self.masked_score * (1 - padding_mask).to(x.dtype)[:, None, None, :]
+        x = self.encoder(x, scores_added, self.pooler_type == "first")
+        pooled = torch.tanh(self.pooler(pool(x, padding_mask, self.pooler_type)))  # [B, D]
+        return self.classifier(self.dropout(pooled)).float()
+
+    def weights_by_name(self):
+        """Returns {neutral name: Weight}, in the order of the network."""
+        weights = {}
+        for path, module in self.named_modules():
+            for kind, parameter in module.named_parameters(recurse=False):
+                weight = Weight(path, kind, module, parameter)
+                weights[weight.name] = weight
+        return weights
+
+
+class Weight:
+    """A parameter under its neutral name, with what `common/checkpoints/load.py` asks of one.
+
+    Args:
+        path: str, of its module, such as encoder.layer_0.attention.query.
+        kind: "weight" or "bias", the name within the module.
+        module: the module. PyTorch keeps the kernel of nn.Linear as [out, in], ours is [in, out].
+        parameter: torch.nn.Parameter.
+    Attributes:
+        name: str, neutral.
+        shape: tuple of int, of the neutral weight.
+    """
+
+    def __init__(self, path, kind, module, parameter):
+        self.parameter = parameter
+        self.is_turned = isinstance(module, nn.Linear) and kind == "weight"
+        last = {nn.Linear: "kernel", nn.LayerNorm: "gamma", nn.Embedding: None}[type(module)]
+        if kind == "bias":
+            last = "beta" if isinstance(module, nn.LayerNorm) else "bias"
+        self.name = "/".join([*path.split("."), *([last] if last else [])])
+        shape = tuple(parameter.shape)
+        self.shape = shape[::-1] if self.is_turned else shape
+
+    def assign(self, array):
+        """Puts values in. array: float array of `shape`."""
+        with torch.no_grad():
+            self.parameter.copy_(self.as_stored(array))
+
+    def as_stored(self, array):
+        """An array of `shape` as a tensor in PyTorch's layout; copies."""
+        array = np.asarray(array, np.float32)
+        return torch.from_numpy(np.array(array.T if self.is_turned else array, order="C"))
+
+    def as_neutral(self, tensor):
+        """A tensor of the parameter's layout, of its value, gradient or slot, as a NumPy array."""
+        array = tensor.detach().cpu().numpy()
+        return np.ascontiguousarray(array.T) if self.is_turned else array
+
+
+def pool(x, padding_mask, pooler_type):
+    """From <float>[B, T, D] to <float>[B, D], as common/layers/pooling.py."""
+    if pooler_type == "first":
+        return x[:, 0]
+    positions = torch.arange(x.shape[1], device=x.device)
+    if pooler_type == "last":
+        index = (positions * padding_mask).amax(dim=1, keepdim=True)  # [B, 1]
+        return (x * (positions == index).to(x.dtype)[:, :, None]).sum(dim=1)
+    is_real = torch.maximum(padding_mask.float(), (positions == 0).float())[:, :, None]  # [B, T, 1]
+    if pooler_type == "max":
+        return torch.where(is_real > 0, x, torch.finfo(x.dtype).min).amax(dim=1)
+    total = (x.float() * is_real).sum(dim=1)
+    return (total / is_real.sum(dim=1) if pooler_type == "mean" else total).to(x.dtype)
+
+
+def loss_of(logits, labels, cfg, class_weights=None):
+    """Mean over the batch, as common/losses.py.
+
+    Args:
+        logits: <float32>[B, C]; labels: <int32>[B], of a regression (C = 1) <float32>[B].
+        cfg: ModelParams.
+        class_weights: C floats or None, those of model.class_weights with `auto` worked out.
+    Returns:
+        <float32>[].
+    """
+    if cfg.num_cls_classes == 1:
+        return (logits[:, 0] - labels.float()).square().mean()
+    labels = labels.long()
+    if not (class_weights or cfg.label_smoothing or cfg.focal_gamma):
+        return nn.functional.cross_entropy(logits, labels)
+    log_probabilities = nn.functional.log_softmax(logits, dim=-1)
+    # Not nn.functional.one_hot: it looks at the values, which a traced program cannot.
+    classes = torch.arange(cfg.num_cls_classes, device=labels.device)
+    is_label = (labels[:, None] == classes).float()  # [B, C]
+    target = (1.0 - cfg.label_smoothing) * is_label + cfg.label_smoothing / cfg.num_cls_classes
+    if cfg.focal_gamma:
+        error = torch.clamp(-torch.expm1(log_probabilities), min=1e-7)
+        target = target * error.pow(cfg.focal_gamma)
+    losses = -(target * log_probabilities).sum(dim=-1)
+    if class_weights:
+        weights = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
+        losses = losses * (is_label * weights).sum(dim=-1)
+    return losses.mean()

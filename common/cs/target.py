@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a run goes to a CS system, and what is checked before anything is sent there.
+
+Imports neither TensorFlow nor PyTorch.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from common.errors import RunError, UserError
+
+TARGETS = ("CPU", "GPU", "CS")
+LAUNCHER = "BERT_CS_LAUNCHER"  # set by bin/csrun_cpu and bin/csrun_wse to their name
+MOUNT_DIRS = "BERT_CS_MOUNT_DIRS"  # folders between colons, by their --mount-dirs
+CS_PYTHON = "BERT_CS_PYTHON"  # the interpreter that has cerebras.pytorch, where not .venv-cs
+ROOT = Path(__file__).resolve().parents[2]
+
+CS_IP_PORT = 9000  # what the original's scripts appended to --cs_ip
+CONNECT_SECONDS = 5.0
+MODES = ("train", "eval", "predict")
+OPTIMIZERS = ("adam", "adamw")
+
+# Flags of the original's run_appliance.py and of its successor that change nothing here.
+IGNORED_FLAGS = {
+    "--execution_strategy": "weights are streamed; the vendor's pipeline execution is gone",
+    "--num_act_servers": "the cluster chooses",
+    "--num_workers_per_csx": "one worker a system keeps the order of rows",
+    "--transfer_processes": "the SDK chooses",
+    "--debug_args_path": "for the vendor's own use",
+    "--logging": "the SDK's messages go to stderr",
+    "--disable_version_check": "versions are pinned in requirements-cs.txt",
+}
+
+
+def add_flags(parser):
+    """Adds the flags of a CS system to the parser of run.py."""
+    group = parser.add_argument_group("CS system", "see docs/cs_system.md")
+    add = group.add_argument
+    add(
+        "--target",
+        type=str.upper,
+        choices=TARGETS,
+        help="what to run on. Not given: CS with --cs_ip, --mgmt_address or csrun_wse, else this "
+        "machine's GPU or CPU",
+    )
+    add("--cs_ip", metavar="IP", help=f"the cluster's address; port {CS_IP_PORT} if none is given")
+    add("--mgmt_address", metavar="HOST:PORT", help="the cluster's management server")
+    add("--credentials_path", metavar="FILE", help="its TLS certificate")
+    add("--num_csx", type=int, metavar="N", help="CS systems to share each batch")
+    add("--num_wgt_servers", type=int, metavar="N", help="weight servers, at most")
+    add("--mount_dirs", nargs="+", metavar="DIR", help="folders that the cluster's workers see")
+    add("--python_paths", nargs="+", metavar="DIR", help="folders on their Python path")
+    add("--job_labels", nargs="+", metavar="KEY=VALUE", help="labels of the cluster's jobs")
+    add("--job_time_sec", type=int, metavar="N", help="time limit of the cluster's jobs")
+    add("--compile_dir", metavar="DIR", help="where the cluster keeps compiled programs")
+    for flag, reason in IGNORED_FLAGS.items():
+        is_switch = flag == "--disable_version_check"
+        add(
+            flag,
+            **({"action": "store_true"} if is_switch else {"metavar": "X"}),
+            help=f"no effect: {reason}",
+        )
+
+
+# Flag -> the key that it sets.
+KEYS = {
+    "cs_ip": "runconfig.cs_ip",
+    "mgmt_address": "csconfig.mgmt_address",
+    "credentials_path": "csconfig.credentials_path",
+    "num_csx": "csconfig.num_csx",
+    "num_wgt_servers": "csconfig.num_wgt_servers",
+    "mount_dirs": "csconfig.mount_dirs",
+    "python_paths": "csconfig.python_paths",
+    "job_labels": "csconfig.job_labels",
+    "job_time_sec": "csconfig.job_time_sec",
+    "compile_dir": "csconfig.compile_dir",
+}
+
+
+def overrides_of(args):
+    """Returns {dotted key: value} of the flags of `add_flags` that were given; names the others."""
+    for flag, reason in IGNORED_FLAGS.items():
+        if getattr(args, flag.removeprefix("--")):
+            print(f"{flag} has no effect: {reason}", file=sys.stderr)
+    given = {key: getattr(args, flag) for flag, key in KEYS.items()}
+    if args.mount_dirs is None and os.environ.get(MOUNT_DIRS):
+        given[KEYS["mount_dirs"]] = os.environ[MOUNT_DIRS].split(os.pathsep)
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def is_for_cs(args, params):
+    """Whether this run is the CS system's.
+
+    --target decides; else the launcher (csrun_wse: yes; csrun_cpu: where it validates or compiles,
+    as the original's container did); else whether an address is given.
+    """
+    if args.target is not None:
+        return args.target == "CS"
+    launcher = os.environ.get(LAUNCHER)
+    run = params.runconfig
+    if launcher == "csrun_cpu":
+        return run.validate_only or run.compile_only
+    return launcher == "csrun_wse" or address_of(params) is not None
+
+
+def address_of(params):
+    """Returns "host:port" of the cluster, or None where nothing says it."""
+    address = params.csconfig.mgmt_address or params.runconfig.cs_ip or os.environ.get("K8S_CS_IP")
+    if address is None or ":" in address:
+        return address
+    return f"{address}:{CS_IP_PORT}"
+
+
+def find_python():
+    """Returns the path of the interpreter that has the vendor's SDK.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(os.environ.get(CS_PYTHON) or ROOT / ".venv-cs" / "bin" / "python")
+    if not path.is_file():
+        raise UserError(
+            f"the Cerebras SDK is not installed: there is no {path}. `make cs-setup` installs it "
+            f"(Python 3.11, 5 GB), or {CS_PYTHON} names an interpreter that has it"
+        )
+    return path
+
+
+def needs_cluster(params):
+    """Whether the run needs a cluster: all but validation and the SDK's CPU backend do."""
+    return not params.runconfig.validate_only and params.csconfig.backend == "csx"
+
+
+def check_reachable(params):
+    """Looks whether a cluster answers, before anything is read or written.
+
+    Raises:
+        RunError: no address is given, or nothing answers there.
+    """
+    address = address_of(params)
+    if address is None:
+        raise RunError(
+            "no CS system is named: give --cs_ip, or --mgmt_address HOST:PORT "
+            "(csconfig.mgmt_address in the params file). --validate_only and csconfig.backend: cpu "
+            "need none"
+        )
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        setting = "--mgmt_address" if params.csconfig.mgmt_address else "--cs_ip"
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise RunError(
+            f"no CS system answers at {address} ({reason}); correct {setting}, or see that this "
+            "machine reaches the cluster's network. Nothing was changed"
+        ) from None
+
+
+def check_rules(params):
+    """Checks what a CS system cannot do, all of it before anything is sent.
+
+    Raises:
+        UserError: lists every rule that is broken, each with what to write.
+    """
+    model, optimizer, run, cs = params.model, params.optimizer, params.runconfig, params.csconfig
+    faults = []
+    if run.mode == "train_and_eval":
+        faults.append(
+            "--mode train_and_eval: one program a run on a CS system; run --mode train, then "
+            "--mode eval (with csconfig.backend: cpu, or on a GPU, both can share model_dir)"
+        )
+    elif run.mode == "eval_all":
+        faults.append(
+            "--mode eval_all: one program a run on a CS system; run --mode eval with "
+            "--checkpoint_path once for each checkpoint"
+        )
+    elif run.mode not in MODES:
+        faults.append(f"--mode {run.mode}: leave --target out, it needs no CS system")
+    if run.mode == "train":
+        if not run.validate_only and not run.compile_only and not (run.steps or run.max_steps):
+            faults.append("a CS run counts steps, not epochs; give --max_steps or --steps")
+        if not params.train_input.repeat:
+            faults.append("train_input.repeat: false counts epochs; write true, and --max_steps")
+        if optimizer.optimizer_type not in OPTIMIZERS:
+            faults.append(
+                f"optimizer.optimizer_type: {optimizer.optimizer_type} has no counterpart of the "
+                f"same numbers on a CS system; write one of {', '.join(OPTIMIZERS)}"
+            )
+        if optimizer.grad_accum_steps != 1:
+            rows = params.train_input.batch_size * optimizer.grad_accum_steps
+            faults.append(
+                f"optimizer.grad_accum_steps: {optimizer.grad_accum_steps}; the vendor's compiler "
+                f"divides batches itself: write 1 and train_input.batch_size: {rows}"
+            )
+        if optimizer.moving_average_decay is not None:
+            faults.append("optimizer.moving_average_decay: not on a CS system; leave it out")
+        if params.train_input.batch_size < cs.num_csx:
+            faults.append(
+                f"train_input.batch_size: {params.train_input.batch_size} rows cannot be shared by "
+                f"csconfig.num_csx {cs.num_csx} systems"
+            )
+    if model.dtype_policy == "float32" and cs.use_cbfloat16:
+        faults.append(
+            "csconfig.use_cbfloat16: true needs model.mixed_precision: true, as in the original"
+        )
+    if faults:
+        noun = "rule" if len(faults) == 1 else "rules"
+        text = "\n".join(f"  {fault}" for fault in faults)
+        raise UserError(f"{len(faults)} {noun} of a CS system broken\n{text}")

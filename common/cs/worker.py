@@ -1,0 +1,554 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second half of a run on the CS target, in the environment of the SDK.
+
+    .venv-cs/bin/python -m common.cs.worker model_dir/cs/job
+
+`launch.py` starts it. It lowers, compiles, trains, scores or predicts what the job says, on a CS
+system or on the SDK's CPU backend, and writes checkpoints that TensorFlow resumes. Exit codes are
+those of run.py.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from common.checkpoints import store
+from common.checkpoints.load import load_weights, open_checkpoint
+from common.cs import job as jobs
+from common.cs.lowering import count_operations, keep_files, shortened
+from common.cs.rows import rows_of_zeros
+from common.errors import RunError, UserError
+from common.files import write_whole
+from common.metrics.classification import classification_metrics
+from common.metrics.regression import regression_metrics
+from common.training.lock import locked
+from common.training.predict import write_predictions
+from common.training.run_state import PREFIX
+
+HALF_DTYPES = {"mixed_bfloat16": "bfloat16"}  # dtype policy -> of the SDK; float16 elsewhere
+MAX_MESSAGE = 400  # characters of a message of the SDK
+SLOT_ARRAY = "{}/{}/{}"  # name in a training state: optimizer, slot, weight
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Worker:
+    """One program on one backend.
+
+    Args:
+        folder: path-like, of the job.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder).resolve()
+        self.job = jobs.Job.read(folder)
+        self.params = self.job.read_params()
+        self.run = self.params.runconfig
+        self.cfg = self.params.model
+        self.model_dir = Path(self.run.model_dir)
+        self.cs_dir = self.folder.parent
+        self.artifacts = self.cs_dir / "artifacts"
+        self.is_training = self.run.mode == "train"
+        self.started = time.monotonic()
+
+    # ---- the parts of a program ------------------------------------------------------------------
+
+    def _import_sdk(self):
+        started = time.monotonic()
+        try:
+            import cerebras.pytorch as cstorch
+        except ImportError as error:
+            raise UserError(
+                f"{sys.executable} has no Cerebras SDK ({error}); `make cs-setup` installs it"
+            ) from None
+        # The SDK calls its compiler, torch-cirh-opt, by name.
+        programs = str(Path(cstorch.__file__).parent / "lib")
+        os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
+        self.cstorch = cstorch
+        self.import_seconds = time.monotonic() - started
+
+    def _make_backend(self):
+        """Makes the SDK's backend; once a process."""
+        cstorch, cs = self.cstorch, self.params.csconfig
+        shutil.rmtree(self.artifacts, ignore_errors=True)  # of an earlier run
+        if cs.backend == "cpu" and self.job.action != "validate":
+            if self.cfg.dtype_policy != "float32":
+                say(f"{self.cfg.dtype_policy} is computed in float32: the backend is the CPU")
+            return cstorch.backend("CPU", artifact_dir=str(self.artifacts))
+        half = HALF_DTYPES.get(self.cfg.dtype_policy, "float16")
+        cstorch.amp.set_half_dtype("cbfloat16" if cs.use_cbfloat16 else half)
+        options = {"artifact_dir": str(self.artifacts)}
+        if self.job.action == "validate":
+            return cstorch.backend("CSX", validate_only=True, **options)
+        if cs.compile_dir is not None:
+            options["compile_dir"] = cs.compile_dir
+        return cstorch.backend(
+            "CSX",
+            compile_only=self.job.action == "compile",
+            cluster_config=self._cluster_config(),
+            **options,
+        )
+
+    def _cluster_config(self):
+        cs = self.params.csconfig
+        root = Path(__file__).resolve().parents[2]
+        try:
+            return self.cstorch.distributed.ClusterConfig(
+                mgmt_address=self.job.address,
+                credentials_path=cs.credentials_path,
+                num_csx=cs.num_csx,
+                max_wgt_servers=cs.num_wgt_servers,
+                num_workers_per_csx=1,  # `loader.part_of_worker` counts on it
+                mount_dirs=[str(root), str(self.model_dir.resolve()), *cs.mount_dirs],
+                python_paths=[str(root), *cs.python_paths],
+                job_labels=list(cs.job_labels),
+                job_time_sec=cs.job_time_sec,
+            )
+        except ValueError as error:
+            raise UserError(f"csconfig: {error}") from None
+
+    def _build(self, rows):
+        """Makes the network for the shapes of some Rows, with its weights, on the backend."""
+        from common.cs.network import BertClassifier
+
+        self.backend = self._make_backend()
+        self.twin = BertClassifier(self.cfg, rows.num_tokens, self.backend.is_csx)
+        self.twin.train(self.is_training)
+        self._load_weights()
+        self.compiled = self.cstorch.compile(self.twin, self.backend)
+
+    def _load_weights(self):
+        """Puts the weights in that the job names; none where only shapes are wanted."""
+        job, weights = self.job, self.twin.weights_by_name()
+        initial = self.folder / jobs.INITIAL
+        if initial.exists():
+            from safetensors.numpy import load_file
+
+            arrays = load_file(initial)
+            for name, weight in weights.items():
+                weight.assign(arrays[name])
+        elif job.checkpoint is not None:
+            report = load_weights(self.twin, open_checkpoint(job.checkpoint), self.cfg.disable_nsp)
+            if report.fresh and not self.is_training:
+                raise UserError(
+                    f"checkpoint {job.checkpoint} has no trained weights for "
+                    f"{', '.join(sorted(report.fresh))}; train first, or give the checkpoint of a "
+                    f"classifier with {len(job.label_names)} labels"
+                )
+
+    def _build_training(self):
+        from common.cs.optimizer import (
+            LearningRate,
+            make_grad_scaler,
+            make_optimizer,
+            trained_weights,
+        )
+
+        cfg = self.params.optimizer
+        self.optimizer = make_optimizer(self.twin, cfg, self.cfg.num_hidden_layers)
+        self.trained = trained_weights(self.twin)
+        self.state = {}  # of the checkpoint that is resumed
+        if self.job.resumed is not None:
+            self._resume(self.job.resumed)
+        self.schedule = LearningRate(self.optimizer, cfg, self.job.first_step)
+        self.scaler = make_grad_scaler(cfg) if self.backend.is_csx else None
+        if self.scaler is not None and "loss_scale/factor" in self.state:
+            self.scaler.load_state_dict(
+                {
+                    "loss_scale": float(self.state["loss_scale/factor"]),
+                    "steps_since_rescale": int(self.state["loss_scale/steps"]),
+                    "overflows_since_rescale": int(self.state["loss_scale/overflows"]),
+                }
+            )
+
+    def _train_step(self):
+        """Returns the traced function of a batch to its loss and learning rate."""
+        from common.cs.network import loss_of
+        from common.cs.optimizer import update
+
+        cfg = self.params.optimizer
+
+        @self.cstorch.trace
+        def step(batch):
+            loss = loss_of(self._logits(batch), batch["labels"], self.cfg, self.job.class_weights)
+            rate = self.schedule.get_last_value()[0]
+            update(loss, self.optimizer, self.scaler, cfg)
+            self.schedule.step()
+            return loss, rate
+
+        return step
+
+    def _forward_step(self):
+        import torch
+
+        @self.cstorch.trace
+        @torch.no_grad()
+        def step(batch):
+            return self._logits(batch)
+
+        return step
+
+    def _logits(self, batch):
+        return self.compiled(batch["input_ids"], batch["padding_mask"], batch["segment_ids"])
+
+    def _executor(self, split, **options):
+        from common.cs.loader import make_loader
+
+        path = jobs.rows_path(self.folder, split).resolve()
+        data = self.cstorch.utils.data
+        return data.DataExecutor(data.DataLoader(make_loader, str(path)), **options)
+
+    def _split_for_shapes(self):
+        """The name of a file of rows: the first split's, or one of zeros where data is missing."""
+        if self.job.splits:
+            return self.job.splits[0]
+        section = getattr(self.params, f"{self.run.mode}_input")
+        rows = rows_of_zeros(section.batch_size, section.max_sequence_length)
+        rows.write(jobs.rows_path(self.folder, "zeros"))
+        return "zeros"
+
+    # ---- validate, compile -----------------------------------------------------------------------
+
+    def lower(self):
+        """Makes the program once: only its front end (validate), or on the cluster (compile)."""
+        self._import_sdk()
+        split = self._split_for_shapes()
+        rows = jobs.read_rows(self.folder, split)
+        started = time.monotonic()
+        self._build(rows)
+        if self.is_training:
+            self._build_training()
+        step = self._train_step() if self.is_training else self._forward_step()
+
+        @self.cstorch.step_closure
+        def give(outputs):
+            """Makes them outputs of the program, as a run does that reports them."""
+
+        executor = self._executor(split, num_steps=1)
+        with contextlib.chdir(self.cs_dir):  # where the SDK dumps what it could not lower
+            for batch in executor:
+                give(step(batch))
+        seconds = time.monotonic() - started
+        files = keep_files(self.artifacts, self.cs_dir)
+        shutil.rmtree(self.artifacts, ignore_errors=True)
+        if self.job.action == "validate" and "cirh.mlir" not in files:
+            raise RunError(
+                "the vendor's compiler ended without a cirh.mlir; see its messages above"
+            )
+        counts = {name: count_operations(path) for name, path in files.items()}
+        report = {
+            "mode": self.run.mode,
+            "action": self.job.action,
+            "batch": [rows.batch_size, rows.num_tokens],
+            "parameters": sum(math.prod(w.shape) for w in self.twin.weights_by_name().values()),
+            "half_dtype": self.cstorch.amp.get_half_dtype_str(),
+            "seconds": round(seconds, 1),
+            "import_seconds": round(self.import_seconds, 1),
+            "sdk": self.cstorch.__version__,
+            "files": {
+                name: {
+                    "path": str(path),
+                    "bytes": path.stat().st_size,
+                    "operations": sum(counts[name].values()),
+                    "counts": dict(counts[name].most_common()),
+                }
+                for name, path in files.items()
+            },
+            "notes": self.job.notes,
+        }
+        write_whole(self.cs_dir / f"{self.job.action}.json", json.dumps(report, indent=2) + "\n")
+        self._print_lowering(report, counts)
+        return 0
+
+    def _print_lowering(self, report, counts):
+        what = "training step" if self.is_training else "forward pass"
+        parts = ", AdamW, schedule, clipping" if self.is_training else ""
+        verb = "lowered" if self.job.action == "validate" else "compiled"
+        print(
+            f"{verb.capitalize()}: the {what} of {report['parameters']:,} parameters (forward"
+            f"{', loss, backward' if self.is_training else ''}{parts}) for batches of "
+            f"{report['batch'][0]} x {report['batch'][1]} tokens in {report['half_dtype']}, by "
+            f"cerebras.pytorch {report['sdk']} in {report['seconds']} s"
+        )
+        for name, file in report["files"].items():
+            print(
+                f"  {file['path']}: {file['bytes'] / 1e6:.1f} MB, {file['operations']:,} "
+                f"operations: {shortened(counts[name])}"
+            )
+        for note in report["notes"]:
+            print(f"  note: {note}")
+        print(f"  report: {self.cs_dir / (self.job.action + '.json')}")
+
+    # ---- training --------------------------------------------------------------------------------
+
+    def train(self):
+        """Trains from first_step to last_step. Returns exit code 0."""
+        self._import_sdk()
+        rows = jobs.read_rows(self.folder, "train")
+        self._build(rows)
+        self._build_training()
+        job, run = self.job, self.run
+        num_steps = job.last_step - job.first_step
+        say(f"Training steps {job.first_step + 1:,} to {job.last_step:,} of {rows.batch_size} rows")
+        executor = self._executor(
+            "train",
+            num_steps=num_steps,
+            checkpoint_steps=self._checkpoint_steps(num_steps),
+            activation_steps=math.gcd(min(run.log_steps, num_steps), run.save_summary_steps),
+        )
+        losses = []
+
+        @self.cstorch.step_closure
+        def report(loss, rate):
+            step = job.first_step + executor.user_iteration
+            losses.append(float(loss))
+            if not math.isfinite(losses[-1]):
+                raise RunError(
+                    f"the loss is {losses[-1]} at step {step}; a lower learning rate helps"
+                )
+            if step % run.save_summary_steps == 0 or step == job.last_step:
+                figures = {"train/cost_cls": sum(losses) / len(losses), "train/lr": float(rate)}
+                self._write_figures("train", step, figures)
+                losses.clear()
+            if step % run.log_steps == 0 or step == job.last_step:
+                place = f"step {step:,}/{job.last_step:,}"
+                say(f"{place}  loss {float(loss):.4f}  rate {float(rate):.3g}")
+
+        @self.cstorch.checkpoint_closure
+        def save():
+            self._save(job.first_step + executor.user_iteration)
+
+        step = self._train_step()
+        for batch in executor:
+            loss, rate = step(batch)
+            report(loss, rate)
+            save()
+        print(
+            f"Trained to step {job.last_step:,} in {time.monotonic() - self.started:.0f} s; "
+            f"checkpoint {self.model_dir / f'checkpoint-{job.last_step}'}"
+        )
+        return 0
+
+    def _checkpoint_steps(self, num_steps):
+        """The SDK's schedule of global steps that are multiples of save_checkpoints_steps."""
+        every = self.run.save_checkpoints_steps
+        schedule = self.cstorch.utils.data.utils.Schedule
+        first = every - self.job.first_step % every - 1  # steps of a run count from 0
+        return schedule(
+            [schedule.Range(min(first, num_steps - 1), num_steps, every, include_last=True)]
+        )
+
+    def _resume(self, path):
+        """Puts the optimizer's slots back. The weights are in already."""
+        state = store.read_state(path)
+        self.state = {name: np.asarray(state[name].read()) for name in state}
+        kind = self.params.optimizer.optimizer_type
+        from common.cs.optimizer import SLOTS
+
+        expected = {
+            SLOT_ARRAY.format(kind, ours, name): (weight, theirs)
+            for ours, theirs in SLOTS.items()
+            for name, weight in self.trained.items()
+        }
+        saved = {name for name in state if name.startswith((f"{kind}/", "raw/"))}
+        differing = sorted(saved ^ set(expected))
+        differing += [
+            n for n, (w, _) in expected.items() if n in state and state[n].shape != w.shape
+        ]
+        if differing:
+            raise UserError(
+                f"{path} cannot be resumed: {', '.join(differing[:5])} ({len(differing)} in all) "
+                "differ from what the params ask for. Use the params it was made with, or another "
+                "--model_dir"
+            )
+        slots = self.optimizer.state_dict()
+        places = {
+            id(parameter): place
+            for place, parameter in enumerate(
+                p for group in self.optimizer.param_groups for p in group["params"]
+            )
+        }
+        for name, (weight, theirs) in expected.items():
+            place = places[id(weight.parameter)]
+            slots["state"][place][theirs] = weight.as_stored(self.state[name])
+        self.optimizer.load_state_dict(slots)
+        say(f"Resuming {path} at step {self.job.first_step}")
+
+    def _save(self, step):
+        """Writes a checkpoint as training in TensorFlow writes it."""
+        from common.cs.optimizer import SLOTS
+
+        weights = self.twin.weights_by_name()
+        kind = self.params.optimizer.optimizer_type
+        state = {"global_step": np.asarray(step, np.int64)}
+        for ours, theirs in SLOTS.items():
+            for name, weight in self.trained.items():
+                slot = self.optimizer.state[weight.parameter][theirs]
+                state[SLOT_ARRAY.format(kind, ours, name)] = weight.as_neutral(slot)
+        state |= self._loss_scale_state()
+        # What a run in TensorFlow remembers besides; the losses it has yet to report are none here.
+        for name, array in self.state.items():
+            if name.startswith(PREFIX) and name != f"{PREFIX}losses":
+                state[name] = array
+        config = {key: getattr(self.cfg, key) for key in store.GEOMETRY}
+        config |= self.job.config | {"label_names": self.job.label_names, "step": step}
+        path = store.save_checkpoint(
+            self.model_dir,
+            step,
+            {name: weight.as_neutral(weight.parameter) for name, weight in weights.items()},
+            state,
+            config,
+            jobs.read_vocab(self.folder),
+            self.run.keep_checkpoint_max,
+            keep={int(self.state.get(f"{PREFIX}best_step", -1))},
+        )
+        say(f"Saved {path}")
+
+    def _loss_scale_state(self):
+        """Returns {name: array} as common/optimizers/loss_scale.py saves it; {} of a fixed one."""
+        cfg = self.params.optimizer
+        if not isinstance(cfg.loss_scaling_factor, str):
+            return {}
+        if self.scaler is None:  # float32 on the CPU needs none: as it was
+            return {
+                "loss_scale/factor": np.asarray(
+                    self.state.get("loss_scale/factor", cfg.initial_loss_scale), np.float32
+                ),
+                "loss_scale/steps": self.state.get("loss_scale/steps", np.int32(0)),
+                "loss_scale/overflows": self.state.get("loss_scale/overflows", np.int32(0)),
+            }
+        found = self.scaler.state_dict()
+        return {
+            name: np.asarray(self.cstorch.to_numpy(found[theirs].detach().cpu()), dtype)
+            for name, theirs, dtype in (
+                ("loss_scale/factor", "loss_scale", np.float32),
+                ("loss_scale/steps", "steps_since_rescale", np.int32),
+                ("loss_scale/overflows", "overflows_since_rescale", np.int32),
+            )
+        }
+
+    def _write_figures(self, split, step, figures):
+        """Appends a line to metrics.jsonl, as common/training/reports.py writes them."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"time": now, "split": split, "step": step, **figures}
+        with open(self.model_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    # ---- evaluation and prediction ---------------------------------------------------------------
+
+    def _logits_of(self, split, num_steps):
+        """Returns float32 [steps, B, C]."""
+        collected = []
+
+        @self.cstorch.step_closure
+        def collect(logits):
+            collected.append(self.cstorch.to_numpy(logits.detach().cpu()).astype(np.float32))
+
+        step = self._forward_step()
+        for batch in self._executor(split, num_steps=num_steps):
+            collect(step(batch))
+        return np.stack(collected)
+
+    def score(self):
+        """Evaluates or predicts every split. Returns exit code 0."""
+        self._import_sdk()
+        rows_of = {split: jobs.read_rows(self.folder, split) for split in self.job.splits}
+        self._build(next(iter(rows_of.values())))
+        scores = {}
+        for split, rows in rows_of.items():
+            limit = self.run.eval_steps if self.run.mode == "eval" else None
+            num_steps = min(rows.num_steps, limit or rows.num_steps)
+            scores[split] = rows.in_row_order(self._logits_of(split, num_steps))
+        if self.run.mode == "predict":
+            return self._predict(scores)
+        logits, labels = (np.concatenate(parts) for parts in zip(*scores.values(), strict=True))
+        is_regression = self.cfg.num_cls_classes == 1
+        if is_regression:
+            metrics = regression_metrics(logits, labels)
+        else:
+            metrics = classification_metrics(logits, labels, self.cfg.num_cls_classes)
+        if len(scores) > 1 and not is_regression:
+            for split, (split_logits, split_labels) in scores.items():
+                name = f"eval/accuracy_{split.removeprefix('validation_')}"
+                metrics[name] = float((split_logits.argmax(axis=-1) == split_labels).mean())
+        step = open_checkpoint(self.job.checkpoint).config.get("step", 0)
+        self.model_dir.mkdir(parents=True, exist_ok=True)
+        self._write_figures("eval", step, metrics)
+        print(f"Evaluated {self.job.checkpoint} on {len(labels):,} rows")
+        for name, value in metrics.items():
+            print(f"  {name.removeprefix('eval/')}: {value:.4f}")
+        return 0
+
+    def _predict(self, scores):
+        config = open_checkpoint(self.job.checkpoint).config
+        temperature = float(config.get("temperature", 1.0))
+        for task, (split, (logits, _)) in enumerate(scores.items()):
+            texts = [tuple(row) for row in self.job.texts[split]]
+            for path in write_predictions(
+                self.model_dir / "predict",
+                f"predictions_cs_{task}",
+                logits,
+                texts,
+                self.job.label_names,
+                temperature,
+            ):
+                print(f"Written {path}")
+        return 0
+
+
+def sentence_of(error):
+    """The message of an exception of the SDK as one sentence."""
+    message = str(error).partition("Stack Trace")[0]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    # The compiler's own lines begin with a place in the MLIR or in a file: `loc(...): error: ...`
+    told = [line.split("error:", 1)[1].strip() for line in lines if "error:" in line]
+    text = (told or lines or [type(error).__name__])[0]
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
+
+
+def main(argv=None):
+    """Returns the exit code."""
+    (folder,) = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    try:
+        worker = Worker(folder)
+        is_running = worker.job.action == "run"
+        if is_running and worker.params.csconfig.backend == "csx":
+            logging.getLogger().setLevel(logging.INFO)  # minutes of the cluster's progress
+        do = worker.train if worker.is_training else worker.score
+        with locked(worker.model_dir) if worker.is_training else contextlib.nullcontext():
+            return do() if is_running else worker.lower()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (RunError, OSError) as error:
+        print(f"The run failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; checkpoints are whole", file=sys.stderr)
+        return 130
+    except Exception as error:  # whatever the SDK raises
+        logging.getLogger(__name__).debug("", exc_info=True)
+        where = f" ({worker.job.address})" if worker.job.address else ""
+        verb = {"validate": "lower", "compile": "compile"}.get(worker.job.action, "run")
+        print(
+            f"The run failed: the Cerebras SDK could not {verb} the program{where}: "
+            f"{type(error).__name__}: {sentence_of(error)}",
+            file=sys.stderr,
+        )
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training minimises: cross entropy in its variants, or the mean squared error.
+
+Shapes: B rows of a batch, C classes. Every loss is a mean over the B rows, also where rows have
+weights: the sum of weight times loss is divided by B, as Keras' `class_weight` does, not by the sum
+of the weights, as PyTorch does. So accumulating gradients over small batches, or sharing a batch
+between devices, gives the update of the one large batch.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+# The probability of being wrong is kept above this before it is raised to gamma: below 1, gamma
+# would make the gradient at 0 infinite.
+MIN_ERROR = 1e-7
+
+
+def cross_entropy(logits, labels, label_smoothing=0.0, focal_gamma=0.0):
+    """Cross entropy of each row, with smoothed labels, with less weight on what is easy.
+
+    Label smoothing (Szegedy et al. 2016, section 7): the row's distribution over the classes is
+    y = (1 - e) * onehot(label) + e / C. Focal loss (Lin et al. 2017, equation 4): each term is
+    multiplied by (1 - p)^gamma. Together: -sum_c y_c (1 - p_c)^gamma log p_c, which is their
+    -(1 - p_t)^gamma log p_t at e = 0, and plain cross entropy at e = 0, gamma = 0.
+
+    Args:
+        logits: <float32>[B, C].
+        labels: <int32>[B].
+        label_smoothing: float e in [0, 1).
+        focal_gamma: float >= 0.
+    Returns:
+        <float32>[B].
+    """
+    if not label_smoothing and not focal_gamma:
+        return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    num_classes = logits.shape[-1]
+    log_probabilities = ops.log_softmax(logits, axis=-1)  # [B, C]
+    target = ops.one_hot(labels, num_classes, dtype="float32")
+    target = (1.0 - label_smoothing) * target + label_smoothing / num_classes
+    if focal_gamma:
+        error = ops.maximum(-ops.expm1(log_probabilities), MIN_ERROR)  # 1 - p
+        target = target * ops.power(error, focal_gamma)
+    return -ops.sum(target * log_probabilities, axis=-1)
+
+
+def balanced_weights(labels, num_classes):
+    """A weight for each class, with which all classes count the same: N / (C * n_c).
+
+    N rows, n_c of class c, C classes that occur: scikit-learn's class_weight="balanced", after King
+    and Zeng 2001. Their mean over the N rows is 1. A class that does not occur gets 0.
+
+    Args:
+        labels: int array [N], N > 0.
+    Returns:
+        <float64>[num_classes].
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return np.where(counts > 0, weights, 0.0)
+
+
+class ClassificationLoss:
+    """Mean over the batch of `cross_entropy`, a row times the weight of its label.
+
+    With focal_gamma the weights are the alpha of Lin et al. 2017, equation 5. A plain object, so
+    that Keras does not list `weights` among those of the network.
+
+    Args:
+        num_classes: int, C.
+        class_weights: sequence of C floats, "auto" (those of `balance`, 1 until it is called), or
+            None (all 1).
+        label_smoothing, focal_gamma: see `cross_entropy`.
+    Call:
+        logits: <float32>[B, C]; labels: <int32>[B].
+    Returns:
+        <float32>[].
+    """
+
+    def __init__(self, num_classes, class_weights=None, label_smoothing=0.0, focal_gamma=0.0):
+        self.is_auto = class_weights == "auto"
+        self.label_smoothing = label_smoothing
+        self.focal_gamma = focal_gamma
+        self.weights = None
+        if class_weights is not None:
+            # A variable: the program of a step is the same whatever the weights are.
+            initial = np.ones(num_classes) if self.is_auto else np.array(class_weights)
+            self.weights = keras.Variable(
+                initial, dtype="float32", trainable=False, name="class_weights"
+            )
+
+    def balance(self, labels):
+        """Takes the weights for `class_weights: auto` from the labels of all training rows.
+
+        Args:
+            labels: int array [N].
+        Returns:
+            <float32>[C], the weights in use, or None where rows have none.
+        """
+        if self.is_auto:
+            self.weights.assign(balanced_weights(labels, self.weights.shape[0]))
+        return None if self.weights is None else np.asarray(self.weights)
+
+    def __call__(self, logits, labels):
+        losses = cross_entropy(logits, labels, self.label_smoothing, self.focal_gamma)  # [B]
+        if self.weights is not None:
+            losses = losses * ops.take(self.weights, labels, axis=0)
+        return ops.mean(losses)
+
+
+class RegressionLoss:
+    """Mean squared error of a network with one output.
+
+    Call:
+        logits: <float32>[B, 1]; labels: <float32>[B].
+    Returns:
+        <float32>[].
+    """
+
+    def balance(self, labels):
+        """There are no classes to weigh."""
+
+    def __call__(self, logits, labels):
+        return ops.mean(ops.square(logits[:, 0] - ops.cast(labels, "float32")))
+
+
+def make_loss(num_classes, class_weights=None, label_smoothing=0.0, focal_gamma=0.0):
+    """Returns the loss of a network with C outputs; one output is a regression."""
+    if num_classes == 1:
+        return RegressionLoss()
+    return ClassificationLoss(num_classes, class_weights, label_smoothing, focal_gamma)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regression metrics, in float64, from the one output of every row of a split."""
+
+import numpy as np
+
+from common.errors import UserError
+
+
+def ranks(values):
+    """Returns the rank of each value from 1 on, float64 [N]; equal values share their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)  # rank of the last of each group of equals
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def pearson_correlation(x, y):
+    """Returns Pearson's correlation of two float [N], in [-1, 1]; 0 where one is constant."""
+    x, y = (np.asarray(values, np.float64) for values in (x, y))
+    if (x == x[0]).all() or (y == y[0]).all():
+        return 0.0  # what rounding leaves of the mean's difference says nothing
+    x, y = x - x.mean(), y - y.mean()
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+def spearman_correlation(x, y):
+    """Returns Spearman's: Pearson's of the ranks. As `pearson_correlation`."""
+    return pearson_correlation(ranks(x), ranks(y))
+
+
+def regression_metrics(logits, labels):
+    """Returns the metrics that GLUE reports of STS-B, and the loss, over every row given.
+
+    Args:
+        logits: float [N, 1].
+        labels: float [N].
+    Returns:
+        {"loss": mean squared error, "eval/mse": the same, "eval/pearson", "eval/spearman"}.
+    Raises:
+        UserError: a split without rows, or a label that is no number.
+    """
+    if len(labels) == 0:
+        raise UserError("there are no rows to score: the split is empty")
+    if not np.isfinite(labels).all():
+        row = int(np.argmin(np.isfinite(labels)))
+        raise UserError(f"label {labels[row]} in row {row} is no number that can be scored")
+    values, labels = logits[:, 0].astype(np.float64), labels.astype(np.float64)
+    error = float(np.mean((values - labels) ** 2))
+    return {
+        "loss": error,
+        "eval/mse": error,
+        "eval/pearson": pearson_correlation(values, labels),
+        "eval/spearman": spearman_correlation(values, labels),
+    }
+
+
+def regression_report(logits, labels):
+    """Returns the metrics of a split in plain Python values that JSON can hold.
+
+    Args:
+        logits: float [N, 1].
+        labels: float [N].
+    Returns:
+        {"num_examples": N, "loss", "mse", "pearson", "spearman"}.
+    """
+    metrics = regression_metrics(logits, labels)
+    figures = {name.removeprefix("eval/"): value for name, value in metrics.items()}
+    return {"num_examples": len(labels), **figures}

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every optimizer does around its rule: unscale, clip, decay, average, count, keep its state.
+
+An optimizer is a subclass that names its slots and computes from them and a gradient by how much a
+weight moves: one file each beside this one, `factory.py` chooses.
+"""
+
+import contextlib
+import re
+from typing import ClassVar
+
+import tensorflow as tf
+
+from common.optimizers.layer_rates import layer_rate_factor
+from common.optimizers.loss_scale import make_loss_scale
+from common.optimizers.schedules import make_schedule
+
+
+# One compiled loop over a weight and its slots instead of nine passes over memory. A function of
+# one weight, not of all: equal shapes share the program, and TensorFlow runs several at once.
+@tf.function(jit_compile=True, autograph=False)
+def _update(rule, weight, slots, average, gradient, numbers, do_update):
+    """Moves one weight, its slots and its average (or None); all stay where do_update is false."""
+    gradient = gradient * numbers["scale"]
+    if "max_value" in numbers:
+        gradient = tf.clip_by_value(gradient, -numbers["max_value"], numbers["max_value"])
+    update, new_slots = rule(gradient, slots, numbers)
+    new_weight = weight - (update + numbers["decay"] * weight)
+    changes = [(weight, new_weight), *((slots[name], new) for name, new in new_slots.items())]
+    if average is not None:
+        changes.append((average, average + numbers["average_share"] * (new_weight - average)))
+    changes = [(variable, tf.where(do_update, new, variable)) for variable, new in changes]
+    for variable, new in changes:
+        variable.assign(new)
+
+
+class Optimizer:
+    """One step: clip all gradients together, move every weight by the rule, advance `step`.
+
+        g        = gradient / loss scale, clipped
+        update   = rule(g, slots), the learning rate r of the weight in it
+        w       -= update + r * weight_decay_rate * w    decay unless the name is excluded
+        average += (1 - d) * (w - average)               d = min(moving_average_decay,
+                                                                 (1 + t) / (10 + t)), step t from 1
+
+    Decay is decoupled from the gradient (Loshchilov & Hutter 2019) under every rule. The average is
+    that of tf.train.ExponentialMovingAverage with `num_updates`; it begins at the weights that the
+    optimizer is made with, so those have to be loaded by then.
+
+    Args:
+        weights: {neutral name: tf.Variable <float32>} to train.
+        cfg: OptimizerParams.
+        num_layers: int, of the encoder, trained or not; for `layer_wise_lr_decay`.
+    Attributes:
+        step: <int64> variable []: updates so far, the run's global step.
+        slots: {slot: {neutral name: variable}}.
+        averages: {neutral name: variable}; empty where none are asked for.
+        state: {name: variable}: everything a checkpoint has to keep besides the weights.
+    """
+
+    name = None  # begins the names of its slots in `state`
+    first_values: ClassVar = {}  # slot -> what every element of it begins with
+
+    def __init__(self, weights, cfg, num_layers=0):
+        self.cfg = cfg
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.learning_rate = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
+        self.loss_scale = make_loss_scale(cfg)
+        self.weights = dict(weights)
+        self.slots = {
+            slot: {
+                name: tf.Variable(tf.fill(w.shape, tf.constant(first, w.dtype)), trainable=False)
+                for name, w in weights.items()
+            }
+            for slot, first in self.first_values.items()
+        }
+        self.averages = {}
+        if cfg.moving_average_decay is not None:
+            self.averages = {name: tf.Variable(w, trainable=False) for name, w in weights.items()}
+        patterns = [re.compile(pattern) for pattern in cfg.exclude_from_weight_decay]
+        self.decayed = {
+            name for name in weights if not any(pattern.search(name) for pattern in patterns)
+        }
+        self.rate_factors = {
+            name: layer_rate_factor(name, cfg.layer_wise_lr_decay, num_layers) for name in weights
+        }
+        # What `first_nonfinite` tells: the step and the place in `weights`; -1, -1: nothing.
+        self._nonfinite = tf.Variable([-1, -1], dtype=tf.int64, trainable=False)
+        self._was_finite = tf.Variable(True, trainable=False)
+
+    @staticmethod
+    def rule(gradient, slots, numbers):
+        """What an optimizer is. Traced once for each shape of weight.
+
+        Args:
+            gradient: <float32>[...], unscaled and clipped.
+            slots: {slot: <float32>[...]} before this step.
+            numbers: {name: <float32>[]}: "rate", the weight's learning rate, and those of
+                `rule_numbers`.
+        Returns:
+            what to take off the weight, <float32>[...]; {slot: its new value}.
+        """
+        raise NotImplementedError
+
+    def rule_numbers(self):
+        """Returns {name: <float32>[]} that `rule` needs besides the rate."""
+        return {}
+
+    @property
+    def state(self):
+        slots = {
+            f"{self.name}/{slot}/{name}": variable
+            for slot, variables in self.slots.items()
+            for name, variable in variables.items()
+        }
+        # A checkpoint's weights are the averages, for whoever reads it; these continue from raw.
+        raw = {f"raw/{name}": self.weights[name] for name in self.averages}
+        return {"global_step": self.step, **slots, **raw, **self.loss_scale.state}
+
+    def scale_loss(self, loss):
+        """Returns the loss whose gradients `apply` takes. loss: <float>[]."""
+        return loss * tf.cast(self.loss_scale.factor, loss.dtype)
+
+    def apply(self, gradients):
+        """Makes one update and advances `step`.
+
+        Args:
+            gradients: tensors or IndexedSlices of the scaled loss, in the order of `weights`.
+        Returns:
+            {"train/lr", "train/unclipped_grad_norm", "train/loss_scale"}: <float32>[], as used;
+            {} without `log_summaries`.
+        """
+        cfg = self.cfg
+        # Rows of a table that occur twice in a batch are added before anything is squared.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        squares = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients])  # halved
+        norm = tf.sqrt(2.0 * tf.reduce_sum(squares)) / self.loss_scale.factor
+        is_finite = tf.math.is_finite(norm)
+        scale = 1.0 / self.loss_scale.factor
+        if cfg.max_gradient_norm is not None:
+            scale *= cfg.max_gradient_norm / tf.maximum(norm, cfg.max_gradient_norm)
+        rate = self.learning_rate(self.step)
+        numbers = {"scale": scale, **self.rule_numbers()}
+        if cfg.max_gradient_value is not None:
+            numbers["max_value"] = tf.constant(cfg.max_gradient_value, tf.float32)
+        if self.averages:
+            t = tf.cast(self.step + 1, tf.float32)
+            # 1 - (1 + t) / (10 + t) = 9 / (10 + t)
+            numbers["average_share"] = tf.maximum(1.0 - cfg.moving_average_decay, 9.0 / (10.0 + t))
+        rates = {factor: rate * factor for factor in set(self.rate_factors.values())}
+
+        # Only a dynamic scale may skip an update; elsewhere a non-finite number must show.
+        do_update = is_finite if self.loss_scale.skips_overflow else tf.constant(True)
+        for (name, weight), gradient in zip(self.weights.items(), gradients, strict=True):
+            rate_here = rates[self.rate_factors[name]]
+            decay = rate_here * cfg.weight_decay_rate if name in self.decayed else tf.constant(0.0)
+            _update(
+                self.rule,
+                weight,
+                {slot: variables[name] for slot, variables in self.slots.items()},
+                self.averages.get(name),
+                gradient,
+                {**numbers, "rate": rate_here, "decay": decay},
+                do_update,
+            )
+        report = {}
+        if cfg.log_summaries:
+            report = {
+                "train/lr": rate,
+                "train/unclipped_grad_norm": norm,
+                "train/loss_scale": tf.identity(self.loss_scale.factor),
+            }
+        self._note_nonfinite(squares)
+        self.loss_scale.update(is_finite)
+        self.step.assign_add(1)
+        return report
+
+    def _note_nonfinite(self, squares):
+        """squares: <float32>[weights]. Notes where finite gradients have turned into others."""
+        is_bad = ~tf.math.is_finite(squares)
+        # The last weight is the nearest to the loss, which the backward pass reaches first.
+        place = tf.reduce_max(tf.where(is_bad, tf.range(len(self.weights)), -1))
+        found = tf.stack([self.step + 1, tf.cast(place, tf.int64)])
+        is_finite = place < 0
+        turned = self._was_finite & ~is_finite
+        self._nonfinite.assign(tf.where(turned, found, self._nonfinite))
+        self._was_finite.assign(is_finite)
+
+    def first_nonfinite(self):
+        """Says where numbers that are not finite first came up in the gradients.
+
+        In a run that goes on after them (a dynamic loss scale skips such a step): where they last
+        came up anew.
+
+        Returns:
+            (global step, from 1; neutral name of the weight: the one nearest to the loss), or None.
+        """
+        step, place = self._nonfinite.numpy()
+        return None if step < 0 else (int(step), list(self.weights)[place])
+
+    @contextlib.contextmanager
+    def averaged_weights(self):
+        """Within, the model has the averages for weights, where there are any, then its own again.
+
+        A context manager.
+        """
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self):
+        for name, average in self.averages.items():
+            value = tf.identity(self.weights[name])
+            self.weights[name].assign(average)
+            average.assign(value)

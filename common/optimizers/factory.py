@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`optimizer.optimizer_type` of the params -> optimizer. A new one is a class and a line here."""
+
+from common.optimizers.adam import Adam, AdamW
+from common.optimizers.rmsprop import RMSProp
+from common.optimizers.sgd import SGD, Momentum
+
+OPTIMIZERS = {each.name: each for each in (SGD, Momentum, Adam, AdamW, RMSProp)}
+
+
+def make_optimizer(weights, cfg, num_layers=0):
+    """Returns the Optimizer that OptimizerParams `cfg` describe; arguments as of `Optimizer`."""
+    return OPTIMIZERS[cfg.optimizer_type](weights, cfg, num_layers)

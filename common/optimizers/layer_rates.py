@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ladder of learning rates from layer to layer. No framework here: the CS twin has it too."""
+
+import re
+
+_LAYER = re.compile(r"encoder/layer_(\d+)/")
+
+
+def layer_rate_factor(name, decay, num_layers):
+    """Returns the factor on the learning rate of a weight: decay^(layers between it and the top).
+
+    As BEiT's fine-tuning numbers them (microsoft/unilm beit/optim_factory.py): classifier, pooler
+    and what else lies behind the encoder 0, encoder layer i of L: L - i, embeddings L + 1.
+    google-research/electra has the same ladder with one more step below the head.
+
+    Args:
+        name: str, neutral name of the weight.
+        decay: float in (0, 1].
+        num_layers: int, L.
+    """
+    if match := _LAYER.match(name):
+        return decay ** (num_layers - int(match[1]))
+    return decay ** (num_layers + 1) if name.startswith("embeddings/") else 1.0

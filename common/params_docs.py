@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The schema of `common/params.py` for readers and for editors.
+
+    python -m common.params_docs        (or `make docs`)
+
+writes the tables of docs/configuration.md anew, between its markers, and a JSON Schema,
+configs/params.schema.json, with which an editor completes the keys of a params file and underlines
+its mistakes. Run it after a change of `common/params.py`; tests/common/test_params_docs.py tells
+when it is due.
+"""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+from common.params import (
+    INPUTS,
+    NO_EFFECT,
+    CsParams,
+    EvalInputParams,
+    ModelParams,
+    OptimizerParams,
+    Params,
+    RunParams,
+    Schedule,
+    Section,
+    TrainInputParams,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "configuration.md"
+SCHEMA = ROOT / "configs" / "params.schema.json"
+
+# The first version that knows a key: this one, where SINCE does not name a later one.
+FIRST_VERSION = "0.1"
+SINCE: dict[str, str] = {}
+
+# Defaults of the original (Model Zoo R_1.7.1) as a params file would write them; `required` where
+# it had none. A key that is not here is one that the original does not know.
+ORIGINAL = {
+    "train_input": {
+        "data_processor": "required",
+        "data_dir": "required",
+        "vocab_file": "required",
+        "vocab_size": "lines of vocab_file",
+        "max_sequence_length": "required",
+        "batch_size": "required",
+        "add_special_tokens": "true",
+        "do_lower": "true",
+        "shuffle": "true",
+        "repeat": "true",
+        "shuffle_buffer": "1500",
+        "shuffle_seed": "null",
+        "cache": "false",
+        "feature_rename_map": "null",
+        "invert_mask": "true",
+        "pad_id": "that of [PAD]",
+        "mixed_precision": "model's",
+        "scale_mlm_weights": "model's",
+    },
+    "eval_input": {"shuffle": "false", "repeat": "false", "disable_eval_metrics": "false"},
+    "model": {
+        "hidden_size": "required",
+        "use_position_embedding": "required",
+        "use_segment_embedding": "false",
+        "position_embedding_type": "learned",
+        "embedding_size": "hidden_size",
+        "share_embedding_weights": "true",
+        "max_position_embeddings": "max_sequence_length",
+        "initializer": "{name: truncated_normal, mean: 0.0, stddev: 0.02}",
+        "embedding_initializer": "initializer",
+        "weight_initialization_seed": "null",
+        "num_hidden_layers": "required",
+        "num_heads": "required",
+        "filter_size": "required",
+        "encoder_nonlinearity": "required",
+        "dropout_rate": "required",
+        "use_ffn_bias": "required",
+        "attention_dropout_rate": "0.0",
+        "layer_norm_epsilon": "1e-8",
+        "use_pre_normalization": "false",
+        "use_projection_bias_in_attention": "true",
+        "use_ffn_bias_in_attention": "true",
+        "attention_type": "scaled_dot_product",
+        "dropout_seed": "null",
+        "disable_nsp": "false",
+        "num_cls_classes": "2",
+        "mlm_loss_weight": "1.0",
+        "mlm_loss_scaling": "precomputed_num_masked",
+        "use_ffn_bias_in_mlm": "true",
+        "use_output_bias_in_mlm": "true",
+        "mlm_nonlinearity": "gelu",
+        "use_nsp_bias": "true",
+        "nsp_nonlinearity": "tanh",
+        "cls_dropout_rate": "0.0",
+        "pretrain_params_path": "null",
+        "mixed_precision": "required",
+        "boundary_casting": "required",
+        "tf_summary": "required",
+        "enable_gpu_optimizations": "false",
+        "use_vsl": "false",
+        "input_pad_id": "vocab_size + 1",
+        "segment_pad_id": "2",
+        "mlm_pad_id": "-1",
+        "multireplica": "false",
+        "pooler_type": "first",
+        "include_padding_in_loss": "not said",
+    },
+    "optimizer": {
+        "optimizer_type": "required",
+        "learning_rate": "required",
+        "disable_lr_steps_reset": "false",
+        "momentum": "0.9",
+        "beta1": "0.9",
+        "beta2": "0.999",
+        "epsilon": "1e-8; 1e-5 in mixed precision",
+        "use_bias_correction": "false",
+        "weight_decay_rate": "0.0",
+        "exclude_from_weight_decay": "[LayerNorm, layer_norm, bias, Bias]",
+        "rmsprop_decay": "0.9",
+        "rmsprop_momentum": "0.0",
+        "loss_scaling_factor": "1.0",
+        "initial_loss_scale": "2^15",
+        "steps_per_increase": "2000",
+        "min_loss_scale": "2^-14",
+        "max_loss_scale": "2^15",
+        "overflow_tolerance": "0.05",
+        "max_gradient_norm": "null",
+        "max_gradient_value": "0",
+        "grad_accum_steps": "1",
+        "log_summaries": "false",
+        "log_grads": "false",
+        "log_hists": "false",
+        "ws_summary": "false",
+    },
+    "runconfig": {
+        "max_steps": "null",
+        "steps": "null",
+        "eval_steps": "null",
+        "save_summary_steps": "100",
+        "save_checkpoints_steps": "1000",
+        "keep_checkpoint_max": "5",
+        "tf_random_seed": "null",
+        "enable_distributed": "false",
+        "multiple_workers": "false",
+        "throttle_secs": "0",
+        "predict_steps": "1",
+        "log_step_count_steps": "save_summary_steps",
+        "disable_standard_logs": "grad_accum_steps > 1",
+        "model_dir": "model_dir beside run.py",
+        "mode": "required, as a flag",
+        "cs_ip": "null",
+        "multireplica": "false",
+        "device": "null",
+        "checkpoint_path": "null",
+        "ir_mode": "mlir-cirh",
+        "disable_input_pipeline_ckpt": "not said",
+        "validate_only": "false",
+        "compile_only": "false",
+    },
+    "csconfig": {"use_cbfloat16": "false"},
+}
+
+# What each table of the page shows, by the name in its markers.
+SECTIONS = {
+    "train_input": TrainInputParams,
+    "eval_input": EvalInputParams,
+    "model": ModelParams,
+    "optimizer": OptimizerParams,
+    "runconfig": RunParams,
+    "csconfig": CsParams,
+}
+
+
+# ---- The page ------------------------------------------------------------------------------------
+
+
+def literal(value):
+    """A value as a params file writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value == 2**32:
+        return "2^32"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(literal, value))}]"
+    if isinstance(value, Section):
+        value = value.model_dump()
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {literal(item)}' for key, item in value.items())}}}"
+    return "null" if value is None else str(value)
+
+
+def range_of(schema):
+    """The range of a number in words, with a space in front; "" where it has none."""
+    least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    # What a machine holds is nothing that a reader asks for.
+    if most is not None and most >= 2**63 - 1:
+        most = None
+    if least is not None and 0 < least < 1e-30:
+        least, above = None, 0
+    if (least is None and above is None) or (most is None and below is None):
+        parts = [("> ", above), (">= ", least), ("< ", below), ("<= ", most)]
+        return "".join(f" {sign}{literal(bound)}" for sign, bound in parts if bound is not None)
+    low = f"[{literal(least)}" if above is None else f"({literal(above)}"
+    return f" in {low}, " + (f"{literal(most)}]" if below is None else f"{literal(below)})")
+
+
+def type_of(schema):
+    """The type of a JSON Schema in words."""
+    if "const" in schema:
+        return f"`{literal(schema['const'])}`"
+    if "enum" in schema:
+        return ", ".join(f"`{literal(value)}`" for value in schema["enum"])
+    if "discriminator" in schema:
+        key = schema["discriminator"]["propertyName"]
+        return {"scheduler": "schedule", "name": "name or mapping"}[key]
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if choices:
+        texts = [type_of(choice) for choice in choices if choice.get("type") != "null"]
+        return " or ".join(dict.fromkeys(texts))
+    if schema.get("type") == "array":
+        noun, *rest = type_of(schema["items"]).split(" ") if schema["items"] else ["value"]
+        if noun == "whole":
+            noun, rest = "whole numbers", rest[1:]
+        else:
+            noun = noun if noun.startswith("`") else noun + "s"
+        return " ".join(["list of", noun, *rest])
+    names = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`"}
+    names |= {"string": "path" if schema.get("format") == "path" else "text", "object": "mapping"}
+    return names[schema["type"]] + range_of(schema)
+
+
+def default_of(field):
+    if field.is_required():
+        return "required"
+    default = field.get_default()
+    return "not given" if default is None else f"`{literal(default)}`"
+
+
+def groups_of(section):
+    """Title above each group of a section's fields, by the group's first field.
+
+    A title is a comment by itself on the line before the field, without a full stop.
+    """
+    parents = [each for each in section.__mro__ if issubclass(each, Section)]
+    source = "".join(inspect.getsource(each) for each in reversed(parents))
+    return {name: title for title, name in re.findall(r"\n    # (.*[^.\n])\n    (\w+):", source)}
+
+
+def row_of(name, key, section, properties):
+    """The cells of a key: key, type, default, the original's default, since, meaning."""
+    field = section.model_fields[key]
+    original = ORIGINAL.get(name, {}).get(key)
+    if original is None and name in INPUTS:
+        original = ORIGINAL["train_input"].get(key)
+    without_effect = f"{name}.{key}" in NO_EFFECT or (
+        name in INPUTS and f"*_input.{key}" in NO_EFFECT
+    )
+    meaning = field.description + (" No effect here, with a warning." if without_effect else "")
+    return (
+        f"`{key}`",
+        type_of(properties[key]),
+        default_of(field),
+        f"`{original}`" if original else "-",
+        SINCE.get(f"{name}.{key}", FIRST_VERSION),
+        meaning,
+    )
+
+
+HEAD = ("key", "type", "default", "original", "since", "meaning")
+
+
+def table(head, rows):
+    cells = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+
+
+def section_lines(name):
+    """Tables of a section, one for each of its groups."""
+    section = SECTIONS[name]
+    properties = section.model_json_schema()["properties"]
+    keys = [key for key in section.model_fields if key != "scheduler"]
+    if name == "eval_input":  # what it has otherwise than train_input
+        rows = {key: row_of(name, key, section, properties) for key in keys}
+        train_keys = TrainInputParams.model_json_schema()["properties"]
+        same = {key: row_of("train_input", key, TrainInputParams, train_keys) for key in train_keys}
+        return table(HEAD, [row for key, row in rows.items() if row != same.get(key)])
+    titles, lines, rows = groups_of(section), [], []
+    for key in keys:
+        if key in titles:
+            lines += [*(table(HEAD, rows) if rows else []), "", f"### {titles[key]}", ""]
+            rows = []
+        rows.append(row_of(name, key, section, properties))
+    return [*lines, *table(HEAD, rows)]
+
+
+def schedule_lines():
+    """A line and a table for each schedule."""
+    lines = []
+    for section in subclasses(Schedule):
+        (kind,) = section.model_fields["scheduler"].annotation.__args__
+        properties = section.model_json_schema()["properties"]
+        first = inspect.getdoc(section).splitlines()[0]
+        rows = [
+            (
+                f"`{key}`",
+                type_of(properties[key]),
+                default_of(field),
+                field.description,
+            )
+            for key, field in section.model_fields.items()
+            if key != "scheduler"
+        ]
+        lines += [f"#### {kind}", "", first, ""]
+        lines += [*table(("key", "type", "default", "meaning"), rows), ""]
+    return lines[:-1]
+
+
+def subclasses(section):
+    for each in section.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def initializer_lines():
+    rows = []
+    for section in Section.__subclasses__():
+        name = section.model_fields.get("name")
+        if name is not None:
+            keys = [
+                f"`{key}` ({literal(field.default)})"
+                for key, field in section.model_fields.items()
+                if key != "name"
+            ]
+            first = inspect.getdoc(section).splitlines()[0]
+            rows.append((f"`{name.annotation.__args__[0]}`", ", ".join(keys), first))
+    return table(("`name`", "keys (default)", "meaning"), rows)
+
+
+def without_effect_lines():
+    rows = []
+    for dotted, instead in NO_EFFECT.items():
+        rows.append((f"`{dotted}`", f"{instead}."))
+    return table(("key", "what does its work here"), rows)
+
+
+def page(text):
+    """The text of docs/configuration.md with its tables written anew."""
+
+    def replace(found):
+        name = found[1]
+        if name in SECTIONS:
+            lines = section_lines(name)
+        else:
+            lines = {
+                "schedules": schedule_lines,
+                "initializers": initializer_lines,
+                "without effect": without_effect_lines,
+            }[name]()
+        body = "\n".join(lines).strip("\n")
+        return f"<!-- table: {name} -->\n\n{body}\n\n<!-- end of table -->"
+
+    return re.sub(
+        r"<!-- table: ([\w ]+) -->\n.*?<!-- end of table -->", replace, text, flags=re.DOTALL
+    )
+
+
+# ---- The JSON Schema -----------------------------------------------------------------------------
+
+
+def editor_schema():
+    """The schema of a params file, as editors read it (JSON Schema, draft 7)."""
+    schema = Params.model_json_schema(ref_template="#/definitions/{model}")
+    definitions = schema.pop("$defs")
+    partial = json.loads(json.dumps(definitions["EvalInputParams"]))
+    del partial["required"]  # its keys are eval_input's, where it does not give them
+    definitions["PredictInputParams"] = partial
+    schema["properties"]["predict_input"]["$ref"] = "#/definitions/PredictInputParams"
+    initializer = definitions["ModelParams"]["properties"]["initializer"]
+    schema["properties"]["initializer"] = {
+        **initializer,
+        "description": "The original's place of model.initializer.",
+    }
+    for name in ("optimizer", "runconfig", "csconfig"):
+        del schema["properties"][name]["default"]  # every key has its own
+    schema |= {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Params file of the BERT classifier",
+        "required": ["model"],
+        "anyOf": [{"required": ["train_input"]}, {"required": ["eval_input"]}],
+        "definitions": definitions,
+    }
+    for section in (schema, *definitions.values()):
+        for key, value in section["properties"].items():
+            value.pop("title", None)
+            accept_names_and_null(value, key in section.get("required", ()))
+    return without(schema, "discriminator")
+
+
+def accept_names_and_null(schema, required):
+    """Lets a property be null where it has a default, and an initializer a name."""
+    kinds = schema.get("discriminator", {}).get("mapping")
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")  # of which some editors complete more
+    if schema.get("discriminator", {}).get("propertyName") == "name":
+        schema["anyOf"] = [{"type": "string", "enum": list(kinds)}, *schema["anyOf"]]
+    if required:
+        return
+    if "const" in schema:
+        schema["enum"] = [schema.pop("const")]
+    if "anyOf" in schema:
+        if {"type": "null"} not in schema["anyOf"]:
+            schema["anyOf"].append({"type": "null"})
+    elif "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
+        schema.pop("type", None)
+    elif "$ref" in schema:
+        schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "null"}]
+    elif "type" in schema:
+        schema["type"] = [schema["type"], "null"]
+
+
+def without(schema, key):
+    """A copy of nested mappings and lists without a key of this name."""
+    if isinstance(schema, dict):
+        return {name: without(value, key) for name, value in schema.items() if name != key}
+    return [without(value, key) for value in schema] if isinstance(schema, list) else schema
+
+
+def schema_text():
+    return json.dumps(editor_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def main():
+    PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
+    SCHEMA.write_text(schema_text(), "utf-8")
+    print(f"{PAGE.relative_to(ROOT)} and {SCHEMA.relative_to(ROOT)} are written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on several devices or machines: everything that knows of them.
+
+A run has workers (processes, see `cluster.py`), and a worker has replicas (devices). Every replica
+holds its own network and optimizer as plain variables, computes the gradients of its rows of the
+batch, takes their mean over all replicas, and makes the same update as every other. So weights are
+never exchanged, and one device is the case of one replica.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import re
+import signal
+import sys
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+from common.errors import RunError, UserError
+from common.signals import listening
+from common.training.cluster import ALONE
+
+# Philox makes its numbers four at a time (Salmon et al. 2011); element i of a tensor is number i.
+NUMBERS_PER_COUNT = 4
+PHILOX = 1  # in TensorFlow's stateless operations
+
+
+class Distribution:
+    """What the processes and devices of a run do together; by default one process and one device.
+
+    Args:
+        strategy: tf.distribute.Strategy, or None where there is one replica in all.
+        cluster: Cluster.
+    Attributes:
+        worker, num_workers: int. Which process this is, and of how many; 0 is the chief.
+        devices: names of this worker's devices, one for each replica; None is the default one.
+        num_replicas: int, of all workers.
+    """
+
+    def __init__(self, strategy=None, cluster=ALONE):
+        self.strategy = strategy
+        self.cluster = cluster
+        self.worker, self.num_workers = cluster.worker, cluster.num_workers
+        self.is_chief = cluster.is_chief
+        self.devices = [None] if strategy is None else list(strategy.extended.worker_devices)
+        self.num_replicas = self.num_workers * len(self.devices)
+        self._sum_of_workers = tf.function(self._sum_of_workers, autograph=False)
+
+    @property
+    def description(self):
+        """A clause on who shares a batch; empty where nobody does."""
+        if self.num_replicas == 1:
+            return ""
+        kind = self.devices[0].split(":")[-2]  # a name ends in its type and number
+        workers = f"{self.num_workers} workers with " if self.num_workers > 1 else ""
+        each = " each" if self.num_workers > 1 else ""
+        return f"; shared by {workers}{len(self.devices)} x {kind}{each}"
+
+    def check_batch_size(self, batch_size):
+        """Raises UserError where the replicas cannot have the same number of rows."""
+        if batch_size % self.num_replicas:
+            workers = f"{self.num_workers} workers of " if self.num_workers > 1 else ""
+            raise UserError(
+                f"train_input.batch_size is {batch_size}, the rows of a batch over all devices; "
+                f"{workers}{len(self.devices)} devices cannot share it equally. Write a multiple "
+                f"of {self.num_replicas}"
+            )
+
+    # ---- a training step -------------------------------------------------------------------------
+
+    def share_of(self, batches):
+        """This worker's rows of every batch, in the order of the replicas. batches: Batches."""
+        if self.num_workers == 1:
+            return batches
+        size = batches.rows.shape[1] // self.num_workers
+        first = self.worker * size
+
+        def take(*batch):
+            return tf.nest.map_structure(lambda tensor: tensor[first : first + size], batch)
+
+        with tf.device("/cpu:0"):
+            dataset = batches.dataset.map(take).prefetch(tf.data.AUTOTUNE)
+        return dataclasses.replace(batches, dataset=dataset)
+
+    def replicate(self, model, optimizer, build):
+        """Puts a copy of the network and of its training state on every device of this worker.
+
+        Args:
+            model: BaseModel, on the first device.
+            optimizer: Optimizer of its weights.
+            build: () -> (model, optimizer) alike, with any values.
+        Returns:
+            [(model, optimizer)] of this worker's replicas.
+        """
+        replicas = [(model, optimizer)]
+        for device in self.devices[1:]:
+            with tf.device(device):
+                copy, copied_optimizer = build()
+            values = {name: weight.value for name, weight in model.weights_by_name().items()}
+            for name, weight in copy.weights_by_name().items():
+                weight.assign(values[name])
+            for own, theirs in (
+                (copied_optimizer.state, optimizer.state),
+                (copied_optimizer.averages, optimizer.averages),
+            ):
+                for name, variable in own.items():
+                    variable.assign(theirs[name])
+            copied_optimizer.learning_rate = optimizer.learning_rate
+            replicas.append((copy, copied_optimizer))
+        if self.num_replicas > 1:
+            for number, (each, _) in enumerate(replicas, self.worker * len(self.devices)):
+                each.clock.dropout = functools.partial(
+                    dropout_of_share, share=number, num_shares=self.num_replicas
+                )
+        return replicas
+
+    def run(self, step, parts, batch=(), *rest):
+        """Calls step(part, *batch, *rest) for each replica of this worker. Within a tf.function.
+
+        Args:
+            parts: list, what each replica works with.
+            batch: tuple of tensors or of dicts of them, whose rows are dealt to the replicas.
+            rest: what every replica is given alike.
+        Returns:
+            what `step` returns for the first replica.
+        """
+        if self.strategy is None:
+            return step(parts[0], *batch, *rest)
+
+        def on_replica():
+            number = self._replica()
+            shares = tf.nest.map_structure(lambda x: tf.split(x, len(parts))[number], batch)
+            return step(parts[number], *shares, *rest)
+
+        return tf.nest.map_structure(self._first, self.strategy.run(on_replica))
+
+    def mean(self, tensors):
+        """Means over all replicas, the same bits on each. Within the `step` of `run`.
+
+        tensors: list of tensors or IndexedSlices. Returns list of tensors.
+        """
+        if self.num_replicas == 1:
+            return tensors
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
+
+    def _first(self, result):
+        """What the first replica of this worker gives, of a result of all its replicas."""
+        return self.strategy.experimental_local_results(result)[0]
+
+    def _replica(self):
+        """Which of this worker's replicas runs, within `run`: int."""
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return int(tf.get_static_value(number)) - self.worker * len(self.devices)
+
+    # ---- between the workers ---------------------------------------------------------------------
+
+    def sum(self, array):
+        """The sum of what the workers give, on each of them: NumPy array. All have to call it."""
+        if self.num_workers == 1:
+            return array
+        with self.losses_explained():
+            return self._sum_of_workers(tf.constant(array)).numpy()
+
+    def _sum_of_workers(self, tensor):
+        def on_replica():
+            # Made here: a tensor from outside lies on no device, which the sum refuses.
+            given = tf.identity(tensor) if self._replica() == 0 else tf.zeros_like(tensor)
+            return tf.distribute.get_replica_context().all_reduce("sum", given)
+
+        return self._first(self.strategy.run(on_replica))
+
+    def of_chief(self, number):
+        """What the chief gives for a whole number or a truth value. All have to call it."""
+        return type(number)(self.sum(np.int64(number if self.is_chief else 0)))
+
+    def require_same(self, what, number):
+        """Raises UserError on every worker where they differ in a whole number.
+
+        what: str, what the number is.
+        """
+        numbers = np.zeros(self.num_workers, np.int64)
+        numbers[self.worker] = number
+        numbers = self.sum(numbers)
+        for worker in np.flatnonzero(numbers != numbers[0]):
+            raise UserError(
+                f"{what} is {numbers[worker]} for worker {worker} "
+                f"({self.cluster.addresses[worker]}), and {numbers[0]} for the chief "
+                f"({self.cluster.addresses[0]}); start every worker with the same command, the "
+                "same params and data, and a model_dir that all of them see"
+            )
+
+    def share_requests(self):
+        """Lets every worker hear the signals that any of them was sent. All have to call it."""
+        if self.num_workers > 1:
+            with listening() as requests:
+                requests.share(lambda counts: self.sum(np.array(counts, np.int64)))
+
+    def barrier(self):
+        """Returns once every worker has come here."""
+        self.sum(np.int64(0))
+
+    @contextlib.contextmanager
+    def chief_first(self):
+        """What is within, the chief does before the other workers begin with it."""
+        if not self.is_chief:
+            self.barrier()
+        yield
+        if self.is_chief:
+            self.barrier()
+
+    def collect(self, dataset, function, total):
+        """Applies a function to every element of a dataset, each worker to its share.
+
+        Args:
+            dataset: tf.data.Dataset of `total` elements, the same for every worker.
+            function: called with the parts of an element; returns float32 [B, C], the same B
+                and C for all.
+        Returns:
+            float32 array [total, B, C], on every worker.
+        """
+        if self.num_workers == 1:
+            return np.stack([function(*element) for element in dataset])
+        values = [function(*element) for element in dataset.shard(self.num_workers, self.worker)]
+        # A worker may have got none; the chief has the first.
+        shape = self.sum(np.array(values[0].shape if self.is_chief else (0, 0), np.int64))
+        everything = np.zeros((total, *shape), np.float32)
+        if values:
+            everything[self.worker :: self.num_workers] = values
+        return self.sum(everything)  # one number and zeros: exact
+
+    @contextlib.contextmanager
+    def only_the_chief_speaks(self):
+        """While open, the other workers print nothing; what they raise is printed by run.py."""
+        if self.is_chief:
+            yield
+            return
+        address = self.cluster.addresses[self.worker]
+        print(
+            f"Worker {self.worker} of {self.num_workers} ({address}) takes part; "
+            f"worker 0 ({self.cluster.addresses[0]}) says how it goes",
+            file=sys.stderr,
+            flush=True,
+        )
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stderr(nowhere),
+            contextlib.redirect_stdout(nowhere),
+        ):
+            yield
+
+    @contextlib.contextmanager
+    def losses_explained(self):
+        """Turns TensorFlow's error on a worker that is gone into a RunError."""
+        if self.num_workers == 1:
+            yield
+            return
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if not isinstance(error, _LOST):
+                raise
+            named = _LOST_NAME.search(error.message)
+            raise RunError(
+                f"another of the {self.num_workers} workers has ended or cannot be reached"
+                f"{f' ({named[1]} of TF_CONFIG)' if named else ''}. Its own last lines say why. "
+                "What was saved is whole: start every worker again, and the run continues there"
+            ) from error
+
+
+# In "tasks are unhealthy: <name>" of the coordination service, and in an error of gRPC.
+_LOST_NAME = re.compile(r"(?:unhealthy[^/]*|remote target )(/job:\w+(?:/replica:\d+)?/task:\d+)")
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+)
+
+ONE_DEVICE = Distribution()
+
+
+def make_distribution(run, cluster=ALONE):
+    """Returns the Distribution that the params ask for; before TensorFlow computes anything.
+
+    Args:
+        run: RunParams.
+        cluster: Cluster of `read_cluster`.
+    Raises:
+        UserError: the devices are not here, or this process cannot be reached at its address.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if cluster.num_workers > 1:
+        return _many_workers(run, cluster, gpus)
+    if not run.enable_distributed or run.mode in ("export", "inspect"):
+        return ONE_DEVICE
+    if gpus:
+        kind, available = "gpu", len(gpus)
+    else:
+        kind, available = "cpu", run.num_devices or 1
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        parts = [tf.config.LogicalDeviceConfiguration()] * available
+        tf.config.set_logical_device_configuration(cpu, parts)
+    count = run.num_devices or available
+    if count > available:
+        raise UserError(
+            f"runconfig.num_devices is {count}, and this machine has {available} GPUs; write "
+            f"{available} or less, or leave it out to use all"
+        )
+    if count == 1:
+        return ONE_DEVICE
+    return Distribution(tf.distribute.MirroredStrategy([f"/{kind}:{i}" for i in range(count)]))
+
+
+def _many_workers(run, cluster, gpus):
+    wanted = run.num_devices
+    if wanted is not None and wanted > max(len(gpus), 1):
+        raise UserError(
+            f"runconfig.num_devices is {wanted}, and this worker has {len(gpus)} GPUs; with "
+            "multiple_workers a machine without GPUs is one device: start one process for each "
+            "device that is wanted, or leave num_devices out"
+        )
+    if gpus:
+        tf.config.set_visible_devices(gpus[:wanted], "GPU")
+    try:
+        # TensorFlow reads TF_CONFIG itself. It waits here until every worker has been started.
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError) as error:
+        text = (getattr(error, "message", None) or str(error)).splitlines()[0]
+        raise UserError(
+            f"worker {cluster.worker} cannot join the others as {cluster.addresses[cluster.worker]}"
+            f" ({text}); see to it that this is an address of this machine, that the port is free, "
+            "and that every worker has the same list in its TF_CONFIG"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        # TensorFlow has taken SIGTERM for itself, as a notice of preemption.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return Distribution(strategy, cluster)
+
+
+def dropout_of_share(x, rate, seed, share, num_shares):
+    """Dropout of some rows of a batch with the masks that they have in the whole batch.
+
+    So the masks, as the rows, do not depend on how many replicas share the batch.
+
+    Args:
+        x: <float>[B, ...]: rows share * B to (share + 1) * B of the batch.
+        rate: float in (0, 1).
+        seed: keras.random.SeedGenerator, of the whole batch.
+        share, num_shares: int.
+    Returns:
+        <float>[B, ...].
+    """
+
+    def uniform(shape, dtype):
+        del shape  # of a symbolic tensor
+        rows, *rest = x.shape
+        first = share * rows * math.prod(rest)  # number of the first element in the whole batch
+        pair = tf.math.floormod(seed.next(), tf.int32.max - 1)  # as keras.random.dropout has it
+        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.cast(pair, tf.int32))
+        draw = functools.partial(
+            tf.raw_ops.StatelessRandomUniformV2, key=key, alg=PHILOX, dtype=dtype
+        )
+        if first % NUMBERS_PER_COUNT:  # begins within a group of four: draw all, take some
+            whole = draw(shape=(num_shares * rows, *rest), counter=counter)
+            return whole[share * rows : (share + 1) * rows]
+        # The counter has 128 bits, the lower 64 first; int64 is added on every device.
+        skipped = tf.constant([first // NUMBERS_PER_COUNT, 0], tf.int64)
+        counter = tf.bitcast(tf.bitcast(counter, tf.int64) + skipped, tf.uint64)
+        return draw(shape=x.shape, counter=counter)
+
+    return tf.nn.experimental.general_dropout(x, rate, uniform)

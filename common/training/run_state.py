@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run remembers besides weights and optimizer, so that a resumed one goes on exactly."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import UserError
+
+PREFIX = "run/"
+
+
+@dataclass
+class RunState:
+    """Saved with every checkpoint, as tensors `run/<name>` of the training state.
+
+    Attributes:
+        evaluated_step: int. The step of the latest evaluation; -1 before the first.
+        best_step: int. The step of the best evaluation; -1 before the first.
+        best_value: float. What it measured.
+        num_without_better: int. Evaluations since then.
+        num_recoveries: int. How often the run has stepped back from a number that was not finite.
+        losses: list of float. Losses of the steps since the last line of figures.
+    """
+
+    evaluated_step: int = -1
+    best_step: int = -1
+    best_value: float = 0.0
+    num_without_better: int = 0
+    num_recoveries: int = 0
+    losses: list = field(default_factory=list)
+
+    def to_arrays(self):
+        """Returns {name: NumPy array}."""
+        values = {name: np.asarray(value) for name, value in vars(self).items()}
+        values["losses"] = np.asarray(self.losses, np.float32)  # as the step computes them
+        return {f"{PREFIX}{name}": value for name, value in values.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors):
+        """The state of {name: LazyTensor}; what is not in it is as at the start."""
+        values = {
+            name: tensors[f"{PREFIX}{name}"].read().tolist()
+            for name in vars(cls())
+            if f"{PREFIX}{name}" in tensors
+        }
+        return cls(**values)
+
+    def forget_best(self):
+        """As before the first evaluation: another metric is to be compared."""
+        self.best_step, self.best_value, self.num_without_better = -1, 0.0, 0
+
+    def count_evaluation(self, step, value=None, metric=None):
+        """Notes an evaluation.
+
+        Args:
+            step: int.
+            value: float or None. What `metric` says of it.
+            metric: BestMetric or None, where no best one is kept.
+        Returns:
+            bool. Whether it is the best so far.
+        """
+        self.evaluated_step = step
+        if metric is None:
+            return False
+        is_best = math.isfinite(value) and (
+            self.best_step < 0 or metric.is_better(value, self.best_value)
+        )
+        if is_best:
+            self.best_step, self.best_value, self.num_without_better = step, value, 0
+        else:
+            self.num_without_better += 1
+        return is_best
+
+
+class BestMetric:
+    """Which figure of an evaluation says how good it is, and whether more of it is better.
+
+    Args:
+        name: str. A metric of the evaluation, such as eval/accuracy_cls; `eval/` may be left out,
+            and eval/loss is the loss. Of several splits, eval/accuracy_cls is that of all their
+            rows together; eval/accuracy_matched, say, that of one.
+        mode: "max", "min" or None: by the metric's nature, min for a loss and max for the rest.
+    """
+
+    def __init__(self, name, mode=None):
+        self.name = name
+        self.mode = mode or (
+            "min" if name.removeprefix("eval/").endswith(("loss", "mse")) else "max"
+        )
+
+    def value_in(self, metrics):
+        """Returns the figure of {name: float}.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        by_name = {name.removeprefix("eval/"): value for name, value in metrics.items()}
+        name = self.name.removeprefix("eval/")
+        if name not in by_name:
+            raise UserError(
+                f"runconfig.best_metric is {self.name!r}, which an evaluation of this data does "
+                f"not give; available: {', '.join(sorted(metrics))}"
+            )
+        return float(by_name[name])
+
+    def __str__(self):
+        return f"{self.mode} {self.name}"
+
+    def is_better(self, value, than):
+        return value > than if self.mode == "max" else value < than

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step as TensorFlow programs: loss, gradients, update. `loop.py` calls it."""
+
+import functools
+
+import tensorflow as tf
+
+from common.BaseModel import TRAIN
+from common.optimizers.summaries import gradient_summaries
+from common.signals import poll
+from common.training.distribution import ONE_DEVICE
+
+
+def one_program_per_shape(step, after_compiling=None):
+    """Compiles a step into one TensorFlow program for every shape of its features.
+
+    A single tf.function would do so too, but warn at every new shape, and could settle on unknown
+    lengths, which cannot be compiled ahead.
+
+    Args:
+        step: (features, ...) -> tensors.
+        after_compiling: called before a new program runs for the first time; or None.
+    """
+    programs = {}
+
+    @functools.wraps(step)
+    def run(features, *rest):
+        shape = tuple(features["input_ids"].shape)
+        if shape not in programs:
+            function = tf.function(step, autograph=False)
+            programs[shape] = function.get_concrete_function(features, *rest)
+            if after_compiling is not None:
+                after_compiling()
+        return programs[shape](features, *rest)
+
+    return run
+
+
+def make_train_step(model_fn, params, model, optimizer, distribution=ONE_DEVICE, build=None):
+    """Returns train_step(features, labels) -> figures.
+
+    One call takes one batch. With `grad_accum_steps` N, only every Nth call makes an update, of the
+    mean loss of N batches, and returns figures; the others return None. What they add up is no
+    state of the training, as it is saved between updates only.
+
+    Figures are {name: <float32>[]} to report, "train/cost_cls" among them. At steps with a summary
+    those of `gradient_summaries` are added where asked for, its histograms under "histograms".
+
+    Args:
+        model_fn: as in `model.py`.
+        params: complete Params.
+        model: BaseModel.
+        optimizer: Optimizer over the model's trainable weights, in their order.
+        distribution: Distribution. Batches are this worker's share.
+        build: () -> (model, optimizer) alike, of any values, where a worker has several devices.
+    """
+    cfg = optimizer.cfg
+    num_batches = cfg.grad_accum_steps
+    has_summaries = cfg.log_grads or cfg.log_hists or cfg.ws_summary
+    replicas = []
+    for device, pair in zip(
+        distribution.devices, distribution.replicate(model, optimizer, build), strict=True
+    ):
+        with tf.device(device):
+            replicas.append(_Replica(model_fn, params, *pair, distribution.mean))
+
+    def with_summaries(figures):
+        if figures is not None and has_summaries:
+            scalars, histograms = figures.pop("summaries")
+            if int(optimizer.step) % params.runconfig.save_summary_steps == 0:
+                figures |= scalars | ({"histograms": histograms} if histograms else {})
+        return figures
+
+    # One of several workers that stopped by itself would leave the others waiting for it.
+    after_compiling = poll if distribution.num_workers == 1 else None
+    compiled = functools.partial(one_program_per_shape, after_compiling=after_compiling)
+
+    @compiled
+    def update_from(features, labels):
+        """One optimizer update from one batch. labels: <int32>[B]."""
+        return distribution.run(_Replica.update_from, replicas, (features, labels))
+
+    if num_batches == 1:
+        return lambda features, labels: with_summaries(update_from(features, labels))
+
+    @compiled
+    def add(features, labels, batch):
+        """Adds one batch's share of the update. batch: <int32>[], from 0."""
+        distribution.run(_Replica.add, replicas, (features, labels), batch)
+
+    @tf.function(autograph=False)
+    def update_from_sums():
+        return distribution.run(_Replica.update_from_sums, replicas)
+
+    num_added = 0
+
+    def accumulate(features, labels):
+        nonlocal num_added
+        add(features, labels, tf.constant(num_added))
+        num_added = (num_added + 1) % num_batches
+        return with_summaries(update_from_sums()) if num_added == 0 else None
+
+    return accumulate
+
+
+class _Replica:
+    """What one device computes of a step, with its own network and optimizer.
+
+    Args:
+        mean: list of tensors -> their means over all devices.
+        others: as of `make_train_step`.
+    """
+
+    def __init__(self, model_fn, params, model, optimizer, mean):
+        self.model_fn, self.params = model_fn, params
+        self.model, self.optimizer = model, optimizer
+        self.mean = mean
+        cfg = optimizer.cfg
+        self.num_batches = cfg.grad_accum_steps
+        self.has_summaries = cfg.log_grads or cfg.log_hists or cfg.ws_summary
+        if self.num_batches > 1:
+            self.loss_sum = tf.Variable(0.0, trainable=False)
+            self.sums = [
+                tf.Variable(tf.zeros_like(w), trainable=False) for w in optimizer.weights.values()
+            ]
+
+    def update_from(self, features, labels):
+        return self._update(*self._loss_and_gradients(features, labels, 0))
+
+    def add(self, features, labels, batch):
+        loss, gradients = self._loss_and_gradients(features, labels, batch)
+        self.loss_sum.assign_add(loss / self.num_batches)
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            is_sparse = isinstance(gradient, tf.IndexedSlices)
+            (total.scatter_add if is_sparse else total.assign_add)(gradient)
+
+    def update_from_sums(self):
+        figures = self._update(
+            tf.identity(self.loss_sum), [tf.identity(total) for total in self.sums]
+        )
+        for total in (self.loss_sum, *self.sums):
+            total.assign(tf.zeros_like(total))
+        return figures
+
+    def _loss_and_gradients(self, features, labels, batch):
+        """batch: <int32>[], which of the update's. Returns <float32>[] and a list of gradients."""
+        # Another dropout mask for every batch, whether it makes an update or not.
+        clock = tf.cast(self.optimizer.step, tf.int32) * self.num_batches + batch
+        self.model.clock.step.assign(clock)
+        with tf.GradientTape() as tape:
+            spec = self.model_fn(features, labels, TRAIN, self.params, self.model)
+            scaled_loss = self.optimizer.scale_loss(spec.loss / self.num_batches)
+        variables = [variable.value for variable in spec.trainable_variables]
+        return spec.loss, tape.gradient(scaled_loss, variables)
+
+    def _update(self, loss, gradients):
+        """The only moment at which devices hear of each other: they agree on what to do."""
+        loss, *gradients = self.mean([loss, *gradients])
+        figures = {"train/cost_cls": loss}
+        if self.has_summaries:
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+            figures["summaries"] = self._summaries(gradients)
+        return {**figures, **self.optimizer.apply(gradients)}
+
+    def _summaries(self, gradients):
+        """Computed at steps with a summary only; zeros at the others."""
+        optimizer = self.optimizer
+        gradients = dict(zip(optimizer.weights, gradients, strict=True))
+        computed = None
+
+        def compute():
+            nonlocal computed
+            policy = self.params.model.dtype_policy
+            computed = gradient_summaries(gradients, optimizer.weights, optimizer.cfg, policy)
+            return computed
+
+        def leave_out():  # traced after `compute`
+            return tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), computed)
+
+        every = self.params.runconfig.save_summary_steps
+        return tf.cond((optimizer.step + 1) % every == 0, compute, leave_out)

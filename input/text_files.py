@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user's own files: CSV, TSV and JSON Lines -> rows of texts and a label.
+
+Nothing here needs TensorFlow but `TextFileDataset.read`. A file is read in one go, and all that is
+wrong in it is found before it is refused: each row with its line.
+
+    .csv    comma-separated, text with commas, quotes or line ends in double quotes (RFC 4180)
+    .tsv    tab-separated, no quoting, a row a line
+    .jsonl  a JSON object a line
+
+The first two begin with a row of column names. Empty lines are left out.
+"""
+
+import csv
+import difflib
+import functools
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+
+PARSER_VERSION = 1  # part of the fingerprint: raise it with any change that changes a row
+MAX_CHARACTERS = 1_000_000  # of a text; more is a quotation mark that is never closed
+MAX_LABEL_CHARACTERS = 200
+MAX_CLASSES = 1000  # more distinct labels than that are texts or measurements
+MAX_LISTED = 20  # faults in a message
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+REGRESSION_NAMES = ("value",)  # what the one output of a regression is called
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """What a file holds.
+
+    Attributes:
+        texts: list of tuples of one or two str.
+        labels: list of str, without white space around them; None where the file has no labels.
+        lines: list of int, the line on which each row begins, from 1.
+        faults: list of (line, str), the rows that are left out, and why.
+        columns: tuple of str, all columns; those of the first row of JSON Lines.
+    """
+
+    texts: list
+    labels: list | None
+    lines: list
+    faults: list
+    columns: tuple
+
+
+# ---- Bytes to rows -------------------------------------------------------------------------------
+
+
+class RowFault(ValueError):
+    """What is wrong with one row."""
+
+
+@functools.lru_cache(maxsize=2)  # one file is asked for its label names, its rows and its texts
+def parse_rows(content, suffix, text_columns, label_column, source):
+    """Finds texts and labels in a file.
+
+    Args:
+        content: bytes of the file.
+        suffix: key of FORMATS.
+        text_columns: tuple of one or two str.
+        label_column: str.
+        source: str, names the file in messages.
+    Returns:
+        TextRows.
+    Raises:
+        UserError: the file as a whole cannot be used: it is empty, or lacks a column.
+    """
+    if content.startswith(UTF16_MARKS):
+        raise UserError(f"{source} is UTF-16; save it as UTF-8")
+    # A byte that is not UTF-8 becomes a lone surrogate, which `_text` finds in its row.
+    text = content.decode("utf-8-sig", "surrogateescape")
+    texts, labels, lines, faults, columns = [], [], [], [], None
+    for line, cells in FORMATS[suffix](io.StringIO(text, newline="\n")):
+        try:
+            if columns is None:
+                columns = _columns(cells, text_columns, label_column, f"{source}, line {line}")
+                if suffix != ".jsonl":
+                    continue  # the row of names
+            row = _cells(cells, columns)
+            row_texts = tuple(_text(row, column) for column in text_columns)
+            row_label = _label(row, label_column) if label_column in columns else None
+        except RowFault as fault:
+            if columns is None and suffix != ".jsonl":
+                raise UserError(f"{source}, line {line}: the row of names {fault}") from None
+            faults.append((line, str(fault)))
+            continue
+        texts.append(row_texts)
+        labels.append(row_label)
+        lines.append(line)
+    if columns is None and not faults:
+        raise UserError(f"{source} is empty; its first line has the names of the columns")
+    if not texts and not faults:
+        raise UserError(f"{source} holds no rows")
+    has_labels = label_column in (columns or ())
+    return TextRows(texts, labels if has_labels else None, lines, faults, tuple(columns or ()))
+
+
+def _csv(lines):
+    """Yields (line, list of str, or a RowFault) of each row."""
+    csv.field_size_limit(MAX_CHARACTERS)
+    reader = csv.reader(lines, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            end = f" up to line {reader.line_num}" if reader.line_num > line else ""
+            yield line, RowFault(f"is no CSV{end}: {error}")
+            continue
+        if cells:
+            yield line, cells
+
+
+def _tsv(lines):
+    """As `_csv`."""
+    for line, text in enumerate(lines, start=1):
+        text = text.removesuffix("\n").removesuffix("\r")
+        if text:
+            yield line, text.split("\t")
+
+
+def _jsonl(lines):
+    """Yields (line, dict, or a RowFault) of each line."""
+    for line, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            yield line, RowFault(f"is no JSON: {error}")
+            continue
+        is_object = isinstance(value, dict)
+        yield line, value if is_object else RowFault(f"is {_shown(value)}; an object is wanted")
+
+
+FORMATS: dict[str, Iterator] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}
+
+
+def _columns(cells, text_columns, label_column, place):
+    """The names of the columns, from the row of names or the first object. Raises UserError."""
+    if isinstance(cells, RowFault):
+        raise cells
+    columns = list(cells)
+    if not isinstance(cells, dict):
+        columns = [name.strip() for name in columns]
+    missing = [name for name in text_columns if name not in columns]
+    if missing:
+        near = difflib.get_close_matches(missing[0], columns, n=1)
+        hint = f"; did you mean {_shown(near[0])}?" if near else ""
+        raise UserError(
+            f"{place} has no column {', '.join(missing)}, which text_columns names; it has "
+            f"{_shown(', '.join(columns))}{hint}"
+        )
+    doubled = [name for name in (*text_columns, label_column) if columns.count(name) > 1]
+    if doubled:
+        raise UserError(f"{place} has two columns {doubled[0]}; give them different names")
+    return columns
+
+
+def _cells(cells, columns):
+    """{column: value} of a row."""
+    if isinstance(cells, RowFault):
+        raise cells
+    if isinstance(cells, dict):
+        return cells
+    if len(cells) != len(columns):
+        raise RowFault(f"has {len(cells)} columns, the row of names {len(columns)}")
+    return dict(zip(columns, cells, strict=True))
+
+
+def _text(row, column):
+    if column not in row:
+        raise RowFault(f"has no {column}")
+    text = row[column]
+    if not isinstance(text, str):
+        raise RowFault(f"{column} is {_shown(text)}; text is wanted")
+    _check_unicode(text, column)
+    if not text.strip():
+        raise RowFault(f"{column} is empty")
+    if len(text) > MAX_CHARACTERS:
+        raise RowFault(f"{column} has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
+    return text
+
+
+def _label(row, column):
+    """The label as text: 1 and "1" are the same, true is "true"."""
+    label = row.get(column)
+    if label is None:
+        raise RowFault(f"has no {column}")
+    if isinstance(label, bool | int | float):
+        return json.dumps(label)
+    if not isinstance(label, str):
+        raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
+    _check_unicode(label, column)
+    if not label.strip():
+        raise RowFault(f"{column} is empty")
+    if len(label) > MAX_LABEL_CHARACTERS:
+        raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
+    return label.strip()
+
+
+def _check_unicode(text, column):
+    lone = re.search("[\ud800-\udfff]", text)
+    if lone:
+        raise RowFault(f"{column} is not UTF-8 at character {lone.start() + 1}")
+
+
+def _shown(value):
+    """A value in a message: on one line, cut when it is long."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+    except RecursionError:
+        return "nested too deep"
+    text = " ".join(text[:80].split())
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- Labels --------------------------------------------------------------------------------------
+
+
+def names_of_labels(labels):
+    """The distinct labels in order: as numbers where all are whole numbers, else by the alphabet.
+
+    So labels 0, 1 and 2 are classes 0, 1 and 2; stars from 1 to 5 are classes 0 to 4, whose names
+    are 1 to 5.
+
+    Args:
+        labels: list of str.
+    Returns:
+        tuple of str.
+    """
+    names = set(labels)
+    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def classes_of_names(names):
+    """{label as it stands in a file: class}: by name, and by number where no name is a number."""
+    classes = {name: i for i, name in enumerate(names)}
+    if not any(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
+        classes |= {str(i): i for i in range(len(names))}
+    return classes
+
+
+def to_value(label):
+    """The number of a regression. Raises RowFault where it is none that float32 holds."""
+    try:
+        value = float(label)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= MAX_FLOAT32:
+        raise RowFault(f"label is {_shown(label)}; a number is wanted")
+    return value
+
+
+# ---- The data set --------------------------------------------------------------------------------
+
+
+class TextFileDataset:
+    """The files of `train_file` and `eval_file`, as splits train and validation.
+
+    Args:
+        cfg: InputParams: train_file, eval_file, label_names, task, on_bad_row.
+        processor: DataProcessor: text_keys and label_key are columns here.
+    Attributes:
+        processor: DataProcessor.
+        label_names: tuple of str, the name of each class.
+    Raises:
+        UserError: a file cannot be read, or its rows cannot be used.
+    """
+
+    def __init__(self, cfg, processor):
+        self.processor = processor
+        self._paths = {"train": cfg.train_file, "validation": cfg.eval_file}
+        self._is_regression = cfg.task == "regression"
+        self._skips_bad_rows = cfg.on_bad_row == "skip"
+        if self._is_regression:
+            self.label_names = REGRESSION_NAMES
+        else:
+            self.label_names = cfg.label_names or self._names_in_train_file()
+
+    def __str__(self):
+        return "the files " + ", ".join(path for path in self._paths.values() if path)
+
+    def fingerprint(self, split):
+        """Returns a hash of what the split's rows depend on: the file's bytes, how it is read."""
+        settings = [
+            *(PARSER_VERSION, MAX_CHARACTERS, self.processor.text_keys, self.processor.label_key),
+            *(self._path(split).suffix.lower(), self.label_names, self._is_regression),
+            self._skips_bad_rows,
+        ]
+        digest = hashlib.sha256(json.dumps(settings).encode())
+        digest.update(hashlib.sha256(self._content(split)).digest())
+        return digest.hexdigest()
+
+    def num_rows(self, split):
+        return len(self._rows(split)[0].texts)
+
+    def read(self, split):
+        """Returns a tf.data.Dataset of one file, in its order.
+
+        Elements: (texts: <string>[1 or 2], label: <int64>[], or <float32>[] of a regression).
+        Rows of a file without labels have label -1, or NaN.
+        """
+        import tensorflow as tf  # here: a file is checked without waiting for it
+
+        rows, labels = self._rows(split)
+        with tf.device("/cpu:0"):
+            return tf.data.Dataset.from_tensor_slices(([list(row) for row in rows.texts], labels))
+
+    def read_texts(self, split):
+        """Returns the texts of one file, in row order: list of tuples of str."""
+        return self._rows(split)[0].texts
+
+    def skipped(self, split):
+        """Returns a sentence for each row that `read` leaves out: list of str."""
+        rows, _ = self._rows(split)
+        return [f"{self._path(split)}, line {line}: {text}" for line, text in rows.faults]
+
+    def place(self, split, row):
+        """Returns where a row stands: file and line."""
+        return f"{self._path(split)}, line {self._rows(split)[0].lines[row]}"
+
+    def _path(self, split):
+        path = self._paths[split]
+        if path is None:
+            key = "train_file" if split == "train" else "eval_file"
+            instead = "; or eval_fraction, the share of train_file to hold out" * (split != "train")
+            raise UserError(f"{key} is not given; write the path of a file{instead}")
+        return Path(path)
+
+    def _content(self, split):
+        path = self._path(split)
+        if path.suffix.lower() not in FORMATS:
+            raise UserError(
+                f"{path}: the end of its name says no format; available: {', '.join(FORMATS)}"
+            )
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+    def _parsed(self, split):
+        path = self._path(split)
+        return parse_rows(
+            self._content(split),
+            path.suffix.lower(),
+            self.processor.text_keys,
+            self.processor.label_key,
+            str(path),
+        )
+
+    def _names_in_train_file(self):
+        if self._paths["train"] is None:
+            raise UserError(
+                "neither label_names nor train_file is given, so the names of the classes are not "
+                "known; write label_names, in the order of the training"
+            )
+        path, rows = self._paths["train"], self._parsed("train")
+        self._refuse(rows.faults, path)
+        if rows.labels is None:
+            raise UserError(
+                f"{path} has no column {self.processor.label_key}; it has "
+                f"{_shown(', '.join(rows.columns))}. Write the one with labels as label_column"
+            )
+        names = names_of_labels(rows.labels)
+        if not 2 <= len(names) <= MAX_CLASSES:
+            raise UserError(
+                f"{path} has {len(names)} different labels in column {self.processor.label_key}; "
+                f"2 to {MAX_CLASSES} are wanted. Write another label_column"
+                + (", label_names, or task: regression" if len(names) > 1 else ", or label_names")
+            )
+        return names
+
+    def _rows(self, split):
+        """Returns the TextRows that can be used, and their labels: int64 [N], or float32 [N].
+
+        Raises:
+            UserError: there are others, and on_bad_row is error; or there are no rows.
+        """
+        path, parsed = self._path(split), self._parsed(split)
+        missing = math.nan if self._is_regression else -1
+        classes = {} if self._is_regression else classes_of_names(self.label_names)
+        texts, labels, lines, faults = [], [], [], list(parsed.faults)
+        parsed_labels = parsed.labels or [None] * len(parsed.texts)
+        for text, label, line in zip(parsed.texts, parsed_labels, parsed.lines, strict=True):
+            try:
+                if label is None:
+                    value = missing
+                elif self._is_regression:
+                    value = to_value(label)
+                elif label in classes:
+                    value = classes[label]
+                else:
+                    names = _shown(", ".join(self.label_names))
+                    raise RowFault(f"label is {_shown(label)}; the labels are {names}")
+            except RowFault as fault:
+                faults.append((line, str(fault)))
+                continue
+            texts.append(text)
+            labels.append(value)
+            lines.append(line)
+        self._refuse(sorted(faults), path)
+        if not texts:
+            raise UserError(f"{path} holds no row that can be used; {len(faults)} cannot")
+        rows = TextRows(texts, None, lines, sorted(faults), parsed.columns)
+        return rows, np.array(labels, np.float32 if self._is_regression else np.int64)
+
+    def _refuse(self, faults, path):
+        """Raises UserError for bad rows, unless they are to be skipped."""
+        if not faults or self._skips_bad_rows:
+            return
+        listed = [f"  line {line}: {text}" for line, text in faults[:MAX_LISTED]]
+        if len(faults) > MAX_LISTED:
+            listed.append(f"  and {len(faults) - MAX_LISTED} more")
+        rows = f"{len(faults)} row{'s' * (len(faults) > 1)}"
+        advice = "Correct the file; or write on_bad_row: skip, which leaves such rows out"
+        raise UserError("\n".join([f"{path}: {rows} cannot be used", *listed, advice]))

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file is whole or absent, whatever happens while it is written."""
+
+import errno
+import os
+
+import pytest
+
+from common.files import write_whole
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    write_whole(path, "é\r\n\n")
+    assert path.read_bytes() == b"\xc3\xa9\r\n\n"
+    write_whole(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failure_leaves_the_former_file_and_nothing_else(tmp_path, monkeypatch, broken):
+    path = tmp_path / "file.txt"
+    write_whole(path, "former")
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, broken, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, "new")
+    assert path.read_text() == "former" and os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append("fsync") or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda *a: done.append("replace") or replace(*a))
+    write_whole(tmp_path / "file.txt", "content")
+    assert done == ["fsync", "replace"]

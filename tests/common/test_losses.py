@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The losses, against the papers' formulas in NumPy float64 and differences of them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.losses import balanced_weights, make_loss
+from tests.reference.bert_numpy import cross_entropy, softmax
+
+LOGITS = np.random.default_rng(0).normal(0, 2, (7, 5)).astype(np.float32)  # [B, C]
+LABELS = np.array([0, 1, 2, 3, 4, 0, 2], np.int32)
+WEIGHTS = [0.5, 1.0, 2.0, 3.0, 5.0]
+
+
+def reference(logits, labels, weights=None, smoothing=0.0, gamma=0.0):
+    """Mean loss, row by row, in float64."""
+    logits, total = np.asarray(logits, np.float64), 0.0
+    for row, label in zip(logits, labels, strict=True):
+        p, num_classes = softmax(row), len(row)
+        target = [(1 - smoothing) * (c == label) + smoothing / num_classes for c in range(len(row))]
+        loss = -sum(y * (1 - q) ** gamma * np.log(q) for y, q in zip(target, p, strict=True))
+        total += loss * (1.0 if weights is None else weights[label])
+    return total / len(labels)
+
+
+VARIANTS = [
+    {},
+    {"weights": WEIGHTS},
+    {"smoothing": 0.1},
+    {"gamma": 2.0},
+    {"gamma": 0.5},
+    {"weights": WEIGHTS, "smoothing": 0.2, "gamma": 1.5},
+]
+
+
+def make(weights=None, smoothing=0.0, gamma=0.0):
+    return make_loss(5, weights, smoothing, gamma)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_loss_and_gradient_match_the_formula_in_float64(variant):
+    logits, loss_of = tf.constant(LOGITS), make(**variant)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = loss_of(logits, LABELS)
+    assert loss.dtype == tf.float32 and loss.shape == ()
+    assert float(loss) == pytest.approx(reference(LOGITS, LABELS, **variant), rel=1e-6)
+    gradient = np.asarray(tape.gradient(loss, logits))
+    step = 1e-5  # the error of a central difference in float64 is then about 1e-10
+    for index in np.ndindex(LOGITS.shape):
+        change = np.zeros(LOGITS.shape)
+        change[index] = step
+        ahead, behind = (reference(LOGITS + d, LABELS, **variant) for d in (change, -change))
+        assert gradient[index] == pytest.approx((ahead - behind) / (2 * step), abs=1e-6)
+
+
+def test_plain_loss_is_the_cross_entropy_and_each_variant_is_another():
+    assert reference(LOGITS, LABELS) == pytest.approx(cross_entropy(LOGITS, LABELS))
+    losses = [float(make(**variant)(LOGITS, LABELS)) for variant in VARIANTS]
+    assert len({round(loss, 4) for loss in losses}) == len(VARIANTS)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_and_gradient_are_finite_where_the_network_is_certain(gamma, smoothing):
+    logits = tf.constant([[80.0, -80.0], [-80.0, 80.0]])  # right and wrong
+    loss_of = make_loss(2, None, smoothing, gamma)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = loss_of(logits, np.array([0, 0]))
+    assert np.isfinite(loss)
+    assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+def test_focal_loss_at_half_a_probability():
+    # p = 1/2: (1 - 1/2)^2 * log 2
+    loss = make_loss(2, focal_gamma=2.0)(np.zeros((1, 2), np.float32), np.array([1]))
+    assert float(loss) == pytest.approx(0.25 * np.log(2), rel=1e-6)
+
+
+def test_the_losses_of_two_halves_have_the_mean_that_the_whole_batch_has():
+    loss_of = make(weights=WEIGHTS, gamma=2.0, smoothing=0.1)
+    halves = [float(loss_of(LOGITS[i : i + 3], LABELS[i : i + 3])) for i in (0, 3)]
+    assert np.mean(halves) == pytest.approx(float(loss_of(LOGITS[:6], LABELS[:6])), rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_balanced_weights_make_all_labels_that_occur_count_the_same(labels):
+    weights = balanced_weights(np.array(labels), 5)
+    counts = np.bincount(labels, minlength=5)
+    shares = weights * counts
+    np.testing.assert_allclose(shares[counts > 0], len(labels) / np.count_nonzero(counts))
+    assert weights[labels].mean() == pytest.approx(1.0)
+    assert (weights[counts == 0] == 0).all()
+
+
+def test_balanced_weights_by_hand():
+    # 6 rows, 3 classes: 6 / (3 * 3), 6 / (3 * 2), 6 / (3 * 1)
+    np.testing.assert_allclose(balanced_weights(np.array([0, 0, 0, 1, 1, 2]), 3), [2 / 3, 1, 2])
+
+
+def test_auto_weights_are_1_until_the_labels_are_counted_also_in_a_traced_step():
+    loss_of = make_loss(5, "auto")
+    traced = tf.function(lambda: loss_of(tf.constant(LOGITS), LABELS))
+    assert float(traced()) == pytest.approx(reference(LOGITS, LABELS), rel=1e-6)
+    labels = np.array([0] * 8 + [1, 2, 3, 4])
+    np.testing.assert_allclose(loss_of.balance(labels), [0.3, 2.4, 2.4, 2.4, 2.4])  # 12 / (5 * n)
+    weights = balanced_weights(labels, 5)
+    assert float(traced()) == pytest.approx(reference(LOGITS, LABELS, weights), rel=1e-6)
+
+
+def test_given_weights_stay_when_the_labels_are_counted():
+    np.testing.assert_allclose(make_loss(5, WEIGHTS).balance(LABELS), WEIGHTS)
+    assert make_loss(5).balance(LABELS) is None
+
+
+def test_one_output_is_a_regression_with_the_mean_squared_error():
+    loss_of = make_loss(1)
+    logits, labels = np.array([[1.5], [-2.0], [0.0]], np.float32), np.array([1.0, 1.0, 5.0])
+    # (0.25 + 9 + 25) / 3
+    assert float(loss_of(logits, labels)) == pytest.approx(34.25 / 3, rel=1e-6)
+    assert loss_of.balance(labels) is None

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sharing batches: who takes which rows, the same masks, and the same weights as one device."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.checkpoints.writer import CheckpointWriter, NoWriter
+from common.errors import RunError, UserError
+from common.layers.dropout import DropoutClock, _StepSeed
+from common.metrics.classification import classification_report
+from common.params import RunParams
+from common.training.cluster import Cluster
+from common.training.distribution import Distribution, dropout_of_share, make_distribution
+from common.training.evaluate import collect_logits
+from common.training.reports import NoReports, Reports
+from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def worker_of(num_workers, worker):
+    """A Distribution that knows its place, without the other processes."""
+    addresses = tuple(f"host{i}:1" for i in range(num_workers))
+    return Distribution(cluster=Cluster(addresses, worker))
+
+
+# ---- Rows ----------------------------------------------------------------------------------------
+
+
+def test_workers_take_every_row_of_every_batch_once_and_in_order():
+    def batches():
+        return toy_train_batches(toy_tokens(40), 6, 0, 9, num_buckets=2)
+
+    shares = [list(worker_of(3, worker).share_of(batches())) for worker in range(3)]
+    for whole, *parts in zip(batches(), *shares, strict=True):
+        together = tf.nest.map_structure(lambda *x: tf.concat(x, 0), *parts)
+        tf.nest.map_structure(np.testing.assert_array_equal, together, whole)
+        assert all(labels.shape == (2,) for _, labels in parts)
+
+
+def test_batches_that_cannot_be_shared_equally_are_refused():
+    three = worker_of(3, 1)
+    three.check_batch_size(6)
+    with pytest.raises(
+        UserError, match=r"batch_size is 8, .*3 workers of 1 devices.*multiple of 3"
+    ):
+        three.check_batch_size(8)
+
+
+@pytest.mark.parametrize(("num_workers", "batch_size"), [(2, 3), (4, 3), (5, 4)])
+def test_logits_of_all_workers_are_those_of_one_also_where_some_get_no_batch(
+    num_workers, batch_size
+):
+    shapes, given = [], []
+
+    def predict_step(features):  # a number for each row
+        return tf.cast(tf.reduce_sum(features["input_ids"], axis=1)[:, None], tf.float32)
+
+    def sum_of_workers(array):
+        """The first is of shapes, which only the chief knows; the second of logits."""
+        (shapes if array.dtype == np.int64 else given).append(array)
+        return shapes[0] if array.dtype == np.int64 else array
+
+    batches = toy_eval_batches(toy_tokens(7), batch_size)  # 3, 3 and 2 batches
+    expected, rows = collect_logits(predict_step, batches)
+    for worker in range(num_workers):
+        part = worker_of(num_workers, worker)
+        part.sum = sum_of_workers
+        collect_logits(predict_step, batches, distribution=part)
+    assert all(not shape.any() for shape in shapes[1:])
+    np.testing.assert_array_equal(batches.in_row_order(sum(given)), expected)
+    np.testing.assert_array_equal(rows, np.arange(7))
+
+
+# ---- Dropout -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("row", [(5, 8), (3, 5), (2, 3, 3), ()])  # 40, 15, 18 and 1 number
+def test_rows_have_the_masks_of_the_whole_batch(row, dtype):
+    clock = DropoutClock(seed=11)
+    clock.step.assign(5)
+
+    def seed():
+        return _StepSeed(clock, 3)
+
+    x = tf.ones((12, *row), dtype)
+    whole = keras.random.dropout(x, 0.4, seed=seed())
+    for num_shares in (1, 2, 3):
+        shares = [
+            dropout_of_share(part, 0.4, seed(), share, num_shares)
+            for share, part in enumerate(tf.split(x, num_shares))
+        ]
+        np.testing.assert_array_equal(tf.concat(shares, 0), whole)
+    assert 0 < np.mean(np.asarray(whole, np.float32) == 0) < 1
+
+
+# ---- Devices -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grad_accum_steps", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_two_devices_make_the_updates_of_one(grad_accum_steps):
+    """With dropout, class weights and clipping on."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.reference.two_devices", str(grad_accum_steps)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["devices"] == ["CPU:0", "CPU:1"]
+    assert found["replicas"] == 0
+    assert found["one"] < 1e-6  # the rows of a batch are added in another order
+    assert found["loss"] < 1e-6
+
+
+def test_more_devices_than_there_are_are_refused():
+    if tf.config.list_physical_devices("GPU"):
+        run = RunParams(enable_distributed=True, num_devices=1000)
+        with pytest.raises(UserError, match="num_devices is 1000, and this machine has"):
+            make_distribution(run)
+    cluster = Cluster(("a:1", "b:2"), 0)
+    with pytest.raises(UserError, match="num_devices is 1000, and this worker has"):
+        make_distribution(RunParams(multiple_workers=True, num_devices=1000), cluster)
+
+
+def test_one_device_is_shared_with_nobody():
+    for run in (RunParams(), RunParams(enable_distributed=True, mode="export")):
+        one = make_distribution(run)
+        assert (one.strategy, one.num_replicas, one.is_chief) == (None, 1, True)
+
+
+# ---- Workers that are gone -----------------------------------------------------------------------
+
+
+def test_a_worker_that_is_gone_is_told_in_a_sentence():
+    two = worker_of(2, 1)
+    for message, name in (
+        ("Graph execution error:\nfrom remote target /job:worker/replica:0/task:0 while", "worker"),
+        ("The following tasks are unhealthy (no heartbeats):\n/job:chief/task:0\nThe", "chief"),
+    ):
+        told = rf"another of the 2 workers has ended.*\(/job:{name}\S*/task:0 of TF_CONFIG\)"
+        with pytest.raises(RunError, match=told), two.losses_explained():
+            raise tf.errors.UnavailableError(None, None, message)
+    with pytest.raises(RunError, match=r"cannot be reached\. Its own"), two.losses_explained():
+        raise tf.errors.AbortedError(None, None, "Socket closed")
+    with pytest.raises(tf.errors.InvalidArgumentError), two.losses_explained():
+        raise tf.errors.InvalidArgumentError(None, None, "a fault of this program")
+
+
+def test_workers_that_would_not_do_the_same_are_refused():
+    two = worker_of(2, 1)
+    two.sum = lambda numbers: np.array([40, numbers[1]])  # as if the chief had given 40
+    two.require_same("the step to begin from", 40)
+    with pytest.raises(
+        UserError, match=r"step to begin from is 0 for worker 1 \(host1:1\), and 40"
+    ):
+        two.require_same("the step to begin from", 0)
+
+
+# ---- What is said and written --------------------------------------------------------------------
+
+
+def public_methods(of):
+    return {name for name in vars(of) if not name.startswith("_")}
+
+
+def test_another_worker_than_the_chief_writes_nothing(tmp_path):
+    # A method that is added to the one has to be left out or replaced in the other.
+    assert public_methods(Reports) == public_methods(NoReports) | {"close"}
+    assert public_methods(CheckpointWriter) == public_methods(NoWriter)
+    reports, writer = NoReports(tmp_path), NoWriter()
+    logits, labels = np.eye(3, 2), np.array([0, 1, 1])
+    reports.scalars("train", 1, {"train/cost_cls": 1.0})
+    reports.histograms("train", 1, {"gradient": np.zeros((1, 3))})
+    reports.evaluation(1, classification_report(logits, labels, ("a", "b")))
+    assert reports.plot_curves() is None and not reports.has_evaluation(1)
+    reports.truncate_after(0)
+    reports.close()
+    writer.reserve({"w": logits})
+    writer.save(1, {"w": logits}, {}, {}, ["a"], keep_max=1, keep={1})
+    writer.then(lambda: (tmp_path / "best").touch())
+    writer.poll()
+    writer.wait()
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_the_chief_speaks(capsys):
+    for worker in range(2):
+        with worker_of(2, worker).only_the_chief_speaks():
+            print(f"from {worker}")
+    said = capsys.readouterr()
+    assert said.out == "from 0\n"
+    assert said.err.startswith("Worker 1 of 2 (host1:1) takes part; worker 0 (host0:1) says")

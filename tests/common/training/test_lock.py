@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run at a time writes to a model_dir, and a dead one keeps nobody out."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.training.lock import LOCK, locked
+
+HOLD = """
+import sys
+from common.training.lock import locked
+with locked(sys.argv[1]):
+    print("has it", flush=True)
+    input()
+"""
+
+
+def hold(model_dir):
+    """A process that has the lock until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(model_dir)],
+        cwd=Path(__file__).resolve().parents[3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "has it\n"
+    return process
+
+
+def test_a_second_run_is_refused_and_told_who_holds_it(tmp_path):
+    with hold(tmp_path) as process:
+        facts = rf"process {process.pid} on {socket.gethostname()}, since 20\d\d-.*"
+        with pytest.raises(UserError, match=f"{facts}; wait .* --model_dir"), locked(tmp_path):
+            pass
+        process.stdin.close()
+        assert process.wait(60) == 1  # EOFError
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_was_killed_keeps_nobody_out(tmp_path):
+    with hold(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+    assert os.listdir(tmp_path) == [LOCK]
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_made_for_the_lock_goes_unless_something_came_into_it(tmp_path):
+    with locked(tmp_path / "a" / "b"):
+        pass
+    assert not (tmp_path / "a" / "b").exists()
+    with locked(tmp_path / "b"):
+        (tmp_path / "b" / "params.yaml").write_text("")
+    assert os.listdir(tmp_path / "b") == ["params.yaml"]
+    (tmp_path / "empty").mkdir()
+    with locked(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").is_dir()
+
+
+def test_a_lock_file_that_its_holder_deletes_meanwhile_is_not_taken_for_the_lock(
+    tmp_path, monkeypatch
+):
+    flock, files = fcntl.flock, []
+
+    def delete_first(descriptor, operation):
+        files.append(os.fstat(descriptor).st_ino)
+        if len(files) == 1:
+            (tmp_path / LOCK).unlink()
+            (tmp_path / LOCK).write_text("of the next holder")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", delete_first)
+    with locked(tmp_path):
+        assert len(files) == 2
+        assert (tmp_path / LOCK).stat().st_ino == files[1] != files[0]
+
+
+def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, capsys):
+    def fail(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with locked(tmp_path):
+        pass
+    assert "cannot be locked (No locks available)" in capsys.readouterr().err
+
+
+def test_a_model_dir_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another --model_dir"), locked(tmp_path / "file"):
+        pass

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The twin against the TensorFlow model: same weights, same batch, same numbers."""
+
+import json
+
+import cerebras.pytorch as cstorch
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from common.cs.network import BertClassifier, loss_of
+from common.cs.optimizer import LearningRate, make_optimizer, make_schedule, update
+from common.params import OptimizerParams, Params
+from tests.cs.schedules import SCHEDULES, STEPS
+
+CASES = (
+    "plain", "pre_norm", "no_tables", "fixed_factorized", "no_biases", "last", "mean", "max", "sum",
+    "weighted", "frozen", "minilm",
+)  # fmt: skip
+
+
+class Case:
+    """A case of tensorflow_side.py, and the twin with its weights."""
+
+    def __init__(self, folder):
+        self.params = Params.model_validate(json.loads((folder / "params.json").read_text()))
+        self.arrays = load_file(folder / "arrays.safetensors")
+        self.twin = BertClassifier(self.params.model, self.arrays["input_ids"].shape[1])
+        self.weights = self.twin.weights_by_name()
+        self.of = {
+            kind: {
+                name.removeprefix(f"{kind}/"): array
+                for name, array in self.arrays.items()
+                if name.startswith(f"{kind}/")
+            }
+            for kind in ("weights", "gradients", "updated")
+        }
+        for name, weight in self.weights.items():
+            weight.assign(self.of["weights"][name])
+
+    def loss(self):
+        """Returns logits and loss of the batch."""
+        cfg = self.params.model
+        ids, mask, segments, labels = (
+            torch.from_numpy(self.arrays[name])
+            for name in ("input_ids", "input_mask", "segment_ids", "labels")
+        )
+        logits = self.twin(ids, 1 - mask, segments)
+        return logits, loss_of(logits, labels, cfg, cfg.class_weights)
+
+
+@pytest.fixture(params=CASES)
+def case(request, tensorflow_results):
+    return Case(tensorflow_results / request.param)
+
+
+def test_weights_have_the_same_names_and_shapes(case):
+    shapes = {name: array.shape for name, array in case.of["weights"].items()}
+    assert {name: weight.shape for name, weight in case.weights.items()} == shapes
+
+
+def test_logits_and_loss_are_those_of_tensorflow(case):
+    logits, loss = case.loss()
+    # float32 on both sides; logits near 1
+    np.testing.assert_allclose(logits.detach().numpy(), case.arrays["logits"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(float(loss), case.arrays["loss"], rtol=0, atol=1e-6)
+
+
+def test_the_gradient_of_every_trained_weight_is_that_of_tensorflow(case):
+    _, loss = case.loss()
+    loss.backward()
+    expected = case.of["gradients"]
+    assert {n for n, w in case.weights.items() if w.parameter.grad is not None} == set(expected)
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for name, gradient in expected.items():
+        found = case.weights[name].as_neutral(case.weights[name].parameter.grad)
+        # The softmax does not see a key's bias: its gradient is 0 but for rounding.
+        tolerance = max(1e-4 * np.abs(gradient).max(), 1e-7 * largest)
+        np.testing.assert_allclose(found, gradient, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_one_update_moves_every_weight_as_in_tensorflow(case, cpu_backend):
+    cfg = case.params.optimizer
+    optimizer = make_optimizer(case.twin, cfg, case.params.model.num_hidden_layers)
+    LearningRate(optimizer, cfg)
+    _, loss = case.loss()
+    update(loss, optimizer, None, cfg)
+    for name, expected in case.of["updated"].items():
+        found = case.weights[name].as_neutral(case.weights[name].parameter)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5, err_msg=name)
+        if name in case.of["gradients"] and not name.endswith("key/bias"):
+            assert np.abs(found - case.of["weights"][name]).max() > 1e-6, name
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_learning_rates_are_those_of_tensorflow(name, tensorflow_results):
+    schedule, overlap = SCHEDULES[name]
+    cfg = OptimizerParams(learning_rate=schedule, disable_lr_steps_reset=overlap)
+    rate = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
+    found = [float(rate(torch.tensor(float(step)))) for step in STEPS]
+    expected = json.loads((tensorflow_results / "rates.json").read_text())[name]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-11)
+
+
+def test_the_rate_of_an_update_is_that_of_the_updates_before_it(cpu_backend):
+    weight = torch.nn.Linear(1, 1)
+    cfg = OptimizerParams(learning_rate=SCHEDULES["linear"][0])
+    optimizer = cstorch.optim.AdamW([{"params": weight.parameters(), "rate_factor": 0.5}])
+    schedule = LearningRate(optimizer, cfg, first_step=3)
+    rates = []
+    for _ in range(3):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        weight(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(rates, [0.5 * 5e-5 * step / 10 for step in (3, 4, 5)], rtol=1e-5)

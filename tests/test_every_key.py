@@ -1,0 +1,650 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every key of the original does something here, or says what does its work.
+
+A table, KEYS: each key with another value and with what is looked at. The test reads one file with
+and one without the change, and what is looked at has to differ; a key that is silently ignored
+fails. For keys in NO_EFFECT it is the warning that is looked at.
+"""
+
+import argparse
+import contextlib
+import copy
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+import data
+import run
+from common.BaseModel import PREDICT, TRAIN
+from common.checkpoints import store
+from common.checkpoints.load import load_weights, open_checkpoint
+from common.checkpoints.writer import CheckpointWriter
+from common.errors import UserError
+from common.optimizers.factory import make_optimizer
+from common.optimizers.schedules import make_schedule
+from common.optimizers.summaries import gradient_summaries
+from common.params import NO_EFFECT, AnySchedule, Initializer
+from common.params_docs import ORIGINAL
+from common.training import estimator as estimator_module
+from common.training import loop
+from common.training.estimator import Estimator, set_up
+from common.training.evaluate import collect_logits
+from input.processors import open_dataset
+from model import make_model, model_fn
+from tests.reference.tiny_bert import huggingface_tensors, random_features, save_huggingface
+from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
+from utils import get_params
+
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz.,'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CHARACTERS, *(f"##{c}" for c in CHARACTERS)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The vocabulary, a checkpoint, and by and by the prepared sample."""
+    path = tmp_path_factory.mktemp("every_key")
+    (path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    (path / "other_vocab.txt").write_text("\n".join([*VOCAB[:4], *VOCAB[:3:-1]]) + "\n")
+    (path / "pretraining.yaml").write_text("model: {filter_size: 11}\n")
+    save_huggingface(path / "weights", huggingface_tensors())
+    return path
+
+
+def file_of(folder):
+    """The file that is changed, as plain values."""
+    return {
+        "train_input": {
+            "data_processor": "Sst2DataProcessor",
+            "dataset": "sample_glue/sst2",
+            "data_dir": str(folder / "tfds"),
+            "cache_dir": str(folder / "cache"),
+            "vocab_file": str(folder / "vocab.txt"),
+            "max_sequence_length": 19,
+            "batch_size": 7,
+        },
+        "model": {
+            "hidden_size": 6,
+            "num_hidden_layers": 2,
+            "num_heads": 2,
+            "filter_size": 13,
+            "max_position_embeddings": 19,
+            "encoder_nonlinearity": "gelu",
+            "dropout_rate": 0.0,
+        },
+        "optimizer": {"optimizer_type": "adamw", "learning_rate": 0.1},
+        "runconfig": {"tf_random_seed": 3, "max_steps": 12, "model_dir": str(folder / "runs")},
+    }
+
+
+def read(folder, changes, warnings=None):
+    """Params of the file with `changes` {dotted key: value}; ($) in a value is the folder."""
+    values = file_of(folder)
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        if sections == ["eval_input"]:
+            values.setdefault("eval_input", dict(values["train_input"]))
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        value = value.replace("$", str(folder)) if isinstance(value, str) else value
+        place[key] = copy.deepcopy(value)
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return get_params(path, on_warning=None if warnings is None else warnings.append)
+
+
+# ---- What is looked at: functions of params ------------------------------------------------------
+
+
+def complete(params):
+    classes = params.model.num_cls_classes or 2
+    return params.complete(None, {"num_cls_classes": classes, "vocab_size": len(VOCAB)})
+
+
+def fresh_weights(params):
+    """What a network begins with, and which of it is trained."""
+    set_up(params.runconfig)
+    weights = make_model(complete(params)).weights_by_name()
+    return {name: (weight.numpy(), weight.trainable) for name, weight in weights.items()}
+
+
+def logits(params, mode=PREDICT):
+    """Of a network whose weights depend on their names and shapes alone."""
+    model = make_model(complete(params))
+    for name, weight in model.weights_by_name().items():
+        generator = np.random.default_rng(zlib.crc32(f"{name} {weight.shape}".encode()))
+        weight.assign(generator.normal(0, 0.3, weight.shape) + name.endswith("gamma"))
+    features = random_features(batch=3, tokens=7)
+    features["input_mask"] = 1 - features.pop("padding_mask")
+    return model.build_model(features, mode).numpy()
+
+
+def logits_in_training(params):
+    return logits(params, TRAIN)
+
+
+def shape_of_logits(params):
+    return logits(params).shape
+
+
+def loaded(params):
+    """What a pre-trained checkpoint brings, of this geometry."""
+    weights = open_checkpoint(params.train_input.vocab_file.replace("vocab.txt", "weights"))
+    params = read_geometry(params)
+    report = load_weights(make_model(params), weights, params.model.disable_nsp)
+    return sorted(report.fresh)
+
+
+def read_geometry(params):
+    update = {"vocab_size": 23, "max_position_embeddings": 19}
+    return complete(params.model_copy(update={"model": params.model.model_copy(update=update)}))
+
+
+def dtype_policy(params):
+    return make_model(complete(params)).encoder.dtype_policy.name, params.optimizer.epsilon
+
+
+def network(params):
+    """The network that the params say, without building it."""
+    return params.model
+
+
+WEIGHTS = {
+    "embeddings/word_embeddings": (5, 3),
+    "encoder/layer_0/feed_forward/expand/kernel": (3, 2),
+    "encoder/layer_0/feed_forward/expand/bias": (2,),
+}
+
+
+def rates(params):
+    schedule = make_schedule(
+        params.optimizer.learning_rate, params.optimizer.disable_lr_steps_reset
+    )
+    return [float(schedule(step)) for step in (0, 1, 2, 3, 4, 5, 7, 11)]
+
+
+def updates(params, num_steps=3, scale=1.0):
+    """Weights, loss scales and figures of a few updates by gradients that are given."""
+    generator = np.random.default_rng(0)
+    weights = {
+        name: tf.Variable(generator.normal(size=shape), dtype=tf.float32)
+        for name, shape in WEIGHTS.items()
+    }
+    optimizer = make_optimizer(weights, params.optimizer, num_layers=1)
+    seen = []
+    for step in range(num_steps):
+        factor = float(optimizer.loss_scale.factor)
+        overflow = np.inf if scale == np.inf and step == 1 else 1.0
+        gradients = [
+            tf.constant(generator.normal(size=shape) * factor * overflow, tf.float32)
+            for shape in WEIGHTS.values()
+        ]
+        seen.append({name: float(value) for name, value in optimizer.apply(gradients).items()})
+        seen.append([weight.numpy() for weight in weights.values()])
+        seen.append(float(optimizer.loss_scale.factor))
+    return seen
+
+
+def updates_with_overflow(params):
+    return updates(params, num_steps=4, scale=np.inf)
+
+
+def scaled_loss(params):
+    weights = {"kernel": tf.Variable([1.0])}
+    optimizer = make_optimizer(weights, params.optimizer)
+    return float(optimizer.scale_loss(tf.constant(3.0)))
+
+
+def summaries(params):
+    gradients = {name: tf.ones(shape) for name, shape in WEIGHTS.items()}
+    scalars, histograms = gradient_summaries(gradients, gradients, params.optimizer, "float32")
+    return sorted(scalars), sorted(histograms)
+
+
+def batches(params):
+    """The first training batches and all of the evaluation's; or why there are none."""
+    try:
+        params = params.with_vocab_file(None)
+        train = data.train_input_fn(params, 0, 4)
+        seen = [train.rows, train.lengths, train.labels]
+        for features, labels in train.dataset.as_numpy_iterator():
+            seen += [*features.values(), labels]
+        for split in data.eval_input_fn(params).values():
+            seen += [split.rows, split.lengths, split.labels]
+        return seen
+    except UserError as error:
+        return str(error)
+
+
+def predictions(params):
+    split, _ = data.predict_input_fn(params.with_vocab_file(None))
+    return [batches.rows for batches in split.values()]
+
+
+def num_training_steps(params):
+    return len(data.train_input_fn(params.with_vocab_file(None), 0, 1000))
+
+
+def place_of_data(params):
+    try:
+        return str(open_dataset(params.train_input))
+    except UserError as error:
+        return str(error)
+
+
+def in_the_loop(params):
+    """When the training loop saves, reports and evaluates; what it prints is looked at apart."""
+    events = []
+    reports = SimpleNamespace(
+        scalars=lambda split, step, values: events.append(("report", step)),
+        histograms=None,
+    )
+
+    def figures(features, labels):
+        return {"train/cost_cls": 0.5, "train/lr": 0.1, "train/unclipped_grad_norm": 1.0}
+
+    loop.train(
+        figures,
+        [({}, np.zeros(4))] * 12,
+        0,
+        12,
+        params.runconfig,
+        reports,
+        lambda step: events.append(("save", step)),
+        lambda step: events.append(("evaluate", step)),
+    )
+    return events
+
+
+def log_lines(params, capsys):
+    in_the_loop(params)
+    return capsys.readouterr().err.count("\n")
+
+
+def last_step(params):
+    return Estimator._last_step(SimpleNamespace(run=params.runconfig), 2)
+
+
+def rows_evaluated(params):
+    batches = toy_eval_batches(toy_tokens(13), 3)
+
+    def step(features):
+        return tf.zeros((3, 2))
+
+    return collect_logits(step, batches, params.runconfig.eval_steps)[1]
+
+
+def evaluations(params):
+    """The steps after which train_and_eval scores, asked to after every second of twelve."""
+    estimator = Estimator(complete(params), model_fn, make_model, ("a", "b"), VOCAB)
+    estimator.optimizer = SimpleNamespace(
+        averages={},
+        state={},
+        averaged_weights=contextlib.nullcontext,
+        loss_scale=SimpleNamespace(skips_overflow=True),
+    )
+    evaluated = []
+    estimator._evaluate = lambda batches, step: evaluated.append(step) or {}
+    estimator._note_evaluation = lambda step, metrics: False
+    estimator._is_evaluation_due = lambda first_step, last_step: False
+
+    def train(train_step, batches, first_step, last_step, run, reports, save, evaluate, *_, **__):
+        for step in range(2, last_step + 1, 2):
+            evaluate(step)
+        return last_step, None
+
+    with mock.patch.multiple(estimator_module, train=train, make_train_step=lambda *_: None):
+        estimator._fit(lambda *_: toy_train_batches(toy_tokens(48), 4, 0, 12), 0, 12, {})
+    return evaluated
+
+
+def kept_checkpoints(params):
+    writer = CheckpointWriter(params.runconfig.model_dir)
+    for step in (1, 2, 3, 4, 5, 6, 7):
+        writer.save(step, {}, {}, {}, ["a"], params.runconfig.keep_checkpoint_max)
+    writer.wait()
+    return [step for step, _ in store.list_checkpoints(params.runconfig.model_dir)]
+
+
+def chosen_checkpoint(params):
+    try:
+        return run.choose_checkpoint(params.runconfig)
+    except UserError as error:
+        return str(error)
+
+
+def device(params):
+    try:
+        set_up(params.runconfig)
+    except UserError as error:
+        return str(error)
+    return "there"
+
+
+# What reads data, which TensorFlow cannot do operation by operation.
+READS_DATA = {
+    *(batches, predictions, num_training_steps, rows_evaluated, place_of_data, evaluations)
+}
+
+
+@contextlib.contextmanager
+def operation_by_operation(is_wanted):
+    """Nothing is compiled, which takes longer than what it would compute here."""
+    tf.config.run_functions_eagerly(is_wanted)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+# ---- The table -----------------------------------------------------------------------------------
+
+LINEAR = {"scheduler": "Linear", "initial_learning_rate": 1, "end_learning_rate": 0, "steps": 3}
+POLYNOMIAL = LINEAR | {"scheduler": "Polynomial", "power": 2}
+EXPONENTIAL = {
+    "scheduler": "Exponential",
+    "initial_learning_rate": 1,
+    "decay_steps": 3,
+    "decay_rate": 0.5,
+}
+INVERSE = EXPONENTIAL | {"scheduler": "InverseExponentialTimeDecay", "step_exponent": 1}
+COSINE = {"scheduler": "Cosine", "initial_learning_rate": 1, "decay_steps": 5}
+PIECEWISE = {"scheduler": "PiecewiseConstant", "boundaries": [3], "values": [1, 0.5]}
+CONSTANT = {"scheduler": "Constant", "learning_rate": 1}
+
+DYNAMIC = {"optimizer.loss_scaling_factor": "dynamic", "optimizer.max_loss_scale": 65536}
+MOMENTUM = {"optimizer.optimizer_type": "momentum"}
+RMSPROP = {"optimizer.optimizer_type": "rmsprop"}
+MNLI = {
+    "train_input.data_processor": "MnliDataProcessor",
+    "train_input.dataset": "sample_glue/mnli",
+}
+
+# (key, another value, what is looked at, {key: value} of the file that both begin from)
+KEYS = [
+    # 1.2, inputs
+    ("train_input.data_processor", "MnliDataProcessor", place_of_data,
+     {"train_input.dataset": "sample_glue/mnli"}),
+    ("train_input.data_dir", "$/elsewhere", place_of_data, {}),
+    ("train_input.vocab_file", "$/other_vocab.txt", batches, {}),
+    ("train_input.vocab_size", 3, batches, {}),
+    ("train_input.max_sequence_length", 11, batches, {}),
+    ("train_input.batch_size", 5, batches, {}),
+    ("train_input.add_special_tokens", False, batches, {}),
+    ("train_input.do_lower", False, batches, {}),
+    ("train_input.shuffle", False, batches, {}),
+    ("train_input.repeat", False, num_training_steps, {}),
+    ("train_input.shuffle_seed", 9, batches, {}),
+    ("train_input.feature_rename_map", {"sentence": "text"}, batches,
+     {"train_input.text_keys": ["text"]}),
+    ("train_input.invert_mask", False, batches, {}),
+    ("train_input.pad_id", 1, batches,
+     {"train_input.max_sequence_length": 199, "model.max_position_embeddings": 199}),
+    ("eval_input.max_sequence_length", 11, batches, {}),
+    ("predict_input.batch_size", 1, predictions, {}),
+    # 1.3, model
+    ("model.hidden_size", 12, fresh_weights, {}),
+    ("model.use_position_embedding", False, logits, {}),
+    ("model.use_segment_embedding", False, logits, {}),
+    ("model.position_embedding_type", "fixed", logits, {}),
+    ("model.embedding_size", 4, fresh_weights, {}),
+    ("model.max_position_embeddings", 29, fresh_weights, {}),
+    ("model.vocab_size", 101, fresh_weights, {}),
+    ("model.initializer", "glorot_uniform", fresh_weights, {}),
+    ("initializer", "glorot_normal", fresh_weights, {}),
+    ("model.initializer.value", 3, fresh_weights, {"model.initializer": {"name": "constant"}}),
+    ("model.initializer.minval", -3, fresh_weights, {"model.initializer": {"name": "uniform"}}),
+    ("model.initializer.maxval", 3, fresh_weights, {"model.initializer": {"name": "uniform"}}),
+    ("model.initializer.mean", 3, fresh_weights, {"model.initializer": {"name": "normal"}}),
+    ("model.initializer.stddev", 3, fresh_weights, {"model.initializer": {"name": "normal"}}),
+    ("model.initializer.scale", 3, fresh_weights,
+     {"model.initializer": {"name": "variance_scaling"}}),
+    ("model.initializer.mode", "fan_out", fresh_weights,
+     {"model.initializer": {"name": "variance_scaling"}}),
+    ("model.initializer.distribution", "uniform", fresh_weights,
+     {"model.initializer": {"name": "variance_scaling"}}),
+    ("model.embedding_initializer", "normal", fresh_weights, {}),
+    ("model.weight_initialization_seed", 9, fresh_weights, {}),
+    ("model.num_hidden_layers", 1, fresh_weights, {}),
+    ("model.num_heads", 3, logits, {}),
+    ("model.filter_size", 17, fresh_weights, {}),
+    ("model.encoder_nonlinearity", "relu", logits, {}),
+    ("model.dropout_rate", 0.5, logits_in_training, {}),
+    ("model.attention_dropout_rate", 0.5, logits_in_training, {}),
+    ("model.cls_dropout_rate", 0.5, logits_in_training, {}),
+    ("model.dropout_seed", 9, logits_in_training, {"model.dropout_rate": 0.5}),
+    ("model.layer_norm_epsilon", 0.1, logits, {}),
+    ("model.use_pre_normalization", True, logits, {}),
+    ("model.use_ffn_bias", False, logits, {}),
+    ("model.use_projection_bias_in_attention", False, logits, {}),
+    ("model.use_ffn_bias_in_attention", False, logits, {}),
+    ("model.attention_type", "dot_product", logits, {}),
+    ("model.pooler_type", "mean", logits, {}),
+    ("model.num_cls_classes", 5, shape_of_logits, {}),
+    ("model.disable_nsp", True, loaded, {}),
+    ("model.mixed_precision", True, dtype_policy, {}),
+    ("model.pretrain_params_path", "$/pretraining.yaml", network, {"model.filter_size": None}),
+    # 1.4, optimizer
+    ("optimizer.optimizer_type", "sgd", updates, {}),
+    ("optimizer.learning_rate", "0.5", rates, {}),
+    ("optimizer.momentum", 0.5, updates, MOMENTUM),
+    ("optimizer.beta1", 0.5, updates, {}),
+    ("optimizer.beta2", 0.5, updates, {}),
+    ("optimizer.epsilon", 0.1, updates, {}),
+    ("optimizer.use_bias_correction", True, updates, {}),
+    ("optimizer.weight_decay_rate", 0.5, updates, {}),
+    ("optimizer.exclude_from_weight_decay", ["kernel"], updates,
+     {"optimizer.weight_decay_rate": 0.5}),
+    ("optimizer.rmsprop_decay", 0.5, updates, RMSPROP),
+    ("optimizer.rmsprop_momentum", 0.5, updates, RMSPROP),
+    ("optimizer.max_gradient_norm", 0.1, updates, {}),
+    ("optimizer.max_gradient_value", 0.1, updates, {}),
+    ("optimizer.grad_accum_steps", 2, num_training_steps, {}),
+    ("optimizer.loss_scaling_factor", 8, scaled_loss, {}),
+    ("optimizer.loss_scaling_factor", "dynamic", updates_with_overflow, {}),
+    ("optimizer.loss_scaling_factor", "tf_dynamic", scaled_loss, {}),
+    ("optimizer.initial_loss_scale", 2, scaled_loss, DYNAMIC),
+    ("optimizer.steps_per_increase", 1, updates, DYNAMIC),
+    ("optimizer.min_loss_scale", 2.0**15, updates_with_overflow, DYNAMIC),
+    ("optimizer.max_loss_scale", 2.0**15, updates, DYNAMIC | {"optimizer.steps_per_increase": 1}),
+    ("optimizer.overflow_tolerance", 0.9, updates_with_overflow, DYNAMIC),
+    ("optimizer.log_summaries", False, updates, {}),
+    ("optimizer.log_grads", True, summaries, {}),
+    ("optimizer.log_hists", True, summaries, {}),
+    ("optimizer.ws_summary", True, summaries, {}),
+    ("optimizer.disable_lr_steps_reset", True, rates,
+     {"optimizer.learning_rate": [CONSTANT | {"steps": 2}, LINEAR]}),
+    *((f"optimizer.learning_rate.{key}", value, rates, {"optimizer.learning_rate": schedule})
+      for schedule, key, value in (
+          (CONSTANT, "learning_rate", 0.5),
+          (CONSTANT, "scheduler", None),  # an empty value is a key that is not given: refused
+          (LINEAR, "initial_learning_rate", 0.5),
+          (LINEAR, "end_learning_rate", 0.5),
+          (LINEAR, "steps", 5),
+          (LINEAR, "cycle", True),
+          (POLYNOMIAL, "power", 3),
+          (POLYNOMIAL, "cycle", True),
+          (EXPONENTIAL, "initial_learning_rate", 0.5),
+          (EXPONENTIAL, "decay_steps", 5),
+          (EXPONENTIAL, "decay_rate", 0.25),
+          (EXPONENTIAL, "staircase", True),
+          (INVERSE, "step_exponent", 2),
+          (INVERSE, "decay_rate", 0.25),
+          (INVERSE, "staircase", True),
+          (COSINE, "initial_learning_rate", 0.5),
+          (COSINE, "decay_steps", 7),
+          (COSINE, "alpha", 0.5),
+          (PIECEWISE, "boundaries", [4]),
+          (PIECEWISE, "values", [1, 0.25]),
+      ) if value is not None),
+    # 1.5, runconfig
+    ("runconfig.max_steps", 9, last_step, {}),
+    ("runconfig.steps", 3, last_step, {}),
+    ("runconfig.eval_steps", 2, rows_evaluated, {}),
+    ("runconfig.save_summary_steps", 5, in_the_loop, {}),
+    ("runconfig.save_checkpoints_steps", 5, in_the_loop, {}),
+    ("runconfig.log_step_count_steps", 3, log_lines, {}),
+    ("runconfig.keep_checkpoint_max", 2, kept_checkpoints, {}),
+    ("runconfig.tf_random_seed", 9, fresh_weights, {}),
+    ("runconfig.throttle_secs", 1000, evaluations, {}),
+    ("runconfig.device", "/gpu:7", device, {}),
+    ("runconfig.mode", "predict", chosen_checkpoint, {"runconfig.mode": "train"}),
+    ("runconfig.model_dir", "$/other", chosen_checkpoint, {"runconfig.mode": "predict"}),
+    ("runconfig.checkpoint_path", "$/weights", chosen_checkpoint, {"runconfig.mode": "predict"}),
+]  # fmt: skip
+
+# Keys whose effect takes whole programs, several processes or the vendor's SDK: tests of their own.
+ELSEWHERE = (
+    "runconfig.enable_distributed",
+    "runconfig.multiple_workers",
+    "runconfig.validate_only",
+    "runconfig.compile_only",
+    "runconfig.cs_ip",
+    "csconfig.use_cbfloat16",
+)
+
+# (key, value other than the default)
+WARNINGS = [
+    ("train_input.shuffle_buffer", 10),
+    ("train_input.cache", True),
+    ("train_input.mixed_precision", True),
+    ("train_input.scale_mlm_weights", True),
+    ("eval_input.shuffle", True),
+    ("eval_input.repeat", True),
+    ("eval_input.disable_eval_metrics", True),
+    ("model.share_embedding_weights", False),
+    ("model.mlm_loss_weight", 0.5),
+    ("model.mlm_loss_scaling", "batch_size"),
+    ("model.mlm_nonlinearity", "relu"),
+    ("model.use_ffn_bias_in_mlm", False),
+    ("model.use_output_bias_in_mlm", False),
+    ("model.use_nsp_bias", False),
+    ("model.nsp_nonlinearity", "relu"),
+    ("model.boundary_casting", True),
+    ("model.tf_summary", True),
+    ("model.enable_gpu_optimizations", True),
+    ("model.use_vsl", True),
+    ("model.input_pad_id", 9),
+    ("model.segment_pad_id", 3),
+    ("model.mlm_pad_id", -1),
+    ("model.multireplica", True),
+    ("model.include_padding_in_loss", True),
+    ("runconfig.predict_steps", 9),
+    ("runconfig.disable_standard_logs", True),
+    ("runconfig.disable_input_pipeline_ckpt", True),
+    ("runconfig.multireplica", True),
+    ("runconfig.ir_mode", "mlir-xla"),
+]
+
+
+def same(one, other):
+    """Whether two things that were looked at are equal, to the last bit."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype == "f4")
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and (one == other or (one != one and other != other))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "look", "base"), KEYS, ids=[f"{key}={value}" for key, value, *_ in KEYS]
+)
+def test_every_key_changes_what_it_should(key, value, look, base, folder, capsys):
+    def seen(changes):
+        warnings = []
+        params = read(folder, changes, warnings)
+        assert warnings == []
+        with operation_by_operation(look not in READS_DATA):
+            return look(params, capsys) if look is log_lines else look(params)
+
+    before = SEEN.get((look, repr(base)))
+    if before is None:
+        before = SEEN[look, repr(base)] = seen(base)
+        if look is not kept_checkpoints:  # which are added up
+            assert same(before, seen(base)), "it changes by itself, so a change shows nothing"
+    assert not same(before, seen(base | {key: value})), f"{key} is read, and changes nothing"
+
+
+SEEN = {}  # (what is looked at, the file that is begun from): what was seen
+
+
+@pytest.mark.parametrize(("key", "value"), WARNINGS, ids=[key for key, _ in WARNINGS])
+def test_every_key_without_effect_is_told_with_what_does_its_work(key, value, folder):
+    warnings = []
+    read(folder, {key: value}, warnings)
+    name = key.partition(".")[2]
+    instead = NO_EFFECT.get(key) or NO_EFFECT[f"*_input.{name}"]
+    assert any(f"{key} has no effect here; {instead}" in warning for warning in warnings)
+
+
+def listed():
+    return {key for key, *_ in KEYS} | set(ELSEWHERE) | {key for key, _ in WARNINGS}
+
+
+@pytest.mark.parametrize("key", ELSEWHERE)
+def test_a_key_whose_effect_is_shown_elsewhere_stands_in_another_test(key):
+    tests = Path(__file__).parent
+    name = key.partition(".")[2]
+    others = set(tests.rglob("test_*.py")) - {
+        Path(__file__),
+        tests / "common" / "test_params.py",
+        tests / "test_utils.py",
+    }
+    assert any(name in path.read_text("utf-8") for path in others)
+
+
+def test_every_key_of_the_original_is_listed_here():
+    of_the_original = {f"{section}.{key}" for section, keys in ORIGINAL.items() for key in keys}
+    assert not of_the_original - listed()
+
+
+def test_every_key_of_schedules_and_initializers_is_listed_here():
+    names = {key.rpartition(".")[2] for key in listed()}
+    for union in (AnySchedule, Initializer):
+        for section in union.__args__[0].__args__:
+            assert not set(section.model_fields) - names - {"scheduler", "name"}
+
+
+def test_every_key_without_effect_is_listed_here():
+    told = {key for key, _ in WARNINGS}
+    for dotted in NO_EFFECT:
+        section, name = dotted.split(".")
+        assert any(
+            key.endswith(f".{name}") and (section == "*_input" or key.startswith(section))
+            for key in told | {"train_input.drop_remainder", "predict_input.shuffle"}
+            | {"predict_input.repeat"}
+        ), dotted  # fmt: skip
+
+
+# ---- The command line ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "overrides"),
+    [
+        (["-m", "eval"], {"runconfig.mode": "eval"}),
+        (["-o", "d"], {"runconfig.model_dir": "d"}),
+        (["--checkpoint_path", "c"], {"runconfig.checkpoint_path": "c"}),
+        (["--steps", "3"], {"runconfig.steps": 3}),
+        (["--max_steps", "3"], {"runconfig.max_steps": 3}),
+        (["--eval_steps", "-1"], {"runconfig.eval_steps": -1}),
+        (["--device", "/cpu:0"], {"runconfig.device": "/cpu:0"}),
+        (["--validate_only"], {"runconfig.validate_only": True}),
+        (["--compile_only"], {"runconfig.compile_only": True}),
+        (["--cs_ip", "10.0.0.1"], {"runconfig.cs_ip": "10.0.0.1"}),
+        (["--data_dir", "d"], {"*_input.data_dir": "d"}),
+        ([], {}),
+    ],
+)
+def test_every_flag_of_the_original_comes_in_place_of_its_key(flags, overrides):
+    parser = run.make_parser()
+    assert isinstance(parser, argparse.ArgumentParser)
+    assert run.overrides_of(parser.parse_args(["-p", "x.yaml", *flags])) == overrides
