@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or absent: written beside their place, forced to disk, renamed."""
 
+import contextlib
 import os
+import re
+import time
 from pathlib import Path
+
+SECONDS_OF_A_WRITE = 60  # at most: what is older is that of a process that was killed
 
 
 def write_whole(path, content):
@@ -26,6 +31,21 @@ def write_whole(path, content):
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def delete_leftovers(folder):
+    """Deletes what killed processes have written aside.
+
+    Args:
+        folder: path-like. In itself nobody else may be writing; in its folders, others may.
+    """
+    folder = Path(folder)
+    for aside in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+        with contextlib.suppress(OSError):
+            is_mine = aside.parent == folder
+            is_old = is_mine or time.time() - aside.stat().st_mtime > SECONDS_OF_A_WRITE
+            if is_old and aside.is_file() and re.fullmatch(r"\..+\.\d+\.tmp", aside.name):
+                aside.unlink()
 
 
 def flush(path):

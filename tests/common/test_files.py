@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from common.files import write_whole
+from common.files import delete_leftovers, write_whole
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path):
@@ -39,3 +39,18 @@ def test_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *a: done.append("replace") or replace(*a))
     write_whole(tmp_path / "file.txt", "content")
     assert done == ["fsync", "replace"]
+
+
+def test_what_killed_processes_left_is_deleted_and_nothing_else(tmp_path):
+    for name in (".best.json.123.tmp", ".hidden.tmp", "a.123.tmp", "best.json"):
+        write_whole(tmp_path / name, "")
+    for name in (".old.png.123.tmp", ".new.png.123.tmp", "old.png"):
+        write_whole(tmp_path / "plots" / name, "")
+    os.utime(tmp_path / "plots" / ".old.png.123.tmp", (0, 0))
+    (tmp_path / ".checkpoint-2.123.tmp").mkdir()  # a folder: not written by write_whole
+    delete_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [
+        ".checkpoint-2.123.tmp", ".hidden.tmp", "a.123.tmp", "best.json", "plots",
+    ]  # fmt: skip
+    # Another process, which only evaluates, may be writing the new one.
+    assert sorted(os.listdir(tmp_path / "plots")) == [".new.png.123.tmp", "old.png"]
