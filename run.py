@@ -13,11 +13,14 @@ import contextlib
 import os
 import secrets
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
+from common.compile.machine import use_machine_code
 from common.cs import target
 from common.errors import RunError, UserError
+from common.files import delete_leftovers
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
 from common.training.lock import locked
@@ -42,7 +45,7 @@ def make_parser():
         "--checkpoint_path path/to/huggingface_folder",
     )
     add = parser.add_argument
-    add("-p", "--params", metavar="YAML", help="the params file, see configs/ (not for inspect)")
+    add_params(parser)
     add("-m", "--mode", choices=MODES, help="what to do (or runconfig.mode in the file)")
     add(
         "-o",
@@ -105,6 +108,16 @@ def make_parser():
     add("--quantize", choices=("int8",), help="export to onnx: weights in int8 as well")
     target.add_flags(parser)
     return parser
+
+
+def add_params(parser):
+    parser.add_argument(
+        "-p",
+        "--params",
+        action="append",
+        metavar="YAML",
+        help="the params file, see configs/ (not for inspect); repeatable with --compile_only",
+    )
 
 
 def overrides_of(args):
@@ -176,10 +189,14 @@ def choose_checkpoint(run):
 def run_mode(params, args):
     """Does what the mode says. Returns the exit code."""
     params = params.with_runconfig(model_dir=params.runconfig.model_dir or DEFAULT_MODEL_DIR)
+    if params.runconfig.validate_only and not target.is_for_cs(args, params):
+        return validate_alone(params, args)
     is_training = params.runconfig.mode in TRAINING_MODES
     cluster = read_cluster(params.runconfig)
     is_writer = is_training and cluster.is_chief
     with locked(params.runconfig.model_dir) if is_writer else contextlib.nullcontext():
+        if is_writer:
+            delete_leftovers(params.runconfig.model_dir)
         if target.is_for_cs(args, params):
             from common.cs.launch import run_on_cs
 
@@ -187,9 +204,35 @@ def run_mode(params, args):
         return run_alone(params, args, cluster)
 
 
+def validate_alone(params, args):
+    """`run_mode` where this machine is asked whether a run would succeed. Returns the exit code."""
+    import_quietly()
+    poll()
+    from common.compile.validate import validate
+    from model import make_model, model_fn
+
+    return validate(
+        params,
+        args.params,
+        choose_checkpoint,
+        (make_model, model_fn),
+        refuse_another_run,
+        (args.text, args.input_file),
+    )
+
+
 def run_alone(params, args, cluster):
     """`run_mode` where no other run writes to model_dir."""
     resumed, chosen = choose_checkpoint(params.runconfig)
+    run = params.runconfig
+    is_alone = not (run.enable_distributed or run.multiple_workers)
+    if run.compile_only and not is_alone:
+        raise UserError(
+            "--compile_only is for one device; leave out runconfig.enable_distributed and "
+            "multiple_workers, or the flag: the run compiles by itself"
+        )
+    if is_alone:
+        use_machine_code(run.model_dir, write=run.compile_only)
 
     import_quietly()
     poll()
@@ -197,6 +240,7 @@ def run_alone(params, args, cluster):
 
     import data
     from common.checkpoints.load import open_checkpoint
+    from common.compile.programs import open_programs
     from common.training.distribution import make_distribution
     from common.training.estimator import Estimator, set_up
     from model import make_model, model_fn
@@ -224,8 +268,16 @@ def run_alone(params, args, cluster):
     if mode == "export":  # an exported model computes in float32, whatever it was trained in
         params = params.with_float32()
     set_up(params.runconfig)
+    if run.compile_only:
+        from common.compile.ahead import compile_ahead
+
+        with tf.device(run.device):
+            return compile_ahead(params, as_given, make_model, model_fn, texts)
+    programs = open_programs(params) if is_alone and mode != "export" else None
     with tf.device(params.runconfig.device), distribution.only_the_chief_speaks():
-        estimator = Estimator(params, model_fn, make_model, label_names, vocab, distribution)
+        estimator = Estimator(
+            params, model_fn, make_model, label_names, vocab, distribution, programs
+        )
         if mode in TRAINING_MODES:
             if cluster.is_chief:
                 keep_params(params, as_given, resumed)
@@ -261,12 +313,18 @@ def keep_params(params, as_given, resumed):
     """Writes params.yaml, and tells what changed; refuses to resume what would be another run."""
     # The vocabulary's path stays as given: one in a checkpoint's folder would not last.
     saved = params.with_inputs_of(as_given)
-    former = Path(params.runconfig.model_dir) / "params.yaml"
-    if resumed and former.exists():
-        is_allowed = params.runconfig.allow_changed_params
-        refuse_changes_of_meaning(changes_from(former, saved), resumed, is_allowed)
+    if resumed:
+        refuse_another_run(saved, resumed)
     for key, old, new in save_params(saved, params.runconfig.model_dir):
         print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
+
+
+def refuse_another_run(params, resumed):
+    """Raises UserError where params differ in meaning from those of the checkpoint `resumed`."""
+    former = Path(params.runconfig.model_dir) / "params.yaml"
+    if former.exists():
+        is_allowed = params.runconfig.allow_changed_params
+        refuse_changes_of_meaning(changes_from(former, params), resumed, is_allowed)
 
 
 def export_best(params, label_names, vocab):
@@ -320,18 +378,59 @@ def check_flags(mode, args):
         raise UserError("--export_format, --export_dir and --quantize are for --mode export")
 
 
+def compile_each(paths, argv):
+    """--compile_only of several params files. Returns the first exit code that is not 0, or 0.
+
+    Each in a process of its own: TensorFlow reads once where to keep machine code, and every file
+    can name another model_dir.
+    """
+    params_alone = argparse.ArgumentParser(add_help=False)
+    add_params(params_alone)
+    _, others = params_alone.parse_known_args(argv)
+    codes = []
+    for path in paths:
+        print(f"Compiling for {path}", file=sys.stderr, flush=True)
+        codes.append(
+            subprocess.run([sys.executable, __file__, *others, "--params", path]).returncode
+        )
+    return next((code for code in codes if code), 0)
+
+
+def check_only(mode, validate_only, compile_only):
+    """Refuses --validate_only and --compile_only together, and where they have nothing to do."""
+    if validate_only and compile_only:
+        raise UserError(
+            "runconfig.validate_only and runconfig.compile_only are both true; validate first, "
+            "then compile"
+        )
+    flag = "--validate_only" if validate_only else "--compile_only"
+    if (validate_only or compile_only) and mode in ("export", "inspect"):
+        raise UserError(
+            f"{flag} is for training, evaluation and prediction; --mode {mode} takes seconds by "
+            "itself, so leave the flag out"
+        )
+
+
 def main(argv=None):
     parser = make_parser()
     args = parser.parse_args(argv)
     if args.params is None and args.mode != "inspect":
         parser.error("--params is missing: the YAML file, see configs/")
+    if args.params is not None and len(args.params) > 1:
+        if not args.compile_only:
+            parser.error("--params is given twice; only --compile_only takes several files")
+        return compile_each(args.params, argv)
+    args.params = args.params and args.params[0]
     try:
         if args.mode == "inspect":
+            check_only(args.mode, args.validate_only, args.compile_only)
             return inspect(args)
         params = get_params(
             args.params, overrides_of(args), on_warning=lambda text: print(text, file=sys.stderr)
         )
         check_flags(params.runconfig.mode, args)
+        run = params.runconfig
+        check_only(run.mode, run.validate_only, run.compile_only)
         with listening():
             return run_mode(params, args)
     except UserError as error:

@@ -24,6 +24,7 @@ class Batches:
         lengths: int32 [steps]: T of each batch.
         labels: int32 [N], or float32 [N], of the split, in its own order.
         num_tokens: int [N]: tokens of each row with its special tokens.
+        num_truncated: int. Rows that were longer than max_sequence_length, and have been cut.
     """
 
     dataset: tf.data.Dataset
@@ -31,6 +32,7 @@ class Batches:
     lengths: np.ndarray
     labels: np.ndarray
     num_tokens: np.ndarray
+    num_truncated: int
 
     def __len__(self):
         return len(self.rows)
@@ -86,7 +88,8 @@ def make_batches(
         assemble = _make_assemble(tokens, tokenizer, cut, rows.shape[1], with_weights, layout)
         dataset = tf.data.Dataset.from_tensor_slices((rows, lengths))
         dataset = dataset.map(assemble).prefetch(tf.data.AUTOTUNE)
-    return Batches(dataset, rows, lengths, tokens.labels, num_tokens)
+    num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
+    return Batches(dataset, rows, lengths, tokens.labels, num_tokens, num_truncated)
 
 
 def _cut(tokens, max_sequence_length, layout):

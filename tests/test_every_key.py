@@ -33,7 +33,7 @@ from common.params import NO_EFFECT, AnySchedule, Initializer
 from common.params_docs import ORIGINAL
 from common.training import estimator as estimator_module
 from common.training import loop
-from common.training.estimator import Estimator, set_up
+from common.training.estimator import Estimator, last_step_of, set_up
 from common.training.evaluate import collect_logits
 from input.processors import open_dataset
 from model import make_model, model_fn
@@ -268,7 +268,7 @@ def log_lines(params, capsys):
 
 
 def last_step(params):
-    return Estimator._last_step(SimpleNamespace(run=params.runconfig), 2)
+    return last_step_of(params.runconfig, 2)
 
 
 def rows_evaluated(params):

@@ -185,7 +185,25 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
         UserError: a weight of the backbone is missing in the checkpoint or has another shape; all
             of them are named and the model is left as it was.
     """
-    variables, weights = model.weights_by_name(), checkpoint.weights
+    variables = model.weights_by_name()
+    report, sources = match_weights(variables, checkpoint, disable_nsp, params_path)
+    for name, source in sources.items():
+        variables[name].assign(np.asarray(source))
+    return report
+
+
+def match_weights(variables, checkpoint, disable_nsp=False, params_path="the params file"):
+    """Finds for every weight of a model what `load_weights` assigns to it, and assigns nothing.
+
+    Args:
+        variables: {neutral name: anything with a `shape`}.
+        others: as of `load_weights`.
+    Returns:
+        LoadReport; {neutral name: tensor} of those that are loaded.
+    Raises:
+        UserError: as `load_weights`.
+    """
+    weights = checkpoint.weights
     report = LoadReport(checkpoint.path, checkpoint.format)
     report.notes.extend(checkpoint.config.get("notes", ()))
     fresh, notes = fresh_layers(variables, weights, disable_nsp)
@@ -206,13 +224,11 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
             mismatched.append((name, tuple(source.shape), shape))
     if missing or mismatched:
         raise UserError(refusal(checkpoint, variables, missing, mismatched, params_path))
-    for name, source in sources.items():
-        variables[name].assign(np.asarray(source))
-        report.loaded[name] = tuple(variables[name].shape)
+    report.loaded.update({name: tuple(variables[name].shape) for name in sources})
     for name, tensor in weights.items():
         if name not in report.loaded:
             report.unused[name] = tuple(tensor.shape)
-    return report
+    return report, sources
 
 
 def fresh_layers(variables, weights, disable_nsp):

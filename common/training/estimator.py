@@ -56,9 +56,19 @@ class Estimator:
         label_names: str per class.
         vocab: list of str, kept with every checkpoint.
         distribution: Distribution. Of its workers only the chief writes to model_dir; all read it.
+        programs: ProgramLibrary of programs compiled ahead, or None.
     """
 
-    def __init__(self, params, model_fn, make_model, label_names, vocab, distribution=ONE_DEVICE):
+    def __init__(
+        self,
+        params,
+        model_fn,
+        make_model,
+        label_names,
+        vocab,
+        distribution=ONE_DEVICE,
+        programs=None,
+    ):
         self.params = params
         self.run = params.runconfig
         self.model_dir = Path(self.run.model_dir)
@@ -66,8 +76,9 @@ class Estimator:
         self.label_names = tuple(label_names)
         self.vocab = vocab
         self.distribution = distribution
+        self.programs = programs
         self.model = make_model(params)
-        self.predict_step = make_predict_step(model_fn, params, self.model)
+        self.predict_step = make_predict_step(model_fn, params, self.model, programs)
         self.reports, self.writer = NoReports(self.model_dir), NoWriter()
         if distribution.is_chief:
             self.reports = Reports(self.model_dir)
@@ -125,38 +136,15 @@ class Estimator:
             (self._weights(), store.read_weights(path)),
             (self.optimizer.state, state),
         ):
-            differing = sorted(
-                name
-                for name in {*variables, *tensors}
-                if name not in variables
-                or name not in tensors
-                or tuple(variables[name].shape) != tensors[name].shape
-            )
-            if differing:
-                raise UserError(
-                    f"{path} cannot be resumed: {', '.join(differing[:5])} "
-                    f"({len(differing)} in all) differ from what the params ask for. Use the "
-                    "params it was made with, or another --model_dir"
-                )
+            check_fits(path, variables, tensors)
             for name, variable in variables.items():
                 variable.assign(tensors[name].read())
         self.saved_step = int(self.optimizer.step.numpy())
         config = store.read_config(path)
-        self._check_vocab(config["vocab_file"], path)
+        if not self.run.allow_changed_params:
+            check_vocab(self.vocab, config["vocab_file"], path)
         self._restore_best(config.get("best_metric"))
         return self.saved_step
-
-    def _check_vocab(self, vocab_file, path):
-        """Raises UserError where ids would mean other tokens than so far."""
-        former = Path(vocab_file).read_text("utf-8").split("\n")[:-1]
-        if self.run.allow_changed_params or former == self.vocab:
-            return
-        pairs = itertools.zip_longest(self.vocab, former)
-        place, (ours, theirs) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
-        raise UserError(
-            f"{ours!r} is token {place} of the vocabulary, where {path.name} has {theirs!r}; give "
-            "the vocabulary it was trained with, or another --model_dir"
-        )
 
     def _restore_best(self, metric):
         """Lets best.json say what the resumed run knows: a later best is found again."""
@@ -179,13 +167,7 @@ class Estimator:
         Raises:
             UserError: its head has not been trained for these labels.
         """
-        report = load_weights(self.model, checkpoint)
-        if report.fresh:
-            raise UserError(
-                f"checkpoint {checkpoint.path} has no trained weights for "
-                f"{', '.join(sorted(report.fresh))}; train first, or give the checkpoint of a "
-                f"classifier with {len(self.label_names)} labels"
-            )
+        check_trained(load_weights(self.model, checkpoint), len(self.label_names))
         self.temperature = float(checkpoint.config.get("temperature", 1.0))
         calibrated = f", temperature {self.temperature:.4f}" if self.temperature != 1.0 else ""
         say(f"Weights of {checkpoint.path} ({checkpoint.format}){calibrated}")
@@ -225,7 +207,7 @@ class Estimator:
         else:
             say("No checkpoint given: training starts from fresh weights")
         self._scale_rate()
-        last_step = self._last_step(first_step)
+        last_step = last_step_of(self.run, first_step)
         evaluation = None
         if eval_input_fn is not None and (
             self.run.mode == "train_and_eval" or self.run.calibrate_temperature
@@ -301,7 +283,7 @@ class Estimator:
             return self._note_evaluation(step, metrics)
 
         if evaluation is not None and self.metric is not None:
-            self._check_metric(evaluation)
+            check_metric(self.metric, self.model, evaluation)
         while True:
             is_over, batches = last_step <= first_step, None
             if not is_over:
@@ -335,7 +317,13 @@ class Estimator:
                 return model, self._make_optimizer(model)
 
             train_step = make_train_step(
-                self.model_fn, self.params, self.model, self.optimizer, self.distribution, build
+                self.model_fn,
+                self.params,
+                self.model,
+                self.optimizer,
+                self.distribution,
+                build,
+                self.programs,
             )
 
             def step_and_listen(features, labels, train_step=train_step):
@@ -394,15 +382,6 @@ class Estimator:
         patience = self.run.early_stopping_patience
         return patience is not None and self.state.num_without_better >= patience
 
-    def _check_metric(self, batches_of_split):
-        """Raises UserError, before anything is trained, where an evaluation lacks best_metric."""
-        num_outputs = self.model.classifier.units
-        scores = {
-            split: (np.zeros((len(batches.labels[:2]), num_outputs)), batches.labels[:2])
-            for split, batches in batches_of_split.items()
-        }
-        self.metric.value_in(self._metrics(scores))
-
     # ---- numbers that are not finite -------------------------------------------------------------
 
     def _scale_rate(self):
@@ -460,21 +439,6 @@ class Estimator:
             lines.append(f"row {row}: {text if len(text) <= 80 else text[:77] + '...'}")
         return "".join(f"\n  {line}" for line in lines)
 
-    def _last_step(self, first_step):
-        run = self.run
-        goals = []
-        if run.steps is not None and run.mode != "train_and_eval":
-            goals.append(first_step + run.steps)
-        if run.max_steps is not None:
-            goals.append(run.max_steps)
-        if not goals:
-            or_steps = "" if run.mode == "train_and_eval" else ", or --steps (how many more)"
-            raise UserError(
-                "how long to train is not said: give --max_steps (the step to reach), or "
-                f"runconfig.max_steps in the params file{or_steps}"
-            )
-        return min(goals)
-
     def _describe(self, batches):
         cfg = self.params.train_input
         real = batches.num_tokens[batches.rows].sum()
@@ -504,23 +468,11 @@ class Estimator:
             scores[split] = logits, batches.labels[rows]
         return scores
 
-    def _metrics(self, scores):
-        """Returns {name: float} of all rows together, and the accuracy of each of several splits.
-
-        scores: as of `_score`.
-        """
-        metrics = self.model.build_eval_metric_ops(*_all_rows(scores))
-        if len(scores) > 1 and "eval/accuracy_cls" in metrics:
-            for split, (logits, labels) in scores.items():  # the original's accuracy_matched
-                hits = logits.argmax(axis=-1) == labels
-                metrics[f"eval/accuracy_{split.removeprefix('validation_')}"] = float(hits.mean())
-        return metrics
-
     def _evaluate(self, batches_of_split, step):
         """Scores every split. Returns the metrics of all rows, and writes the reports."""
         scores = self._score(batches_of_split)
         logits, labels = _all_rows(scores)
-        metrics = self._metrics(scores)
+        metrics = metrics_of(self.model, scores)
         self.reports.scalars("eval", step, metrics)
         if logits.shape[-1] == 1:
             report = regression_report(logits, labels)
@@ -745,6 +697,94 @@ def _all_rows(scores):
     return np.concatenate(logits), np.concatenate(labels)
 
 
+def metrics_of(model, scores):
+    """Returns {name: float} of all rows together, and the accuracy of each of several splits.
+
+    scores: {split: (logits [N, C], labels [N])}.
+    """
+    metrics = model.build_eval_metric_ops(*_all_rows(scores))
+    if len(scores) > 1 and "eval/accuracy_cls" in metrics:
+        for split, (logits, labels) in scores.items():  # the original's accuracy_matched
+            hits = logits.argmax(axis=-1) == labels
+            metrics[f"eval/accuracy_{split.removeprefix('validation_')}"] = float(hits.mean())
+    return metrics
+
+
+# ---- What can be checked before anything is trained ----------------------------------------------
+
+
+def check_metric(metric, model, batches_of_split):
+    """Raises UserError where an evaluation does not give the BestMetric."""
+    num_outputs = model.classifier.units
+    scores = {
+        split: (np.zeros((len(batches.labels[:2]), num_outputs)), batches.labels[:2])
+        for split, batches in batches_of_split.items()
+    }
+    metric.value_in(metrics_of(model, scores))
+
+
+def check_fits(path, variables, tensors):
+    """Raises UserError where a checkpoint to resume has not these names with these shapes.
+
+    variables, tensors: {name: anything with a `shape`}, of the params and of the checkpoint.
+    """
+    differing = sorted(
+        name
+        for name in {*variables, *tensors}
+        if name not in variables
+        or name not in tensors
+        or tuple(variables[name].shape) != tensors[name].shape
+    )
+    if differing:
+        raise UserError(
+            f"{path} cannot be resumed: {', '.join(differing[:5])} ({len(differing)} in all) "
+            "differ from what the params ask for. Use the params it was made with, or another "
+            "--model_dir"
+        )
+
+
+def check_vocab(vocab, vocab_file, path):
+    """Raises UserError where ids would mean other tokens than to a checkpoint.
+
+    vocab: list of str; vocab_file: path of the checkpoint's; path: of the checkpoint.
+    """
+    former = Path(vocab_file).read_text("utf-8").split("\n")[:-1]
+    if former == vocab:
+        return
+    pairs = itertools.zip_longest(vocab, former)
+    place, (ours, theirs) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+    raise UserError(
+        f"{ours!r} is token {place} of the vocabulary, where {path.name} has {theirs!r}; give "
+        "the vocabulary it was trained with, or another --model_dir"
+    )
+
+
+def check_trained(report, num_labels):
+    """Raises UserError where a LoadReport leaves weights fresh that are to score or predict."""
+    if report.fresh:
+        raise UserError(
+            f"checkpoint {report.path} has no trained weights for "
+            f"{', '.join(sorted(report.fresh))}; train first, or give the checkpoint of a "
+            f"classifier with {num_labels} labels"
+        )
+
+
+def last_step_of(run, first_step):
+    """Returns the step to train to. Raises UserError where RunParams `run` do not say."""
+    goals = []
+    if run.steps is not None and run.mode != "train_and_eval":
+        goals.append(first_step + run.steps)
+    if run.max_steps is not None:
+        goals.append(run.max_steps)
+    if not goals:
+        or_steps = "" if run.mode == "train_and_eval" else ", or --steps (how many more)"
+        raise UserError(
+            "how long to train is not said: give --max_steps (the step to reach), or "
+            f"runconfig.max_steps in the params file{or_steps}"
+        )
+    return min(goals)
+
+
 def set_up(run):
     """Makes a run repeatable, before anything is built. run: RunParams.
 
@@ -752,14 +792,14 @@ def set_up(run):
         UserError: `run.device` is no device of this machine.
     """
     if run.device is not None:
-        _check_device(run.device)
+        check_device(run.device)
     keras.utils.set_random_seed(run.tf_random_seed)
     if run.deterministic:
         tf.config.experimental.enable_op_determinism()
 
 
-def _check_device(device):
-    """TensorFlow itself would take the CPU without a word where a GPU is absent."""
+def check_device(device):
+    """Raises UserError where a device is not here: TensorFlow would take the CPU without a word."""
     # A name ends in its type and number: /device:CPU:0
     names = [d.name.lower().split(":")[-2:] for d in tf.config.list_logical_devices()]
     present = [f"/{kind}:{number}" for kind, number in names]

@@ -4,20 +4,24 @@
 import math
 
 from common.BaseModel import PREDICT
+from common.compile.programs import variables_of
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 from common.training.progress import Progress
 from common.training.train_step import one_program_per_shape
 
 
-def make_predict_step(model_fn, params, model):
-    """Returns predict_step(features) -> logits <float32>[B, C]."""
+def make_predict_step(model_fn, params, model, programs=None):
+    """Returns predict_step(features) -> logits <float32>[B, C].
 
-    @one_program_per_shape
+    programs: ProgramLibrary of programs compiled ahead, or None.
+    """
+
     def predict_step(features):
         return model_fn(features, None, PREDICT, params, model).predictions["logits"]
 
-    return predict_step
+    find = None if programs is None else programs.finder("predict", variables_of(model))
+    return one_program_per_shape(predict_step, find=find)
 
 
 def collect_logits(

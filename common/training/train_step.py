@@ -6,12 +6,13 @@ import functools
 import tensorflow as tf
 
 from common.BaseModel import TRAIN
+from common.compile.programs import variables_of
 from common.optimizers.summaries import gradient_summaries
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 
 
-def one_program_per_shape(step, after_compiling=None):
+def one_program_per_shape(step, after_compiling=None, find=None):
     """Compiles a step into one TensorFlow program for every shape of its features.
 
     A single tf.function would do so too, but warn at every new shape, and could settle on unknown
@@ -20,6 +21,7 @@ def one_program_per_shape(step, after_compiling=None):
     Args:
         step: (features, ...) -> tensors.
         after_compiling: called before a new program runs for the first time; or None.
+        find: (features, ...) -> a program that was compiled ahead, or None where there is none.
     """
     programs = {}
 
@@ -27,8 +29,11 @@ def one_program_per_shape(step, after_compiling=None):
     def run(features, *rest):
         shape = tuple(features["input_ids"].shape)
         if shape not in programs:
-            function = tf.function(step, autograph=False)
-            programs[shape] = function.get_concrete_function(features, *rest)
+            program = None if find is None else find(features, *rest)
+            if program is None:
+                function = tf.function(step, autograph=False)
+                program = function.get_concrete_function(features, *rest)
+            programs[shape] = program
             if after_compiling is not None:
                 after_compiling()
         return programs[shape](features, *rest)
@@ -36,7 +41,9 @@ def one_program_per_shape(step, after_compiling=None):
     return run
 
 
-def make_train_step(model_fn, params, model, optimizer, distribution=ONE_DEVICE, build=None):
+def make_train_step(
+    model_fn, params, model, optimizer, distribution=ONE_DEVICE, build=None, programs=None
+):
     """Returns train_step(features, labels) -> figures.
 
     One call takes one batch. With `grad_accum_steps` N, only every Nth call makes an update, of the
@@ -53,6 +60,7 @@ def make_train_step(model_fn, params, model, optimizer, distribution=ONE_DEVICE,
         optimizer: Optimizer over the model's trainable weights, in their order.
         distribution: Distribution. Batches are this worker's share.
         build: () -> (model, optimizer) alike, of any values, where a worker has several devices.
+        programs: ProgramLibrary of programs compiled ahead for one device, or None.
     """
     cfg = optimizer.cfg
     num_batches = cfg.grad_accum_steps
@@ -62,7 +70,7 @@ def make_train_step(model_fn, params, model, optimizer, distribution=ONE_DEVICE,
         distribution.devices, distribution.replicate(model, optimizer, build), strict=True
     ):
         with tf.device(device):
-            replicas.append(_Replica(model_fn, params, *pair, distribution.mean))
+            replicas.append(Replica(model_fn, params, *pair, distribution.mean))
 
     def with_summaries(figures):
         if figures is not None and has_summaries:
@@ -73,12 +81,16 @@ def make_train_step(model_fn, params, model, optimizer, distribution=ONE_DEVICE,
 
     # One of several workers that stopped by itself would leave the others waiting for it.
     after_compiling = poll if distribution.num_workers == 1 else None
-    compiled = functools.partial(one_program_per_shape, after_compiling=after_compiling)
+    find = None
+    if programs is not None and distribution.num_replicas == 1:
+        kind = "train" if num_batches == 1 else "add"
+        find = programs.finder(kind, variables_of(model, optimizer, replicas[0].sums))
+    compiled = functools.partial(one_program_per_shape, after_compiling=after_compiling, find=find)
 
     @compiled
     def update_from(features, labels):
         """One optimizer update from one batch. labels: <int32>[B]."""
-        return distribution.run(_Replica.update_from, replicas, (features, labels))
+        return distribution.run(Replica.update_from, replicas, (features, labels))
 
     if num_batches == 1:
         return lambda features, labels: with_summaries(update_from(features, labels))
@@ -86,11 +98,11 @@ def make_train_step(model_fn, params, model, optimizer, distribution=ONE_DEVICE,
     @compiled
     def add(features, labels, batch):
         """Adds one batch's share of the update. batch: <int32>[], from 0."""
-        distribution.run(_Replica.add, replicas, (features, labels), batch)
+        distribution.run(Replica.add, replicas, (features, labels), batch)
 
     @tf.function(autograph=False)
     def update_from_sums():
-        return distribution.run(_Replica.update_from_sums, replicas)
+        return distribution.run(Replica.update_from_sums, replicas)
 
     num_added = 0
 
@@ -103,7 +115,7 @@ def make_train_step(model_fn, params, model, optimizer, distribution=ONE_DEVICE,
     return accumulate
 
 
-class _Replica:
+class Replica:
     """What one device computes of a step, with its own network and optimizer.
 
     Args:
@@ -118,27 +130,28 @@ class _Replica:
         cfg = optimizer.cfg
         self.num_batches = cfg.grad_accum_steps
         self.has_summaries = cfg.log_grads or cfg.log_hists or cfg.ws_summary
+        self.sums = {}  # of the batches of an update: "loss", and the gradients by name
         if self.num_batches > 1:
-            self.loss_sum = tf.Variable(0.0, trainable=False)
-            self.sums = [
-                tf.Variable(tf.zeros_like(w), trainable=False) for w in optimizer.weights.values()
-            ]
+            self.sums = {
+                name: tf.Variable(tf.zeros_like(w), trainable=False)
+                for name, w in {"loss": tf.constant(0.0), **optimizer.weights}.items()
+            }
 
     def update_from(self, features, labels):
         return self._update(*self._loss_and_gradients(features, labels, 0))
 
     def add(self, features, labels, batch):
         loss, gradients = self._loss_and_gradients(features, labels, batch)
-        self.loss_sum.assign_add(loss / self.num_batches)
-        for total, gradient in zip(self.sums, gradients, strict=True):
+        loss_sum, *sums = self.sums.values()
+        loss_sum.assign_add(loss / self.num_batches)
+        for total, gradient in zip(sums, gradients, strict=True):
             is_sparse = isinstance(gradient, tf.IndexedSlices)
             (total.scatter_add if is_sparse else total.assign_add)(gradient)
 
     def update_from_sums(self):
-        figures = self._update(
-            tf.identity(self.loss_sum), [tf.identity(total) for total in self.sums]
-        )
-        for total in (self.loss_sum, *self.sums):
+        loss, *gradients = [tf.identity(total) for total in self.sums.values()]
+        figures = self._update(loss, gradients)
+        for total in self.sums.values():
             total.assign(tf.zeros_like(total))
         return figures
 

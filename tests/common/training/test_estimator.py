@@ -18,7 +18,7 @@ from common.errors import RunError, UserError
 from common.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from common.params import Params
 from common.training import estimator as estimator_module
-from common.training.estimator import Estimator, set_up
+from common.training.estimator import Estimator, last_step_of, set_up
 from common.training.run_state import BestMetric
 from input.batches import Batches
 from model import make_model, model_fn
@@ -184,7 +184,7 @@ def trained(tmp_path_factory):
 def test_steps_says_how_many_more_and_max_steps_where_to_stop(tmp_path):
     def last_step(first_step, **runconfig):
         estimator.run = make_params(tmp_path, **runconfig).runconfig
-        return estimator._last_step(first_step)
+        return last_step_of(estimator.run, first_step)
 
     estimator = object.__new__(Estimator)
     assert last_step(7, steps=5) == 12

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--compile_only`: makes every program that the run will need, and trains nothing.
+
+Each program is traced, kept (`programs.py`), taken up again as a run would, and run once on
+variables that are thrown away, so that XLA compiles its fused loops and keeps their machine code
+(`machine.py`). Checkpoints of model_dir are neither read into the network nor written.
+"""
+
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import data
+from common.compile.graph import Program
+from common.compile.machine import keep_machine_code, machine_dir, say
+from common.compile.programs import (
+    NotKept,
+    bind,
+    config_dir,
+    read_entries,
+    shape_name,
+    to_bytes,
+    variables_of,
+    write_manifest,
+)
+from common.errors import UserError
+from common.files import write_whole
+from common.optimizers.factory import make_optimizer
+from common.training.evaluate import make_predict_step
+from common.training.reports import closing_summary
+from common.training.train_step import Replica
+
+HEAD = ("program", "traced", "compiled", "loaded", "file", "code", "operations", "buffers")
+
+
+def compile_ahead(params, as_given, make_model, model_fn, texts=()):
+    """Compiles the programs of the params' mode and prints a line for each.
+
+    Args:
+        params: complete Params.
+        as_given: Params before they were completed.
+        make_model, model_fn: as in `model.py`.
+        texts: what a prediction is given, as of `data.predict_input_fn`.
+    Returns:
+        exit code 0.
+    Raises:
+        UserError: the programs would be others at every start.
+    """
+    if as_given.runconfig.tf_random_seed is None:
+        raise UserError(
+            "runconfig.tf_random_seed is not given, so every run draws another one, and has other "
+            "programs: dropout has it as a constant. Give one, then compile"
+        )
+    started = time.monotonic()
+    folder = config_dir(params)
+    model = make_model(params)
+    entries, total, count = read_entries(folder), {"file": 0, "code": 0}, 0  # of another mode, too
+    say("  ".join(f"{title:>12}" for title in HEAD))
+    for kind, step, variables, examples in _steps(params, make_model, model, model_fn, texts):
+        for arguments in examples:
+            name = shape_name(kind, arguments[0])
+            try:
+                entries[name] = _compile(name, step, variables, arguments, folder, params)
+            except NotKept as reason:
+                say(f"{name} is not kept: {reason}")
+                continue
+            count += 1
+            figures = entries[name]["figures"]
+            total = {key: total[key] + figures[f"{key}_bytes"] for key in total}
+            say("  ".join(f"{text:>12}" for text in _row(name, figures)))
+    write_manifest(folder, params, entries)
+    items = [
+        ("Compiled", f"{count} programs in {time.monotonic() - started:.0f} s"),
+        ("Programs", f"{folder}, {total['file'] / 1e6:.1f} MB"),
+        ("Machine code", f"{machine_dir(params.runconfig.model_dir) / 'xla'}, "
+                         f"{total['code'] / 1e6:.1f} MB"),
+        ("Next", "the same command without --compile_only loads them"),
+    ]  # fmt: skip
+    say(closing_summary(items))
+    return 0
+
+
+def _steps(params, make_model, model, model_fn, texts):
+    """Yields (kind, step, {name: variable}, list of arguments) of the params' mode."""
+    run = params.runconfig
+    is_training = run.mode in ("train", "train_and_eval")
+    reason = _why_not_kept(params)
+    if is_training and reason is not None:
+        say(f"The training step is not kept: {reason}")
+    elif is_training:
+        weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
+        optimizer = make_optimizer(weights, params.optimizer, params.model.num_hidden_layers)
+        replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
+        per_update = params.optimizer.grad_accum_steps
+        num_steps = run.steps if run.max_steps is None else run.max_steps
+        batches = data.train_input_fn(params, 0, num_steps or 1)
+        examples = _examples(batches, 2)
+        variables = variables_of(model, optimizer, replica.sums)
+        if per_update == 1:
+            yield "train", replica.update_from, variables, examples
+        else:
+            examples = [(*example, tf.constant(0)) for example in examples]
+            yield "add", replica.add, variables, examples
+    if run.mode == "train" and not run.calibrate_temperature:
+        return
+    is_prediction = run.mode == "predict"
+    splits = (
+        data.predict_input_fn(params, texts)[0] if is_prediction else data.eval_input_fn(params)
+    )
+    examples = {}
+    for batches in splits.values():
+        for example in _examples(batches, 1):
+            examples[tuple(example[0]["input_ids"].shape)] = example
+    step = make_predict_step(model_fn, params, model).__wrapped__
+    yield "predict", step, variables_of(model), list(examples.values())
+
+
+def _why_not_kept(params):
+    """Why a training step could be another one at the next start, or None."""
+    if params.runconfig.recovery_factor is not None:
+        return "runconfig.recover_from_nan changes the schedule while it runs"
+    return None
+
+
+def _examples(batches, num_parts):
+    """Returns arguments of zeros for each length of some Batches, the shortest first.
+
+    num_parts: int. How much of (features, labels, weights) a step takes.
+    """
+    spec = batches.dataset.element_spec[:num_parts]
+    batch_size = batches.rows.shape[1]
+
+    def zeros(each, length):
+        shape = [batch_size] if each.shape.rank == 1 else [batch_size, length]
+        return tf.zeros(shape, each.dtype)
+
+    return [
+        tf.nest.map_structure(lambda each, length=int(length): zeros(each, length), spec)
+        for length in np.unique(batches.lengths)
+    ]
+
+
+def _compile(name, step, variables, arguments, folder, params):
+    """Makes one program and writes it. Returns its entry of the manifest."""
+    code_before = keep_machine_code(params.runconfig.model_dir)
+    keras.utils.set_random_seed(params.runconfig.tf_random_seed)
+    start = time.perf_counter()
+    function = tf.function(step, autograph=False)
+    concrete = function.get_concrete_function(*arguments)
+    traced = time.perf_counter() - start
+    content, entry = to_bytes(concrete, variables, prefix=f"ahead_{folder.name[-12:]}_{name}_")
+    write_whole(folder / f"{name}.pb", content)
+    start = time.perf_counter()
+    program = bind(content, entry, variables, arguments)
+    loaded = time.perf_counter() - start
+    times = []
+    for _ in range(2):  # the second shows what of the first was computing
+        start = time.perf_counter()
+        tf.nest.map_structure(np.asarray, program(*arguments))
+        times.append(time.perf_counter() - start)
+    library = concrete.graph.as_graph_def().library.function
+    shape = tuple(arguments[0]["input_ids"].shape)
+    traced_program = Program(shape, tuple(concrete.graph.get_operations()), tuple(library))
+    figures = {
+        "trace_seconds": traced,
+        "compile_seconds": max(0.0, times[0] - times[1]),
+        "load_seconds": loaded,
+        "file_bytes": len(content),
+        "code_bytes": keep_machine_code(params.runconfig.model_dir) - code_before,
+        "flops": traced_program.flops,
+        "peak_buffer_bytes": traced_program.peak_bytes,
+    }
+    return entry | {"shape": shape, "figures": figures}
+
+
+def _row(name, figures):
+    """The columns of HEAD as text."""
+    return (
+        name,
+        f"{figures['trace_seconds']:.1f} s",
+        f"{figures['compile_seconds']:.1f} s",
+        f"{figures['load_seconds']:.1f} s",
+        f"{figures['file_bytes'] / 1e6:.2f} MB",
+        f"{figures['code_bytes'] / 1e6:.2f} MB",
+        f"{figures['flops'] / 1e9:.1f} GFLOP",
+        f"{figures['peak_buffer_bytes'] / 1e6:.0f} MB",
+    )

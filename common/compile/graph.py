@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs of a run traced with shapes alone: what they would compute, and what that takes.
+
+Within a plain `tf.Graph` Keras makes variables that have a shape and no memory, so that tracing a
+network of any size costs the time of tracing it: 10 s of BERT-large's training step, and no
+gigabyte. What is traced is what a run executes, its loss, gradients and update.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import tensorflow as tf
+from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+
+from common.BaseModel import PREDICT
+from common.training.train_step import Replica
+
+# Operations whose output is their input's memory under another name.
+VIEWS = frozenset(
+    ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient")
+)
+PRODUCTS = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One traced step.
+
+    Attributes:
+        shape: (B, T) of its features.
+        operations: tuple of tf.Operation, in the order in which they were traced.
+        functions: tuple of FunctionDef that they may call.
+    """
+
+    shape: tuple[int, int]
+    operations: tuple
+    functions: tuple
+
+    @property
+    def flops(self):
+        """Floating-point operations of its matrix products, two for a multiplication and addition.
+
+        Each product is counted by its own shapes, those of the backward pass too. What is
+        elementwise is left out, as in Kaplan et al. 2020 (arXiv:2001.08361, section 2.1), whose
+        estimate for a step is 6 x weights x tokens without the embeddings, and attention besides.
+        """
+        return sum(_flops_of(op) for op in self.operations if op.type in PRODUCTS)
+
+    @property
+    def peak_bytes(self):
+        """Most bytes that intermediate results, gradients among them, have at the same time.
+
+        Each lives from the operation that makes it until the last one that reads it, in the order
+        of tracing. A chain that XLA compiles into one loop counts with its results alone. The
+        variables are not among them.
+        """
+        place = {op: i for i, op in enumerate(self.operations)}
+        origin, last_use, size = {}, {}, {}
+        for i, op in enumerate(self.operations):
+            for tensor in op.inputs:
+                last_use[origin.get(tensor.ref())] = i
+            for tensor in op.outputs:
+                if op.type in VIEWS:  # of what was made within the step, or else of nothing
+                    origin[tensor.ref()] = origin.get(op.inputs[0].ref())
+                elif op.type != "ReadVariableOp":  # the variable's own memory
+                    origin[tensor.ref()] = tensor.ref()
+                    size[tensor.ref()] = _bytes_of(tensor)
+        ends = {}
+        for tensor in size:
+            made = place[tensor.deref().op]
+            ends.setdefault(last_use.get(tensor, made), []).append(size[tensor])
+        live = peak = 0
+        for i, op in enumerate(self.operations):
+            live += sum(size.get(tensor.ref(), 0) for tensor in op.outputs)
+            peak = max(peak, live)
+            live -= sum(ends.get(i, ()))
+        return peak
+
+    def without_kernel(self, device_type):
+        """Counts the operations that TensorFlow cannot run on a device.
+
+        device_type: "CPU" or "GPU". Returns Counter of str, such as "Einsum (half)".
+        """
+        known = {function.signature.name for function in self.functions}
+        nodes = [op.node_def for op in self.operations]
+        nodes += [node for function in self.functions for node in function.node_def]
+        kinds = Counter((node.op, _types_of(node)) for node in nodes if node.op not in known)
+        absent = Counter()
+        for (name, types), count in kinds.items():
+            if not _has_kernel(name, dict(types), device_type):
+                absent[_described(name, types)] += count
+        return absent
+
+
+def new_graph():
+    """A graph to build in: `with new_graph().as_default():`, then what the run itself does."""
+    return tf.Graph()
+
+
+def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype):
+    """Traces a training step. Within `new_graph()`, as model and optimizer have to be.
+
+    With `grad_accum_steps` the program holds a batch's share and the update, in this order.
+
+    Args:
+        model_fn, params, model, optimizer: as of `make_train_step`.
+        shape: (B, T) of the batches of one device.
+        labels_dtype: tf.DType.
+    Returns:
+        Program.
+    """
+    features = _placeholders(shape)
+    labels = tf.compat.v1.placeholder(labels_dtype, shape[:1])
+    # The mean over devices has its own shapes: of the gradients, which are there anyway.
+    replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
+
+    def step():
+        if replica.num_batches == 1:
+            return replica.update_from(features, labels)
+        replica.add(features, labels, tf.constant(0))
+        return replica.update_from_sums()
+
+    return _traced(step, shape)
+
+
+def trace_predict_step(model_fn, params, model, shape):
+    """Traces what evaluation and prediction run. As `trace_train_step`."""
+    features = _placeholders(shape)
+    return _traced(lambda: model_fn(features, None, PREDICT, params, model), shape)
+
+
+def _placeholders(shape):
+    names = ("input_ids", "input_mask", "segment_ids")
+    return {name: tf.compat.v1.placeholder(tf.int32, shape, name) for name in names}
+
+
+def _traced(step, shape):
+    graph = tf.compat.v1.get_default_graph()
+    first = len(graph.get_operations())  # before it: placeholders, variables and their first values
+    step()
+    operations = tuple(graph.get_operations()[first:])
+    return Program(shape, operations, tuple(graph.as_graph_def().library.function))
+
+
+def bytes_of_variables(variables):
+    return sum(_bytes_of(variable) for variable in variables)
+
+
+def _bytes_of(tensor):
+    """0 where the shape is not known while tracing: counts and conditions, nothing large."""
+    if tensor.dtype in (tf.resource, tf.variant, tf.string):
+        return 0
+    return (tensor.shape.num_elements() or 0) * tensor.dtype.size
+
+
+def _flops_of(op):
+    if op.type == "Einsum":
+        sizes = {}
+        inputs, _ = op.get_attr("equation").decode().split("->")
+        for letters, tensor in zip(inputs.split(","), op.inputs, strict=True):
+            sizes |= dict(zip(letters, tensor.shape, strict=True))
+        return 2 * math.prod(sizes.values())
+    turned = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+    summed = op.inputs[0].shape[-2 if turned else -1]
+    return 2 * op.outputs[0].shape.num_elements() * summed
+
+
+def _types_of(node):
+    """Returns ((attribute, types), ...) of a NodeDef, types as numbers of DataType."""
+    found = []
+    for name, value in sorted(node.attr.items()):
+        types = (value.type,) if value.type else tuple(value.list.type)
+        if types:
+            found.append((name, types))
+    return tuple(found)
+
+
+def _has_kernel(name, types, device_type):
+    """Whether an operation with {attribute: types} runs on a device; DEFAULT is any."""
+    return any(
+        kernel.device_type in (device_type, "DEFAULT")
+        and all(
+            set(types.get(constraint.name, ())) <= set(constraint.allowed_values.list.type)
+            for constraint in kernel.constraint
+        )
+        for kernel in get_registered_kernels_for_op(name).kernel
+    )
+
+
+def _described(name, types):
+    names = sorted({tf.as_dtype(each).name for _, several in types for each in several})
+    return f"{name} ({', '.join(names)})" if names else name

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where programs that were compiled ahead lie, and for which machine; needs no TensorFlow.
+
+    model_dir/compiled/machine-<hash>/machine.json    libraries, processor, settings; hashes of xla/
+                                     xla/            XLA's machine code, one file a fused loop
+                                     config-<hash>/  the programs of one configuration
+
+`--compile_only` writes it, other runs only read. XLA compares the whole text of a loop with that of
+the file before it takes the file; what it does not compare is in the name of the machine's folder.
+The files hold machine code: as with any program, use only those that you or your site has made.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from common.files import write_whole
+
+MACHINE = "machine.json"
+LIBRARIES = ("tensorflow", "keras", "numpy")
+# Settings that change what is compiled, or which kernels run.
+SETTINGS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
+FLAGS = "TF_XLA_FLAGS"
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def machine_facts():
+    """Returns what machine code depends on besides the program: {fact: str}."""
+    facts = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    facts |= {"python": platform.python_version(), "architecture": platform.machine()}
+    facts |= _processor()
+    facts["cores"] = str(len(os.sched_getaffinity(0)))
+    facts |= {name: os.environ[name] for name in SETTINGS if name in os.environ}
+    return facts
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return {"processor": platform.processor()}
+    fields = {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in lines)}
+    features = fields.get("flags", fields.get("Features", ""))
+    return {
+        "processor": fields.get("model name", platform.processor()),
+        "instructions": hash_of(sorted(features.split()))[:16],
+    }
+
+
+def hash_of(value):
+    """SHA-256, hexadecimal, of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def machine_dir(model_dir):
+    """Path of the folder of programs for this machine, there or not."""
+    return Path(model_dir) / "compiled" / f"machine-{hash_of(machine_facts())[:12]}"
+
+
+def use_machine_code(model_dir, write=False):
+    """Lets XLA read, and write, the machine code in model_dir. To be called before TensorFlow is
+    imported: it reads its flags once.
+
+    Returns:
+        bool. Whether it will.
+    """
+    folder = machine_dir(model_dir)
+    if not write:
+        if not folder.is_dir():
+            _tell_of_other_machine(folder)
+            return False
+        fault = _fault_in(folder)
+        if fault is not None:
+            say(f"{folder} is not used: {fault}; --compile_only writes it anew")
+            return False
+    cache = folder / "xla"
+    if write and _fault_in(folder) is not None:
+        shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    flags = [
+        os.environ.get(FLAGS, ""),
+        f"--tf_xla_persistent_cache_directory={cache.resolve()}",
+        f"--tf_xla_persistent_cache_read_only={str(not write).lower()}",
+    ]
+    os.environ[FLAGS] = " ".join(flags).strip()
+    return True
+
+
+def keep_machine_code(model_dir):
+    """Notes what XLA has written, so that a damaged file is seen. Returns bytes of the files."""
+    folder = machine_dir(model_dir)
+    files = sorted((folder / "xla").glob("*.pb"))
+    content = {"machine": machine_facts(), "files": {file.name: sha256(file) for file in files}}
+    write_whole(folder / MACHINE, json.dumps(content, indent=2))
+    return sum(file.stat().st_size for file in files)
+
+
+def _fault_in(folder):
+    """What is wrong with the machine code of a folder, as a phrase, or None."""
+    try:
+        files = json.loads((folder / MACHINE).read_text("utf-8"))["files"]
+        present = {file.name: sha256(file) for file in (folder / "xla").glob("*.pb")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{MACHINE} is missing or damaged"
+    changed = sorted(name for name in present if files.get(name) != present[name])
+    return f"xla/{changed[0]} is not what was written" if changed else None
+
+
+def _tell_of_other_machine(folder):
+    """Says why nothing is loaded where programs were compiled for something else."""
+    for other in sorted(folder.parent.glob(f"machine-*/{MACHINE}")):
+        try:
+            facts = json.loads(other.read_text("utf-8"))["machine"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        say(f"The programs in {other.parent} are not loaded: {differences(facts, machine_facts())}")
+
+
+def differences(then, now, most=3):
+    """What two flat dicts differ in, as text."""
+    texts = [
+        f"{key} was {then.get(key)}, is {now.get(key)}"
+        for key in sorted({*then, *now})
+        if then.get(key) != now.get(key)
+    ]
+    more = f", and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs on disk: a step that was traced once, bound to the variables of a later run.
+
+Tracing a step of BERT takes Python some seconds for each shape. The graph that comes of it is kept
+with the names of the variables that it reads and writes; a run that asks for the same configuration
+imports it, which gives the same operations in the same order, so the same bits.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from common.compile.machine import differences, hash_of, machine_dir, say, sha256
+from common.files import write_whole
+
+MANIFEST = "programs.json"
+PROJECT = Path(__file__).resolve().parents[2]
+# Keys of runconfig that say what is done with the programs, not what they compute.
+NOT_COMPILED = (
+    *("mode", "model_dir", "checkpoint_path", "validate_only", "compile_only", "cs_ip"),
+    *("steps", "max_steps", "eval_steps", "predict_steps", "throttle_secs"),
+    *("save_checkpoints_steps", "keep_checkpoint_max", "log_step_count_steps"),
+    *("allow_changed_params", "eval_every_steps", "best_metric", "best_metric_mode"),
+    *("early_stopping_patience", "export_best", "calibrate_temperature"),
+)
+# Where in TensorFlow's sources the lines come from that `without_false_alarms` leaves out.
+FALSE_ALARMS = (b"cpu_aot_loader.cc", b"XlaSerializedCacheEntry")
+# Keys of an input that the network sees other than by the shape of a batch.
+INPUT_KEYS = ("task", "invert_mask", "feature_rename_map")
+
+
+def config_facts(params):
+    """Returns what the programs of complete Params depend on besides shapes: {dotted key: str}."""
+    sections = params.model_dump(mode="json")
+    facts = {"source": source_hash()}
+    for name in ("model", "optimizer", "runconfig"):
+        for key, value in sections[name].items():
+            if name != "runconfig" or key not in NOT_COMPILED:
+                facts[f"{name}.{key}"] = json.dumps(value, sort_keys=True)
+    for name in ("train_input", "eval_input", "predict_input"):
+        for key in INPUT_KEYS:
+            value = (sections[name] or {}).get(key)
+            facts[f"{name}.{key}"] = json.dumps(value, sort_keys=True)
+    return facts
+
+
+def source_hash():
+    """Hash of the project's own source files that a program can come from."""
+    files = [PROJECT / "model.py", PROJECT / "BertClassifierModel.py"]
+    files += sorted((PROJECT / "common").rglob("*.py"))
+    return hash_of({str(file.relative_to(PROJECT)): sha256(file) for file in files})[:16]
+
+
+def config_dir(params):
+    """Path of the folder of programs for complete Params on this machine, there or not."""
+    facts = config_facts(params)
+    return machine_dir(params.runconfig.model_dir) / f"config-{hash_of(facts)[:12]}"
+
+
+def shape_name(kind, features):
+    """("train", features of [32, 72]) -> "train-32x72"."""
+    return "-".join([kind, "x".join(map(str, features["input_ids"].shape))])
+
+
+def variables_of(model, optimizer=None, sums=()):
+    """Returns {name: tf.Variable} of all that a step can read and write.
+
+    model, optimizer: BaseModel, Optimizer or None. sums: {name: variable} of a `Replica`.
+    """
+    found = {f"model/{name}": weight.value for name, weight in model.weights_by_name().items()}
+    found |= {f"sums/{name}": variable for name, variable in dict(sums).items()}
+    found["clock/step"] = model.clock.step.value
+    class_weights = getattr(model.loss_of, "weights", None)
+    if class_weights is not None:
+        found["loss/class_weights"] = class_weights.value
+    if optimizer is not None:
+        _collect(vars(optimizer), "optimizer", found)
+        _collect(vars(optimizer.loss_scale), "loss_scale", found)
+    return found
+
+
+def _collect(values, path, found):
+    """Adds the variables in a dict, and in dicts within it, to `found`."""
+    for name, value in values.items():
+        if isinstance(value, tf.Variable):
+            found[f"{path}/{name}"] = value
+        elif isinstance(value, dict):
+            _collect(value, f"{path}/{name}", found)
+
+
+class ProgramLibrary:
+    """The programs of one configuration, each loaded when it is first asked for.
+
+    Args:
+        folder: path-like, with programs.json.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.entries = json.loads((self.folder / MANIFEST).read_text("utf-8"))["programs"]
+        self.loaded = []
+
+    def finder(self, kind, variables):
+        """Returns find(features, ...) -> the program for these arguments, or None.
+
+        Args:
+            kind: "train", "add" (a batch of several to one update) or "predict".
+            variables: of `variables_of`.
+        """
+
+        def find(features, *rest):
+            name = shape_name(kind, features)
+            entry = self.entries.get(name)
+            if entry is None:
+                say(f"Program {name} is not among those in {self.folder}: it is compiled now")
+                return None
+            content = self._read(name, entry)
+            return None if content is None else bind(content, entry, variables, (features, *rest))
+
+        return find
+
+    def _read(self, name, entry):
+        try:
+            content = (self.folder / f"{name}.pb").read_bytes()
+        except OSError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            say(f"{self.folder / name}.pb is not what was written: it is compiled anew")
+            return None
+        self.loaded.append(name)
+        return content
+
+
+def open_programs(params):
+    """Returns the ProgramLibrary for complete Params, or None where there is none; says which."""
+    folder = config_dir(params)
+    try:
+        programs = ProgramLibrary(folder)
+    except FileNotFoundError:
+        _tell_of_other_config(folder, params)
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        say(f"{folder} is not used: {MANIFEST} is damaged; --compile_only writes it anew")
+        return None
+    say(f"Loading {len(programs.entries)} programs compiled ahead from {folder}, as they are used")
+    return programs
+
+
+def _tell_of_other_config(folder, params):
+    for other in sorted(folder.parent.glob(f"config-*/{MANIFEST}")):
+        try:
+            facts = json.loads(other.read_text("utf-8"))["config"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        changed = differences(facts, config_facts(params))
+        say(f"The programs in {other.parent} are of another configuration: {changed}")
+
+
+def read_entries(folder):
+    """Returns {name: entry} of the programs in a folder, without those that are damaged."""
+    try:
+        entries = json.loads((Path(folder) / MANIFEST).read_text("utf-8"))["programs"]
+        return {
+            name: entry
+            for name, entry in entries.items()
+            if sha256(Path(folder) / f"{name}.pb") == entry["sha256"]
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def write_manifest(folder, params, entries):
+    """Written last: a folder without it holds no programs."""
+    content = {"config": config_facts(params), "programs": entries}
+    write_whole(Path(folder) / MANIFEST, json.dumps(content, indent=2))
+
+
+# ---- One program as bytes ------------------------------------------------------------------------
+
+
+class NotKept(Exception):
+    """A program reads something that a later run could not be told of."""
+
+
+def to_bytes(concrete, variables, prefix):
+    """Returns a traced function as bytes, and what `bind` has to know of it, a JSON value.
+
+    Args:
+        concrete: tf.types.experimental.ConcreteFunction.
+        variables: {name: tf.Variable} that it may use.
+        prefix: str, put before the names of its inner functions: TensorFlow has one list of these
+            for all programs of a process.
+    Raises:
+        NotKept: it uses another variable.
+    """
+    names = {id(variable.handle): name for name, variable in variables.items()}
+    graph_def = concrete.graph.as_graph_def()
+    _rename_functions(graph_def, prefix)
+    captures, placeholders = [], set()
+    for outer, placeholder in concrete.graph.captures:
+        placeholders.add(placeholder.name)
+        if id(outer) in names:
+            captures.append([placeholder.name, "variable", names[id(outer)]])
+        elif outer.dtype == tf.resource:
+            raise NotKept(f"it uses a variable that has no name here ({placeholder.name})")
+        else:
+            value = base64.b64encode(tf.io.serialize_tensor(outer).numpy()).decode()
+            captures.append([placeholder.name, outer.dtype.name, value])
+    inputs = [tensor for tensor in concrete.graph.inputs if tensor.name not in placeholders]
+    content = graph_def.SerializeToString(deterministic=True)
+    return content, {
+        "inputs": [[tensor.name, tensor.dtype.name, tensor.shape.as_list()] for tensor in inputs],
+        "captures": captures,
+        "outputs": [tensor.name for tensor in concrete.graph.outputs],
+        "structure": _structure_of(concrete.structured_outputs),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def bind(content, entry, variables, arguments):
+    """Returns the program that `to_bytes` kept, on the variables of this run.
+
+    Args:
+        content, entry: of `to_bytes`.
+        variables: {name: tf.Variable}.
+        arguments: tensors, or TensorSpecs, as it was traced with.
+    Returns:
+        function of such arguments; None where variables or arguments are not those of `to_bytes`.
+    """
+    given = tf.nest.flatten(arguments)
+    wanted = [[dtype, shape] for _, dtype, shape in entry["inputs"]]
+    if [[each.dtype.name, each.shape.as_list()] for each in given] != wanted:
+        return None
+    if any(kind == "variable" and key not in variables for _, kind, key in entry["captures"]):
+        return None
+    graph_def = tf.compat.v1.GraphDef.FromString(content)
+    # Importing makes inner functions known to the graph alone, and the runtime does not find them.
+    for function in graph_def.library.function:
+        context.context().add_function_def(function)
+
+    def program(*inputs):
+        graph = tf.compat.v1.get_default_graph()
+        feeds = dict(zip((name for name, _, _ in entry["inputs"]), inputs, strict=True))
+        for name, kind, value in entry["captures"]:
+            outer = variables[value].handle if kind == "variable" else _constant(kind, value)
+            feeds[name] = graph.capture(outer)
+        return tf.graph_util.import_graph_def(graph_def, feeds, entry["outputs"], name="ahead")
+
+    specs = [tf.TensorSpec(each.shape, each.dtype) for each in given]
+    concrete = tf.function(program, autograph=False).get_concrete_function(*specs)
+
+    has_run = False
+
+    def run(*arguments):
+        nonlocal has_run
+        with contextlib.nullcontext() if has_run else without_false_alarms():
+            outputs = concrete(*tf.nest.flatten(arguments))
+        has_run = True
+        return _pack(entry["structure"], iter(outputs or ()))
+
+    return run
+
+
+@contextlib.contextmanager
+def without_false_alarms():
+    """Leaves out of stderr what XLA says at each file of machine code that it loads.
+
+    It finds that "prefer-no-gather", a setting of its own, is no feature of this processor, in
+    4,000 characters, and that a binary file is no text. TF_CPP_MIN_LOG_LEVEL does not reach these.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            for line in said:
+                if not any(source in line for source in FALSE_ALARMS):
+                    os.write(2, line)
+
+
+def _constant(dtype, text):
+    with tf.init_scope():
+        return tf.io.parse_tensor(base64.b64decode(text), tf.as_dtype(dtype))
+
+
+def _structure_of(value):
+    """A nest of dicts, lists and tensors as JSON, where "*" stands for a tensor."""
+    if isinstance(value, dict):
+        return {key: _structure_of(value[key]) for key in sorted(value)}
+    if isinstance(value, tuple | list):
+        return [_structure_of(item) for item in value]
+    return None if value is None else "*"
+
+
+def _pack(structure, outputs):
+    """Puts tensors, in the order of tf.nest.flatten, into the places of their structure."""
+    if isinstance(structure, dict):
+        return {key: _pack(structure[key], outputs) for key in sorted(structure)}
+    if isinstance(structure, list):
+        return [_pack(item, outputs) for item in structure]
+    return None if structure is None else next(outputs)
+
+
+def _rename_functions(graph_def, prefix):
+    names = {function.signature.name for function in graph_def.library.function}
+
+    def new(name):
+        return prefix + name if name in names else name
+
+    def rename_attributes(attributes):
+        for attribute in attributes.values():
+            functions = [attribute.func] if attribute.HasField("func") else attribute.list.func
+            for function in functions:
+                function.name = new(function.name)
+                rename_attributes(function.attr)
+
+    def rename_nodes(nodes):
+        for node in nodes:
+            node.op = new(node.op)
+            rename_attributes(node.attr)
+
+    rename_nodes(graph_def.node)
+    for function in graph_def.library.function:
+        function.signature.name = new(function.signature.name)
+        rename_attributes(function.attr)
+        rename_nodes(function.node_def)
+    for gradient in graph_def.library.gradient:
+        gradient.function_name = new(gradient.function_name)
+        gradient.gradient_func = new(gradient.gradient_func)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Traced programs against arithmetic by hand."""
+
+import pytest
+import tensorflow as tf
+
+from common.compile.graph import Program, new_graph, trace_predict_step, trace_train_step
+from common.optimizers.factory import make_optimizer
+from model import make_model, model_fn
+from tests.reference.tiny_bert import (
+    FILTER_SIZE,
+    HIDDEN_SIZE,
+    NUM_CLASSES,
+    NUM_LAYERS,
+    tiny_params,
+)
+
+BATCH, TOKENS = 3, 7
+
+
+def trace(params):
+    """Returns the Programs of a training step and of an evaluation step."""
+    with new_graph().as_default():
+        model = make_model(params)
+        weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
+        optimizer = make_optimizer(weights, params.optimizer, NUM_LAYERS)
+        train = trace_train_step(model_fn, params, model, optimizer, (BATCH, TOKENS), tf.int32)
+        return train, trace_predict_step(model_fn, params, model, (BATCH, TOKENS))
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return trace(tiny_params())
+
+
+def flops_by_hand():
+    """Of the forward pass; the last layer computes its first token alone, from all of them."""
+    b, t, d, f = BATCH, TOKENS, HIDDEN_SIZE, FILTER_SIZE
+
+    def layer(queries):  # tokens whose output is computed
+        projections = 2 * b * d * d * (2 * queries + 2 * t)  # query and output; key and value
+        attention = 2 * (2 * b * queries * t * d)  # scores; their sum over the values
+        return projections + attention + 2 * (2 * b * queries * d * f)
+
+    head = 2 * b * d * d + 2 * b * d * NUM_CLASSES
+    return (NUM_LAYERS - 1) * layer(t) + layer(1) + head
+
+
+def test_the_operations_of_a_forward_pass_are_those_counted_by_hand(programs):
+    assert programs[1].flops == flops_by_hand()
+
+
+def test_a_training_step_takes_three_times_a_forward_pass(programs):
+    # For y = xW the backward pass has two products of the same size: of dy with x and with W.
+    assert programs[0].flops == 3 * flops_by_hand()
+
+
+def test_recomputing_takes_a_forward_pass_more_and_less_memory(programs):
+    params = tiny_params(recompute=True)
+    recomputing, _ = trace(params)
+    assert 3 * flops_by_hand() < recomputing.flops < 4 * flops_by_hand()
+    assert recomputing.peak_bytes < programs[0].peak_bytes
+
+
+def test_frozen_layers_take_no_backward_pass():
+    frozen, _ = trace(tiny_params(freeze=["embeddings", "encoder"]))
+    assert flops_by_hand() < frozen.flops < 1.5 * flops_by_hand()
+
+
+def test_the_peak_is_what_lives_at_the_same_time():
+    with new_graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [1000])
+        first = len(graph.get_operations())
+        a = x + x  # 4,000 bytes, read again at the end
+        b = tf.reshape(a * a, [10, 100])  # 4,000 more, and no more for the view
+        c = tf.nn.relu(b)  # 4,000 more: a, b and c
+        d = tf.nn.relu(c)  # and d, when b is gone
+        _ = tf.reshape(d, [1000]) * a  # and this one, when c is gone
+        program = Program((1, 1), tuple(graph.get_operations()[first:]), ())
+    small = 4 * (2 + 1)  # the shapes of the two views
+    assert 12_000 <= program.peak_bytes <= 12_000 + small
+
+
+def test_every_operation_of_a_step_has_a_kernel_on_the_cpu(programs):
+    for program in programs:
+        assert not program.without_kernel("CPU")
+
+
+def test_an_operation_without_a_kernel_is_named_with_its_type():
+    with new_graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.uint8, [2, 2])
+        tf.linalg.matmul(x, x)
+        program = Program((1, 1), tuple(graph.get_operations()), ())
+    assert dict(program.without_kernel("CPU")) == {"MatMul (uint8)": 1}

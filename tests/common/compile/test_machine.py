@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which machine code is loaded: what was written, for this machine and these libraries, only."""
+
+import pytest
+
+from common.compile import machine
+
+FACTS = {"tensorflow": "2.21.0", "processor": "A", "instructions": "avx2"}
+
+
+@pytest.fixture(autouse=True)
+def this_machine(monkeypatch):
+    """A machine of which the tests say what it is; and no flags of TensorFlow remain."""
+    facts = dict(FACTS)
+    monkeypatch.setattr(machine, "machine_facts", lambda: dict(facts))
+    monkeypatch.setenv(machine.FLAGS, "--some_flag")
+    return facts
+
+
+def compile_on(model_dir):
+    """What `--compile_only` leaves: one file of machine code."""
+    assert machine.use_machine_code(model_dir, write=True)
+    (machine.machine_dir(model_dir) / "xla" / "loop.pb").write_bytes(b"code")
+    assert machine.keep_machine_code(model_dir) == len(b"code")
+
+
+def test_machine_code_is_written_once_and_then_only_read(tmp_path):
+    compile_on(tmp_path)
+    flags = machine.os.environ[machine.FLAGS]
+    assert flags.startswith("--some_flag ") and flags.endswith("read_only=false")
+    assert machine.use_machine_code(tmp_path)
+    assert machine.os.environ[machine.FLAGS].endswith("read_only=true")
+
+
+def test_nothing_is_made_where_nothing_was_compiled(tmp_path):
+    assert not machine.use_machine_code(tmp_path)
+    assert list(tmp_path.iterdir()) == [] and machine.os.environ[machine.FLAGS] == "--some_flag"
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_code_for_another_library_or_processor_is_not_loaded(tmp_path, this_machine, capsys, fact):
+    compile_on(tmp_path)
+    then = this_machine[fact]
+    this_machine[fact] = "other"
+    assert not machine.use_machine_code(tmp_path)
+    assert f"are not loaded: {fact} was {then}, is other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["changed", "added", "no list"])
+def test_damaged_code_is_not_loaded_and_is_deleted_when_compiled_anew(tmp_path, capsys, damage):
+    compile_on(tmp_path)
+    folder = machine.machine_dir(tmp_path)
+    file = folder / "xla" / ("new.pb" if damage == "added" else "loop.pb")
+    if damage == "no list":
+        (folder / machine.MACHINE).unlink()
+    else:
+        file.write_bytes(b"c0de")
+    assert not machine.use_machine_code(tmp_path)
+    assert f"{folder} is not used" in capsys.readouterr().err
+    assert machine.use_machine_code(tmp_path, write=True)
+    assert not file.exists()
+
+
+def test_the_differences_of_two_machines_are_told_in_short():
+    then, now = {name: "0" for name in "abcde"}, {name: "1" for name in "abcd"} | {"e": "0"}
+    text = machine.differences(then, now)
+    assert text == "a was 0, is 1, b was 0, is 1, c was 0, is 1, and 1 more"

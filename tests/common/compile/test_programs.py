@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs kept on disk: the same bits as those traced by the run, and none loaded by mistake."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.compile import programs
+from common.optimizers.factory import make_optimizer
+from common.params import OptimizerParams
+from common.training.distribution import ONE_DEVICE
+from common.training.train_step import Replica, make_train_step
+from model import make_model, model_fn
+from tests.reference.tiny_bert import random_features, tiny_params
+
+LABELS = tf.constant([0, 1, 1])
+SHAPE = (3, 7)
+
+
+def features():
+    made = random_features(*SHAPE)
+    made["input_mask"] = 1 - made.pop("padding_mask")
+    return {name: tf.constant(value, tf.int32) for name, value in made.items()}
+
+
+def training(**optimizer):
+    """Params, a tiny network with dropout, and its optimizer; equal at each call."""
+    keras.utils.set_random_seed(1)
+    rates = dict.fromkeys(("dropout_rate", "attention_dropout_rate", "cls_dropout_rate"), 0.3)
+    params = tiny_params(2, num_hidden_layers=1, class_weights=[0.5, 1.5], **rates)
+    model = make_model(params)
+    weights = {name: w.value for name, w in model.weights_by_name().items()}
+    cfg = OptimizerParams.model_validate(
+        {"learning_rate": 1e-2, "max_gradient_norm": 1.0, "epsilon": 1e-6} | optimizer
+    )
+    return params, model, make_optimizer(weights, cfg, 1)
+
+
+def keep_step(folder, params, model, optimizer):
+    """Writes the training step into a folder, as `--compile_only` does."""
+    replica = Replica(model_fn, params, model, optimizer, ONE_DEVICE.mean)
+    is_whole = optimizer.cfg.grad_accum_steps == 1
+    arguments = (features(), LABELS) if is_whole else (features(), LABELS, tf.constant(0))
+    step = replica.update_from if is_whole else replica.add
+    concrete = tf.function(step, autograph=False).get_concrete_function(*arguments)
+    variables = programs.variables_of(model, optimizer, replica.sums)
+    content, entry = programs.to_bytes(concrete, variables, "kept_")
+    name = programs.shape_name("train" if is_whole else "add", arguments[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.pb").write_bytes(content)
+    programs.write_manifest(folder, params, {name: json.loads(json.dumps(entry))})
+    return name
+
+
+def weights_after_steps(params, model, optimizer, library):
+    step = make_train_step(model_fn, params, model, optimizer, programs=library)
+    for _ in range(4):
+        figures = step(features(), LABELS)
+    values = {name: np.asarray(w.value) for name, w in model.weights_by_name().items()}
+    return {name: float(value) for name, value in figures.items()}, values
+
+
+@pytest.mark.parametrize("optimizer", [{}, {"grad_accum_steps": 2}])
+def test_a_kept_step_trains_to_the_same_bits_as_one_that_is_traced(tmp_path, optimizer):
+    keep_step(tmp_path, *training(**optimizer))
+    library = programs.ProgramLibrary(tmp_path)
+    expected, expected_weights = weights_after_steps(*training(**optimizer), None)
+    figures, weights = weights_after_steps(*training(**optimizer), library)
+    assert len(library.loaded) == 1
+    assert figures == expected
+    for name, values in expected_weights.items():
+        np.testing.assert_array_equal(weights[name], values, err_msg=name)
+
+
+def test_another_batch_size_and_a_damaged_program_are_compiled_by_the_run(tmp_path, capsys):
+    params, model, optimizer = training()
+    name = keep_step(tmp_path, params, model, optimizer)
+    library = programs.ProgramLibrary(tmp_path)
+    find = library.finder("train", programs.variables_of(model, optimizer))
+    smaller = {key: value[:2] for key, value in features().items()}
+    assert find(smaller, LABELS[:2]) is None
+    assert "train-2x7 is not among those" in capsys.readouterr().err
+    (tmp_path / f"{name}.pb").write_bytes(b"damaged")
+    assert find(features(), LABELS) is None and library.loaded == []
+    assert "is not what was written" in capsys.readouterr().err
+    assert programs.read_entries(tmp_path) == {}
+
+
+def test_a_step_that_reads_an_unknown_variable_is_not_kept():
+    variable = tf.Variable(1.0)
+    concrete = tf.function(lambda x: x * variable, autograph=False).get_concrete_function(
+        tf.constant(2.0)
+    )
+    with pytest.raises(programs.NotKept, match="no name"):
+        programs.to_bytes(concrete, {}, "kept_")
+
+
+def test_programs_of_another_configuration_are_told_of_and_not_loaded(tmp_path, capsys):
+    params = tiny_params().with_runconfig(model_dir=str(tmp_path))
+    folder = programs.config_dir(params)
+    programs.write_manifest(folder, params, {})
+    assert programs.open_programs(params).folder == folder
+    longer = params.with_runconfig(max_steps=7, mode="eval")  # computes nothing else
+    assert programs.open_programs(longer) is not None
+    capsys.readouterr()
+    other = tiny_params(dropout_rate=0.5).with_runconfig(model_dir=str(tmp_path))
+    assert programs.open_programs(other) is None
+    assert "model.dropout_rate was 0.0, is 0.5" in capsys.readouterr().err
+
+
+def test_a_change_of_a_source_file_of_ours_is_another_configuration(tmp_path, monkeypatch):
+    (tmp_path / "common").mkdir()
+    for name in ("model.py", "BertClassifierModel.py", "common/losses.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    monkeypatch.setattr(programs, "PROJECT", tmp_path)
+    params = tiny_params().with_runconfig(model_dir=str(tmp_path))
+    before = programs.config_dir(params)
+    assert programs.config_dir(params) == before
+    (tmp_path / "common" / "losses.py").write_text("x = 2\n")
+    assert programs.config_dir(params) != before
