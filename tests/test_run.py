@@ -374,3 +374,38 @@ def test_flags_that_do_not_fit_are_refused_by_name(tmp_path, capsys, flags, text
     model_dir = tmp_path / "model_dir"
     message = refused_here(capsys, "--params", ROOT / TINY, "--model_dir", model_dir, *flags)
     assert text in message and not model_dir.exists()
+
+
+# ---- Compile ahead -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_loads_what_was_compiled_ahead_and_has_the_bits_of_one_that_compiles(folder, tiny):
+    flags = ("--mode", "train_and_eval", *tiny, "--max_steps", 3)
+    ahead, plain = folder / "ahead", folder / "plain"
+    compiled = succeed(*flags, "--model_dir", ahead, "--compile_only").stderr
+    assert "programs in" in compiled and store.newest_checkpoint(ahead) is None
+    loaded = succeed(*flags, "--model_dir", ahead).stderr
+    assert "Loading" in loaded and "compiled now" not in loaded
+    succeed(*flags, "--model_dir", plain)
+    expected = store.read_weights(plain / "checkpoint-3")
+    for name, weight in store.read_weights(ahead / "checkpoint-3").items():
+        np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)
+    changed = ("--override", "model.dropout_rate=0.3", "--allow_changed_params", "--max_steps", 4)
+    told = succeed(*flags, "--model_dir", ahead, *changed).stderr
+    assert "of another configuration: model.dropout_rate was 0.1, is 0.3" in told
+
+
+def test_several_params_files_are_compiled_each_by_a_process_of_its_own(monkeypatch):
+    started = []
+
+    def start_process(arguments):
+        started.append(arguments[2:])
+        return subprocess.CompletedProcess(arguments, 2 if "a.yaml" in arguments else 0)
+
+    monkeypatch.setattr(subprocess, "run", start_process)
+    assert run.main(["-m", "train", "-p", "a.yaml", "--compile_only", "--params=b.yaml"]) == 2
+    flags = ["-m", "train", "--compile_only", "--params"]
+    assert started == [[*flags, "a.yaml"], [*flags, "b.yaml"]]
+    with pytest.raises(SystemExit, match="2"):  # a run has one
+        run.main(["--mode", "train", "--params", "a.yaml", "--params", "b.yaml"])

@@ -32,7 +32,9 @@ from common.training.evaluate import make_predict_step
 from common.training.reports import closing_summary
 from common.training.train_step import Replica
 
-HEAD = ("program", "traced", "compiled", "loaded", "file", "code", "operations", "buffers")
+# Seconds to trace, compile and load; size of the program and of its machine code; FLOP of matrix
+# products and most bytes of intermediate results, both counted from the graph (`graph.py`).
+HEAD = ("program", "traced", "compiled", "loaded", "file", "code", "products", "buffers")
 
 
 def compile_ahead(params, as_given, make_model, model_fn, texts=()):
