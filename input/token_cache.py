@@ -7,7 +7,6 @@ epoch and sequence length shares it, because special tokens, truncation and padd
 
 import contextlib
 import hashlib
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from common.errors import UserError
+from common.files import write_whole
 from common.signals import poll
 
 TEXTS_PER_CALL = 1024  # rows tokenised at once: enough to amortise a call, small in memory
@@ -152,14 +152,6 @@ def _read(path, texts_per_row, fingerprint):
 
 
 def _write(path, content):
-    """Writes aside and renames, so that runs that share the cache never read half a file."""
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    except OSError:
-        pass  # a read-only or full disk costs the cache, not the run
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+    """Writes the file, whole, so that runs that share the cache never read half of one."""
+    with contextlib.suppress(OSError):  # a read-only or full disk costs the cache, not the run
+        write_whole(path, content)
