@@ -189,9 +189,7 @@ def _text(row, column):
     text = row[column]
     if not isinstance(text, str):
         raise RowFault(f"{column} is {_shown(text)}; text is wanted")
-    _check_unicode(text, column)
-    if not text.strip():
-        raise RowFault(f"{column} is empty")
+    _check_written(text, column)
     if len(text) > MAX_CHARACTERS:
         raise RowFault(f"{column} has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
     return text
@@ -206,18 +204,18 @@ def _label(row, column):
         return json.dumps(label)
     if not isinstance(label, str):
         raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
-    _check_unicode(label, column)
-    if not label.strip():
-        raise RowFault(f"{column} is empty")
+    _check_written(label, column)
     if len(label) > MAX_LABEL_CHARACTERS:
         raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
     return label.strip()
 
 
-def _check_unicode(text, column):
+def _check_written(text, column):
     lone = re.search("[\ud800-\udfff]", text)
     if lone:
         raise RowFault(f"{column} is not UTF-8 at character {lone.start() + 1}")
+    if not text.strip():
+        raise RowFault(f"{column} is empty")
 
 
 def _shown(value):
