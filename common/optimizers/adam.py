@@ -37,15 +37,14 @@ class Adam(Optimizer):
     def rule_numbers(self):
         cfg = self.cfg
         # 1 - beta in Python's float64: in float32, 1 - 0.999 is off by 5e-5 of itself.
-        numbers = {
+        return {
             "beta1": cfg.beta1,
             "one_minus_beta1": 1.0 - cfg.beta1,
             "beta2": cfg.beta2,
             "one_minus_beta2": 1.0 - cfg.beta2,
             "epsilon": cfg.epsilon,
+            "correction": self.correction(),
         }
-        numbers = {name: tf.constant(number, tf.float32) for name, number in numbers.items()}
-        return {**numbers, "correction": self.correction()}
 
     def correction(self):
         """Returns the factor on the rate that makes up for means that began at 0, <float32>[]."""

@@ -103,7 +103,7 @@ class Optimizer:
         raise NotImplementedError
 
     def rule_numbers(self):
-        """Returns {name: <float32>[]} that `rule` needs besides the rate."""
+        """Returns {name: float or <float32>[]} that `rule` needs besides the rate."""
         return {}
 
     @property
@@ -140,7 +140,10 @@ class Optimizer:
         if cfg.max_gradient_norm is not None:
             scale *= cfg.max_gradient_norm / tf.maximum(norm, cfg.max_gradient_norm)
         rate = self.learning_rate(self.step)
-        numbers = {"scale": scale, **self.rule_numbers()}
+        numbers = {
+            name: tf.convert_to_tensor(number, tf.float32)
+            for name, number in {"scale": scale, **self.rule_numbers()}.items()
+        }
         if cfg.max_gradient_value is not None:
             numbers["max_value"] = tf.constant(cfg.max_gradient_value, tf.float32)
         if self.averages:

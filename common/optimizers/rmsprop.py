@@ -31,10 +31,9 @@ class RMSProp(Optimizer):
 
     def rule_numbers(self):
         cfg = self.cfg
-        numbers = {
+        return {
             "rms_decay": cfg.rmsprop_decay,
             "one_minus_decay": 1.0 - cfg.rmsprop_decay,
             "momentum": cfg.rmsprop_momentum,
             "epsilon": cfg.epsilon,
         }
-        return {name: tf.constant(number, tf.float32) for name, number in numbers.items()}

@@ -3,8 +3,6 @@
 
 from typing import ClassVar
 
-import tensorflow as tf
-
 from common.optimizers.base import Optimizer
 
 
@@ -37,4 +35,4 @@ class Momentum(Optimizer):
         return numbers["rate"] * velocity, {"velocity": velocity}
 
     def rule_numbers(self):
-        return {"momentum": tf.constant(self.cfg.momentum, tf.float32)}
+        return {"momentum": self.cfg.momentum}
