@@ -14,6 +14,7 @@ from common.layers.embeddings import BertEmbeddings
 from common.layers.encoder import Encoder
 from common.layers.freezing import freeze
 from common.layers.initializers import FreshWeights
+from common.layers.packed import PackedRows
 from common.layers.pooling import POOLERS
 from common.losses import make_loss
 from common.metrics.classification import classification_metrics
@@ -32,7 +33,8 @@ class BertClassifierModel(BaseModel):
             `dropout_seed`.
     Call:
         features: dict with `input_ids`, `padding_mask` (1 on real tokens), `segment_ids`,
-            each <int32>[B, T].
+            each <int32>[B, T]; or each <int32>[R, T], with `starts` <int32>[B], of B rows that
+            share R long ones, see `PackedRows`.
     Returns:
         logits: <float32>[B, C].
     """
@@ -118,27 +120,33 @@ class BertClassifierModel(BaseModel):
         self.built = True
 
     def call(self, features, training=False):
+        padding_mask, packed = features["padding_mask"], None
+        if "starts" in features:
+            packed = PackedRows(features["starts"], padding_mask)
         x = self.embeddings(
-            features["input_ids"], features["segment_ids"], training=training
+            features["input_ids"],
+            features["segment_ids"],
+            positions=None if packed is None else packed.positions,
+            training=training,
         )  # [B, T, D]
         x = self.encoder(
             x,
-            features["padding_mask"],
+            padding_mask,
             first_token_only=self.needs_first_token_only,
+            packed=packed,
             needs_gradient=self.embeddings.trainable,
             training=training,
         )  # [B, T, D]; [B, 1, D] where the first token is all that is needed
-        pooled = self.pooler(self.pool(x, features["padding_mask"]))  # [B, D]
+        if packed is not None and not self.needs_first_token_only:
+            x, padding_mask = packed.unpack(x)
+        pooled = self.pooler(self.pool(x, padding_mask))  # [B, D]
         return self.classifier(self.dropout(pooled, training=training))  # <float32>[B, C]
 
     def build_model(self, features, mode):
         """features: the documented ones; what a 1 of `input_mask` means, `invert_mask` says."""
-        input_mask = features["input_mask"]
-        features = {
-            "input_ids": features["input_ids"],
-            "segment_ids": features["segment_ids"],
-            "padding_mask": 1 - input_mask if self.is_mask_inverted else input_mask,
-        }
+        features = dict(features)
+        input_mask = features.pop("input_mask")
+        features["padding_mask"] = 1 - input_mask if self.is_mask_inverted else input_mask
         return self(features, training=mode == TRAIN)
 
     def build_total_loss(self, logits, labels):

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from common.errors import UserError
 from common.files import write_whole
-from input.batches import make_batches, row_lengths
+from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
 from input.features import Layout, TextFeatures
+from input.packing import PackedPlan, num_products
 from input.processors import get_processor, open_dataset
 from input.token_cache import check_unchanged, load_tokens, tokenize_rows
 from input.tokenizer import WordPieceTokenizer
@@ -144,10 +145,26 @@ def _report_skipped(sentences, split, model_dir):
 def _plan(cfg, tokens, shuffle, seed):
     lengths = row_lengths(tokens, cfg.max_sequence_length, get_layout(cfg))
     buckets = [cfg.max_sequence_length]
-    if cfg.packing == "buckets":
+    if cfg.packing != "none":
         buckets = choose_bucket_lengths(lengths, cfg.num_buckets)
     batch_size = min(cfg.batch_size, len(tokens))  # a few texts to predict need no filling
     return EpochPlan(lengths, batch_size, buckets, shuffle, seed)
+
+
+def _packed_plan(params, plan):
+    """Returns the PackedPlan of the same rows where `packing` asks for one, or else None."""
+    cfg, run = params.train_input, params.runconfig
+    is_shared = run.enable_distributed or run.multiple_workers
+    if cfg.packing not in ("packed", "auto") or (cfg.packing == "auto" and is_shared):
+        return None
+    packed = PackedPlan(plan, cfg.num_buckets)
+    if cfg.packing == "packed":
+        return packed
+    *_, packed_shapes = packed.steps(0, plan.steps_per_epoch)
+    rows, lengths = plan.epoch(0)
+    shapes = np.stack([np.full_like(lengths, rows.shape[1]), lengths], axis=1)
+    costs = [num_products(each, params.model.hidden_size) for each in (packed_shapes, shapes)]
+    return packed if costs[0] < costs[1] else None
 
 
 def _every_row_once(cfg, tokens):
@@ -172,8 +189,9 @@ def _eval_splits(cfg, dataset):
 def train_input_fn(params, first_step, last_step):
     """Returns the Batches of the training steps first_step <= step < last_step.
 
-    A step takes `optimizer.grad_accum_steps` batches. The order of rows is a function of
-    (seed, epoch); the step says where in it to begin.
+    `packing` says how rows of different length share a batch. A step takes
+    `optimizer.grad_accum_steps` batches. The order of rows is a function of (seed, epoch); the
+    step says where in it to begin.
     """
     cfg = params.train_input
     dataset = open_dataset(cfg)
@@ -189,8 +207,13 @@ def train_input_fn(params, first_step, last_step):
     plan = _plan(cfg, tokens, cfg.shuffle, params.shuffle_seed or 0)
     if not cfg.repeat:
         last_step = min(last_step, plan.steps_per_epoch // per_step)
-    rows, lengths = plan.steps(first_step * per_step, last_step * per_step)
-    return _make_batches(cfg, tokens, rows, lengths, with_weights=False)
+    steps = first_step * per_step, last_step * per_step
+    packed = _packed_plan(params, plan)
+    if packed is None:
+        return _make_batches(cfg, tokens, *plan.steps(*steps), with_weights=False)
+    return make_packed_batches(
+        tokens, get_tokenizer(cfg), *packed.steps(*steps), cfg.max_sequence_length, get_layout(cfg)
+    )
 
 
 def eval_input_fn(params):
@@ -255,6 +278,16 @@ def get_text_features(params):
     cfg = params.predict_input
     texts_per_row = len(get_processor(cfg).text_keys)
     return TextFeatures(get_tokenizer(cfg), texts_per_row, cfg.max_sequence_length, get_layout(cfg))
+
+
+def describe(cfg):
+    """What the rows of InputParams `cfg` are, as text for a reader elsewhere: no folders."""
+    processor = get_processor(cfg)
+    names = f"{' and '.join(processor.text_keys)} -> {processor.label_key}"
+    if cfg.data_processor == "TextFileDataProcessor":
+        files = [Path(file).name for file in (cfg.train_file, cfg.eval_file) if file]
+        return f"{' and '.join(files)}: {names}"
+    return f"{processor.dataset} of TensorFlow Datasets: {names}"
 
 
 def read_texts(texts, input_file):

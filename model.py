@@ -37,7 +37,7 @@ def model_fn(features, labels, mode, params, model=None):
 
     Args:
         features: {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T]; input_mask is 1 on
-            padding.
+            padding. In training rows may be packed, see `input/batches.py`.
         labels: <int32>[B]; None in prediction.
         mode: TRAIN, EVAL or PREDICT.
         params: complete Params; used to make the model where none is given.

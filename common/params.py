@@ -274,7 +274,8 @@ class InputParams(Section):
     # Tokens
     vocab_file: Path | None = Field(
         None,
-        description="WordPiece vocabulary, a token a line. Not given: the checkpoint brings it.",
+        description="WordPiece vocabulary: a token a line, or a tokenizer.json. Not given: the "
+        "checkpoint brings it.",
     )
     vocab_size: Count | None = Field(
         None, description="Lines of vocab_file. Where it is given, the file has to agree."
@@ -308,12 +309,18 @@ class InputParams(Section):
     shuffle_seed: Whole | None = Field(
         None, description="Seed of those orders. Not given: runconfig.tf_random_seed."
     )
-    packing: Literal["buckets", "none"] = Field(
+    packing: Literal["auto", "packed", "buckets", "none"] = Field(
         "buckets",
-        description="buckets: batch rows of like length, padded to one of a few lengths. "
-        "none: pad every row to max_sequence_length.",
+        description="packed: batch random rows, several of which share a row of the network, which "
+        "keeps them apart. buckets: batch rows of like length, padded to one of a few lengths. "
+        "none: pad every row to max_sequence_length. auto: packed or buckets, whichever computes "
+        "less. Evaluation and prediction take buckets for packed and auto.",
     )
-    num_buckets: Count = Field(8, description="How many lengths `packing: buckets` has, at most.")
+    num_buckets: Count = Field(
+        8,
+        description="How many lengths `packing: buckets` has, or numbers of rows "
+        "`packing: packed`, at most.",
+    )
     cache_dir: Path | None = Field(
         None, description="Folder of the token cache. Not given: ~/.cache/bert_classifier."
     )
@@ -1222,7 +1229,7 @@ NO_EFFECT = {
         for key in PRETRAINING_KEYS
     },
     **{
-        f"model.{key}": "train_input.packing: buckets gives rows of like length one length"
+        f"model.{key}": "train_input.packing: packed or buckets leaves out the padding"
         for key in VSL_KEYS
     },
     "model.boundary_casting": "it imitated the CS-1's 16-bit activations; model.mixed_precision "
@@ -1614,6 +1621,9 @@ def device_faults(params):
         key = "enable_distributed" if run.enable_distributed else "multiple_workers"
         text = f"{run.device} is one device, and {key} is true; leave one of the two out"
         faults.append(("runconfig.device", text))
+    if params.train_input is not None and params.train_input.packing == "packed":
+        text = "packed rows cannot be shared by several devices; write buckets or auto"
+        faults.append(("train_input.packing", text))
     size = None if params.train_input is None else params.train_input.batch_size
     if size and run.num_devices and not run.multiple_workers and size % run.num_devices:
         text = (

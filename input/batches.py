@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from input.epoch_plan import truncated_lengths
-from input.features import STANDARD_LAYOUT, assemble_features
+from input.features import STANDARD_LAYOUT, assemble_features, assemble_packed_features
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class Batches:
             weights) elsewhere. features: {"input_ids", "input_mask", "segment_ids"}:
             <int32>[B, T], input_mask 1 on padding; labels: <int32>[B], or <float32>[B] of a
             regression; weights: <float32>[B], 0 on rows that only fill up the last batch. T is one
-            of a few static lengths.
+            of a few static lengths. Packed, the features are [R, T], R one of a few numbers, and
+            "starts", <int32>[B], says where among the R * T tokens each of the B rows begins.
         rows: int32 [steps, B]: which row of the split stands where; -1 for filling.
-        lengths: int32 [steps]: T of each batch.
+        shapes: int32 [steps, 2]: that of the features of each batch.
         labels: int32 [N], or float32 [N], of the split, in its own order.
         num_tokens: int [N]: tokens of each row with its special tokens.
         num_truncated: int. Rows that were longer than max_sequence_length, and have been cut.
@@ -29,13 +30,36 @@ class Batches:
 
     dataset: tf.data.Dataset
     rows: np.ndarray
-    lengths: np.ndarray
+    shapes: np.ndarray
     labels: np.ndarray
     num_tokens: np.ndarray
     num_truncated: int
 
     def __len__(self):
         return len(self.rows)
+
+    @property
+    def is_packed(self):
+        """bool. Whether several rows share one of the features'."""
+        return "starts" in self.dataset.element_spec[0]
+
+    @property
+    def description(self):
+        """A clause on how rows of different length share a batch."""
+        counts, lengths = (", ".join(map(str, np.unique(sizes))) for sizes in self.shapes.T)
+        if self.is_packed:
+            return f"packed into {counts} rows of {lengths} tokens"
+        return f"padded to {lengths} tokens"
+
+    @property
+    def num_computed(self):
+        """Tokens that all batches have together, padding included: int."""
+        return int(self.shapes.prod(axis=1, dtype=np.int64).sum())
+
+    @property
+    def num_real(self):
+        """Those that are no padding: int."""
+        return int(self.num_tokens[self.rows[self.rows >= 0]].sum())
 
     def __iter__(self):
         return iter(self.dataset)
@@ -84,12 +108,82 @@ def make_batches(
         Batches.
     """
     cut, num_tokens = _cut(tokens, max_sequence_length, layout)
-    with tf.device("/cpu:0"):  # where the input runs, whichever device the network is on
-        assemble = _make_assemble(tokens, tokenizer, cut, rows.shape[1], with_weights, layout)
-        dataset = tf.data.Dataset.from_tensor_slices((rows, lengths))
-        dataset = dataset.map(assemble).prefetch(tf.data.AUTOTUNE)
+
+    def assemble(source, batch_rows, length):
+        is_real = batch_rows >= 0
+        batch_rows = tf.maximum(batch_rows, 0)  # filling repeats row 0, with weight 0
+        start, count = source.texts_of(batch_rows)
+        features = assemble_features(tokenizer, source.ids, start, count, length, layout)
+        labels = tf.gather(source.labels, batch_rows)
+        for tensor in (*features.values(), labels):
+            tensor.set_shape((rows.shape[1], *tensor.shape[1:]))
+        if with_weights:
+            return features, labels, tf.cast(is_real, tf.float32)
+        return features, labels
+
+    dataset = _assembled((rows, lengths), assemble, tokens, cut)
     num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
-    return Batches(dataset, rows, lengths, tokens.labels, num_tokens, num_truncated)
+    shapes = np.stack([np.full_like(lengths, rows.shape[1]), lengths], axis=1)
+    return Batches(dataset, rows, shapes, tokens.labels, num_tokens, num_truncated)
+
+
+def make_packed_batches(
+    tokens,
+    tokenizer,
+    rows,
+    starts,
+    shapes,
+    max_sequence_length,
+    layout=STANDARD_LAYOUT,
+):
+    """Assembles training batches whose rows share longer ones.
+
+    Args:
+        starts: int32 [steps, B], increasing: of `packing.pack`.
+        shapes: int32 [steps, 2]: R and T of each batch.
+        others: as of `make_batches`.
+    Returns:
+        Batches.
+    """
+    cut, num_tokens = _cut(tokens, max_sequence_length, layout)
+
+    def assemble(source, batch_rows, batch_starts, shape):
+        start, count = source.texts_of(batch_rows)
+        features = assemble_packed_features(
+            tokenizer, source.ids, start, count, batch_starts, shape, layout
+        )
+        return features, tf.gather(source.labels, batch_rows)
+
+    dataset = _assembled((rows, starts, shapes), assemble, tokens, cut)
+    num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
+    return Batches(dataset, rows, shapes, tokens.labels, num_tokens, num_truncated)
+
+
+class _Source:
+    """The rows of a split within the graph.
+
+    Attributes:
+        ids: <int32>[at least 1], token ids of all texts.
+        labels: <int32>[N], or <float32>[N].
+    """
+
+    def __init__(self, tokens, cut):
+        self.ids = tf.constant(tokens.ids if len(tokens.ids) else np.zeros(1, np.int32))
+        self.labels = tf.constant(tokens.labels)
+        self._starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
+        self._counts = tf.constant(cut, tf.int32)
+
+    def texts_of(self, rows):
+        """Where in `ids` each text of the rows begins, and how much of it to take: <int32>[B, K]"""
+        return tf.gather(self._starts, rows), tf.gather(self._counts, rows)
+
+
+def _assembled(plan, assemble, tokens, cut):
+    """tf.data.Dataset of assemble(source, *plan[i]) for every step i. plan: tuple of arrays."""
+    with tf.device("/cpu:0"):  # where the input runs, whichever device the network is on
+        source = _Source(tokens, cut)
+        dataset = tf.data.Dataset.from_tensor_slices(plan)
+        return dataset.map(lambda *step: assemble(source, *step)).prefetch(tf.data.AUTOTUNE)
 
 
 def _cut(tokens, max_sequence_length, layout):
@@ -100,25 +194,3 @@ def _cut(tokens, max_sequence_length, layout):
     num_special = layout.num_special_tokens(tokens.texts_per_row)
     cut = truncated_lengths(tokens.lengths, max_sequence_length - num_special)
     return cut, np.maximum(cut.sum(axis=1) + num_special, 1)
-
-
-def _make_assemble(tokens, tokenizer, cut, batch_size, with_weights, layout):
-    """Returns the function of one batch's rows <int32>[B] and length <int32>[] to its features."""
-    starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
-    cut = tf.constant(cut, tf.int32)
-    ids = tf.constant(tokens.ids if len(tokens.ids) else np.zeros(1, np.int32))
-    all_labels = tf.constant(tokens.labels)
-
-    def assemble(batch_rows, length):
-        is_real = batch_rows >= 0
-        batch_rows = tf.maximum(batch_rows, 0)  # filling repeats row 0, with weight 0
-        start, count = tf.gather(starts, batch_rows), tf.gather(cut, batch_rows)  # [B, K]
-        features = assemble_features(tokenizer, ids, start, count, length, layout)
-        labels = tf.gather(all_labels, batch_rows)
-        for tensor in (*features.values(), labels):
-            tensor.set_shape((batch_size, *tensor.shape[1:]))
-        if with_weights:
-            return features, labels, tf.cast(is_real, tf.float32)
-        return features, labels
-
-    return assemble

@@ -81,6 +81,7 @@ class EpochPlan:
 
     def __init__(self, row_lengths, batch_size, bucket_lengths, shuffle, seed=0):
         self.batch_size = batch_size
+        self.row_lengths = row_lengths
         self.bucket_lengths = np.asarray(bucket_lengths)
         self.bucket_of_row = np.searchsorted(self.bucket_lengths, row_lengths)
         self.shuffle = shuffle

@@ -43,21 +43,56 @@ def assemble_features(tokenizer, ids, starts, counts, length, layout=STANDARD_LA
     Returns:
         {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], input_mask 1 on padding.
     """
-    texts_per_row = counts.shape[1]
+    position = tf.range(length)[None, :]  # [1, T]
+    return _fill(tokenizer, ids, starts[:, None], counts[:, None], position, layout)
+
+
+def assemble_packed_features(
+    tokenizer, ids, starts, counts, row_starts, shape, layout=STANDARD_LAYOUT
+):
+    """Lays rows one behind the other into fewer, longer ones.
+
+    Args:
+        row_starts: <int32>[B], increasing from 0: where among the R * T tokens each row begins.
+        shape: <int32>[2], R and T.
+        others: as of `assemble_features`.
+    Returns:
+        {"input_ids", "input_mask", "segment_ids"}: <int32>[R, T]; "starts": row_starts.
+    """
+    place = tf.range(shape[0] * shape[1])  # [R * T]
+    row = tf.searchsorted(row_starts, place, side="right") - 1  # which has it, or had the last one
+    position = place - tf.gather(row_starts, row)
+    features = _fill(
+        tokenizer, ids, tf.gather(starts, row), tf.gather(counts, row), position, layout
+    )
+    features = {name: tf.reshape(feature, shape) for name, feature in features.items()}
+    return {**features, "starts": row_starts}
+
+
+def _fill(tokenizer, ids, starts, counts, position, layout):
+    """What stands at a position of a row, for each of S places, or beyond its end.
+
+    Args:
+        starts, counts: <int32>[*S, K], of the row that a place belongs to.
+        position: <int32>[*S], in that row.
+        others: as of `assemble_features`. Shapes are broadcast.
+    Returns:
+        {"input_ids", "input_mask", "segment_ids"}: <int32>[*S].
+    """
+    texts_per_row = counts.shape[-1]
     num_special = layout.num_special_tokens(texts_per_row)
-    end = tf.reduce_sum(counts, axis=1, keepdims=True) + num_special  # [B, 1]
-    if texts_per_row == 1:  # a second text that is not there: no tokens and no [SEP]
-        counts = tf.concat([counts, tf.zeros_like(counts)], axis=1)
-        starts = tf.concat([starts, tf.zeros_like(starts)], axis=1)
-    first, second = counts[:, :1], counts[:, 1:]  # [B, 1]
+    end = tf.reduce_sum(counts, axis=-1) + num_special
+    first, start_first = counts[..., 0], starts[..., 0]
+    second, start_second = tf.zeros_like(first), tf.zeros_like(first)
+    if texts_per_row == 2:  # else no tokens of a second text, and no [SEP] behind them
+        second, start_second = counts[..., 1], starts[..., 1]
     begin_first = 1 if layout.add_special_tokens else 0  # after [CLS]
     begin_second = begin_first + first + (1 if layout.add_special_tokens else 0)  # after [SEP]
-    position = tf.range(length)[None, :]  # [1, T]
-    in_first = (position >= begin_first) & (position < begin_first + first)  # [B, T]
+    in_first = (position >= begin_first) & (position < begin_first + first)
     in_second = (position >= begin_second) & (position < begin_second + second)
     in_text = in_first | in_second
     place = tf.where(in_first, position - begin_first, position - begin_second)  # in its text
-    source = place + tf.where(in_first, starts[:, :1], starts[:, 1:])
+    source = place + tf.where(in_first, start_first, start_second)
     token = tf.gather(ids, tf.where(in_text, source, 0))
     is_padding = position >= end
     special = tf.where(position == 0, tokenizer.cls_id, tokenizer.sep_id)

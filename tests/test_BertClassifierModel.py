@@ -19,6 +19,7 @@ from common.layers.dropout import Dropout, DropoutClock
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.training.train_step import make_train_step
+from input.packing import pack
 from model import make_model, model_fn
 from tests.reference.bert_numpy import BertNumpy, cross_entropy
 from tests.reference.tiny_bert import (
@@ -61,6 +62,69 @@ def reference_of(params, weights):
 
 def assert_close(actual, expected, tolerance):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
+# ---- Rows that share longer ones ---------------------------------------------------------------
+
+POOLERS = ["first", "last", "mean", "max", "sum"]
+
+
+def packed(features, num_long_rows, room):
+    """The same rows one behind the other in long ones, in the places of `input.packing.pack`."""
+    lengths = features["padding_mask"].sum(axis=1)
+    order, starts, num_rows = (array[0] for array in pack(lengths[None], room))
+    assert num_rows <= num_long_rows
+    result = {"starts": starts.astype(np.int32)}
+    for name, values in features.items():
+        places = np.zeros(num_long_rows * room, np.int32)
+        for row, start in zip(order, starts, strict=True):
+            places[start : start + lengths[row]] = values[row, : lengths[row]]
+        result[name] = places.reshape(num_long_rows, room)
+    return result, order
+
+
+@pytest.mark.parametrize("pooler_type", POOLERS)
+@pytest.mark.parametrize("is_pre_norm", [False, True])
+def test_packed_rows_have_the_logits_of_rows_by_themselves(pooler_type, is_pre_norm):
+    params = tiny_params(pooler_type=pooler_type, use_pre_normalization=is_pre_norm)
+    model = make_model(params)
+    weights = randomize(model)
+    features = random_features(batch=7, tokens=9)
+    expected = reference_of(params, weights)(features)["logits"]
+    long_rows, order = packed(features, num_long_rows=5, room=11)
+    assert_close(np.asarray(model(long_rows)), expected[order], 2e-5)
+
+
+@pytest.mark.parametrize("pooler_type", ["first", "mean"])
+def test_packed_rows_have_the_gradients_of_rows_by_themselves(pooler_type):
+    model = make_model(tiny_params(pooler_type=pooler_type))
+    randomize(model)
+    features = random_features(batch=7, tokens=9)
+    long_rows, order = packed(features, num_long_rows=5, room=11)
+    labels = np.arange(7) % NUM_CLASSES
+
+    def gradients(inputs, targets):
+        with tf.GradientTape() as tape:
+            loss = model.build_total_loss(model(inputs, training=True), targets)
+        sources = [weight.value for weight in model.trainable_weights]
+        return [tf.convert_to_tensor(each) for each in tape.gradient(loss, sources)]
+
+    for given_, expected in zip(
+        gradients(long_rows, labels[order]), gradients(features, labels), strict=True
+    ):
+        assert_close(given_, expected, 1e-5 * max(1.0, np.abs(expected).max()))
+
+
+def test_what_stands_beside_a_packed_row_does_not_change_it():
+    model = make_model(tiny_params())
+    randomize(model)
+    long_rows, _ = packed(random_features(batch=7, tokens=9), num_long_rows=5, room=11)
+    before = np.asarray(model(long_rows))
+    starts = long_rows["starts"]
+    ids = long_rows["input_ids"].ravel().copy()
+    ids[starts[3]] = ids[starts[3]] % (VOCAB_SIZE - 1) + 1
+    after = np.asarray(model(long_rows | {"input_ids": ids.reshape(5, 11)}))
+    assert [i for i in range(7) if not np.array_equal(before[i], after[i])] == [3]
 
 
 # ---- Against other programs ----------------------------------------------------------------------

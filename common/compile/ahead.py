@@ -127,20 +127,19 @@ def _why_not_kept(params):
 
 
 def _examples(batches, num_parts):
-    """Returns arguments of zeros for each length of some Batches, the shortest first.
+    """Returns arguments of zeros for each shape of some Batches, the smallest first.
 
     num_parts: int. How much of (features, labels, weights) a step takes.
     """
     spec = batches.dataset.element_spec[:num_parts]
     batch_size = batches.rows.shape[1]
 
-    def zeros(each, length):
-        shape = [batch_size] if each.shape.rank == 1 else [batch_size, length]
-        return tf.zeros(shape, each.dtype)
+    def zeros(each, shape):
+        return tf.zeros([batch_size] if each.shape.rank == 1 else shape, each.dtype)
 
     return [
-        tf.nest.map_structure(lambda each, length=int(length): zeros(each, length), spec)
-        for length in np.unique(batches.lengths)
+        tf.nest.map_structure(lambda each, shape=shape: zeros(each, shape), spec)
+        for shape in np.unique(batches.shapes, axis=0).tolist()
     ]
 
 

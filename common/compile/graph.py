@@ -98,7 +98,7 @@ def new_graph():
     return tf.Graph()
 
 
-def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype):
+def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype, num_packed=None):
     """Traces a training step. Within `new_graph()`, as model and optimizer have to be.
 
     With `grad_accum_steps` the program holds a batch's share and the update, in this order.
@@ -107,11 +107,15 @@ def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype):
         model_fn, params, model, optimizer: as of `make_train_step`.
         shape: (B, T) of the batches of one device.
         labels_dtype: tf.DType.
+        num_packed: int. Rows of a batch that share the B long ones; None: they share nothing.
     Returns:
         Program.
     """
     features = _placeholders(shape)
-    labels = tf.compat.v1.placeholder(labels_dtype, shape[:1])
+    num_rows = shape[:1] if num_packed is None else [num_packed]
+    if num_packed is not None:
+        features["starts"] = tf.compat.v1.placeholder(tf.int32, num_rows, "starts")
+    labels = tf.compat.v1.placeholder(labels_dtype, num_rows)
     # The mean over devices has its own shapes: of the gradients, which are there anyway.
     replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
 

@@ -24,6 +24,7 @@ from common.checkpoints import store
 from common.checkpoints.load import match_weights, open_checkpoint
 from common.compile import graph
 from common.errors import RunError, UserError
+from common.export.export import check_format
 from common.files import write_whole
 from common.optimizers.factory import make_optimizer
 from common.training.distribution import ONE_DEVICE, make_distribution
@@ -140,6 +141,10 @@ class Validation:
                 f"embedding table has model.vocab_size {complete.model.vocab_size} rows; leave "
                 "model.vocab_size out, or give the vocabulary that the weights were trained with"
             )
+        export_best = self.params.runconfig.export_best
+        if complete is not None and self.mode == "train_and_eval" and export_best is not None:
+            with self.collecting():
+                check_format(export_best, complete)
         batches = self._look_at_data(texts, first_step, last_step)
         if self.is_training and batches.get("train") is not None:
             with self.collecting():
@@ -179,14 +184,9 @@ class Validation:
         listed = store.list_checkpoints(run.model_dir)
         faults = {str(path): fault for _, path in listed if (fault := store.fault_in(path))}
         self.facts["model_dir"] = {"checkpoints": len(listed), "damaged": faults}
-        uses_model_dir = self.is_training or self.mode == "eval_all" or run.checkpoint_path is None
-        if listed and len(faults) == len(listed) and uses_model_dir:
-            path, fault = list(faults.items())[-1]
-            self.add_problem(
-                f"no checkpoint of {run.model_dir} is whole: {path}: {fault}; training would begin "
-                "anew. Put a whole one back, or choose another --model_dir"
-            )
-        resumed = chosen = checkpoint = None
+        # Where those of model_dir are damaged, the one to start from is looked at all the same.
+        resumed, chosen = None, run.checkpoint_path if self.is_training else None
+        checkpoint = None
         with self.collecting():
             resumed, chosen = choose_checkpoint(run)
         if chosen is not None:
@@ -307,24 +307,21 @@ class Validation:
             }
             for name, tensor in tensors.items()
         }
-        rows = batches.rows[batches.rows >= 0]
-        computed = int(batches.lengths.sum()) * batches.rows.shape[1]
         num_rows = len(batches.labels)
         facts = {
             "rows": num_rows,
             "batches": len(batches),
-            "lengths": sorted({int(length) for length in batches.lengths}),
+            "shapes": np.unique(batches.shapes, axis=0).tolist(),
             "truncated_share": batches.num_truncated / num_rows,
-            "padding_share": 1.0 - int(batches.num_tokens[rows].sum()) / computed,
+            "padding_share": 1.0 - batches.num_real / batches.num_computed,
             "first_batch": first_batch,
         }
         self.facts.setdefault("data", {})[split] = facts
-        ids = first_batch["input_ids"]
         self.items.append(
             (
                 f"Data {split}",
-                f"{num_rows:,} rows, {len(batches):,} batches of {ids['shape'][0]} padded to "
-                f"{', '.join(map(str, facts['lengths']))} tokens; "
+                f"{num_rows:,} rows, {len(batches):,} batches of {batches.rows.shape[1]} "
+                f"{batches.description}; "
                 f"{facts['truncated_share']:.1%} of the rows are truncated, "
                 f"{facts['padding_share']:.1%} of the computed tokens are padding",
             )
@@ -369,8 +366,10 @@ class Validation:
                     model.prepare_training(train.labels)
                 shape = _largest(train, self.params.train_input, distribution.num_replicas)
                 dtype = tf.float32 if self.params.train_input.task == "regression" else tf.int32
+                is_packed = train is not None and train.is_packed
+                num_packed = train.rows.shape[1] if is_packed else None
                 programs["train"] = graph.trace_train_step(
-                    self.model_fn, self.params, model, optimizer, shape, dtype
+                    self.model_fn, self.params, model, optimizer, shape, dtype, num_packed
                 )
         if self.mode != "train" or run.calibrate_temperature:
             with self.collecting():
@@ -485,14 +484,15 @@ class Validation:
 
 
 def _tokens_of(batches):
-    return batches.rows.shape[1] * batches.lengths.max()
+    return batches.shapes.prod(axis=1).max()
 
 
 def _largest(batches, cfg, num_replicas):
     """(B, T) of the largest batch of one device; of the params where no data could be read."""
-    if batches is None:
-        return max(cfg.batch_size // num_replicas, 1), cfg.max_sequence_length
-    return max(batches.rows.shape[1] // num_replicas, 1), int(batches.lengths.max())
+    rows, length = cfg.batch_size, cfg.max_sequence_length
+    if batches is not None:
+        rows, length = batches.shapes[batches.shapes.prod(axis=1).argmax()].tolist()
+    return max(rows // num_replicas, 1), length
 
 
 def _existing(folder):

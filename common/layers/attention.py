@@ -29,7 +29,8 @@ class MultiHeadAttention(keras.layers.Layer):
     Call:
         x: <float>[B, T, D], the tokens that ask.
         memory: <float>[B, S, D], the tokens that answer.
-        padding_mask: <int32>[B, S], 1 on real tokens, 0 on padding.
+        attention_mask: <int32>[B, S], 1 on real tokens, 0 on padding; or <int32>[B, T, S], 1 where
+            a token attends to another.
     Returns:
         <float>[B, T, D] in the compute dtype. Dropout and residual are the caller's.
     """
@@ -75,7 +76,7 @@ class MultiHeadAttention(keras.layers.Layer):
         x = ops.reshape(x, (batch, tokens, self.num_heads, self.head_size))
         return ops.transpose(x, (0, 2, 1, 3))  # [B, H, T, d]
 
-    def call(self, x, memory, padding_mask, training=False):
+    def call(self, x, memory, attention_mask, training=False):
         # Scaling the query rather than the scores touches d numbers a token in place of S.
         query = self._split_heads(self.query(x)) * self.scale  # [B, H, T, d]
         key = self._split_heads(self.key(memory))  # [B, H, S, d]
@@ -83,8 +84,10 @@ class MultiHeadAttention(keras.layers.Layer):
 
         scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # [B, H, T, S]
         scores = ops.cast(scores, "float32")  # a half-precision softmax loses small probabilities
-        is_padding = 1.0 - ops.cast(padding_mask, "float32")
-        scores = scores + (MASKED_SCORE * is_padding)[:, None, None, :]
+        masked = MASKED_SCORE * (1.0 - ops.cast(attention_mask, "float32"))
+        if len(masked.shape) == 2:
+            masked = masked[:, None, :]  # the same for every token that asks
+        scores = scores + masked[:, None, :, :]
         probabilities = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
         probabilities = self.dropout(probabilities, training=training)
 

@@ -32,6 +32,7 @@ class BertEmbeddings(keras.layers.Layer):
     Call:
         input_ids: <int32>[B, T] in [0, V).
         segment_ids: <int32>[B, T], 0 or 1.
+        positions: <int32>[B, T] in [0, P), of each token in its row; None: 0, 1, ..., T - 1.
     Returns:
         <float>[B, T, D] in the compute dtype.
     """
@@ -110,13 +111,16 @@ class BertEmbeddings(keras.layers.Layer):
         if self.layer_norm is not None:
             self.layer_norm.build((*ids_shape, self.hidden_size))
 
-    def call(self, input_ids, segment_ids, training=False):
+    def call(self, input_ids, segment_ids, positions=None, training=False):
         x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, T, E]
         if self.projection is not None:
             x = ops.cast(self.projection(x), x.dtype)  # [B, T, D]
         if self.use_position_embedding:
             table = ops.convert_to_tensor(self.position_embeddings)
-            x = x + table[: ops.shape(input_ids)[1]]  # [T, D] for every row
+            if positions is None:
+                x = x + table[: ops.shape(input_ids)[1]]  # [T, D] for every row
+            else:
+                x = x + ops.take(table, positions, axis=0)
         if self.use_segment_embedding:
             x = x + ops.take(self.segment_embeddings, segment_ids, axis=0)
         x = ops.cast(x, self.compute_dtype)

@@ -32,11 +32,12 @@ class EncoderLayer(keras.layers.Layer):
             use_ffn_bias_in_attention of MultiHeadAttention.
     Call:
         x: <float>[B, T, D].
-        padding_mask: <int32>[B, T], 1 on real tokens.
-        first_token_only: bool. Compute the layer's output for the first token alone, from all
-            tokens: what a classifier needs of the last layer.
+        attention_mask: <int32>[B, T], 1 on real tokens; or [B, K, T], 1 where a token attends to
+            another.
+        select: <float>[B, T, D] -> <float>[B, K, D], the tokens whose output is wanted, computed
+            from all of them: a classifier needs one token of the last layer. None: all.
     Returns:
-        <float>[B, T, D] in the compute dtype; [B, 1, D] with first_token_only.
+        <float>[B, K, D] in the compute dtype, K = T without `select`.
     """
 
     def __init__(
@@ -95,11 +96,11 @@ class EncoderLayer(keras.layers.Layer):
         ):
             part.build(x_shape)
 
-    def call(self, x, padding_mask, first_token_only=False, training=False):
+    def call(self, x, attention_mask, select=None, training=False):
         memory = self.attention_layer_norm(x) if self.use_pre_normalization else x  # [B, T, D]
-        asking = memory[:, :1] if first_token_only else memory
-        residual = x[:, :1] if first_token_only else x
-        attended = self.attention(asking, memory, padding_mask, training=training)
+        asking = memory if select is None else select(memory)  # [B, K, D]
+        residual = x if select is None else select(x)
+        attended = self.attention(asking, memory, attention_mask, training=training)
         x = residual + self.attention_dropout(attended, training=training)
         if self.use_pre_normalization:
             expanded = self.feed_forward(self.feed_forward_layer_norm(x))
@@ -126,8 +127,10 @@ class Encoder(keras.layers.Layer):
             computed backwards below the first layer that is trained.
         first_token_only: bool, of the last layer. The other tokens of its output are not
             computed, a seventh of all products with 6 layers.
+        packed: PackedRows, where x and padding_mask are of rows that share longer ones, or None.
     Returns:
-        <float>[B, T, D] in the compute dtype; [B, 1, D] with first_token_only.
+        <float>[B, T, D] in the compute dtype; with first_token_only [B, 1, D], also of B packed
+        rows.
     """
 
     def __init__(
@@ -164,15 +167,26 @@ class Encoder(keras.layers.Layer):
         if self.final_layer_norm is not None:
             self.final_layer_norm.build(x_shape)
 
-    def call(self, x, padding_mask, first_token_only=False, needs_gradient=True, training=False):
+    def call(
+        self,
+        x,
+        padding_mask,
+        first_token_only=False,
+        packed=None,
+        needs_gradient=True,
+        training=False,
+    ):
+        mask = padding_mask if packed is None else packed.attention_mask
+        select = None
         for layer in self.layers:
-            is_last = layer is self.layers[-1]
-            run = partial(
-                layer,
-                padding_mask=padding_mask,
-                first_token_only=first_token_only and is_last,
-                training=training,
-            )
+            if first_token_only and layer is self.layers[-1]:
+                select = first_token
+                if packed is not None:
+                    # Of all rows together: so few tokens ask that attending to other rows' tokens
+                    # in vain costs less than making rows of their own of the keys and values.
+                    x, mask = packed.as_one_row(x), packed.first_tokens_mask()
+                    select = packed.first_tokens
+            run = partial(layer, attention_mask=mask, select=select, training=training)
             if not needs_gradient:
                 x = ops.stop_gradient(x)
             needs_gradient = needs_gradient or layer.trainable
@@ -181,4 +195,11 @@ class Encoder(keras.layers.Layer):
             x = run(x)
         if not needs_gradient:
             x = ops.stop_gradient(x)
+        if packed is not None and first_token_only:
+            x = ops.swapaxes(x, 0, 1)  # [B, 1, D]
         return x if self.final_layer_norm is None else self.final_layer_norm(x)
+
+
+def first_token(x):
+    """<float>[B, T, D] -> <float>[B, 1, D]."""
+    return x[:, :1]

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.checkpoints import store
+from common.checkpoints.files import read_params_yaml
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.writer import CheckpointWriter, NoWriter
 from common.errors import RunError, UserError
@@ -31,6 +32,7 @@ from common.optimizers.factory import make_optimizer
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 from common.training.evaluate import collect_logits, make_predict_step
+from common.training.lock import check_still_there
 from common.training.loop import NotFiniteError, is_evaluated, train
 from common.training.predict import write_predictions
 from common.training.progress import format_duration
@@ -107,6 +109,7 @@ class Estimator:
 
     def _save(self, step):
         """Begins to save; `self.writer` says when it is done."""
+        check_still_there(self.model_dir)
         config = {key: getattr(self.params.model, key) for key in store.GEOMETRY}
         config |= {
             "label_names": self.label_names,
@@ -330,7 +333,9 @@ class Estimator:
                 self.writer.poll()
                 self.distribution.share_requests()
                 with self.distribution.losses_explained():
-                    return train_step(features, labels)
+                    figures = train_step(features, labels)
+                check_still_there(self.model_dir)
+                return figures
 
             try:
                 step, signal_number = train(
@@ -431,9 +436,10 @@ class Estimator:
         rows = batches.rows[first : first + per_step].ravel()
         lines.append(f"rows of the step: {', '.join(map(str, rows))}")
         features, _ = next(iter(batches.dataset.skip(first).take(1)))
-        for row, ids in zip(
-            rows[:MAX_SHOWN_TEXTS], np.asarray(features["input_ids"]), strict=False
-        ):
+        ids_of_row = np.asarray(features["input_ids"])
+        if "starts" in features:
+            ids_of_row = np.split(ids_of_row.ravel(), np.asarray(features["starts"])[1:])
+        for row, ids in zip(rows[:MAX_SHOWN_TEXTS], ids_of_row, strict=False):
             tokens = [self.vocab[i] for i in ids if self.vocab[i] != "[PAD]"]
             text = " ".join(tokens).replace(" ##", "")
             lines.append(f"row {row}: {text if len(text) <= 80 else text[:77] + '...'}")
@@ -441,28 +447,26 @@ class Estimator:
 
     def _describe(self, batches):
         cfg = self.params.train_input
-        real = batches.num_tokens[batches.rows].sum()
-        computed = int(batches.lengths.sum()) * cfg.batch_size
         per_step = self.params.optimizer.grad_accum_steps
         rows = f"{per_step} x {cfg.batch_size}" if per_step > 1 else cfg.batch_size
         say(
             f"Training on {len(batches.labels):,} rows: {len(batches) // per_step:,} steps of "
-            f"{rows}, padded to {', '.join(map(str, sorted(set(batches.lengths))))} "
-            f"tokens; {100 * real / computed:.0f}% of the computed tokens are real"
+            f"{rows}, {batches.description}; "
+            f"{batches.num_real / batches.num_computed:.0%} of the computed tokens are real"
             + self.distribution.description
         )
 
     # ---- evaluation ------------------------------------------------------------------------------
 
-    def _score(self, batches_of_split):
-        """Returns {split: (logits [N, C], labels [N])}."""
+    def _score(self, batches_of_split, predict_step=None, description="eval"):
+        """Returns {split: (logits [N, C], labels [N])}; without predict_step the network's own."""
         scores = {}
         for split, batches in batches_of_split.items():
             logits, rows = collect_logits(
-                self.predict_step,
+                predict_step or self.predict_step,
                 batches,
                 self.run.eval_steps,
-                f"eval {split}",
+                f"{description} {split}",
                 distribution=self.distribution,
             )
             scores[split] = logits, batches.labels[rows]
@@ -473,6 +477,7 @@ class Estimator:
         scores = self._score(batches_of_split)
         logits, labels = _all_rows(scores)
         metrics = metrics_of(self.model, scores)
+        check_still_there(self.model_dir)
         self.reports.scalars("eval", step, metrics)
         if logits.shape[-1] == 1:
             report = regression_report(logits, labels)
@@ -597,6 +602,7 @@ class Estimator:
         export_dir=None,
         quantize=None,
         eval_input_fn=None,
+        data="",
     ):
         """Writes a Checkpoint for other programs. Returns exit code 0.
 
@@ -606,6 +612,7 @@ class Estimator:
             export_format, quantize: as `common/export/export.py`.
             export_dir: path-like; None is export/<format> in model_dir.
             eval_input_fn: params -> {split: Batches}, to show what quantisation costs; or None.
+            data: str, what the rows are, for the model card.
         """
         self.load(checkpoint)
         if self.temperature != 1.0:
@@ -622,20 +629,44 @@ class Estimator:
             self._metrics_of(checkpoint.path, step),
             step,
             quantize,
+            data,
+            self._params_of(checkpoint.path),
         )
-        folder = export_dir or self.model_dir / "export" / export_format
-        folder, notes = export(export_format, classifier, folder)
+        batches_of_split, comparison = None, []
+        if quantize is not None and eval_input_fn is not None:
+            try:
+                batches_of_split = eval_input_fn(self.params)
+            except UserError as error:  # the export itself needs no data
+                comparison.append(("Not scored", str(error)))
+
+        def score(folder):
+            scores, lines = self._compare_onnx_files(folder, batches_of_split)
+            comparison.extend(lines)
+            return scores
+
+        folder, notes = export(
+            export_format,
+            classifier,
+            export_dir or self.model_dir / "export" / export_format,
+            score if batches_of_split else None,
+        )
         items = [("Exported", str(folder)), *(("Note", note) for note in notes)]
         if self.temperature != 1.0:
             items.append(("Temperature", f"{self.temperature:.4f}, in the classifier's weights"))
-        if quantize is not None and eval_input_fn is not None:
-            items += self._accuracy_of_onnx_files(folder, eval_input_fn)
-        say(closing_summary(items))
+        say(closing_summary(items + comparison))
         return 0
+
+    def _is_in_model_dir(self, path):
+        return Path(path).resolve().is_relative_to(self.model_dir.resolve())
+
+    def _params_of(self, path):
+        """Returns {section: {key: value}} of the run that a checkpoint of model_dir is of."""
+        sections = read_params_yaml(self.model_dir) if self._is_in_model_dir(path) else None
+        return sections or None
 
     def _metrics_of(self, path, step):
         """Returns {name: figure} of a checkpoint of model_dir that was evaluated, else {}."""
-        inside = Path(path).resolve().is_relative_to(self.model_dir.resolve())
+        inside = self._is_in_model_dir(path)
         curves = read_curves(self.model_dir / "metrics.jsonl") if inside else {}
         return {
             name: curve[step]
@@ -643,29 +674,33 @@ class Estimator:
             if split == "eval" and step in curve
         }
 
-    def _accuracy_of_onnx_files(self, folder, eval_input_fn):
-        """Scores model.onnx and model_int8.onnx. Returns items of a summary."""
-        from common.export.onnx import make_predict_step as make_onnx_step
+    def _compare_onnx_files(self, folder, batches_of_split):
+        """Scores a network before and after quantisation.
 
-        try:
-            batches_of_split = eval_input_fn(self.params)
-        except UserError as error:  # the export itself needs no data
-            return [("Not scored", str(error))]
-        items = []
-        for name in ("model.onnx", "model_int8.onnx"):
-            step, correct, rows = make_onnx_step(folder / name), 0, 0
-            for split, batches in batches_of_split.items():
-                logits, numbers = collect_logits(
-                    step, batches, self.run.eval_steps, f"{name} {split}"
-                )
-                correct += int((logits.argmax(axis=-1) == batches.labels[numbers]).sum())
-                rows += len(numbers)
-            items.append((name, f"accuracy {correct / rows:.4f} ({correct} of {rows})"))
-        return items
+        Returns {file: {metric: float}}, and what it cost, as items of a summary.
+        """
+        from common.export import onnx
+
+        metrics, labels_given, items = {}, [], []
+        for name in (onnx.MODEL_FILE, onnx.INT8_FILE):
+            scores = self._score(batches_of_split, onnx.make_predict_step(folder / name), name)
+            logits, labels = _all_rows(scores)
+            metrics[name] = metrics_of(self.model, scores)
+            labels_given.append(logits.argmax(axis=-1))
+            items.append((name, figures_of(metrics[name], len(labels))))
+        before, after = metrics.values()
+        lost = {key: before[key] - after[key] for key in before if key.startswith("eval/")}
+        text = ", ".join(f"{value:.4f} of {figure_name(key)}" for key, value in lost.items())
+        if logits.shape[-1] > 1:
+            differ = int((labels_given[0] != labels_given[1]).sum())
+            text += f"; {differ} of {len(labels)} rows have another label"
+        items.append(("Lost to int8", text))
+        return metrics, items
 
     # ---- what is printed last --------------------------------------------------------------------
 
     def _summarise(self, what, metrics):
+        check_still_there(self.model_dir)
         self.reports.plot_curves()
         self.reports.close()
         items = [("Done", f"{what}, {format_duration(time.monotonic() - self.started)}")]
@@ -689,6 +724,21 @@ class Estimator:
             ("TensorBoard", f"tensorboard --logdir {self.model_dir}"),
         ]
         say(closing_summary(items))
+
+
+def figure_name(key):
+    """What a metric is called in a line of text."""
+    return key.removeprefix("eval/").removesuffix("_cls")
+
+
+def figures_of(metrics, rows):
+    """Returns the metrics of so many rows as a line of text, accuracy with its count first."""
+    figures = {figure_name(key): value for key, value in metrics.items()}
+    accuracy = figures.pop("accuracy", None)
+    texts = [f"{key} {value:.4f}" for key, value in figures.items()]
+    if accuracy is not None:
+        texts.insert(0, f"accuracy {accuracy:.4f} ({round(accuracy * rows)} of {rows})")
+    return ", ".join(texts)
 
 
 def _all_rows(scores):
@@ -748,7 +798,7 @@ def check_vocab(vocab, vocab_file, path):
 
     vocab: list of str; vocab_file: path of the checkpoint's; path: of the checkpoint.
     """
-    former = Path(vocab_file).read_text("utf-8").split("\n")[:-1]
+    former = Path(vocab_file).read_text("utf-8", "replace").split("\n")[:-1]
     if former == vocab:
         return
     pairs = itertools.zip_longest(vocab, former)

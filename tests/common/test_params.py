@@ -566,7 +566,7 @@ inputs = st.fixed_dictionaries(
         "vocab_file": optional(names),
         "do_lower": st.booleans(),
         "shuffle_seed": optional(st.integers(0, 2**40)),
-        "packing": st.sampled_from(["buckets", "none"]),
+        "packing": st.sampled_from(["auto", "packed", "buckets", "none"]),
         "cache_dir": optional(names),
     },
 )
