@@ -19,8 +19,8 @@ from common.optimizers.schedules import make_schedule
 # One compiled loop over a weight and its slots instead of nine passes over memory. A function of
 # one weight, not of all: equal shapes share the program, and TensorFlow runs several at once.
 @tf.function(jit_compile=True, autograph=False)
-def _update(rule, weight, slots, average, gradient, numbers, do_update):
-    """Moves one weight, its slots and its average (or None); all stay where do_update is false."""
+def _update(rule, weight, slots, average, gradient, numbers):
+    """Moves one weight, its slots and its average (or None)."""
     gradient = gradient * numbers["scale"]
     if "max_value" in numbers:
         gradient = tf.clip_by_value(gradient, -numbers["max_value"], numbers["max_value"])
@@ -29,7 +29,6 @@ def _update(rule, weight, slots, average, gradient, numbers, do_update):
     changes = [(weight, new_weight), *((slots[name], new) for name, new in new_slots.items())]
     if average is not None:
         changes.append((average, average + numbers["average_share"] * (new_weight - average)))
-    changes = [(variable, tf.where(do_update, new, variable)) for variable, new in changes]
     for variable, new in changes:
         variable.assign(new)
 
@@ -152,20 +151,26 @@ class Optimizer:
             numbers["average_share"] = tf.maximum(1.0 - cfg.moving_average_decay, 9.0 / (10.0 + t))
         rates = {factor: rate * factor for factor in set(self.rate_factors.values())}
 
-        # Only a dynamic scale may skip an update; elsewhere a non-finite number must show.
-        do_update = is_finite if self.loss_scale.skips_overflow else tf.constant(True)
-        for (name, weight), gradient in zip(self.weights.items(), gradients, strict=True):
-            rate_here = rates[self.rate_factors[name]]
-            decay = rate_here * cfg.weight_decay_rate if name in self.decayed else tf.constant(0.0)
-            _update(
-                self.rule,
-                weight,
-                {slot: variables[name] for slot, variables in self.slots.items()},
-                self.averages.get(name),
-                gradient,
-                {**numbers, "rate": rate_here, "decay": decay},
-                do_update,
-            )
+        def update():
+            for (name, weight), gradient in zip(self.weights.items(), gradients, strict=True):
+                rate_here = rates[self.rate_factors[name]]
+                is_decayed = name in self.decayed
+                decay = rate_here * cfg.weight_decay_rate if is_decayed else tf.constant(0.0)
+                _update(
+                    self.rule,
+                    weight,
+                    {slot: variables[name] for slot, variables in self.slots.items()},
+                    self.averages.get(name),
+                    gradient,
+                    {**numbers, "rate": rate_here, "decay": decay},
+                )
+
+        # Only a dynamic scale may skip an update; elsewhere a non-finite number must show. To
+        # choose element by element, within the loop, doubles the time of every update.
+        if self.loss_scale.skips_overflow:
+            tf.cond(is_finite, update, lambda: None)
+        else:
+            update()
         report = {}
         if cfg.log_summaries:
             report = {
