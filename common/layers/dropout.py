@@ -3,10 +3,21 @@
 
 Keras' own layer keeps a counter variable per layer that every call advances: state to save, and a
 different mask after a resume. Here the training step sets one step counter and nothing else counts.
+The random bits are a hash of an element's number, computed in the same loop that drops: nothing is
+drawn ahead, and the backward pass computes the mask once more in place of keeping it.
 """
 
+import functools
+import math
+
 import keras
+import numpy as np
 from keras import ops
+
+from common.layers.fusion import fuse_self_adjoint
+
+# 2^32 divided by the golden ratio: multiples of it spread evenly (Knuth, TAOCP 3, section 6.4).
+GOLDEN = np.uint32(0x9E3779B9)
 
 
 class DropoutClock:
@@ -16,34 +27,64 @@ class DropoutClock:
 
     Attributes:
         step: int32 variable []. The training step sets it before the forward pass.
-        dropout: (x, rate, seed=SeedGenerator) -> x with elements dropped. Another function where
-            x is a part of the batch only (see `common/training/distribution.py`).
+        share: int. Which part of the batch the network is given, of several that are equally large
+            (see `common/training/distribution.py`): the masks are those of the whole batch.
     """
 
     def __init__(self, seed=0):
         self.seed = seed
         self.step = keras.Variable(0, dtype="int32", trainable=False, name="dropout_step")
         self.num_layers = 0
-        self.dropout = keras.random.dropout
+        self.share = 0
 
     def next_layer(self):
         """Returns the next layer's number, in the order of construction."""
         self.num_layers += 1
         return self.num_layers
 
-
-class _StepSeed(keras.random.SeedGenerator):
-    """The stateless pair (seed and layer, step) in the shape Keras' random functions accept."""
-
-    def __init__(self, clock, layer):
-        # Not the parent's __init__: it would make a state variable inside a traced function.
-        self.clock, self.layer = clock, layer
-
-    def next(self, ordered=True):
+    def place(self, layer, count):
+        """What the masks of `count` elements in a layer are computed from: <uint32>[3]."""
         # 10,007 is a prime above any number of dropout layers: (seed, layer) pairs stay distinct.
-        key = (self.clock.seed * 10_007 + self.layer) % (2**31 - 1)
-        dtype = keras.src.backend.random_seed_dtype()
-        return ops.stack([ops.cast(key, dtype), ops.cast(self.clock.step, dtype)])
+        key = (self.seed * 10_007 + layer) % (2**31 - 1)
+        first = self.share * count % 2**31
+        return ops.cast(ops.stack([key, self.step.value, first]), "uint32")
+
+
+def _shift_xor(bits, by):
+    return ops.bitwise_xor(bits, ops.right_shift(bits, np.uint32(by)))
+
+
+def _mix(bits, added=0):
+    """A permutation of 32 bits in which each input bit changes half of the output bits.
+
+    "lowbias32" of Chris Wellons' hash prospector, found by search; `added` comes between its two
+    products, so that two streams are no permutation of each other.
+    """
+    bits = _shift_xor(bits, 16) * np.uint32(0x7FEB352D)
+    bits = (_shift_xor(bits, 15) + ops.cast(added, "uint32")) * np.uint32(0x846CA68B)
+    return _shift_xor(bits, 16)
+
+
+def keep(count, place, rate):
+    """Which of `count` elements stay: <bool>[count], each with probability 1 - rate.
+
+    place: <uint32>[3], of DropoutClock.
+    """
+    key, step, first = place[0], place[1], place[2]
+    stream = _mix(_mix(key * GOLDEN) + step)
+    number = ops.cast(ops.arange(count, dtype="int32"), "uint32") + first
+    bits = _mix(number * GOLDEN + stream, added=_mix(stream + GOLDEN))
+    return bits >= np.uint32(round(rate * 2**32))
+
+
+@functools.cache  # the layers of a network share the compiled loops of a rate
+def _make_drop(rate):
+    def drop(x, place):
+        """x: <float>[N]. One dimension, because XLA turns only such a loop into vectors."""
+        scaled = x * ops.cast(1.0 / (1.0 - rate), x.dtype)
+        return ops.where(keep(x.shape[0], place, rate), scaled, ops.zeros_like(x))
+
+    return fuse_self_adjoint(drop)
 
 
 class Dropout(keras.layers.Layer):
@@ -55,7 +96,7 @@ class Dropout(keras.layers.Layer):
         rate: float in [0, 1). Probability of an element to be dropped.
         clock: DropoutClock of the model.
     Call:
-        x: <float>[...].
+        x: <float>[...], of static shape.
     Returns:
         <float>[...], `x` itself outside training.
     """
@@ -72,4 +113,5 @@ class Dropout(keras.layers.Layer):
     def call(self, x, training=False):
         if not training or self.rate == 0.0:
             return x
-        return self.clock.dropout(x, self.rate, seed=_StepSeed(self.clock, self.layer_number))
+        place = self.clock.place(self.layer_number, math.prod(x.shape))
+        return ops.reshape(_make_drop(self.rate)(ops.reshape(x, (-1,)), place), x.shape)

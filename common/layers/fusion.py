@@ -32,3 +32,25 @@ def fuse(function):
         return forward(*inputs), lambda upstream: backward(inputs, upstream)
 
     return fused
+
+
+def fuse_self_adjoint(function):
+    """As `fuse`, of a function that is linear in its first input and symmetric: its own gradient.
+
+    function: (<float>[N], others) -> <float>[N]. It is applied to the gradient in place of a
+    backward pass; the others are given none.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    forward = tf.function(function, jit_compile=True, autograph=False)
+
+    @tf.custom_gradient
+    def fused(x, *others):
+        return forward(x, *others), lambda upstream: (
+            forward(upstream, *others),
+            *[None] * len(others),
+        )
+
+    return fused

@@ -9,8 +9,6 @@ never exchanged, and one device is the case of one replica.
 
 import contextlib
 import dataclasses
-import functools
-import math
 import os
 import re
 import signal
@@ -23,10 +21,6 @@ import tensorflow as tf
 from common.errors import RunError, UserError
 from common.signals import listening
 from common.training.cluster import ALONE
-
-# Philox makes its numbers four at a time (Salmon et al. 2011); element i of a tensor is number i.
-NUMBERS_PER_COUNT = 4
-PHILOX = 1  # in TensorFlow's stateless operations
 
 
 class Distribution:
@@ -113,9 +107,7 @@ class Distribution:
             replicas.append((copy, copied_optimizer))
         if self.num_replicas > 1:
             for number, (each, _) in enumerate(replicas, self.worker * len(self.devices)):
-                each.clock.dropout = functools.partial(
-                    dropout_of_share, share=number, num_shares=self.num_replicas
-                )
+                each.clock.share = number
         return replicas
 
     def run(self, step, parts, batch=(), *rest):
@@ -342,37 +334,3 @@ def _many_workers(run, cluster, gpus):
         # TensorFlow has taken SIGTERM for itself, as a notice of preemption.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return Distribution(strategy, cluster)
-
-
-def dropout_of_share(x, rate, seed, share, num_shares):
-    """Dropout of some rows of a batch with the masks that they have in the whole batch.
-
-    So the masks, as the rows, do not depend on how many replicas share the batch.
-
-    Args:
-        x: <float>[B, ...]: rows share * B to (share + 1) * B of the batch.
-        rate: float in (0, 1).
-        seed: keras.random.SeedGenerator, of the whole batch.
-        share, num_shares: int.
-    Returns:
-        <float>[B, ...].
-    """
-
-    def uniform(shape, dtype):
-        del shape  # of a symbolic tensor
-        rows, *rest = x.shape
-        first = share * rows * math.prod(rest)  # number of the first element in the whole batch
-        pair = tf.math.floormod(seed.next(), tf.int32.max - 1)  # as keras.random.dropout has it
-        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.cast(pair, tf.int32))
-        draw = functools.partial(
-            tf.raw_ops.StatelessRandomUniformV2, key=key, alg=PHILOX, dtype=dtype
-        )
-        if first % NUMBERS_PER_COUNT:  # begins within a group of four: draw all, take some
-            whole = draw(shape=(num_shares * rows, *rest), counter=counter)
-            return whole[share * rows : (share + 1) * rows]
-        # The counter has 128 bits, the lower 64 first; int64 is added on every device.
-        skipped = tf.constant([first // NUMBERS_PER_COUNT, 0], tf.int64)
-        counter = tf.bitcast(tf.bitcast(counter, tf.int64) + skipped, tf.uint64)
-        return draw(shape=x.shape, counter=counter)
-
-    return tf.nn.experimental.general_dropout(x, rate, uniform)

@@ -6,18 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from common.checkpoints.writer import CheckpointWriter, NoWriter
 from common.errors import RunError, UserError
-from common.layers.dropout import DropoutClock, _StepSeed
+from common.layers.dropout import Dropout, DropoutClock
 from common.metrics.classification import classification_report
 from common.params import RunParams
 from common.training.cluster import Cluster
-from common.training.distribution import Distribution, dropout_of_share, make_distribution
+from common.training.distribution import Distribution, make_distribution
 from common.training.evaluate import collect_logits
 from common.training.reports import NoReports, Reports
 from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
@@ -87,18 +86,15 @@ def test_logits_of_all_workers_are_those_of_one_also_where_some_get_no_batch(
 def test_rows_have_the_masks_of_the_whole_batch(row, dtype):
     clock = DropoutClock(seed=11)
     clock.step.assign(5)
-
-    def seed():
-        return _StepSeed(clock, 3)
-
+    layer = Dropout(0.4, clock, dtype=dtype)
     x = tf.ones((12, *row), dtype)
-    whole = keras.random.dropout(x, 0.4, seed=seed())
+    whole = layer(x, training=True)
     for num_shares in (1, 2, 3):
-        shares = [
-            dropout_of_share(part, 0.4, seed(), share, num_shares)
-            for share, part in enumerate(tf.split(x, num_shares))
-        ]
+        shares = []
+        for clock.share, part in enumerate(tf.split(x, num_shares)):
+            shares.append(layer(part, training=True))
         np.testing.assert_array_equal(tf.concat(shares, 0), whole)
+        clock.share = 0
     assert 0 < np.mean(np.asarray(whole, np.float32) == 0) < 1
 
 
