@@ -5,6 +5,7 @@ import keras
 from keras import ops
 
 from common.layers.dropout import Dropout
+from common.layers.layer_norm import LayerNorm
 from common.layers.positions import sinusoids
 
 NUM_SEGMENTS = 2  # sentence A and sentence B; BERT knows no third
@@ -76,8 +77,8 @@ class BertEmbeddings(keras.layers.Layer):
             )
         self.layer_norm = None
         if use_layer_norm:
-            self.layer_norm = keras.layers.LayerNormalization(
-                epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm"
+            self.layer_norm = LayerNorm(
+                layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm"
             )
         self.dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
 

@@ -9,6 +9,7 @@ from keras import ops
 from common.layers.attention import MultiHeadAttention
 from common.layers.dropout import Dropout
 from common.layers.feed_forward import FeedForward
+from common.layers.layer_norm import LayerNorm
 
 
 class EncoderLayer(keras.layers.Layer):
@@ -79,9 +80,7 @@ class EncoderLayer(keras.layers.Layer):
             name="feed_forward",
         )
         self.attention_layer_norm, self.feed_forward_layer_norm = (
-            keras.layers.LayerNormalization(
-                epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name
-            )
+            LayerNorm(layer_norm_epsilon, dtype=self.dtype_policy, name=name)
             for name in ("attention_layer_norm", "feed_forward_layer_norm")
         )
         self.attention_dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
@@ -157,8 +156,8 @@ class Encoder(keras.layers.Layer):
         ]
         self.final_layer_norm = None
         if use_pre_normalization:
-            self.final_layer_norm = keras.layers.LayerNormalization(
-                epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="final_layer_norm"
+            self.final_layer_norm = LayerNorm(
+                layer_norm_epsilon, dtype=self.dtype_policy, name="final_layer_norm"
             )
 
     def build(self, x_shape):

@@ -1,11 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fresh weights: values of their own for every weight, from one seed."""
 
+import contextlib
+
 import keras
 import numpy as np
 
+HEAD_PARTS = (3, 4)  # of BertClassifierModel: pooler and classifier
 _MAX_SEED = 2**31 - 1
 _STRIDE = 10_007  # a prime above any number of weights
+
+
+_is_backbone_loaded = False
+
+
+@contextlib.contextmanager
+def backbone_is_loaded():
+    """Within it the backbone of a network begins with zeros, as a checkpoint is to fill it.
+
+    Drawing the numbers of BERT-base takes seconds, and `load_weights` either replaces all of them
+    or refuses the checkpoint. The head is drawn as ever: a checkpoint need not have one.
+    """
+    global _is_backbone_loaded
+    _is_backbone_loaded = True
+    try:
+        yield
+    finally:
+        _is_backbone_loaded = False
 
 
 class FreshWeights(keras.initializers.Initializer):
@@ -30,7 +51,7 @@ class FreshWeights(keras.initializers.Initializer):
         self.seed = getattr(self.first, "seed", 0)  # a constant has none
         if seed is not None:
             self.seed = int(np.random.SeedSequence([seed, part]).generate_state(1)[0])
-        self.count = 0
+        self.part, self.count = part, 0
 
     def clone(self):
         raise NotImplementedError("share this object between layers; a clone would repeat it")
@@ -40,4 +61,6 @@ class FreshWeights(keras.initializers.Initializer):
         if "seed" in config:
             config["seed"] = (self.seed + _STRIDE * self.count) % _MAX_SEED
         self.count += 1
+        if _is_backbone_loaded and self.part not in HEAD_PARTS:
+            return keras.ops.zeros(shape, dtype)
         return type(self.first).from_config(config)(shape, dtype)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.layers.dropout import Dropout, DropoutClock, keep
+from common.layers.dropout import DropoutClock, keep
 
 COUNT = 200_000
 compiled = tf.function(keep, jit_compile=True)  # one program for each count and rate

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from common.layers.initializers import FreshWeights
+from common.layers.initializers import FreshWeights, backbone_is_loaded
 from model import make_model
 from tests.reference.tiny_bert import tiny_params
 
@@ -29,6 +29,18 @@ def test_weight_initialization_seed_alone_decides_the_values():
         np.testing.assert_array_equal(weight, again[name])
     other = fresh_weights(weight_initialization_seed=8)
     assert all((first[name] != other[name]).any() for name in first if name.endswith("kernel"))
+
+
+def test_a_backbone_that_is_to_be_loaded_is_not_drawn_and_leaves_the_head_as_it_was():
+    drawn = fresh_weights()
+    with backbone_is_loaded():
+        undrawn = fresh_weights()
+    for name, weight in undrawn.items():
+        if name.startswith(("pooler", "classifier")) or not name.endswith(("kernel", "embeddings")):
+            np.testing.assert_array_equal(weight, drawn[name])
+        else:
+            assert not weight.any() and drawn[name].any()
+    assert fresh_weights()["encoder/layer_0/attention/query/kernel"].any()  # drawn again
 
 
 def test_embedding_initializer_is_that_of_the_word_table_alone():
