@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from common.compile.machine import best_precision
 from common.errors import UserError
 from common.files import write_whole
 from input.batches import make_batches, make_packed_batches, row_lengths
@@ -323,7 +324,7 @@ def read_texts(texts, input_file):
 
 
 def complete_params(params, checkpoint_config, params_path, labels_from_checkpoint=False):
-    """Fills in what the params leave to the checkpoint and to the data.
+    """Fills in what the params leave to the checkpoint, to the data and to the machine.
 
     Args:
         params: Params as read.
@@ -334,6 +335,8 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
         complete Params; label names, tuple of str; the vocabulary, list of str.
     """
     params = params.with_vocab_file(checkpoint_config.get("vocab_file"))
+    if params.model.mixed_precision == "auto":
+        params = params.with_precision(best_precision(_gpu_capabilities(params.runconfig.device)))
     cfg = params.predict_input
     _check_tokenizers(params, checkpoint_config)
     vocab = get_tokenizer(cfg).vocab
@@ -343,6 +346,14 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
         _check_label_order(label_names, checkpoint_config)
     known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
     return params.complete(checkpoint_config, known, params_path), label_names, vocab
+
+
+def _gpu_capabilities(device):
+    """CUDA's (major, minor) of the GPUs that a run on `device` (None: the default) may take."""
+    if device is not None and "cpu" in device.lower():
+        return []
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return [each.get("compute_capability", (0, 0)) for each in details]
 
 
 def _check_tokenizers(params, checkpoint_config):

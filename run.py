@@ -21,6 +21,7 @@ from common.compile.machine import use_machine_code
 from common.cs import target
 from common.errors import RunError, UserError
 from common.files import delete_leftovers
+from common.lazy_imports import imported_lazily
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
 from common.training.lock import locked
@@ -148,8 +149,9 @@ def import_quietly():
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)
     try:
-        import absl.logging
-        import tensorflow
+        with imported_lazily():
+            import absl.logging
+            import tensorflow
 
         tensorflow.config.list_physical_devices()  # the search for GPUs speaks too
         absl.logging.set_verbosity(absl.logging.ERROR)
@@ -165,15 +167,25 @@ def choose_checkpoint(run):
     Training resumes what is in model_dir, and only else starts from --checkpoint_path; evaluation
     and prediction take --checkpoint_path, else the newest in model_dir. `best` is the one that
     best.json of model_dir names.
+
+    Raises:
+        UserError: none is there where one is needed, or none of those in model_dir verifies.
     """
     from common.checkpoints import store
 
     if run.checkpoint_path is not None and run.mode not in (*TRAINING_MODES, "eval_all"):
         is_best = run.checkpoint_path == BEST
         return None, store.best_checkpoint(run.model_dir) if is_best else run.checkpoint_path
-    newest = store.newest_checkpoint(
-        run.model_dir, on_skip=lambda text: print(text, file=sys.stderr)
-    )
+    skipped = []
+    newest = store.newest_checkpoint(run.model_dir, on_skip=skipped.append)
+    if newest is None and skipped:  # training anew would in the end take their place
+        listed = "\n".join(f"  {text.removeprefix('skipped ')}" for text in skipped)
+        raise UserError(
+            f"no checkpoint of {run.model_dir} is whole:\n{listed}\nBring one back from a copy; "
+            "or, to do without them, move them away or choose another --model_dir"
+        )
+    for text in skipped:
+        print(text, file=sys.stderr)
     if run.mode in TRAINING_MODES:
         if newest is not None and run.checkpoint_path is not None:
             print(f"--checkpoint_path is not used: {newest} is resumed", file=sys.stderr)
@@ -241,6 +253,8 @@ def run_alone(params, args, cluster):
     import data
     from common.checkpoints.load import open_checkpoint
     from common.compile.programs import open_programs
+    from common.export.export import check_format
+    from common.layers.initializers import backbone_is_loaded
     from common.training.distribution import make_distribution
     from common.training.estimator import Estimator, set_up
     from model import make_model, model_fn
@@ -266,7 +280,9 @@ def run_alone(params, args, cluster):
             params, config, args.params, labels_from_checkpoint=bool(texts) or mode == "export"
         )
     if mode == "export":  # an exported model computes in float32, whatever it was trained in
-        params = params.with_float32()
+        params = params.with_precision("float32")
+    if mode == "train_and_eval" and run.export_best is not None:
+        check_format(run.export_best, params)  # now, not after hours of training
     set_up(params.runconfig)
     if run.compile_only:
         from common.compile.ahead import compile_ahead
@@ -275,9 +291,10 @@ def run_alone(params, args, cluster):
             return compile_ahead(params, as_given, make_model, model_fn, texts)
     programs = open_programs(params) if is_alone and mode != "export" else None
     with tf.device(params.runconfig.device), distribution.only_the_chief_speaks():
-        estimator = Estimator(
-            params, model_fn, make_model, label_names, vocab, distribution, programs
-        )
+        with contextlib.nullcontext() if checkpoint is None else backbone_is_loaded():
+            estimator = Estimator(
+                params, model_fn, make_model, label_names, vocab, distribution, programs
+            )
         if mode in TRAINING_MODES:
             if cluster.is_chief:
                 keep_params(params, as_given, resumed)
@@ -300,6 +317,7 @@ def run_alone(params, args, cluster):
                 args.export_dir,
                 args.quantize,
                 data.eval_input_fn,
+                data.describe(params.predict_input),
             )
         batches, texts_of_split = data.predict_input_fn(params, texts)
         logits = estimator.predict(batches, texts_of_split, checkpoint)
@@ -335,11 +353,12 @@ def export_best(params, label_names, vocab):
     from common.training.estimator import Estimator
     from model import make_model, model_fn
 
-    params = params.with_float32()
+    params = params.with_precision("float32")
     checkpoint = open_checkpoint(best_checkpoint(params.runconfig.model_dir))
     estimator = Estimator(params, model_fn, make_model, label_names, vocab)
     text_features = data.get_text_features(params)
-    estimator.export(checkpoint, text_features, params.runconfig.export_best)
+    about_data = data.describe(params.predict_input)
+    estimator.export(checkpoint, text_features, params.runconfig.export_best, data=about_data)
 
 
 def print_predictions(texts, logits, label_names):

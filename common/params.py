@@ -486,7 +486,8 @@ GELU_OF_FAMILY = {"huggingface": "gelu_erf", "google": "gelu_tanh", "cerebras": 
 LAYER_NORM_EPSILON_OF_FAMILY = {"huggingface": 1e-12, "google": 1e-12, "cerebras": 1e-5}
 LAYER_NORM_EPSILON = 1e-8  # the original's, where nothing says otherwise
 
-DTYPE_POLICIES = {False: "float32", True: "mixed_float16"}
+# auto: until `data.complete_params` has asked the machine.
+DTYPE_POLICIES = {False: "float32", True: "mixed_float16", "auto": "float32"}
 
 
 class ModelParams(Section):
@@ -641,11 +642,12 @@ class ModelParams(Section):
 
     # Precision
     mixed_precision: Annotated[
-        Literal[False, True, "float32", "mixed_bfloat16", "mixed_float16"],
+        Literal[False, True, "auto", "float32", "mixed_bfloat16", "mixed_float16"],
         BeforeValidator(not_a_number),
     ] = Field(
         False,
-        description="Keras dtype policy. false: float32; true: mixed_float16, as in the original.",
+        description="Keras dtype policy. false: float32; true: mixed_float16, as in the original; "
+        "auto: mixed_bfloat16 where the processor or GPU multiplies it faster, else float32.",
     )
 
     # Without effect here (NO_EFFECT)
@@ -1353,11 +1355,10 @@ class Params(Section):
         runconfig = RunParams.model_validate(dict(self.runconfig) | values)
         return self.model_copy(update={"runconfig": runconfig})
 
-    def with_float32(self):
-        """The same params without mixed precision."""
-        return self.model_copy(
-            update={"model": self.model.model_copy(update={"mixed_precision": False})}
-        )
+    def with_precision(self, mixed_precision):
+        """The same params with another value of model.mixed_precision."""
+        model = self.model.model_copy(update={"mixed_precision": mixed_precision})
+        return self.model_copy(update={"model": model})
 
     def with_inputs_of(self, other):
         """The same params with the input sections of other Params."""

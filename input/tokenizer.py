@@ -28,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_text as tf_text
 
+from common.checkpoints import tokenizer_json
 from common.errors import UserError
 
 ALGORITHM_VERSION = 1  # part of the fingerprint: raise it with any change that changes an id
@@ -71,30 +71,14 @@ class WordPieceTokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id = (
             self.vocab.index(token) for token in (PAD, UNK, CLS, SEP)
         )
-        pages, records, pool = _character_tables(self.do_lower)
-        self.fingerprint = _fingerprint(self.vocab, self.do_lower, pages, records, pool)
-        entries = _without_unreachable(self.vocab)
-        with tf.init_scope(), tf.device("/cpu:0"):  # string operations exist on the CPU only
-            self._pages, self._records, self._pool = map(tf.constant, (pages, records, pool))
-            self._ascii_trie = tf_text.FastWordpieceTokenizer(
-                entries,
-                suffix_indicator=CONTINUATION,
-                max_bytes_per_word=MAX_WORD_CHARACTERS,  # in ASCII a character is a byte
-                unknown_token=UNK,
-                token_out_type=tf.int32,
-            )
-            self._word_trie = tf_text.FastWordpieceTokenizer(
-                entries,
-                suffix_indicator=CONTINUATION,
-                max_bytes_per_word=4 * MAX_WORD_CHARACTERS,  # UTF-8 takes up to four
-                unknown_token=UNK,
-                token_out_type=tf.int32,
-                no_pretokenization=True,
-            )
+        self.fingerprint = _fingerprint(self.vocab, self.do_lower)
+        self._is_ready = False
 
     @classmethod
     def from_vocab_file(cls, path, do_lower=True):
         """Reads a vocabulary: UTF-8, one entry a line, its id is the line's number from 0.
+
+        A file called .json is read as a `tokenizer.json`.
 
         Args:
             path: str or Path.
@@ -109,6 +93,8 @@ class WordPieceTokenizer:
             raise UserError(
                 f"{path}: no such vocabulary file; set vocab_file to the checkpoint's vocab.txt."
             )
+        if path.suffix == ".json":
+            return cls(tokenizer_json.read_vocab(path), do_lower)
         content = path.read_bytes()
         try:
             # Split at line feeds only: U+2028, say, can be an entry.
@@ -124,6 +110,36 @@ class WordPieceTokenizer:
         _check_entries(vocab, source=path)
         return cls(vocab, do_lower)
 
+    def _prepare(self):
+        """Builds what `tokenize` looks words up in; a run that finds its tokens needs none of it.
+
+        Importing tensorflow-text, tables and tries take two seconds of a start.
+        """
+        if self._is_ready:
+            return
+        import tensorflow_text as tf_text
+
+        entries = _without_unreachable(self.vocab)
+        with tf.init_scope(), tf.device("/cpu:0"):  # string operations exist on the CPU only
+            tables = _character_tables(self.do_lower)
+            self._pages, self._records, self._pool = map(tf.constant, tables)
+            self._ascii_trie = tf_text.FastWordpieceTokenizer(
+                entries,
+                suffix_indicator=CONTINUATION,
+                max_bytes_per_word=MAX_WORD_CHARACTERS,  # in ASCII a character is a byte
+                unknown_token=UNK,
+                token_out_type=tf.int32,
+            )
+            self._word_trie = tf_text.FastWordpieceTokenizer(
+                entries,
+                suffix_indicator=CONTINUATION,
+                max_bytes_per_word=4 * MAX_WORD_CHARACTERS,  # UTF-8 takes up to four
+                unknown_token=UNK,
+                token_out_type=tf.int32,
+                no_pretokenization=True,
+            )
+        self._is_ready = True
+
     def tokenize(self, texts):
         """Cuts texts into token ids, without special tokens. Runs eagerly and inside a graph.
 
@@ -132,6 +148,7 @@ class WordPieceTokenizer:
         Returns:
             <int32>[N, (tokens)] ragged, empty rows for texts without a word.
         """
+        self._prepare()
         with tf.device("/cpu:0"):
             texts = tf.ensure_shape(tf.convert_to_tensor(texts, tf.string), [None])
             is_plain = tf.strings.regex_full_match(texts, r"[\t\n\r -~]*")
@@ -293,18 +310,16 @@ def _without_unreachable(vocab):
     return [entry if _is_reachable(entry) else f"\ufffd{i}" for i, entry in enumerate(vocab)]
 
 
-def _fingerprint(vocab, do_lower, *tables):
-    """SHA-256, hexadecimal, over the vocabulary, the settings and the character tables."""
+def _fingerprint(vocab, do_lower):
+    """SHA-256, hexadecimal, over the vocabulary, the settings and what the tables are made of."""
     settings = {
         "algorithm_version": ALGORITHM_VERSION,
         "do_lower": do_lower,
         "max_word_characters": MAX_WORD_CHARACTERS,
+        "unicode": unicodedata.unidata_version,
         "vocab": vocab,
     }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for table in tables:
-        digest.update(table.astype("<i4").tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache

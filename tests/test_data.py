@@ -525,3 +525,29 @@ def test_a_cased_checkpoint_is_refused_where_the_text_is_lower_cased(make_params
 def test_the_tokenizer_is_built_once(make_params):
     params = make_params()
     assert data.get_tokenizer(params.train_input) is data.get_tokenizer(params.eval_input)
+
+
+def test_rows_are_described_by_names_without_folders(make_params):
+    assert data.describe(make_params("mnli").predict_input) == (
+        "sample_glue/mnli of TensorFlow Datasets: premise and hypothesis -> label"
+    )
+    files = {
+        "data_processor": "TextFileDataProcessor",
+        **{"dataset": None, "data_dir": None, "text_columns": "body", "label_column": "stars"},
+        **{"train_file": "/home/me/train.csv", "eval_file": "/home/me/eval.csv"},
+    }
+    described = data.describe(make_params(**files).predict_input)
+    assert described == "train.csv and eval.csv: body -> stars"
+
+
+# ---- Precision -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_auto_precision_is_what_the_machine_is_best_at(make_params, monkeypatch, policy):
+    monkeypatch.setattr(data, "best_precision", lambda gpu_capabilities: policy)
+    params = make_params().with_precision("auto")
+    completed, *_ = data.complete_params(params, GEOMETRY, "params.yaml")
+    assert completed.model.mixed_precision == completed.model.dtype_policy == policy
+    other, *_ = data.complete_params(make_params(), GEOMETRY, "params.yaml")
+    assert other.model.dtype_policy == "float32"

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from common.errors import UserError
+from common.params import COMPUTED_KEYS
 from common.params import FROM_CHECKPOINT as NETWORK_KEYS
 
 MAX_JSON_BYTES = 10_000_000  # a config.json has about 1,000, an index of shards 100,000
@@ -100,16 +101,17 @@ def network_of_params(sections, source):
     """What a `params.yaml` says of the network. sections: of `read_params_yaml`; source: its path.
 
     Returns:
-        dict of those of NETWORK_KEYS that it says; encoder_nonlinearity in its own word.
+        dict of those of NETWORK_KEYS and COMPUTED_KEYS that it says; names in its own words.
     """
     model = sections.get("model", {})
-    values = {key: model[key] for key in NETWORK_KEYS if model.get(key) is not None}
+    keys = (*NETWORK_KEYS, *COMPUTED_KEYS)
+    values = {key: model[key] for key in keys if model.get(key) is not None}
     vocab_size = sections.get("train_input", {}).get("vocab_size")
     if vocab_size is not None:
         values.setdefault("vocab_size", vocab_size)
     for key, value in values.items():
-        if key == "encoder_nonlinearity":
-            values[key] = check_name(value, key, source)
+        if key in ("encoder_nonlinearity", *COMPUTED_KEYS):
+            values[key] = check_name(value, key, source).lower()
         elif key == "layer_norm_epsilon":
             values[key] = check_epsilon(value, key, source)
         else:
@@ -147,6 +149,24 @@ def check_against(from_shapes, config, config_file, weights_name):
                 f"{config_file} says {key} is {config[key]}, but the weights in {weights_name} "
                 f"have {value}; the two files do not belong together, take both from the same model"
             )
+
+
+EXPORT_FILE = "export.json"  # of common/export/export.py
+
+
+def export_beside(folder):
+    """What an export of this project says beside its weights and its format does not.
+
+    Returns dict with those that it says of label_names (tuple of str) and do_lower_case (bool).
+    """
+    written = read_json(Path(folder) / EXPORT_FILE) or {}
+    found = {}
+    names = written.get("label_names")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        found["label_names"] = tuple(names)
+    if isinstance(written.get("do_lower_case"), bool):
+        found["do_lower_case"] = written["do_lower_case"]
+    return found
 
 
 def vocab_beside(folder):

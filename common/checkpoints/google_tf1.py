@@ -16,6 +16,7 @@ from common.checkpoints.files import (
     check_against,
     check_count,
     check_name,
+    export_beside,
     read_json,
     vocab_beside,
 )
@@ -103,7 +104,7 @@ def read_config(path):
         check_against(from_shapes, config, folder / CONFIG_FILE, Path(prefix).name)
     config["vocab_file"] = vocab_beside(folder)
     config["notes"] = notes_on_state(tensors)
-    return config | tf_bundle.read_step(tensors)
+    return config | tf_bundle.read_step(tensors) | export_beside(folder)
 
 
 def read_weights(path):

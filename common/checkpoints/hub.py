@@ -9,13 +9,13 @@ import logging
 import re
 from pathlib import Path
 
-from common.checkpoints import huggingface
+from common.checkpoints import huggingface, tokenizer_json
 from common.checkpoints.files import brief
 from common.errors import UserError
 
 NAME = re.compile(r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w-][\w./-]*))?")
 INSTALL = "pip install huggingface_hub"
-TEXTS = ("config.json", "tokenizer_config.json", "vocab.txt")
+TEXTS = ("config.json", "tokenizer_config.json", "vocab.txt", tokenizer_json.NAME)
 
 
 def fetch(name):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from common.checkpoints import torch_bin
+from common.checkpoints import tokenizer_json, torch_bin
 from common.checkpoints.files import (
     MAX_JSON_BYTES,
     NETWORK_KEYS,
@@ -138,7 +138,7 @@ def read_config(path):
         )
     config = dict.fromkeys(NETWORK_KEYS)
     from_shapes = geometry(shapes)
-    config |= from_shapes | {"family": "huggingface", "do_lower_case": None}
+    config |= from_shapes | {"family": "huggingface"}
 
     written = read_json(folder / "config.json")
     if written is not None:
@@ -146,13 +146,41 @@ def read_config(path):
         check_against(from_shapes, config, folder / "config.json", weights_file.name)
         if "classifier/bias" in shapes:
             config |= label_names(written, shapes["classifier/bias"])
-    tokenizer = read_json(folder / "tokenizer_config.json") or {}
-    for source in (tokenizer, written or {}):
-        if isinstance(source.get("do_lower_case"), bool):
-            config["do_lower_case"] = source["do_lower_case"]
+    return config | tokenizer_of(folder, written or {})
+
+
+def tokenizer_of(folder, written):
+    """vocab_file, do_lower_case and notes of `read_config`, from what lies in a folder.
+
+    written: dict, its config.json.
+    """
+    found = {"vocab_file": vocab_beside(folder), "do_lower_case": None, "notes": []}
+    file = folder / tokenizer_json.NAME
+    normalization = {}
+    if found["vocab_file"] is None and file.is_file():
+        found["vocab_file"] = str(file)
+        normalization = tokenizer_json.read_normalization(file)
+    settings = read_json(folder / "tokenizer_config.json") or {}
+    for value in (
+        settings.get("do_lower_case"),
+        written.get("do_lower_case"),
+        normalization.get("lowercase"),
+    ):
+        if isinstance(value, bool):
+            found["do_lower_case"] = value
             break
-    config["vocab_file"] = vocab_beside(folder)
-    return config
+    strips = normalization.get("strip_accents", settings.get("strip_accents"))
+    if None not in (strips, found["do_lower_case"]) and strips != found["do_lower_case"]:
+        found["notes"].append(
+            f"tokenizer: trained with strip_accents {str(strips).lower()}; here accents go where "
+            "do_lower is true, and stay where it is false"
+        )
+    splits = settings.get("tokenize_chinese_chars")
+    if normalization.get("handle_chinese_chars", splits) is False:
+        found["notes"].append(
+            "tokenizer: trained without setting Chinese characters apart; here each is a word"
+        )
+    return found
 
 
 def label_names(written, shape):
@@ -176,6 +204,11 @@ def from_config_json(written, source):
     if positions != "absolute":
         raise UserError(
             f"{source}: position_embedding_type is {positions!r}; only 'absolute' can be loaded"
+        )
+    if written.get("is_decoder") is True:
+        raise UserError(
+            f"{source}: is_decoder is true, and a decoder's tokens see only those before them; "
+            "take a model that was trained as an encoder"
         )
     config = {}
     for theirs, ours in CONFIG_KEYS.items():

@@ -10,6 +10,8 @@ from common.checkpoints.files import NETWORK_KEYS
 from common.checkpoints.huggingface import read_safetensors
 from common.checkpoints.load import FORMATS, open_checkpoint
 from common.checkpoints.names import StoredTensor, axes_of
+from common.errors import printable
+from common.params import COMPUTED_KEYS
 
 TITLES = {
     "huggingface": "Hugging Face",
@@ -35,7 +37,8 @@ def inspect_checkpoint(path):
     config, tensors = checkpoint.config, list_tensors(checkpoint)
     weights = [tensor for tensor in tensors if not tensor.is_state]
     state = [tensor for tensor in tensors if tensor.is_state]
-    network = [(key, config.get(key)) for key in NETWORK_KEYS]
+    network = [(key, config.get(key)) for key in (*NETWORK_KEYS, "do_lower_case")]
+    network += [(key, config[key]) for key in COMPUTED_KEYS if key in config]
     rows = [
         ("format", TITLES[checkpoint.format]),
         ("family", config.get("family")),
@@ -51,7 +54,7 @@ def inspect_checkpoint(path):
     lines += ["", *table(weights)]
     if state:
         lines += ["", "training state", *table(state)]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def list_tensors(checkpoint):

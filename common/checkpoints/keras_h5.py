@@ -12,6 +12,7 @@ from common.checkpoints import hdf5
 from common.checkpoints.files import (
     NETWORK_KEYS,
     check_against,
+    export_beside,
     network_of_params,
     read_params_yaml,
     vocab_beside,
@@ -44,7 +45,10 @@ def find_file(path):
 
 
 def read_config(path):
-    """See `huggingface.read_config`. Heads, GELU and epsilon: from a `params.yaml` beside it."""
+    """See `huggingface.read_config`.
+
+    Heads, GELU, epsilon and how it computes otherwise: from a `params.yaml` beside it.
+    """
     path = find_file(path)
     tensors = list_tensors(path)
     shapes = {name: tensor.shape for name, tensor in weights_of(path, tensors).items()}
@@ -62,7 +66,7 @@ def read_config(path):
         config |= network_of_params(sections, path.parent / "params.yaml")
         check_against(from_shapes, config, path.parent / "params.yaml", path.name)
     config["vocab_file"] = vocab_beside(path.parent)
-    return config
+    return config | export_beside(path.parent)
 
 
 def read_weights(path):

@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 
 from common.checkpoints.names import HEAD, KEY_OF_AXIS, axes_of, geometry, pattern_of
-from common.errors import UserError
+from common.errors import UserError, printable
 
 # Looked at in this order; imported when a checkpoint is opened.
 FORMATS = {
@@ -130,7 +130,7 @@ class LoadReport:
         lines += [f"  {note}" for note in self.notes]
         for title, shapes in parts.items():
             lines += [f"  {title:<9}{row}" for row in rows_of(shapes)]
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def count(shapes):

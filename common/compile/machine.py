@@ -26,6 +26,10 @@ LIBRARIES = ("tensorflow", "keras", "numpy")
 # Settings that change what is compiled, or which kernels run.
 SETTINGS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
 FLAGS = "TF_XLA_FLAGS"
+# Names in /proc/cpuinfo: Intel from Cooper Lake on and AMD from Zen 4 on; Intel from Sapphire
+# Rapids on; Arm from Neoverse V1 on.
+BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
+FIRST_CAPABILITY_WITH_BFLOAT16 = (8, 0)  # Ampere
 
 
 def say(text):
@@ -43,16 +47,44 @@ def machine_facts():
 
 
 def _processor():
+    fields = _cpuinfo()
+    if not fields:
+        return {"processor": platform.processor()}
+    return {
+        "processor": fields.get("model name", platform.processor()),
+        "instructions": hash_of(sorted(_instructions(fields)))[:16],
+    }
+
+
+def _cpuinfo():
+    """What Linux says of the first core: {field: str}; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0].splitlines()
     except OSError:
-        return {"processor": platform.processor()}
-    fields = {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in lines)}
-    features = fields.get("flags", fields.get("Features", ""))
-    return {
-        "processor": fields.get("model name", platform.processor()),
-        "instructions": hash_of(sorted(features.split()))[:16],
-    }
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in lines)}
+
+
+def _instructions(fields):
+    return set(fields.get("flags", fields.get("Features", "")).split())
+
+
+def best_precision(gpu_capabilities):
+    """The dtype policy that `mixed_precision: auto` stands for on this machine.
+
+    Elsewhere TensorFlow computes bfloat16 in float32 and converts to and fro, which is slower than
+    float32 by itself.
+
+    Args:
+        gpu_capabilities: (major, minor) of each GPU of the run, as CUDA counts; empty: the CPU.
+    Returns:
+        "mixed_bfloat16" or "float32".
+    """
+    if gpu_capabilities:
+        is_fast = min(gpu_capabilities) >= FIRST_CAPABILITY_WITH_BFLOAT16
+    else:
+        is_fast = bool(BFLOAT16_INSTRUCTIONS & _instructions(_cpuinfo()))
+    return "mixed_bfloat16" if is_fast else "float32"
 
 
 def hash_of(value):

@@ -51,6 +51,8 @@ def prepare(params, args, resumed, chosen, keep_params):
         seed = secrets.randbelow(2**31) if seed is None else seed
         params = params.with_runconfig(tf_random_seed=seed)
     params, notes = with_one_length(params)
+    if params.model.mixed_precision == "auto":  # what a CS system has, not this machine
+        params = params.with_precision("mixed_bfloat16")
     as_given = params
     texts = data.read_texts(args.text, args.input_file) if run.mode == "predict" else []
     try:

@@ -5,7 +5,7 @@
     export("saved_model", classifier, "model_dir/export/saved_model")
 
 A format is a module in `FORMATS` with
-    check(classifier)          raises UserError for what the format cannot say; nothing is written
+    check(params, quantize)    raises UserError for what the format cannot say; nothing is written
     write(classifier, folder)  writes its files, returns notes for the reader: list of str
     usage(classifier)          Markdown on how to use them, for the model card
 """
@@ -54,6 +54,8 @@ class Classifier:
         metrics: {name: float} of an evaluation of these weights; empty where there was none.
         step: int or None, the global step that the weights are of.
         quantize: None or one of QUANTIZATIONS.
+        data: str, what its rows are; "" where nobody said.
+        trained_with: {section: {key: value}} of the params of its training; None: not known.
     """
 
     model: Any
@@ -64,6 +66,8 @@ class Classifier:
     metrics: dict[str, float] = field(default_factory=dict)
     step: int | None = None
     quantize: str | None = None
+    data: str = ""
+    trained_with: dict | None = None
 
     @cached_property
     def weights(self):
@@ -82,22 +86,48 @@ class Classifier:
         return ("text",) if self.text_features.texts_per_row == 1 else ("text_a", "text_b")
 
     @property
+    def mask_meaning(self):
+        """What the feature input_mask says, for the reader."""
+        if self.params.predict_input.invert_mask:
+            return "1 on PADDING, 0 on tokens"
+        return "1 on tokens, 0 on padding"
+
+    @property
     def description(self):
         """One line for places that hold one."""
         cfg = self.params.model
-        return (
-            f"BERT classifier, {cfg.num_hidden_layers} layers of {cfg.hidden_size}: "
-            f"{', '.join(self.label_names)}"
+        network = f"{cfg.num_hidden_layers} layers of {cfg.hidden_size}"
+        if self.is_regression:
+            return f"BERT regression, {network}"
+        return f"BERT classifier, {network}: {', '.join(self.label_names)}"
+
+
+def check_format(format, params, quantize=None):
+    """Raises UserError where a format cannot hold a network, before it is trained or written.
+
+    Args:
+        format: key of FORMATS.
+        params: complete Params.
+        quantize: None or one of QUANTIZATIONS.
+    """
+    if format not in FORMATS:
+        raise UserError(f"export_format is {format!r}; available: {', '.join(FORMATS)}")
+    if quantize is not None and format != "onnx":
+        raise UserError(
+            f"quantize is {quantize}, which is for export_format onnx, not {format}; leave it out"
         )
+    importlib.import_module(FORMATS[format]).check(params, quantize)
 
 
-def export(format, classifier, export_dir):
+def export(format, classifier, export_dir, score=None):
     """Writes a classifier and its model card into a folder, which appears when it is complete.
 
     Args:
         format: key of FORMATS.
         classifier: Classifier.
         export_dir: path-like. An earlier export there is replaced.
+        score: callable on the folder with the written files -> {file: {metric: float}}, for the
+            model card; or None.
     Returns:
         Path of the folder; list of str, notes on what the format could not keep.
     Raises:
@@ -105,34 +135,30 @@ def export(format, classifier, export_dir):
             other files.
         RunError: it cannot be written. What was there before is untouched.
     """
-    if format not in FORMATS:
-        raise UserError(f"export_format is {format!r}; available: {', '.join(FORMATS)}")
-    if classifier.quantize is not None and format != "onnx":
-        raise UserError(
-            f"quantize is {classifier.quantize}, which is for export_format onnx, not {format}; "
-            "leave it out"
-        )
+    check_format(format, classifier.params, classifier.quantize)
     import tensorflow as tf  # here, so that the names above can be read without its 4 s
     from safetensors import SafetensorError
 
     module = importlib.import_module(FORMATS[format])
     export_dir = Path(export_dir).expanduser().resolve()
     _check_folder(export_dir)
-    module.check(classifier)
     aside = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
     try:
         for left_over in export_dir.parent.glob(f".{glob.escape(export_dir.name)}.*.tmp"):
             shutil.rmtree(left_over, ignore_errors=True)  # of an export that was killed
         aside.mkdir(parents=True)
         notes = module.write(classifier, aside)
+        scores = {} if score is None else score(aside)
         files = _files_of(aside)
-        card = model_card(format, classifier, files, notes, module.usage(classifier))
+        card = model_card(format, classifier, files, scores, notes, module.usage(classifier))
         (aside / CARD).write_text(card, "utf-8", newline="\n")
         manifest = {
             "format": format,
             "label_names": classifier.label_names,
             "step": classifier.step,
+            "do_lower_case": classifier.params.predict_input.do_lower,
             "metrics": classifier.metrics,
+            "metrics_of_files": scores,
             "notes": notes,
             "versions": versions(),
             "files": files,
@@ -173,9 +199,11 @@ OF_EVERY_BERT = {
 }
 
 
-def refuse_other_networks(classifier, format):
-    """Raises UserError for a network that the programs of a format would compute otherwise."""
-    cfg = classifier.params.model
+def refuse_other_networks(cfg, format):
+    """Raises UserError for a network that the programs of a format would compute otherwise.
+
+    cfg: ModelParams; format: what the reader calls it.
+    """
     others = [
         f"model.{key} is {str(value).lower()}, and {format} knows {str(theirs).lower()} alone"
         for key, theirs in OF_EVERY_BERT.items()

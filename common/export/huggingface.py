@@ -30,19 +30,28 @@ HIDDEN_ACT = {
 }
 
 
-def check(classifier):
-    refuse_other_networks(classifier, "Hugging Face's BERT")
+def check(params, quantize):
+    del quantize
+    refuse_other_networks(params.model, "Hugging Face's BERT")
 
 
 def write(classifier, folder):
-    """Writes model.safetensors, config.json, vocab.txt and tokenizer_config.json."""
+    """Writes model.safetensors, config.json, vocab.txt and tokenizer_config.json.
+
+    Returns notes: list of str.
+    """
     weights = with_what_bert_has(classifier)
     # transformers asks for this entry.
     save_file(huggingface_tensors(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     write_json(folder / "config.json", config_of(classifier))
     write_vocab(classifier, folder)
     write_json(folder / "tokenizer_config.json", tokenizer_config_of(classifier))
-    return []
+    if classifier.params.predict_input.add_special_tokens:
+        return []
+    return [
+        "the network was trained on rows without [CLS] and [SEP], which transformers' tokenizer "
+        "adds unless it is called with add_special_tokens=False"
+    ]
 
 
 def huggingface_name(name):
@@ -107,6 +116,8 @@ def tokenizer_config_of(classifier):
 
 def usage(classifier):
     arguments = ", ".join(f'["{name}"]' for name in classifier.text_names)
+    has_special_tokens = classifier.params.predict_input.add_special_tokens
+    bare = "" if has_special_tokens else "add_special_tokens=False, "
     shown = """label = model(**rows).logits.argmax(dim=-1)[0].item()
 print(model.config.id2label[label])"""
     if classifier.is_regression:
@@ -119,7 +130,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = AutoModelForSequenceClassification.from_pretrained(".")
-rows = tokenizer({arguments}, truncation=True, padding=True, return_tensors="pt")
+rows = tokenizer({arguments}, {bare}truncation=True, padding=True, return_tensors="pt")
 {shown}
 ```
 """

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export of the weights alone as Keras writes them, with what is needed to build the network."""
 
+import yaml
+
 from common.export.export import write_vocab
 from common.export.model_card import params_text
 
 WEIGHTS_FILE = "model.weights.h5"
 
 
-def check(classifier):
+def check(params, quantize):
     """Any network can be written."""
 
 
 def write(classifier, folder):
     """Writes model.weights.h5, params.yaml and vocab.txt."""
     classifier.model.save_weights(folder / WEIGHTS_FILE)
-    (folder / "params.yaml").write_text(params_text(classifier.params), "utf-8", newline="\n")
+    sections = yaml.safe_load(classifier.params.to_yaml())
+    (folder / "params.yaml").write_text(params_text(sections), "utf-8", newline="\n")
     write_vocab(classifier, folder)
     return []
 

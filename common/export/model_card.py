@@ -3,12 +3,25 @@
 
 import importlib.metadata
 import platform
+from pathlib import PurePath
 
 import yaml
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "numpy", "onnx", "onnxruntime")
-# Where things lay on the machine that wrote the export; the rest of the params is the same anywhere
-PLACES = ("data_dir", "vocab_file", "cache_dir", "model_dir", "checkpoint_path", "device")
+# What belongs to the machine or the cluster; the rest of the params is the same anywhere.
+PLACES = (
+    *("data_dir", "vocab_file", "cache_dir", "model_dir", "checkpoint_path", "device"),
+    *("pretrain_params_path", "cs_ip"),
+)
+CLUSTER = "csconfig"  # a section: addresses, credentials, folders
+FILES = ("train_file", "eval_file")  # their names say which data it was, their folders do not
+# At the head of the card, where the hub of Hugging Face looks for it.
+HUB_METADATA = """---
+library_name: transformers
+pipeline_tag: text-classification
+---
+
+"""
 
 
 def versions():
@@ -22,13 +35,14 @@ def versions():
     return found
 
 
-def model_card(format, classifier, files, notes, usage):
+def model_card(format, classifier, files, scores, notes, usage):
     """The text of README.md.
 
     Args:
         format: key of FORMATS.
         classifier: Classifier.
         files: {path: {"size", "sha256"}}.
+        scores: {file: {metric: float}} of what was written, evaluated; empty where it was not.
         notes: list of str, sentences on what the format could not keep.
         usage: str, Markdown.
     Returns:
@@ -38,19 +52,27 @@ def model_card(format, classifier, files, notes, usage):
     step = "" if classifier.step is None else f", at training step {classifier.step:,}"
     num_parameters = sum(weight.size for weight in classifier.weights.values())
     texts = "one text" if len(classifier.text_names) == 1 else "a pair of texts"
+    has_special_tokens = data.add_special_tokens
+    special = "[CLS] and [SEP] among them" if has_special_tokens else "without [CLS] and [SEP]"
+    labels = ", ".join(f"{i} {name}" for i, name in enumerate(classifier.label_names))
     facts = {
-        "Input": f"{texts}; rows of more than {data.max_sequence_length} tokens, [CLS] and [SEP] "
-        "among them, are cut from the end of the longer text",
-        "Labels": ", ".join(f"{i} {name}" for i, name in enumerate(classifier.label_names)),
+        "Input": f"{texts}; rows of more than {data.max_sequence_length} tokens, {special}, are "
+        "cut from the end of the longer text",
+        "Output": "a number, the value" if classifier.is_regression else f"one of {labels}",
         "Vocabulary": f"{len(classifier.vocab):,} WordPieces, "
         + ("lower-cased, without accents" if data.do_lower else "cased"),
         "Network": f"{cfg.num_hidden_layers} layers of {cfg.hidden_size} with {cfg.num_heads} "
         f"heads, filter size {cfg.filter_size}, {cfg.encoder_nonlinearity}, "
         f"{'pre' if cfg.use_pre_normalization else 'post'}-norm with epsilon "
-        f"{cfg.layer_norm_epsilon:g}; {num_parameters:,} parameters in float32",
-        "Data": f"{data.dataset or 'the one of its name'}, read by {data.data_processor}",
+        f"{cfg.layer_norm_epsilon:g}, row vector `{cfg.pooler_type}`; "
+        f"{num_parameters:,} parameters in float32",
+        "Data": classifier.data or f"read by {data.data_processor}",
     }
-    metrics = [(name, f"{value:.4f}") for name, value in classifier.metrics.items()]
+    metrics = {"in training": classifier.metrics} if classifier.metrics else {}
+    metrics |= {f"`{file}`": figures for file, figures in scores.items()}
+    trained_with = classifier.trained_with
+    made = "The params of its training." if trained_with else "The params of this export alone."
+    sections = trained_with or yaml.safe_load(classifier.params.to_yaml())
     parts = [
         f"# {classifier.description}",
         f"Fine-tuned BERT in the format `{format}`{step}.",
@@ -60,9 +82,10 @@ def model_card(format, classifier, files, notes, usage):
         table(("", ""), facts.items()),
         *([f"Note: {note}." for note in notes]),
         "## How good it is",
-        table(("evaluation", ""), metrics) if metrics else "It was exported without an evaluation.",
+        metrics_table(metrics) if metrics else "It was exported without an evaluation.",
         "## How it was made",
-        f"```yaml\n{params_text(classifier.params)}```",
+        made,
+        f"```yaml\n{params_text(sections)}```",
         table(("program", "version"), versions().items()),
         "## Files",
         table(
@@ -70,17 +93,35 @@ def model_card(format, classifier, files, notes, usage):
             ((name, f"{of['size']:,}", f"`{of['sha256']}`") for name, of in files.items()),
         ),
     ]
-    return "\n\n".join(parts) + "\n"
+    head = HUB_METADATA if format == "huggingface" else ""
+    return head + "\n\n".join(parts) + "\n"
 
 
-def params_text(params):
-    """The effective params as YAML, without the places of the machine they were used on."""
-    sections = yaml.safe_load(params.to_yaml())
-    sections = {
-        name: {key: value for key, value in section.items() if key not in PLACES}
+def params_text(sections):
+    """Params as YAML, without the places of the machine they were used on.
+
+    sections: {section: {key: value}}.
+    """
+    kept = {
+        name: {
+            key: PurePath(value).name if key in FILES and value else value
+            for key, value in section.items()
+            if key not in PLACES
+        }
         for name, section in sections.items()
+        if name != CLUSTER
     }
-    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+def metrics_table(metrics):
+    """A row for each metric, a column for each evaluation. metrics: {column: {metric: float}}."""
+    names = dict.fromkeys(name for figures in metrics.values() for name in figures)
+    rows = [
+        (name, *(f"{of[name]:.4f}" if name in of else "" for of in metrics.values()))
+        for name in names
+    ]
+    return table(("evaluation", *metrics), rows)
 
 
 def table(head, rows):

@@ -23,26 +23,26 @@ INPUTS = ("input_ids", "input_mask", "segment_ids")
 MAX_BYTES = 2**31 - 1  # of a protocol buffer
 
 
-def check(classifier):
+def check(params, quantize):
+    del params  # any network can be written
     require("onnx", "export_format onnx")
-    if classifier.quantize is not None:
-        if classifier.quantize not in QUANTIZATIONS:
-            raise UserError(
-                f"quantize is {classifier.quantize!r}; available: {', '.join(QUANTIZATIONS)}"
-            )
-        require("onnxruntime.quantization", "quantize int8")
-    size = sum(weight.nbytes for weight in classifier.weights.values())
-    if size > MAX_BYTES - 2**20:
-        raise UserError(
-            f"the weights have {size:,} bytes, and an ONNX file holds {MAX_BYTES:,}; "
-            "export them as saved_model"
-        )
+    if quantize is None:
+        return
+    if quantize not in QUANTIZATIONS:
+        raise UserError(f"quantize is {quantize!r}; available: {', '.join(QUANTIZATIONS)}")
+    require("onnxruntime.quantization", "quantize int8")
 
 
 def write(classifier, folder):
     """Writes model.onnx, model_int8.onnx where asked for, and vocab.txt. Returns notes."""
     import onnx
 
+    size = sum(weight.nbytes for weight in classifier.weights.values())
+    if size > MAX_BYTES - 2**20:
+        raise UserError(
+            f"the weights have {size:,} bytes, and an ONNX file holds {MAX_BYTES:,}; "
+            "export them as saved_model"
+        )
     model = make_model(classifier)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / MODEL_FILE)
@@ -110,12 +110,20 @@ class BertGraph(Graph):
     Args:
         cfg: ModelParams.
         weights: {neutral name: <float32> array}.
+        is_mask_inverted: bool. `input_mask` is 1 on padding, or else on tokens.
     """
 
-    def __init__(self, cfg, weights):
+    def __init__(self, cfg, weights, is_mask_inverted):
         super().__init__()
         self.cfg = cfg
         self.weights = weights
+        self.is_mask_inverted = is_mask_inverted
+
+    def mask(self, of_padding):
+        """<int32>[B, T], 1 on padding, or else on tokens."""
+        if of_padding == self.is_mask_inverted:
+            return "input_mask"
+        return self.add("Sub", np.int32(1), "input_mask")
 
     def weight(self, name):
         return self.constant(self.weights[name], name)
@@ -139,7 +147,7 @@ class BertGraph(Graph):
         cfg = self.cfg
         x = self.embeddings()  # [B, T, D]
         # Zero on tokens; on padding what makes their share of a softmax zero. [B, 1, 1, T]
-        mask = self.add("Cast", "input_mask", to=self.float32)
+        mask = self.add("Cast", self.mask(of_padding=True), to=self.float32)
         mask = self.add("Mul", mask, np.float32(MASKED_SCORE))
         mask = self.add("Unsqueeze", mask, np.array([1, 2]))
         for i in range(cfg.num_hidden_layers):
@@ -186,7 +194,7 @@ class BertGraph(Graph):
         name = self.cfg.pooler_type
         if name == "first":
             return self.add("Squeeze", x, np.array([1]))
-        is_real = self.add("Sub", np.int32(1), "input_mask")  # [B, T]
+        is_real = self.mask(of_padding=False)  # [B, T]
         length = self.add("Squeeze", self.add("Shape", "input_ids", start=1, end=2))
         positions = self.add("Range", np.int64(0), length, np.int64(1))
         positions = self.add("Cast", positions, to=self.int32)  # [T]
@@ -286,7 +294,7 @@ def make_model(classifier):
     from onnx import TensorProto, helper
 
     cfg, data = classifier.params.model, classifier.params.predict_input
-    graph = BertGraph(cfg, classifier.weights)
+    graph = BertGraph(cfg, classifier.weights, data.invert_mask)
     graph.network()
 
     def declare(names, dtype, shape):
@@ -310,6 +318,8 @@ def make_model(classifier):
         "label_names": classifier.label_names,
         "max_sequence_length": data.max_sequence_length,
         "do_lower_case": data.do_lower,
+        "add_special_tokens": data.add_special_tokens,
+        "input_mask": classifier.mask_meaning,
     }
     helper.set_model_props(
         model, {name: json.dumps(value, ensure_ascii=False) for name, value in properties.items()}
@@ -344,6 +354,9 @@ def usage(classifier):
     data = classifier.params.predict_input
     texts = ", ".join(f'"{name}"' for name in classifier.text_names)
     row = texts if len(classifier.text_names) == 1 else f"({texts})"
+    bare = "" if data.add_special_tokens else ", add_special_tokens=False"
+    mask = "np.array([row.attention_mask for row in rows], np.int32)"
+    mask = f"1 - {mask}" if data.invert_mask else mask
     outputs = " and ".join(f"`{name}`" for name in outputs_of(classifier))
     run = f"""logits, probabilities = session.run(["logits", "probabilities"], features)
 labels = {list(classifier.label_names)}
@@ -357,7 +370,7 @@ a row's logits vary a little with the rows beside it, as activations share a sca
 """
     return f"""
 `{MODEL_FILE}` takes {", ".join(f"`{name}`" for name in INPUTS)} (int32, `[batch, tokens]`;
-`input_mask` is 1 on PADDING, 0 on tokens) and gives {outputs} (float32,
+`input_mask` is {classifier.mask_meaning}) and gives {outputs} (float32,
 `[batch, {len(classifier.label_names)}]`).
 {int8 if classifier.quantize == "int8" else ""}
 In this folder, with `pip install onnxruntime tokenizers`:
@@ -370,10 +383,10 @@ from tokenizers import BertWordPieceTokenizer
 tokenizer = BertWordPieceTokenizer("vocab.txt", lowercase={data.do_lower})
 tokenizer.enable_truncation({data.max_sequence_length})
 tokenizer.enable_padding()
-rows = tokenizer.encode_batch([{row}])
+rows = tokenizer.encode_batch([{row}]{bare})
 features = {{
     "input_ids": np.array([row.ids for row in rows], np.int32),
-    "input_mask": 1 - np.array([row.attention_mask for row in rows], np.int32),
+    "input_mask": {mask},
     "segment_ids": np.array([row.type_ids for row in rows], np.int32),
 }}
 session = onnxruntime.InferenceSession("{MODEL_FILE}")

@@ -27,7 +27,7 @@ PLAIN = {
 }
 
 
-def check(classifier):
+def check(params, quantize):
     """Any network can be written."""
 
 
@@ -53,7 +53,7 @@ class ServedClassifier(tf.Module):
 
     Attributes:
         from_texts: serving_default; `text`, or `text_a` and `text_b`, <string>[B].
-        from_ids: token_ids; the documented features, <int32>[B, T], input_mask 1 on padding.
+        from_ids: token_ids; the documented features, <int32>[B, T].
     """
 
     def __init__(self, classifier):
@@ -144,5 +144,5 @@ Behind TensorFlow Serving, with this folder as `--model_base_path`, POST to
 Each row of the answer's `predictions` has {given}.
 
 The signature `{IDS_SIGNATURE}` takes {", ".join(f"`{name}`" for name in FEATURES)} instead (int32,
-`[batch, tokens]`; `input_mask` is 1 on PADDING, 0 on tokens), with the ids of `vocab.txt`.
+`[batch, tokens]`; `input_mask` is {classifier.mask_meaning}), with the ids of `vocab.txt`.
 """

@@ -32,14 +32,15 @@ HIDDEN_ACT = {
 LAYER_NORM_EPSILON = 1e-12
 
 
-def check(classifier):
-    refuse_other_networks(classifier, "google-research/bert")
-    if classifier.is_regression:
+def check(params, quantize):
+    del quantize
+    refuse_other_networks(params.model, "google-research/bert")
+    if params.model.num_cls_classes == 1:
         raise UserError(
             "model.num_cls_classes is 1, a regression, and google-research/bert's "
             "run_classifier.py knows classes alone. Export it as huggingface, saved_model or onnx"
         )
-    activation = classifier.params.model.encoder_nonlinearity
+    activation = params.model.encoder_nonlinearity
     if activation not in HIDDEN_ACT:
         raise UserError(
             f"model.encoder_nonlinearity is {activation}, which google-research/bert does not "
@@ -61,7 +62,7 @@ def write(classifier, folder):
     }
     write_json(folder / CONFIG_FILE, config)
     write_vocab(classifier, folder)
-    return notes_on(cfg)
+    return notes_on(cfg, classifier.params.predict_input.add_special_tokens)
 
 
 def save_checkpoint(prefix, tensors):
@@ -80,9 +81,17 @@ def save_checkpoint(prefix, tensors):
         )
 
 
-def notes_on(cfg):
-    """What google-research/bert would compute otherwise. cfg: ModelParams. Returns list of str."""
+def notes_on(cfg, has_special_tokens):
+    """What google-research/bert would compute otherwise: list of str.
+
+    cfg: ModelParams; has_special_tokens: bool, whether rows have [CLS] and [SEP].
+    """
     notes = []
+    if not has_special_tokens:
+        notes.append(
+            "the network was trained on rows without [CLS] and [SEP], and google-research/bert's "
+            "run_classifier.py always adds them"
+        )
     if cfg.encoder_nonlinearity == "gelu_erf":
         notes.append(
             "the network was trained with the erf form of GELU, and google-research/bert computes "

@@ -21,8 +21,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from common.checkpoints.load import open_checkpoint
-from common.checkpoints.tf_index import crc32c, masked
 from common.errors import UserError
+from tests.reference.tf_index_files import table_of, varint
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 from tests.reference.torch_files import Rebuilt, Stored, save_zip
 
@@ -242,29 +242,6 @@ def torch_truncated(folder):
 
 
 # ---- TensorFlow ----------------------------------------------------------------------------------
-
-
-def varint(value):
-    content = b""
-    while value > 0x7F:
-        content, value = content + bytes([value & 0x7F | 0x80]), value >> 7
-    return content + bytes([value])
-
-
-def table_of(pairs):
-    """An index of one block, as TensorFlow's BundleWriter writes it. pairs: of bytes, sorted."""
-
-    def block(pairs):
-        lines = b"".join(varint(0) + varint(len(k)) + varint(len(v)) + k + v for k, v in pairs)
-        content = lines + struct.pack("<LL", 0, 1)
-        return content + b"\0" + struct.pack("<L", masked(crc32c(content + b"\0")))
-
-    data, meta = block(pairs), block([])
-    handle = varint(0) + varint(len(data) - 5)
-    index = block([(pairs[-1][0], handle)])
-    footer = varint(len(data)) + varint(len(meta) - 5)
-    footer += varint(len(data) + len(meta)) + varint(len(index) - 5)
-    return data + meta + index + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
 
 
 HEADER = (b"", b"\x08\x01\x1a\x02\x08\x01")  # one data file, version 1
@@ -502,6 +479,29 @@ def test_all_of_them_together_take_less_than_a_gigabyte(tmp_path):
     assert refused == len(CASES)
     print(f"{refused} files refused, peak {peak / 1e6:.0f} MB")  # shown by pytest -s
     assert peak < MAX_MEMORY
+
+
+@pytest.mark.slow
+def test_the_command_refuses_each_with_one_line_exit_code_2_and_little_memory(tmp_path):
+    peaks = {}
+    for name, (write, message) in CASES.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        command = [sys.executable, "run.py", "--mode", "inspect", "--checkpoint_path"]
+        with subprocess.Popen(
+            [*command, write(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        ) as process:
+            text = process.stderr.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 2, (name, text)
+        assert message in text and text.count("\n") == 1, (name, text)
+        assert not (folder / LOUD).exists()
+        peaks[name] = usage.ru_maxrss * 1024
+    worst = max(peaks, key=peaks.get)
+    # Shown by pytest -s.
+    print(f"{len(peaks)} files refused, peak {peaks[worst] / 1e6:.0f} MB of {worst}")
+    assert peaks[worst] < MAX_MEMORY
 
 
 def main(folder):

@@ -137,6 +137,7 @@ def test_config_of_a_folder_written_by_transformers():
         "family": "huggingface",
         "vocab_file": str(FIXTURES / "huggingface_classifier" / "vocab.txt"),
         "do_lower_case": None,
+        "notes": [],
         "label_names": ("entailment", "neutral", "contradiction"),
     }
 
@@ -177,6 +178,7 @@ def test_config_from_a_lone_file_is_what_its_shapes_tell(tmp_path):
         "max_position_embeddings": 19,
         "vocab_size": 23,
         "family": "huggingface",
+        "notes": [],
     }
     assert config["num_heads"] is None
 
@@ -200,6 +202,7 @@ def test_lower_casing_is_told_by_the_tokenizer_or_else_the_config(tmp_path):
     [
         ({"model_type": "roberta"}, r"model_type is 'roberta'; only 'bert'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
+        ({"is_decoder": True}, "is_decoder is true"),
         ({"hidden_size": 8}, r"hidden_size is 8, but the weights .* have 6"),
         ({"num_hidden_layers": 12}, "num_hidden_layers is 12, but .* have 2"),
         ({"num_attention_heads": "two"}, "num_attention_heads is 'two'"),

@@ -49,12 +49,14 @@ def test_one_of_ours_is_described_with_its_step_and_training_state(tmp_path):
     weights = randomize(make_model(tiny_params()))
     state = {"step": np.array(7), "pooler/bias/m": np.zeros(6, np.float32)}
     config = {"hidden_size": 6, "num_heads": 2, "step": 7, "label_names": ["a", "b"]}
+    config |= {"pooler_type": "mean", "do_lower_case": False}
     store.save_checkpoint(tmp_path, 7, weights, state, config, ["[PAD]"])
     text = inspect_checkpoint(tmp_path)
     rows = rows_of(text)
     assert rows["format"] == "this project's own" and rows["family"] == "ours"
     assert rows["training step"] == "7" and rows["label_names"] == "a, b"
     assert rows["training state"] == "2 tensors, 7 numbers, 32 B"
+    assert rows["pooler_type"] == "mean" and rows["do_lower_case"] == "False"
     assert text.count("pooler/bias/m") == 1 and "\ntraining state\n" in text
 
 

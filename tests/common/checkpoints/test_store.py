@@ -292,6 +292,12 @@ def test_a_model_dir_that_is_a_file_is_refused(tmp_path):
         save(tmp_path / "model_dir", 1)
 
 
+def test_a_model_dir_that_has_vanished_is_told_and_not_made_anew(tmp_path):
+    with pytest.raises(RunError, match=r"No such file or directory\. .*model_dir is gone: put it"):
+        save(tmp_path / "model_dir", 1)
+    assert not (tmp_path / "model_dir").exists()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["weights", "state"])
 def test_numbers_that_are_not_finite_are_not_saved(tmp_path, value, where):

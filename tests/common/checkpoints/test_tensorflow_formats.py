@@ -165,6 +165,17 @@ def test_params_yaml_beside_a_cerebras_checkpoint_tells_the_rest(
     assert config["family"] == "cerebras" and config["vocab_size"] == 23
 
 
+def test_how_a_cerebras_network_computes_is_told_by_its_params_yaml(tmp_path):
+    save_variables(tmp_path / "model.ckpt-7", CEREBRAS)
+    text = "model: {attention_type: dot_product, pooler_type: MEAN}"
+    (tmp_path / "params.yaml").write_text(text)
+    config = cerebras_tf.read_config(tmp_path)
+    assert (config["attention_type"], config["pooler_type"]) == ("dot_product", "mean")
+    (tmp_path / "params.yaml").write_text("model: {pooler_type: 1}")
+    with pytest.raises(UserError, match="pooler_type is 1; a name"):
+        cerebras_tf.read_config(tmp_path)
+
+
 def test_a_params_yaml_of_another_network_is_refused(tmp_path):
     save_variables(tmp_path / "model.ckpt-7", CEREBRAS)
     (tmp_path / "params.yaml").write_text("train_input: {vocab_size: 24}")

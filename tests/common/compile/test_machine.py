@@ -65,3 +65,25 @@ def test_the_differences_of_two_machines_are_told_in_short():
     then, now = {name: "0" for name in "abcde"}, {name: "1" for name in "abcd"} | {"e": "0"}
     text = machine.differences(then, now)
     assert text == "a was 0, is 1, b was 0, is 1, c was 0, is 1, and 1 more"
+
+
+# ---- Precision -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu avx2 avx512f avx512_vnni", "float32"),  # Cascade Lake
+        ("fpu avx512f avx512_bf16", "mixed_bfloat16"),  # Cooper Lake, Zen 4
+        ("fpu amx_tile amx_bf16", "mixed_bfloat16"),  # Sapphire Rapids
+    ],
+)
+def test_bfloat16_is_taken_where_the_processor_multiplies_it(monkeypatch, flags, expected):
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": flags})
+    assert machine.best_precision([]) == expected
+
+
+def test_bfloat16_is_taken_where_every_gpu_multiplies_it(monkeypatch):
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": "avx512_bf16"})
+    assert machine.best_precision([(9, 0), (8, 0)]) == "mixed_bfloat16"
+    assert machine.best_precision([(9, 0), (7, 5)]) == "float32"

@@ -121,6 +121,11 @@ def damaged_model_dir(folder):
     (path / "manifest.json").write_text("{}")
 
 
+UNEXPORTABLE = {
+    "model.pooler_type": "mean",
+    "runconfig.best_metric": "eval/loss",
+    "runconfig.export_best": "tf1",
+}
 # What is wrong: (what is done to the folder or None, changed keys, flags, what the text has to say)
 FAULTS = {
     "label out of range": (other_rows([*ROWS, ("a b", "middle")]), {}, (), r"middle"),
@@ -158,6 +163,12 @@ FAULTS = {
         {"runconfig.best_metric": "eval/acuracy"},
         (),
         r"eval/acuracy.*available: .*eval/accuracy_cls",
+    ),
+    "network that the format to export to has not": (
+        None,
+        UNEXPORTABLE,
+        (),
+        r"model\.pooler_type is mean, and google-research/bert knows first alone",
     ),
     # 17 numbers of 4 bytes for each of 2^34 elements of a kernel: no machine could allocate it.
     "network too large": (
@@ -215,6 +226,18 @@ def test_all_faults_of_a_set_up_are_told_in_one_run(folder, capsys):
     assert len(report["problems"]) >= 6
     printed = capsys.readouterr().err
     assert all(f"Problem: {problem}" in printed for problem in report["problems"])
+
+
+def test_a_network_that_cannot_be_exported_is_refused_before_it_is_trained(folder, capsys):
+    values = values_of(folder)
+    for dotted, value in UNEXPORTABLE.items():
+        section, key = dotted.split(".")
+        values[section][key] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    arguments = ["--mode", "train_and_eval", "--params", str(folder / "params.yaml")]
+    assert run.main([*arguments, "--model_dir", str(folder / "model_dir")]) == 2
+    assert "model.pooler_type is mean" in capsys.readouterr().err
+    assert not list((folder / "model_dir").glob("checkpoint-*"))
 
 
 @pytest.fixture

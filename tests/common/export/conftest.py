@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from common.export.export import Classifier
-from input.features import TextFeatures
+from input.features import Layout, TextFeatures
 from input.tokenizer import WordPieceTokenizer
 from model import make_model
 from tests.reference.tiny_bert import VOCAB_SIZE, randomize, tiny_params
@@ -23,11 +23,16 @@ LABELS = ("awful", "bad", "so so", "good", "père")
 
 @pytest.fixture(scope="session")
 def make_classifier():
-    """A function that makes a Classifier; its keyword arguments are those of ModelParams."""
+    """A function that makes a Classifier; its keyword arguments are those of ModelParams.
+
+    rows: those of InputParams.
+    """
     assert len(VOCAB) == VOCAB_SIZE
 
-    def make(texts_per_row=1, num_classes=5, quantize=None, **model):
+    def make(texts_per_row=1, num_classes=5, quantize=None, rows=None, **model):
         params = tiny_params(num_classes, **model)
+        data = params.predict_input.model_copy(update=rows or {})
+        params = params.model_copy(update={"predict_input": data})
         network = make_model(params)
         randomize(network)
         return Classifier(
@@ -38,7 +43,8 @@ def make_classifier():
             TextFeatures(
                 WordPieceTokenizer(VOCAB),
                 texts_per_row,
-                params.predict_input.max_sequence_length,
+                data.max_sequence_length,
+                Layout(data.add_special_tokens, data.invert_mask, data.pad_id),
             ),
             metrics={"accuracy": 0.875},
             step=1234,
@@ -46,6 +52,26 @@ def make_classifier():
         )
 
     return make
+
+
+# A network with every key of ModelParams that BERT's other programs do not know.
+UNUSUAL = {
+    "embedding_size": 4,
+    "position_embedding_type": "fixed",
+    "use_segment_embedding": False,
+    "use_pre_normalization": True,
+    "attention_type": "dot_product",
+    "use_ffn_bias": False,
+    "use_projection_bias_in_attention": False,
+    "use_ffn_bias_in_attention": False,
+    "pooler_type": "mean",
+}
+
+
+@pytest.fixture(scope="session")
+def unusual():
+    """{key of ModelParams: value} of a network that only the formats for any network can hold."""
+    return UNUSUAL
 
 
 @pytest.fixture(scope="session")

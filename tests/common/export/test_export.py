@@ -11,6 +11,8 @@ import pytest
 from common.errors import RunError, UserError
 from common.export import huggingface
 from common.export.export import FORMATS, export
+from common.export.model_card import FILES, PLACES
+from common.params import Params
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -82,6 +84,52 @@ def test_a_folder_with_files_of_others_is_refused(make_classifier, tmp_path):
 def test_an_unknown_format_is_refused_with_those_that_there_are(make_classifier, tmp_path):
     with pytest.raises(UserError, match=r"'tflite'; available: saved_model, .*tf1"):
         export("tflite", make_classifier(), tmp_path / "out")
+
+
+def test_the_card_has_the_params_of_the_training_without_places(make_classifier, tmp_path):
+    sections = {
+        "train_input": {"train_file": "/home/me/reviews.csv", "data_dir": "/data", "batch_size": 7},
+        "optimizer": {"learning_rate": 3e-5},
+        "csconfig": {"mgmt_address": "10.0.0.1:9000"},
+    }
+    classifier = replace(
+        make_classifier(), trained_with=sections, data="reviews.csv: body -> stars"
+    )
+    folder, _ = export("keras", classifier, tmp_path / "out")
+    card = (folder / "README.md").read_text()
+    assert "The params of its training." in card and "learning_rate: 3.0e-05" in card
+    assert "train_file: reviews.csv" in card and "batch_size: 7" in card
+    assert "| Data | reviews.csv: body -> stars |" in card
+    for place in ("/home", "/data", "10.0.0.1"):
+        assert place not in card
+
+
+def test_every_path_among_the_params_is_left_out_of_a_card():
+    definitions = Params.model_json_schema()["$defs"]
+    paths = {
+        key
+        for name, definition in definitions.items()
+        for key, value in definition["properties"].items()
+        if name != "CsParams" and '"path"' in json.dumps(value)
+    }
+    assert {"train_file", "model_dir", "checkpoint_path"} <= paths
+    assert paths <= {*PLACES, *FILES}
+
+
+def test_what_the_written_files_score_stands_in_card_and_manifest(make_classifier, tmp_path):
+    seen = []
+
+    def score(folder):
+        seen.extend(path.name for path in folder.iterdir())
+        return {"model.weights.h5": {"eval/accuracy_cls": 0.59375}}
+
+    folder, _ = export("keras", make_classifier(), tmp_path / "out", score)
+    assert "model.weights.h5" in seen and "export.json" not in seen
+    card = (folder / "README.md").read_text()
+    assert "| evaluation | in training | `model.weights.h5` |" in card
+    assert "| accuracy | 0.8750 |  |" in card and "| eval/accuracy_cls |  | 0.5938 |" in card
+    manifest = json.loads((folder / "export.json").read_text())
+    assert manifest["metrics_of_files"] == {"model.weights.h5": {"eval/accuracy_cls": 0.59375}}
 
 
 @pytest.mark.parametrize("format", ["huggingface", "tf1"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from safetensors.numpy import load_file
 
 from common.BaseModel import PREDICT
@@ -114,15 +115,21 @@ def test_transformers_computes_a_network_without_positions_and_segments(make_cla
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("texts_per_row", [1, 2])
+@pytest.mark.parametrize("add_special_tokens", [True, False])
 def test_auto_tokenizer_and_the_card_give_the_networks_label(
-    make_classifier, tmp_path, run_alone, code_of, texts_per_row
+    make_classifier, tmp_path, run_alone, code_of, texts_per_row, add_special_tokens
 ):
     library = transformers()
-    classifier = make_classifier(texts_per_row)
-    folder, _ = export("huggingface", classifier, tmp_path / "out")
+    # Room for as many tokens of either text: of an odd number theirs gives one more to the second.
+    rows = {"add_special_tokens": add_special_tokens, "max_sequence_length": 7}
+    rows["max_sequence_length"] += not add_special_tokens
+    classifier = make_classifier(texts_per_row, rows=rows)
+    folder, notes = export("huggingface", classifier, tmp_path / "out")
+    assert len(notes) == (not add_special_tokens)
     tokenizer = library.AutoTokenizer.from_pretrained(folder)
     columns = [TEXTS, [f"{text} it" for text in TEXTS]][:texts_per_row]
-    rows = tokenizer(*columns, truncation=True, padding=True)
+    settings = {"add_special_tokens": add_special_tokens, "truncation": True, "padding": True}
+    rows = tokenizer(*columns, **settings)
     features = classifier.text_features(tf.stack(columns, axis=1))
     np.testing.assert_array_equal(rows["input_ids"], features["input_ids"])
     np.testing.assert_array_equal(rows["attention_mask"], 1 - features["input_mask"])
@@ -177,6 +184,19 @@ def test_a_network_that_the_program_would_compute_otherwise_is_refused_with_its_
 ):
     with pytest.raises(UserError, match=words):
         export(format, make_classifier(**network), tmp_path / "out")
+
+
+def test_a_card_begins_with_what_the_hub_reads(make_classifier, tmp_path):
+    folder, _ = export("huggingface", make_classifier(), tmp_path / "out")
+    _, head, _ = (folder / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(head)["pipeline_tag"] == "text-classification"
+
+
+def test_rows_without_special_tokens_are_noted(make_classifier, tmp_path):
+    classifier = make_classifier(rows={"add_special_tokens": False})
+    folder, notes = export("huggingface", classifier, tmp_path / "out")
+    assert "add_special_tokens=False" in notes[0]
+    assert 'tokenizer(["text"], add_special_tokens=False' in (folder / "README.md").read_text()
 
 
 def test_one_output_is_written_as_a_regression(make_classifier, tmp_path):

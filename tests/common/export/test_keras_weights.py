@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from common.checkpoints.load import load_weights, open_checkpoint
+from common.errors import UserError
 from common.export.export import export
 from model import make_model
 from tests.reference.tiny_bert import tiny_params
@@ -28,4 +29,21 @@ def test_a_fresh_network_of_the_written_params_loads_every_weight(
         for name, variable in model.weights_by_name().items():
             assert variable.numpy().tobytes() == classifier.weights[name].tobytes(), name
     assert checkpoint.config["num_heads"] == 2
+    assert checkpoint.config["label_names"] == classifier.label_names
+    assert checkpoint.config["do_lower_case"] is True
     assert (folder / "vocab.txt").read_text().splitlines() == classifier.vocab
+
+
+def test_how_a_network_computes_is_read_back_with_its_weights(make_classifier, unusual, tmp_path):
+    classifier = make_classifier(**unusual)
+    folder, _ = export("keras", classifier, tmp_path / "out")
+    checkpoint = open_checkpoint(folder)
+    for key in ("attention_type", "pooler_type", "position_embedding_type", "embedding_size"):
+        assert checkpoint.config[key] == unusual[key]
+    model = make_model(tiny_params(5, seed=11, **unusual))
+    report = load_weights(model, checkpoint)
+    assert not report.fresh and not report.unused
+    for name, variable in model.weights_by_name().items():
+        assert variable.numpy().tobytes() == classifier.weights[name].tobytes(), name
+    with pytest.raises(UserError, match=r"pooler_type: is first, but .* was trained with mean"):
+        tiny_params(5, **unusual | {"pooler_type": "first"}).complete(checkpoint.config)

@@ -41,6 +41,8 @@ def run(path, features):
         {"embedding_size": 4, "position_embedding_type": "fixed"},
         {"attention_type": "dot_product", "use_ffn_bias": False},
         *({"pooler_type": name} for name in ("last", "mean", "max", "sum")),
+        {"rows": {"invert_mask": False}},
+        {"rows": {"invert_mask": False}, "pooler_type": "mean"},
     ],
     ids=str,
 )
@@ -51,6 +53,8 @@ def test_onnx_runtime_computes_the_networks_logits_for_any_batch_and_length(
     folder, _ = export("onnx", classifier, tmp_path / "out")
     for batch, tokens in ((1, 3), (4, 7), (3, 19)):
         features = features_of(batch, tokens)
+        if "rows" in network:
+            features["input_mask"] = 1 - features["input_mask"]
         expected = classifier.model.build_model(features, PREDICT).numpy()
         outputs = run(folder / "model.onnx", features)
         # Float32 against float32 by another program; values up to 3.
@@ -99,17 +103,32 @@ def test_the_predict_step_scores_as_the_networks_does(make_classifier, tmp_path)
     np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=1e-5)
 
 
+def test_int8_of_an_unusual_network_is_close(make_classifier, unusual, tmp_path):
+    classifier = make_classifier(quantize="int8", **unusual)
+    folder, _ = export("onnx", classifier, tmp_path / "out")
+    features = features_of(4, 7)
+    logits = [run(folder / name, features)["logits"] for name in ("model.onnx", "model_int8.onnx")]
+    expected = classifier.model.build_model(features, PREDICT)
+    np.testing.assert_allclose(logits[0], expected, rtol=0, atol=1e-5)
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.2 * np.abs(logits[0]).max()
+
+
+# Keras asks whether a row of one token is meant.
+@pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning")
 @pytest.mark.parametrize("texts_per_row", [1, 2])
+@pytest.mark.parametrize("rows", [{}, {"add_special_tokens": False, "invert_mask": False}], ids=str)
 def test_the_example_of_the_card_gives_the_networks_label(
-    make_classifier, tmp_path, run_alone, code_of, texts_per_row
+    make_classifier, tmp_path, run_alone, code_of, texts_per_row, rows
 ):
     pytest.importorskip("tokenizers", reason="pip install tokenizers brings what this needs")
-    classifier = make_classifier(texts_per_row)
+    classifier = make_classifier(texts_per_row, rows=rows)
     folder, _ = export("onnx", classifier, tmp_path / "out")
     (example,) = code_of(folder, "python")
     features = classifier.text_features(tf.constant([list(classifier.text_names)]))
-    best = classifier.model.build_model(features, PREDICT).numpy().argmax()
-    assert run_alone(example, folder).strip() == classifier.label_names[best]
+    expected = classifier.model.build_model(features, PREDICT).numpy()[0]
+    label, logits = run_alone(f"{example}\nprint(logits[0].tolist())", folder).splitlines()
+    assert label == classifier.label_names[expected.argmax()]
+    np.testing.assert_allclose(json.loads(logits), expected, rtol=0, atol=1e-5)
 
 
 def test_a_regression_gives_its_number_and_no_probabilities(make_classifier, tmp_path):

@@ -133,6 +133,22 @@ def test_the_network_keeps_its_own_activation(exported):
     assert activations == {ACTIVATIONS["gelu_erf"]}
 
 
+def test_any_network_is_served_with_rows_of_any_layout(make_classifier, unusual, tmp_path):
+    rows = {"add_special_tokens": False, "invert_mask": False, "pad_id": 5}
+    classifier = make_classifier(rows=rows, **unusual)
+    folder, _ = export("saved_model", classifier, tmp_path / "out")
+    served = tf.saved_model.load(folder / "1").signatures
+    texts = [(text,) for text in TEXTS]
+    expected = expected_logits(classifier, texts)
+    result = served["serving_default"](text=tf.constant(TEXTS))
+    np.testing.assert_allclose(result["logits"], expected, rtol=0, atol=1e-5)
+    features = classifier.text_features(tf.constant(texts))
+    assert features["input_mask"][0, 0] == 1  # on tokens, as the card says
+    assert "`input_mask` is 1 on tokens, 0 on padding" in (folder / "README.md").read_text()
+    result = served["token_ids"](**features)
+    np.testing.assert_allclose(result["logits"], expected, rtol=0, atol=1e-5)
+
+
 def test_a_regression_gives_its_number(make_classifier, tmp_path, code_of):
     classifier = make_classifier(num_classes=1)
     folder, _ = export("saved_model", classifier, tmp_path / "out")

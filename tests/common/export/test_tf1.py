@@ -86,14 +86,18 @@ def test_this_project_reads_the_export_back_bit_by_bit(make_classifier, tmp_path
     checkpoint = open_checkpoint(folder)
     report = load_weights(model, checkpoint)
     assert checkpoint.config["encoder_nonlinearity"] == "gelu_tanh"
+    assert checkpoint.config["label_names"] == classifier.label_names  # of export.json
+    assert checkpoint.config["do_lower_case"] is True
     assert not report.fresh and not report.unused
     for name, variable in model.weights_by_name().items():
         assert variable.numpy().tobytes() == classifier.weights[name].tobytes(), name
 
 
 def test_what_the_program_would_compute_otherwise_is_noted(make_classifier, tmp_path):
-    folder, notes = export("tf1", make_classifier(layer_norm_epsilon=1e-5), tmp_path / "out")
-    assert "erf" in notes[0] and "1e-05" in notes[1]
+    rows = {"add_special_tokens": False}
+    classifier = make_classifier(layer_norm_epsilon=1e-5, rows=rows)
+    folder, notes = export("tf1", classifier, tmp_path / "out")
+    assert "[CLS]" in notes[0] and "erf" in notes[1] and "1e-05" in notes[2]
     card = (folder / "README.md").read_text()
     assert all(note in card for note in notes)
 

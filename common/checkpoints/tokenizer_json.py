@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tokenizer.json` of the package tokenizers: the vocabulary where a folder has no `vocab.txt`.
+
+transformers writes this file alone from release 5 on. It describes any tokenizer there is; only
+BERT's is read: WordPieces with `##`, behind BERT's own normalization.
+"""
+
+from pathlib import Path
+
+from common.checkpoints.files import read_json
+from common.errors import UserError
+
+NAME = "tokenizer.json"
+PREFIX, UNKNOWN = "##", "[UNK]"
+
+
+def read_vocab(path):
+    """The entry of each id, as a list of str: those of its model and those added to it.
+
+    Raises:
+        UserError: it cannot be read, is another kind of tokenizer, or ids are missing.
+    """
+    written = _read(path)
+    model = _mapping(written.get("model"))
+    kind = (model.get("type"), model.get("continuing_subword_prefix"), model.get("unk_token"))
+    if kind != ("WordPiece", PREFIX, UNKNOWN):
+        raise UserError(
+            f"{path}: its model is {', '.join(f'{part!r:.40}' for part in kind)}; only BERT's "
+            f"WordPiece with {PREFIX} and {UNKNOWN} can be read"
+        )
+    pairs = list(_mapping(model.get("vocab")).items())
+    added = written.get("added_tokens")
+    for token in added if isinstance(added, list) else ():
+        pairs.append((_mapping(token).get("content"), _mapping(token).get("id")))
+    entries = {}  # id -> entry
+    for entry, i in pairs:
+        if (
+            not isinstance(entry, str)
+            or type(i) is not int
+            or entries.setdefault(i, entry) != entry
+        ):
+            raise UserError(
+                f"{path}: {entry!r:.40} has the id {i!r:.40}; copy or download it again"
+            )
+    if sorted(entries) != list(range(len(entries))):
+        raise UserError(
+            f"{path}: its {len(entries):,} ids are not those from 0 on; copy or download it again"
+        )
+    return [entries[i] for i in range(len(entries))]
+
+
+def read_normalization(path):
+    """{"lowercase", "strip_accents", "handle_chinese_chars"} as far as it says them: dict."""
+    return _mapping(_read(path).get("normalizer"))
+
+
+def _read(path):
+    written = read_json(Path(path))
+    if written is None:
+        raise UserError(f"{path}: there is no such file; correct the path")
+    return written
+
+
+def _mapping(value):
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of large libraries that are read from disk when they are first used, if they ever are.
+
+`import tensorflow` brings its whole API with it, with TensorFlow Lite and all of version 1, and
+Keras brings pictures and with them matplotlib: a third of a run's imports, of which it uses little.
+"""
+
+import contextlib
+import importlib
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+# Modules that hold names for users and no code that others rely on to have run.
+OF_TENSORFLOW = (
+    *(f"tensorflow._api.v2.{part}" for part in ("feature_column", "lite", "tpu", "test")),
+    "tensorflow._api.v2.__internal__.feature_column",
+    "tensorflow._api.v2.compat.v1",
+    "tensorflow._api.v2.compat.v2",
+    *("keras.visualization", "keras._tf_keras.keras.visualization", "keras.src.visualization"),
+)
+
+
+class _Deferred(ModuleType):
+    """Stands for a module until something in it is asked for, and then hands on what it holds.
+
+    The standard library's LazyLoader would do but for TensorFlow: its modules put another object
+    into their own place while they run, which LazyLoader refuses.
+    """
+
+    def __getattr__(self, name):
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+class _Deferrer:
+    """Finds the named modules as Python does, and gives a _Deferred for each, once."""
+
+    def __init__(self, names):
+        self.names = set(names)
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self.names:
+            return None
+        self.names.remove(name)
+        found = PathFinder.find_spec(name, path, target)
+        # Not told that it is a package: whoever imports a part of it makes it run.
+        return found and ModuleSpec(name, self, origin=found.origin)
+
+    def create_module(self, spec):
+        return None  # an ordinary one
+
+    def exec_module(self, module):
+        module.__file__ = module.__spec__.origin  # `inspect` asks every module for it
+        module.__class__ = _Deferred
+        if module.__name__ == "tensorflow._api.v2.lite":
+            # Imported later, the package of that name would take the place of `tf.lite`.
+            importlib.import_module("tensorflow.lite")  # empty
+
+
+@contextlib.contextmanager
+def imported_lazily(names=OF_TENSORFLOW):
+    """Within it, a module of these names is only noted; the first use of what it holds runs it.
+
+    Modules that are imported already stay as they are.
+    """
+    deferrer = _Deferrer(names)
+    sys.meta_path.insert(0, deferrer)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(deferrer)
