@@ -62,6 +62,7 @@ def main():
 
     folder = Path(args.folder or tempfile.mkdtemp())
     model_dir = folder / f"benchmark-{os.getpid()}"
+    model_dir.mkdir(parents=True)
     try:
         writer = CheckpointWriter(model_dir)
         start = time.perf_counter()

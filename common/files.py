@@ -17,7 +17,8 @@ def write_whole(path, content):
         path: path-like. Its folder is made if absent.
         content: bytes, or str to be written as UTF-8 without changing line ends.
     Raises:
-        OSError: it cannot be written. A file that was there is untouched, and nothing else is left.
+        OSError: it cannot be written, with the file's name. A file that was there is untouched, and
+            nothing else is left.
     """
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
@@ -29,8 +30,11 @@ def write_whole(path, content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names none
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def delete_leftovers(folder):

@@ -29,6 +29,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from common.checkpoints.files import read_json, unreadable
 from common.checkpoints.names import LazyTensor
 from common.errors import RunError, UserError
 from common.files import flush, write_whole
@@ -56,6 +57,16 @@ GEOMETRY = (
     "embedding_size",
     *COMPUTED_KEYS,
 )
+# Types of what it says, where it says it. Of the geometry the params check the rest.
+TYPES_OF_CONFIG = {
+    **dict.fromkeys(GEOMETRY, (int, float, bool, str)),
+    "label_names": (list,),
+    "step": (int,),
+    "do_lower_case": (bool,),
+    "tf_random_seed": (int,),
+    "best_metric": (str,),
+    "temperature": (int, float),
+}
 _NAME = re.compile(r"checkpoint-(\d+)(\.replaced)?")
 # Beside its tensors a checkpoint has names, a vocabulary, a config, and a file system's own needs.
 SPACE_BESIDE_TENSORS = 4_000_000
@@ -65,7 +76,7 @@ def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0, 
     """Writes a checkpoint and deletes the oldest beyond `keep_max`.
 
     Args:
-        model_dir: path-like.
+        model_dir: path-like, which is there.
         step: int. The global step.
         weights, state: {name: NumPy array}.
         config: dict for `read_config`.
@@ -94,7 +105,7 @@ def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0, 
             )
     try:
         delete_leftovers(model_dir)
-        aside.mkdir(parents=True)
+        aside.mkdir()  # not its parents: a model_dir that has vanished is not made anew
         _write_config(aside, config)
         (aside / VOCAB).write_text("".join(f"{token}\n" for token in vocab), "utf-8", newline="\n")
         for name, arrays in ((WEIGHTS, weights), (STATE, state)):
@@ -194,10 +205,11 @@ def _finish(aside, path, files, version=VERSION):
 def _could_not_be_written(aside, path, error):
     """Tidies up, and returns the RunError."""
     shutil.rmtree(aside, ignore_errors=True)
-    return RunError(
-        f"checkpoint {path} could not be written: {getattr(error, 'strerror', None) or error}. "
-        "Earlier checkpoints are whole; make room or choose another --model_dir, and run again"
-    )
+    advice = "Earlier checkpoints are whole; make room or choose another --model_dir, and run again"
+    if not path.parent.exists():
+        advice = f"{path.parent} is gone: put it back, with the checkpoints it has, and run again"
+    reason = getattr(error, "strerror", None) or error
+    return RunError(f"checkpoint {path} could not be written: {reason}. {advice}")
 
 
 def _put_in_place(aside, path):
@@ -336,7 +348,7 @@ def best_checkpoint(model_dir):
             f"{model_dir} has no {BEST}, which names the best checkpoint; train with "
             "--mode train_and_eval and runconfig.best_metric, or name a checkpoint"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{file} cannot be read ({error}); name a checkpoint instead") from None
     path = Path(model_dir) / f"checkpoint-{step}"
     fault = fault_in(path)
@@ -368,8 +380,25 @@ def read_config(path):
     fault = fault_in(path)
     if fault is not None:
         raise UserError(f"checkpoint {path} is damaged: {fault}; use another one")
-    config = json.loads((path / CONFIG).read_text("utf-8"))
+    config = _check_config(read_json(path / CONFIG) or {}, path / CONFIG)
     return config | {"family": "ours", "vocab_file": str(path / VOCAB)}
+
+
+def _check_config(config, file):
+    """The config, where what it says is of the right types.
+
+    What has a manifest that fits may still have been written to do harm.
+    """
+    for key, kinds in TYPES_OF_CONFIG.items():
+        value = config.get(key)
+        is_right = value is None or type(value) in kinds
+        if key == "label_names" and is_right and value is not None:
+            is_right = all(isinstance(name, str) for name in value)
+        elif key == "temperature" and is_right and value is not None:
+            is_right = 0 < value < float("inf")
+        if not is_right:
+            raise UserError(f"{file} says {key} is {value!r:.80}, which no run writes")
+    return config
 
 
 def read_weights(path):
@@ -383,13 +412,17 @@ def read_state(path):
 
 
 def _open_lazily(file):
-    tensors = safe_open(file, framework="numpy")
-    return {
-        name: LazyTensor(
-            tuple(tensors.get_slice(name).get_shape()), lambda name=name: tensors.get_tensor(name)
-        )
-        for name in tensors.keys()  # noqa: SIM118 (not a mapping)
-    }
+    try:
+        tensors = safe_open(file, framework="numpy")
+        return {
+            name: LazyTensor(
+                tuple(tensors.get_slice(name).get_shape()),
+                lambda name=name: tensors.get_tensor(name),
+            )
+            for name in tensors.keys()  # noqa: SIM118 (not a mapping)
+        }
+    except (SafetensorError, OSError) as error:
+        raise unreadable(file, error) from None
 
 
 def _digest(path, algorithm):

@@ -199,6 +199,8 @@ class Estimator:
             Stopped: a signal came before there was anything new to save.
         """
         first_step, report = 0, None
+        if self.distribution.is_chief:
+            self.model_dir.mkdir(parents=True, exist_ok=True)
         if resumed is None and pretrained is not None:
             report = load_weights(self.model, pretrained, self.params.model.disable_nsp)
         self.optimizer = self._make_optimizer(self.model)

@@ -75,32 +75,34 @@ class Reports:
             with contextlib.suppress(OSError):  # closing it would write again, and fail again
                 self._metrics_file.close()
             self._metrics_file = None
-            raise RunError(
-                f"{self.metrics_path} could not be written: {error.strerror}. Checkpoints are "
-                "whole; make room or choose another --model_dir, and run again"
-            ) from error
+            raise _could_not_be_written(self.metrics_path, error.strerror) from error
         self._write_events(split, step, values)
 
     def _write_events(self, split, step, values):
         # Imported here: a report of figures alone, and its tests, do without TensorFlow's 5 s.
         import tensorflow as tf
+        from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
         # What tf.summary.scalar writes; that function needs the package tensorboard installed.
-        metadata = tf.compat.v1.SummaryMetadata(
+        metadata = SummaryMetadata(
             plugin_data={"plugin_name": "scalars"}, data_class="DATA_CLASS_SCALAR"
         )
-        with self._writer(split).as_default():
+        with self._events(split):
             for name, value in values.items():
                 tf.summary.write(name, tf.constant(value, tf.float32), int(step), metadata)
-        self._writer(split).flush()
 
-    def _writer(self, split):
+    @contextlib.contextmanager
+    def _events(self, split):
+        """While open, tf.summary writes to the events of a split, which are then flushed."""
         import tensorflow as tf
 
-        if split not in self._writers:
-            event_dir = self.model_dir if split == "train" else self.model_dir / "eval"
-            self._writers[split] = tf.summary.create_file_writer(str(event_dir))
-        return self._writers[split]
+        event_dir = self.model_dir if split == "train" else self.model_dir / "eval"
+        with _losses_explained(event_dir):
+            if split not in self._writers:
+                self._writers[split] = tf.summary.create_file_writer(str(event_dir))
+            with self._writers[split].as_default():
+                yield
+            self._writers[split].flush()
 
     def histograms(self, split, step, values):
         """Writes TensorBoard events.
@@ -111,13 +113,13 @@ class Reports:
             values: {name: <float64>[K, 3]}: left edge, right edge and count of K buckets.
         """
         import tensorflow as tf
+        from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
         # What tf.summary.histogram writes; that function needs the package tensorboard installed.
-        metadata = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "histograms"})
-        with self._writer(split).as_default():
+        metadata = SummaryMetadata(plugin_data={"plugin_name": "histograms"})
+        with self._events(split):
             for name, value in values.items():
                 tf.summary.write(name, value, int(step), metadata)
-        self._writer(split).flush()
 
     def evaluation(self, step, report, name="validation"):
         """Writes report-<name>.json and confusion_<name>.png; returns the report as a text table.
@@ -180,13 +182,18 @@ class Reports:
         write_whole(self.metrics_path, kept)
         for event_dir in (self.model_dir, self.model_dir / "eval"):
             if any(event_dir.glob("events.out.tfevents.*")):
-                _write_restart_event(event_dir, step + 1)
+                with _losses_explained(event_dir):
+                    _write_restart_event(event_dir, step + 1)
 
     def close(self):
         """Closes the files. A later call of `scalars` opens them again."""
         self._close_metrics_file()
+        if self._writers:
+            import tensorflow as tf
         for writer in self._writers.values():
-            writer.close()
+            # All of it has been flushed, or has been told to be lost.
+            with contextlib.suppress(tf.errors.OpError):
+                writer.close()
         self._writers = {}
 
     def _close_metrics_file(self):
@@ -215,6 +222,25 @@ class NoReports(Reports):
 
     def truncate_after(self, step, evaluated_step=None):
         pass
+
+
+@contextlib.contextmanager
+def _losses_explained(event_dir):
+    """Turns TensorFlow's error on events that cannot be written into a RunError."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        path = event_dir / "events.out.tfevents.*"
+        raise _could_not_be_written(path, error.message.splitlines()[0]) from error
+
+
+def _could_not_be_written(path, reason):
+    return RunError(
+        f"{path} could not be written: {reason}. Checkpoints are whole; make room or choose "
+        "another --model_dir, and run again"
+    )
 
 
 def closing_summary(items):

@@ -8,7 +8,8 @@ Of each configuration one run goes through undisturbed and keeps every checkpoin
 with SIGKILL, at random times and at chosen points, resumed, killed again, and at last left alone.
 After every kill each checkpoint that is listed has to verify, and to have the bits that the
 undisturbed run had at its step; at the end the last checkpoint (weights, optimizer, what the run
-remembers), the figures and best.json have to be the same. The first difference ends the harness.
+remembers), the figures and best.json have to be the same. The first difference ends the kills of a
+configuration, and the harness exits with 1.
 
 Importing TensorFlow costs seconds, so this process imports it once, computes nothing with it, and
 forks a child for each run, which calls `run.main` with the flags of the command line. In the child
@@ -46,15 +47,17 @@ sys.path.insert(0, str(ROOT))
 
 LAST_STEP, SAVE_EVERY, EVALUATE_EVERY = 12, 2, 5
 KILLS_IN_A_ROW = 8  # then a run is left alone
-TIMEOUT_SECONDS = 300  # of one run of some seconds, on a busy machine
+TIMEOUT_SECONDS = 1200  # of one run of some seconds, on a busy machine
 OTHER_WORKER_SECONDS = 3  # what is left of two workers is killed too after that
 SMALL_DISK = "12m"  # the smallest that `store.check_space` lets a tiny run begin on, and more
+CLOCK = ("time", "train/examples_per_second", "train/input_wait")
 WORDS = ("a", "an", "and", "dull", "fine", "film", "good", "bad", "plot", "joy", "dread", "warm")
 
 CONFIGURATIONS = {
     "plain": {"train_input.packing": "none"},
     "accumulated": {
-        "train_input.num_buckets": 3,
+        "train_input.packing": "packed",
+        "train_input.num_buckets": 2,
         "model.mixed_precision": "mixed_bfloat16",
         "optimizer.grad_accum_steps": 2,
         "optimizer.moving_average_decay": 0.9,
@@ -65,7 +68,8 @@ OVERRIDES = {
     "train_input.data_processor": "TextFileDataProcessor",
     "*_input.text_columns": "sentence",
     "*_input.max_sequence_length": 12,
-    # Few different shapes of weights: XLA compiles the update of each.
+    # One layer, and few different shapes of weights: XLA compiles the update of each.
+    "model.num_hidden_layers": 1,
     **dict.fromkeys(("model.filter_size", "model.max_position_embeddings"), 32),
     "train_input.batch_size": 4,
     "optimizer.learning_rate": 1e-2,  # every update moves many bits
@@ -89,11 +93,13 @@ class Fault:
 
     Attributes:
         kind: "kill" at a time; "before", "after", "torn" (the file half written) or "within" (some
-            time after it began): a kill at an event; "fail", "delay", "fill", "vanish" or
-            "read-only": something else that happens before it.
+            time after it began): a kill at an event; "fail", "delay", "fill" (the disk), "vanish"
+            (model_dir), "swap" (for an empty one) or "read-only": something else that happens
+            before it.
         event: str, as `Child` names them; with `number` which of them, from 1 on.
         seconds: float, after which `kill` and `within` strike.
         victims: which workers are struck, of a run that has several.
+        signal: with which `kill` and `within` strike.
     """
 
     kind: str
@@ -101,6 +107,7 @@ class Fault:
     number: int = 1
     seconds: float = 0.0
     victims: tuple[int, ...] = (0,)
+    signal: int = signal.SIGKILL
 
     def __str__(self):
         place = f"after {self.seconds:.2f} s" if self.event is None else f"{self.event!r}"
@@ -177,8 +184,10 @@ class Child:
             with contextlib.suppress(OSError), open(self.folder / "filler", "wb", 0) as filler:
                 while filler.write(bytes(1000)):
                     pass
-        elif kind == "vanish":
+        elif kind in ("vanish", "swap"):
             os.rename(model_dir, self.folder / "elsewhere")
+            if kind == "swap":
+                os.mkdir(model_dir)
         elif kind == "read-only":
             model_dir.chmod(0o555)
 
@@ -198,9 +207,10 @@ class Child:
 
     def install(self):
         from common.checkpoints import store
-        from common.training import estimator
+        from common.training import estimator, reports
         from input import token_cache
 
+        reports.draw_confusion = reports.draw_curves = lambda *_: Blank()
         self.wrap(os, "replace", self.file_event("rename to", 1))
         self.wrap(os, "fsync", self.file_event("flush"))
         self.wrap(shutil, "rmtree", self.file_event("delete"))
@@ -238,13 +248,21 @@ class Child:
         estimator.make_train_step = make_wrapped
 
 
+class Blank:
+    """In the place of matplotlib's figures, whose drawing is a third of such a short run."""
+
+    def savefig(self, file, **_):
+        file.write(b"no picture")
+
+
 def drop_power_over_permissions():
     """Lets root be refused what a directory's mode does not allow: without CAP_DAC_OVERRIDE."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.capget(header, data) == 0:
-        data[0] &= ~0b110  # effective: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        for kind in (0, 1):  # effective, permitted
+            data[kind] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         libc.capset(header, data)
 
 
@@ -286,6 +304,7 @@ class Outcome:
     lines: list of dict, what the chief noted.
     was_struck: bool. Whether a worker was killed, or the fault of another kind was reached.
     seconds: float.
+    seconds_after: float or None. From the strike of `kill` or `within` to the end.
     """
 
     codes: list[int]
@@ -293,6 +312,7 @@ class Outcome:
     lines: list[dict]
     was_struck: bool
     seconds: float
+    seconds_after: float | None
 
     @property
     def phase(self):
@@ -323,27 +343,31 @@ class Runs:
     Args:
         name: of CONFIGURATIONS.
         folder: Path, empty.
+        changes: {key: value} of the params besides.
+        notes: Path of a folder for what is noted of a run, on a disk that does not fill up.
     """
 
-    def __init__(self, name, folder):
+    def __init__(self, name, folder, changes=None, notes=None):
         self.name, self.folder = name, folder
         self.model_dir = folder / "model_dir"
+        self.notes = notes or folder
         folder.mkdir(parents=True, exist_ok=True)
         make_data(folder)
         files = {"train_file": "train.tsv", "eval_file": "eval.tsv", "vocab_file": "vocab.txt"}
-        overrides = OVERRIDES | CONFIGURATIONS[name]
+        overrides = OVERRIDES | CONFIGURATIONS[name] | (changes or {})
         overrides |= {f"*_input.{key}": folder / file for key, file in files.items()}
         overrides["*_input.cache_dir"] = folder / "cache"
         (folder / "params.yaml").write_text(params_text(), "utf-8")
         self.flags = ["--mode=train_and_eval", f"--params={folder / 'params.yaml'}"]
         self.flags += [f"--override={key}={value}" for key, value in overrides.items()]
         self.num_workers = 2 if name == "workers" else 1
+        self._struck_at = None
 
     def run(self, fault=None, flags=()):
         """Runs the command until it ends, or is killed. Returns Outcome."""
         began = time.monotonic()
         ring, bell = os.pipe()
-        log_path, said_path = self.folder / "log", self.folder / "said"
+        log_path, said_path = self.notes / "log", self.notes / "said"
         for path in (log_path, said_path):
             path.write_bytes(b"")
         pids = []
@@ -378,10 +402,13 @@ class Runs:
             counts = Counter(line["begins"] for line in lines if "begins" in line)
             struck = counts[fault.event] >= fault.number
         codes = [codes[pid] for pid in pids]
-        return Outcome(codes, said, lines, struck, time.monotonic() - began)
+        ended = time.monotonic()
+        after = None if self._struck_at is None else ended - self._struck_at
+        return Outcome(codes, said, lines, struck, ended - began, after)
 
     def _wait(self, pids, fault, ring, began):
         """Returns {pid: exit code}, killing whom and when the fault says."""
+        self._struck_at = None
         codes, deadline = {}, began + TIMEOUT_SECONDS
         strike_at = began + fault.seconds if fault is not None and fault.kind == "kill" else None
         is_heard = fault is None or fault.kind != "within"
@@ -396,7 +423,8 @@ class Runs:
             if strike_at is not None and now >= strike_at:
                 for worker in fault.victims:
                     if worker < len(pids) and pids[worker] not in codes:
-                        os.kill(pids[worker], signal.SIGKILL)
+                        os.kill(pids[worker], fault.signal)
+                self._struck_at = self._struck_at or now
                 strike_at = None
             for pid in pids:
                 if pid not in codes:
@@ -412,7 +440,7 @@ class Runs:
         return codes
 
     def _said(self):
-        return (self.folder / "said").read_text("utf-8", "replace")
+        return (self.notes / "said").read_text("utf-8", "replace")
 
     def clear(self, with_cache=True):
         """Leaves nothing of earlier runs but the data, and its tokens unless told otherwise."""
@@ -494,12 +522,9 @@ def bits_of(checkpoint):
 
 
 def figures_of(model_dir):
-    """The lines of metrics.jsonl but for how long it took."""
-    lines = []
-    for text in (model_dir / "metrics.jsonl").read_text("utf-8").splitlines():
-        line = json.loads(text)
-        lines.append({k: v for k, v in line.items() if k != "time" and "per_second" not in k})
-    return lines
+    """The lines of metrics.jsonl but for what the clock says."""
+    lines = map(json.loads, (model_dir / "metrics.jsonl").read_text("utf-8").splitlines())
+    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
 
 
 class Reference:
@@ -679,42 +704,70 @@ def small_disk(folder):
             subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def try_disks(name, folder, reference, tell):
-    """A disk that is full before a save and during it, a folder that is read-only or goes."""
-    trials = [
-        ("full before a save", Fault("fill", "step", 2)),
-        ("full during a save", Fault("fill", "write .checkpoint-#.#.tmp/weights.safetensors", 2)),
-        ("full during the notes on the best", Fault("fill", "flush model_dir/.best.json.#.tmp", 1)),
-        ("read-only during the run", Fault("read-only", "step", 3)),
-        ("gone during the run", Fault("vanish", "step", 3)),
-    ]
+DISK_TRIALS = [
+    ("full before a save", Fault("fill", "step", 3)),
+    ("full during a save", Fault("fill", "write .checkpoint-#.#.tmp/weights.safetensors", 2)),
+    ("full during the notes on the best", Fault("fill", "flush model_dir/.best.json.#.tmp", 1)),
+    ("full from the start", Fault("fill", "make model_dir", 1)),
+    ("read-only during the run", Fault("read-only", "step", 3)),
+    ("gone during the run", Fault("vanish", "step", 3)),
+    ("gone during an evaluation", Fault("vanish", "evaluate", 1)),
+    ("another folder in its place", Fault("swap", "step", 3)),
+]
+
+
+def try_disks(name, folder, reference, tell, broken):
+    """Takes the disk or the folder away in ways that people and machines do."""
     with small_disk(folder / "disk") as excuse:
-        runs = Runs(name, folder / "disk" if excuse is None else folder / "plain")
-        for what, fault in trials:
+        disk = folder / "disk" if excuse is None else folder / "plain"
+        runs = Runs(name, disk, notes=folder)
+        for what, fault in DISK_TRIALS:
             if fault.kind == "fill" and excuse is not None:
                 print(f"{name}: {what}: skipped, no small file system can be mounted: {excuse}")
                 continue
             tell(fault)
-            runs.clear()
-            outcome = runs.run(fault)
-            if fault.kind == "vanish":
-                shutil.rmtree(runs.model_dir, ignore_errors=True)
-                os.rename(runs.folder / "elsewhere", runs.model_dir)
-            _, saved = reference.check_after_fault(runs, outcome, ())
-            sentence = check_told(outcome, what)
-            print(f"{name}: {what}: exit code {outcome.codes[0]}, earlier checkpoints "
-                  f"{sorted(steps_of(runs.model_dir))} whole: {sentence[:300]}")  # fmt: skip
-            if fault.kind == "read-only":
-                again = runs.run(Fault("read-only"))
-                print(f"{name}: read-only at the start: exit code {again.codes[0]}: "
-                      f"{check_told(again, what)[:300]}")  # fmt: skip
-                runs.model_dir.chmod(0o755)
-            (runs.folder / "filler").unlink(missing_ok=True)
-            outcome = runs.run()
-            if any(outcome.codes):
-                raise Broken(f"{what}: not resumed, {outcome.codes}:\n{outcome.said}")
-            reference.check_after_fault(runs, outcome, saved)
-            reference.check_end(runs, outcome)
+            with noted(broken, f"{name}: {what}"):
+                try_disk(runs, reference, what, fault)
+
+
+def try_disk(runs, reference, what, fault):
+    runs.clear()
+    outcome = runs.run(fault)
+    elsewhere = runs.folder / "elsewhere"
+    if elsewhere.exists():
+        if runs.model_dir.exists() and (fault.kind == "vanish" or any(runs.model_dir.iterdir())):
+            raise Broken(f"model_dir was made anew\n{outcome.said}")
+        shutil.rmtree(runs.model_dir, ignore_errors=True)
+        os.rename(elsewhere, runs.model_dir)
+    try:
+        _, saved = reference.check_after_fault(runs, outcome, ())
+        sentence = check_told(outcome, what)
+        steps = sorted(steps_of(runs.model_dir))
+        print(f"{runs.name}: {what}: exit code {outcome.codes[0]}, earlier checkpoints "
+              f"{steps} whole: {sentence[:300]}", flush=True)  # fmt: skip
+        if fault.kind == "read-only":
+            again = runs.run(Fault("read-only"))
+            print(f"{runs.name}: read-only at the start: exit code {again.codes[0]}: "
+                  f"{check_told(again, what)[:300]}", flush=True)  # fmt: skip
+    finally:
+        if runs.model_dir.exists():
+            runs.model_dir.chmod(0o755)
+        (runs.folder / "filler").unlink(missing_ok=True)
+    outcome = runs.run()
+    if any(outcome.codes):
+        raise Broken(f"not resumed, {outcome.codes}:\n{outcome.said}")
+    reference.check_after_fault(runs, outcome, saved)
+    reference.check_end(runs, outcome)
+
+
+@contextlib.contextmanager
+def noted(broken, what):
+    """Prints a Broken and appends it to a list: what comes next is tried all the same."""
+    try:
+        yield
+    except Broken as error:
+        broken.append(error)
+        print(f"BROKEN: {what}: {error}", flush=True)
 
 
 @contextlib.contextmanager
@@ -737,12 +790,8 @@ def import_everything():
     import data
     import model
     import run
-    from common.training.reports import draw_curves
 
     del common, data, model, run
-    # The first plot of a process takes a second of searching for fonts.
-    curve = {("train", "train/cost_cls"): {1: 1.0}}
-    draw_curves(curve, "").savefig(os.devnull, format="png")
     assert len(os.listdir("/proc/self/task")) == 1, "a thread was started by an import"
 
 
@@ -757,6 +806,7 @@ def main():
     parser.add_argument("--verbose", action="store_true", help="tell each fault before it")
     args = parser.parse_args()
     names = args.configuration or list(CONFIGURATIONS)
+    broken = []
     import_everything()
     for i, name in enumerate(names):
         generator = random.Random(f"{args.seed} {name}")
@@ -773,16 +823,19 @@ def main():
                 if args.verbose:
                     print(f"{time.monotonic() - began:7.1f} s  {name}: {fault}", flush=True)
 
+            if args.disks:
+                try_disks(name, folder, reference, tell, broken)
+            if args.failures:
+                with noted(broken, f"{name}, failing writes"):
+                    try_failures(runs, reference, args.failures, generator, tell)
             num_kills = args.kills // len(names) + (i < args.kills % len(names))
             if num_kills:
-                deadline = began + 60 * args.minutes
-                try_kills(runs, reference, num_kills, deadline, generator, tell)
-            if args.failures:
-                try_failures(runs, reference, args.failures, generator, tell)
-            if args.disks:
-                try_disks(name, folder, reference, tell)
+                deadline = time.monotonic() + 60 * args.minutes
+                with noted(broken, f"{name}, kills"):
+                    try_kills(runs, reference, num_kills, deadline, generator, tell)
             sys.stdout.flush()
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,11 +14,13 @@ import pytest
 
 from common.checkpoints import store
 from common.checkpoints.load import open_checkpoint
+from common.checkpoints.writer import CheckpointWriter
 from common.errors import RunError, UserError
 from common.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from common.params import Params
 from common.training import estimator as estimator_module
 from common.training.estimator import Estimator, last_step_of, set_up
+from common.training.lock import locked
 from common.training.run_state import BestMetric
 from input.batches import Batches
 from model import make_model, model_fn
@@ -273,7 +275,7 @@ def terminate():
 def figures_of(model_dir):
     """Every line of metrics.jsonl without what the clock says."""
     lines = map(json.loads, (model_dir / "metrics.jsonl").read_text().splitlines())
-    clock = ("time", "train/examples_per_second")
+    clock = ("time", "train/examples_per_second", "train/input_wait")
     return [{name: x for name, x in line.items() if name not in clock} for line in lines]
 
 
@@ -405,6 +407,19 @@ def test_a_run_goes_back_with_a_lower_rate_and_a_resumed_one_keeps_it(tmp_path, 
     with pytest.raises(RunError, match="3 steps back have not helped"):
         train(tmp_path, max_steps=12, **values)
     assert store.newest_checkpoint(tmp_path) == tmp_path / "checkpoint-8"
+
+
+# ---- A model_dir that goes -----------------------------------------------------------------------
+
+
+def test_a_model_dir_that_vanishes_ends_the_run_and_is_not_made_anew(tmp_path, monkeypatch):
+    model_dir, elsewhere = tmp_path / "model_dir", tmp_path / "elsewhere"
+    vanishing = at_call(5, CheckpointWriter.poll, lambda: model_dir.rename(elsewhere))
+    monkeypatch.setattr(CheckpointWriter, "poll", vanishing)
+    with locked(model_dir), pytest.raises(RunError, match="model_dir is gone"):
+        train(model_dir, max_steps=9, save_checkpoints_steps=2)
+    assert not model_dir.exists()
+    assert store.newest_checkpoint(elsewhere) is not None
 
 
 # ---- Averages of the weights ---------------------------------------------------------------------
@@ -669,3 +684,28 @@ def test_an_export_has_the_temperature_in_its_weights(calibrated, tmp_path):
         np.testing.assert_array_equal(
             np.asarray(exported.weights[name]), tensor.read() / np.float32(factor)
         )
+
+
+def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(trained, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
+    estimator = make_estimator(make_params(tmp_path, mode="export"))
+    features = SimpleNamespace(texts_per_row=1)
+    checkpoint, folder = open_checkpoint(trained), tmp_path / "onnx"
+    estimator.export(checkpoint, features, "onnx", folder, "int8", eval_input_fn)
+    figures = json.loads((folder / "export.json").read_text())["metrics_of_files"]
+    logits = np.concatenate([logits_in_rows(estimator, tokens) for tokens in SPLITS.values()])
+    labels = np.concatenate([tokens.labels for tokens in SPLITS.values()])
+    for name, value in metrics_in_numpy(logits, labels).items():
+        assert figures["model.onnx"][name] == pytest.approx(value, abs=1e-5)
+    before, after = (figures[f]["eval/accuracy_cls"] for f in ("model.onnx", "model_int8.onnx"))
+    printed = capsys.readouterr().err
+    assert f"accuracy {before:.4f} ({round(21 * before)} of 21)" in printed
+    assert f"Lost to int8     {before - after:.4f} of accuracy" in printed
+    assert "of 21 rows have another label" in printed
+    assert "| evaluation | `model.onnx` | `model_int8.onnx` |" in (folder / "README.md").read_text()
+
+
+def test_the_figures_of_a_regression_have_no_accuracy():
+    assert estimator_module.figures_of({"loss": 0.25, "eval/mse": 0.25}, 7) == (
+        "loss 0.2500, mse 0.2500"
+    )

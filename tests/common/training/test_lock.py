@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.training.lock import LOCK, locked
+from common.errors import RunError, UserError
+from common.training.lock import LOCK, check_still_there, locked
 
 HOLD = """
 import sys
@@ -103,4 +103,44 @@ def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, cap
 def test_a_model_dir_that_cannot_be_one_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --model_dir"), locked(tmp_path / "file"):
+        pass
+
+
+def test_a_folder_that_went_or_was_replaced_is_told_and_the_new_one_is_left_alone(tmp_path):
+    model_dir, elsewhere = tmp_path / "model_dir", tmp_path / "elsewhere"
+    check_still_there(model_dir)  # not locked: nobody's business
+    with locked(model_dir):
+        check_still_there(model_dir)
+        model_dir.rename(elsewhere)
+        with pytest.raises(RunError, match=r"model_dir .* is gone: .* Put it back"):
+            check_still_there(model_dir)
+        with hold(model_dir) as process:  # another run, in a new folder of the old name
+            with pytest.raises(RunError, match="is another folder than at the start"):
+                check_still_there(model_dir)
+            process.stdin.close()
+            process.wait(60)
+        elsewhere.rename(model_dir)
+        check_still_there(model_dir)
+        model_dir.rename(elsewhere)
+        model_dir.mkdir()
+        (model_dir / LOCK).write_text("of another run")
+    assert (model_dir / LOCK).read_text() == "of another run"
+
+
+def test_a_lock_on_a_full_disk_is_held_all_the_same(tmp_path, monkeypatch):
+    def no_space(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", no_space)
+    with locked(tmp_path):
+        descriptor = os.open(tmp_path / LOCK, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+
+
+def test_a_read_only_folder_with_the_lock_file_of_a_killed_run_is_refused(tmp_path, monkeypatch):
+    (tmp_path / LOCK).write_text("")
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))
+    with pytest.raises(UserError, match="cannot be written to: Permission"), locked(tmp_path):
         pass

@@ -249,6 +249,14 @@ def test_a_full_disk_is_told_and_the_next_run_continues_the_file(tmp_path, witho
     assert [line["step"] for line in _read_lines(reports.metrics_path)] == [1, 3]
 
 
+def test_events_that_cannot_be_written_are_told(tmp_path):
+    (tmp_path / "eval").write_text("a file where a folder is to be made")
+    reports = Reports(tmp_path)
+    with pytest.raises(RunError, match=r"eval/events.* could not be written: .*Checkpoints are"):
+        reports.scalars("eval", 1, {"loss": 1.0})
+    reports.close()
+
+
 def test_curves_rise_in_steps_and_the_last_figure_of_a_step_wins(tmp_path, without_events):
     reports = Reports(tmp_path)
     for step, value in ((1, 0.1), (3, 0.3), (2, 0.2), (3, 0.33)):
