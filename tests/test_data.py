@@ -115,10 +115,10 @@ def test_the_order_follows_the_seed_of_the_input_or_else_of_the_run(make_params)
 
 
 def test_packing_chooses_the_lengths(make_params):
-    lengths = data.train_input_fn(make_params(num_buckets=4), 0, 150).lengths
+    lengths = data.train_input_fn(make_params(num_buckets=4), 0, 150).shapes[:, 1]
     assert len(set(lengths)) == 4
     assert max(lengths) == 101  # some sentences are cut to it
-    assert set(data.train_input_fn(make_params(packing="none"), 0, 9).lengths) == {101}
+    assert set(data.train_input_fn(make_params(packing="none"), 0, 9).shapes[:, 1]) == {101}
 
 
 def test_without_shuffling_rows_come_in_the_order_of_the_file(make_params):

@@ -212,11 +212,11 @@ def batches(params):
     try:
         params = params.with_vocab_file(None)
         train = data.train_input_fn(params, 0, 4)
-        seen = [train.rows, train.lengths, train.labels]
+        seen = [train.rows, train.shapes, train.labels]
         for features, labels in train.dataset.as_numpy_iterator():
             seen += [*features.values(), labels]
         for split in data.eval_input_fn(params).values():
-            seen += [split.rows, split.lengths, split.labels]
+            seen += [split.rows, split.shapes, split.labels]
         return seen
     except UserError as error:
         return str(error)
@@ -305,6 +305,7 @@ def evaluations(params):
 
 
 def kept_checkpoints(params):
+    Path(params.runconfig.model_dir).mkdir(parents=True, exist_ok=True)
     writer = CheckpointWriter(params.runconfig.model_dir)
     for step in (1, 2, 3, 4, 5, 6, 7):
         writer.save(step, {}, {}, {}, ["a"], params.runconfig.keep_checkpoint_max)

@@ -384,7 +384,7 @@ model:
         (
             change("hidden_size: 12", "mixed_precision: half"),
             "line 7: model.mixed_precision: is 'half'; "
-            "available: false, true, float32, mixed_bfloat16, mixed_float16",
+            "available: false, true, auto, float32, mixed_bfloat16, mixed_float16",
         ),
         (
             change("hidden_size: 12", "initializer: xavier"),

@@ -99,7 +99,7 @@ def test_features_are_those_that_plain_python_builds(
             if row < 0:
                 continue
             scored.append(row)
-            expected = plain_features(rows[row], max_sequence_length, batches.lengths[step], layout)
+            expected = plain_features(rows[row], max_sequence_length, batches.shapes[step, 1], layout)
             for name, values in expected.items():
                 assert features[name][place].tolist() == values, name
             assert labels[place] == row % 3
@@ -132,10 +132,10 @@ def test_everything_is_int32_of_static_batch_size_and_a_few_lengths(with_weights
     assert all(spec == tf.TensorSpec([3, None], tf.int32) for spec in features.values())
     assert labels == tf.TensorSpec([3], tf.int32)
     assert weights == [tf.TensorSpec([3], tf.float32)] * with_weights
-    assert len(list(batches)) == len(batches) == len(batches.lengths)
-    for (features, *_), length in zip(batches, batches.lengths, strict=True):
+    assert len(list(batches)) == len(batches) == len(batches.shapes)
+    for (features, *_), length in zip(batches, batches.shapes[:, 1], strict=True):
         assert {tensor.shape for tensor in features.values()} == {(3, length)}
-    assert len(set(batches.lengths)) == 3
+    assert len(set(batches.shapes[:, 1])) == 3
 
 
 def test_reading_twice_gives_the_same_batches():

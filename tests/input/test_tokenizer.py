@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """input/tokenizer.py: the same ids as Hugging Face's Rust tokenizer, eagerly and in any graph."""
 
+import hashlib
 import json
 import unicodedata
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 
 from common.errors import UserError
-from input.tokenizer import WordPieceTokenizer
+from input.tokenizer import ALGORITHM_VERSION, WordPieceTokenizer, _character_tables
 
 # ruff: noqa: RUF001 - letters that look like others are what is tested.
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -353,6 +354,17 @@ def test_a_missing_vocabulary_file_is_refused_with_the_key_to_set(tmp_path):
 def test_a_list_is_checked_like_a_file():
     with pytest.raises(UserError, match=r"vocabulary: 1 entry to correct(.|\n)*no entry \[SEP\]"):
         WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "a"])
+
+
+@pytest.mark.skipif(unicodedata.unidata_version != "14.0.0", reason="of Python 3.11's Unicode")
+def test_other_tables_of_characters_need_another_algorithm_version():
+    """The fingerprint holds the version in place of the tables, which take a second to build."""
+    digest = hashlib.sha256()
+    for do_lower in (True, False):
+        for table in _character_tables(do_lower):
+            digest.update(table.astype("<i4").tobytes())
+    tables = {1: "256a51295408f9532c497a0b2e795e03651703df05c15e3002d8b65e24f16aeb"}
+    assert tables[ALGORITHM_VERSION] == digest.hexdigest()
 
 
 def test_the_fingerprint_tells_what_decides_the_ids(uncased, cased, tmp_path, monkeypatch):
