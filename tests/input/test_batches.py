@@ -99,7 +99,9 @@ def test_features_are_those_that_plain_python_builds(
             if row < 0:
                 continue
             scored.append(row)
-            expected = plain_features(rows[row], max_sequence_length, batches.shapes[step, 1], layout)
+            expected = plain_features(
+                rows[row], max_sequence_length, batches.shapes[step, 1], layout
+            )
             for name, values in expected.items():
                 assert features[name][place].tolist() == values, name
             assert labels[place] == row % 3
