@@ -19,10 +19,9 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef  # tf.compat.v1 takes 0.7 s to import
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.eager import context
 from tensorflow.python.framework.ops import get_default_graph
-from tensorflow.python.grappler import tf_optimizer
 
 from common.compile.machine import differences, hash_of, machine_dir, say, sha256
 from common.files import write_whole
@@ -208,8 +207,7 @@ def to_bytes(concrete, variables, prefix):
         NotKept: it uses another variable.
     """
     names = {id(variable.handle): name for name, variable in variables.items()}
-    is_rewritten = not tf.config.list_physical_devices("GPU")
-    graph_def = _rewritten(concrete) if is_rewritten else concrete.graph.as_graph_def()
+    graph_def = concrete.graph.as_graph_def()
     _rename_functions(graph_def, prefix)
     captures, placeholders = [], set()
     for outer, placeholder in concrete.graph.captures:
@@ -228,7 +226,6 @@ def to_bytes(concrete, variables, prefix):
         "captures": captures,
         "outputs": [tensor.name for tensor in concrete.graph.outputs],
         "structure": _structure_of(concrete.structured_outputs),
-        "is_rewritten": is_rewritten,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
 
@@ -265,15 +262,15 @@ def bind(content, entry, variables, arguments):
     specs = [tf.TensorSpec(each.shape, each.dtype) for each in given]
     concrete = tf.function(program, autograph=False).get_concrete_function(*specs)
 
-    has_run = False
+    has_run, is_on_cpu = False, not tf.config.list_physical_devices("GPU")
 
     def run(*arguments):
         nonlocal has_run
         with contextlib.ExitStack() as stack:
             if not has_run:
                 stack.enter_context(without_false_alarms())
-            if entry["is_rewritten"]:
-                stack.enter_context(_as_it_is())
+            if is_on_cpu:
+                stack.enter_context(_rewritten_once())
             outputs = concrete(*tf.nest.flatten(arguments))
         has_run = True
         return _pack(entry["structure"], iter(outputs or ()))
@@ -281,32 +278,20 @@ def bind(content, entry, variables, arguments):
     return run
 
 
-def _rewritten(concrete):
-    """Returns the graph as TensorFlow itself rewrites it (Grappler) before it first runs it.
-
-    Kept so, a program has half as many operations to import, and no seconds of rewriting at the
-    first call. It does so for the devices that the operations are on: here the CPU.
-    """
-    graph_def = concrete.graph.as_graph_def()
-    for node in graph_def.node:
-        node.device = "/job:localhost/replica:0/task:0/device:CPU:0"
-    kept = [tensor.op.name for tensor in (*concrete.graph.inputs, *concrete.graph.outputs)]
-    kept += [operation.name for operation in concrete.graph.control_outputs]
-    meta_graph = MetaGraphDef(graph_def=graph_def)
-    meta_graph.collection_def["train_op"].node_list.value.extend(kept)
-    graph_def = tf_optimizer.OptimizeGraph(context.context().config, meta_graph, verbose=False)
-    for node in graph_def.node:
-        node.device = ""
-    return graph_def
-
-
 @contextlib.contextmanager
-def _as_it_is():
-    """Functions that are called in it run as they are, not rewritten first."""
+def _rewritten_once():
+    """Programs that run in it for the first time are rewritten (by Grappler) in half the time.
+
+    TensorFlow goes over a graph twice. The second time finds nothing in a training step that
+    changes a number, nor do these find anything on a CPU: changes of layout, of memory, of loops.
+    """
     former = context.context().function_call_options
     options = copy.copy(former)
     config = ConfigProto.FromString(former.config_proto_serialized)
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    rewriting = config.graph_options.rewrite_options
+    rewriting.meta_optimizer_iterations = RewriterConfig.ONE
+    rewriting.layout_optimizer = rewriting.loop_optimization = RewriterConfig.OFF
+    rewriting.memory_optimization = RewriterConfig.NO_MEM_OPT
     options.config_proto_serialized = config
     context.context().function_call_options = options
     try:

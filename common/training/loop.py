@@ -5,7 +5,7 @@ import math
 
 from common.errors import RunError
 from common.signals import Stopped, listening
-from common.training.progress import Progress
+from common.training.progress import Progress, TimedInput
 
 
 class NotFiniteError(RunError):
@@ -55,11 +55,12 @@ def train(
     losses = [] if losses is None else losses
     unchecked, saved = [], first_step
     step, rows = first_step, 0
+    timed = TimedInput(batches)
     with (
         listening() as requests,
         Progress(last_step, initial=first_step, log_every=run.log_steps) as progress,
     ):
-        for features, labels in batches:
+        for features, labels in timed:
             try:
                 figures = train_step(features, labels)
             except Stopped:  # polled once the step is compiled: nothing of it has been done
@@ -73,7 +74,7 @@ def train(
             shown = {"loss": figures["train/cost_cls"]}
             if "train/lr" in figures:
                 shown["learning_rate"] = figures["train/lr"]
-            progress.update(**shown)
+            progress.update(waited=timed.seconds, **shown)
 
             if step % run.save_summary_steps == 0 or is_last:
                 losses += _finite_losses(unchecked, step, check_gradients)
@@ -84,6 +85,7 @@ def train(
                 rate = progress.rate()
                 if rate is not None:
                     values["train/examples_per_second"] = rate * rows
+                    values["train/input_wait"] = progress.input_wait()
                 reports.scalars("train", step, values)
                 if histograms:
                     reports.histograms("train", step, histograms)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a run is: a bar on a terminal, plain lines where the output goes to a file or a pipe.
 
-The loop calls `update` once per step and `write` for whatever else it has to say meanwhile.
+The loop calls `update` once per step and `write` for whatever else it has to say meanwhile;
+`TimedInput` between it and its batches measures what it waits for them.
 """
 
 import os
@@ -49,6 +50,27 @@ class _Bar(tqdm):
     monitor_interval = 0  # no thread that redraws: `Progress` decides when to
 
 
+class TimedInput:
+    """Hands on what an iterable gives, and adds up how long it took to give it.
+
+    A CPU computes nothing in that time, as a step is over when the next batch is asked for; a GPU
+    may still be busy with steps that were handed to it before.
+
+    Attributes:
+        seconds: float, waited so far.
+    """
+
+    def __init__(self, batches):
+        self.batches, self.seconds = batches, 0.0
+
+    def __iter__(self):
+        asked = time.monotonic()
+        for batch in self.batches:
+            self.seconds += time.monotonic() - asked
+            yield batch
+            asked = time.monotonic()
+
+
 class Progress:
     """Shows steps done, the latest figures, the recent rate and the time left. A context manager.
 
@@ -72,7 +94,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self.done = self.shown = initial
         self.figures = {}
-        self.times = deque(maxlen=WINDOW_UPDATES)  # (seconds, steps done) after each update
+        self.times = deque(maxlen=WINDOW_UPDATES)  # (seconds, steps done, waited) at each update
         self.refreshed = float("-inf")
         self.bar = None
         if self.stream.isatty():
@@ -92,8 +114,10 @@ class Progress:
     def __exit__(self, *exception):
         self.close()
 
-    def update(self, n=1, **figures):
+    def update(self, n=1, waited=None, **figures):
         """Counts n more steps; figures (loss=0.31, examples_per_second=210) stay until replaced.
+
+        waited: seconds, all in all, for which there was no input to work on; None: not known.
 
         Costs a few microseconds, except where something is drawn; a figure that is a tensor is
         read only then.
@@ -103,7 +127,7 @@ class Progress:
         self.done += n
         self.figures.update(figures)
         now = time.monotonic()
-        self.times.append((now, self.done))
+        self.times.append((now, self.done, waited))
         if self.bar is not None:
             if now - self.refreshed >= REFRESH_SECONDS or self.done == self.total:
                 self.refreshed = now
@@ -127,15 +151,29 @@ class Progress:
 
     def rate(self):
         """Returns recent steps per second, or None before the second update."""
+        seconds, steps, _ = self._recent()
+        return steps / seconds if seconds > 0 else None
+
+    def input_wait(self):
+        """Returns the share of recent time spent waiting for input, or None where not known.
+
+        It leaves out the first update, as `rate` does: with it the input begins from nothing.
+        """
+        seconds, _, waited = self._recent()
+        return waited / seconds if seconds > 0 and waited is not None else None
+
+    def _recent(self):
+        """Returns seconds, steps, and seconds waited (or None) of the window's updates."""
         while (
             len(self.times) > WINDOW_MIN_UPDATES + 1
             and self.times[-1][0] - self.times[0][0] > WINDOW_SECONDS
         ):
             self.times.popleft()
         if len(self.times) < 2:
-            return None
-        (start, done_at_start), (end, done_at_end) = self.times[0], self.times[-1]
-        return (done_at_end - done_at_start) / (end - start) if end > start else None
+            return 0.0, 0, None
+        first, last = self.times[0], self.times[-1]
+        waited = None if None in (first[2], last[2]) else last[2] - first[2]
+        return last[0] - first[0], last[1] - first[1], waited
 
     def _parts(self):
         """The figures, the rate and the time left as a list of short texts."""
@@ -151,6 +189,9 @@ class Progress:
             parts.append(format_rate(float(examples_per_second), "examples"))
         elif rate is not None:
             parts.append(format_rate(rate, self.unit))
+        input_wait = self.input_wait()
+        if input_wait is not None:
+            parts.append(f"input wait {input_wait:.1%}")
         if rate and self.total is not None and self.done < self.total:
             parts.append(f"{format_duration((self.total - self.done) / rate)} left")
         return parts

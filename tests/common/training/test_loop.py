@@ -4,6 +4,7 @@
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -54,12 +55,13 @@ def run_loop(
     norms=None,
     recent=None,
     check_gradients=True,
+    before_batch=None,
 ):
     """Runs the loop over a step that only counts; its loss is the number of the step.
 
     losses, norms: {step: value} in place of that, and of a norm of 1. during: {step: function
     called within that step}. evaluate: bool, or what to call with the step. recent: losses since
-    the last report.
+    the last report. before_batch: called each time the loop asks for a batch.
     Returns what `train` returns, and the Recorder.
     """
     recorder, step = Recorder(), [first_step]
@@ -88,7 +90,7 @@ def run_loop(
     try:
         result = train(
             train_step,
-            [batch] * (last_step - first_step),
+            ((before_batch or bool)() or batch for _ in range(last_step - first_step)),
             first_step,
             last_step,
             run,
@@ -173,6 +175,19 @@ def test_the_loss_reported_is_the_mean_since_the_last_report():
     assert losses == {3: 2.0, 6: 5.0, 7: 7.0}  # (1 + 2 + 3) / 3, (4 + 5 + 6) / 3, 7
     assert recorder.values[6]["train/lr"] == 0.5
     assert recorder.values[6]["train/examples_per_second"] > 0
+
+
+def test_the_share_of_time_that_input_was_waited_for_is_reported_and_shown(capsys):
+    def sleep():
+        time.sleep(0.02)
+
+    steps = {step: sleep for step in range(1, 13)}
+    _, recorder = run_loop(last_step=12, report_every=12, during=steps, before_batch=sleep)
+    # Half of it; sleeping takes longer than asked for, of either, on a machine that is busy.
+    assert recorder.values[12]["train/input_wait"] == pytest.approx(0.5, abs=0.2)
+    _, recorder = run_loop(last_step=12, report_every=12, during=steps)
+    assert recorder.values[12]["train/input_wait"] < 0.05  # batches are there at once
+    assert " · input wait 0." in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_progress_is_shown_to_the_last_step(capsys):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import common.training.progress as progress_module
-from common.training.progress import Progress, format_duration, format_rate
+from common.training.progress import Progress, TimedInput, format_duration, format_rate
 
 
 class Terminal(io.StringIO):
@@ -85,6 +85,29 @@ def test_rate_counts_steps_and_not_updates(clock):
         clock.seconds += 0.5
         progress.update(32)
     assert progress.rate() == pytest.approx(64)
+
+
+def test_input_that_is_waited_for_is_a_share_of_the_recent_time_without_the_first_step(clock):
+    stream = io.StringIO()
+    timed = TimedInput(slow_batches(clock, [30.0, 1.0, 1.0, 0.5, 0.5]))
+    with Progress(5, log_every=2, stream=stream) as progress:
+        for _ in timed:
+            clock.seconds += 1.0  # the step
+            progress.update(waited=timed.seconds)
+    assert timed.seconds == 33.0
+    assert progress.input_wait() == pytest.approx(3 / 7)
+    assert stream.getvalue().splitlines() == [
+        "train step 1/5",
+        "train step 2/5 · 0.50 steps/s · input wait 50.0% · 6 s left",
+        "train step 4/5 · 0.55 steps/s · input wait 45.5% · 2 s left",
+        "train step 5/5 · 0.57 steps/s · input wait 42.9%",
+    ]
+
+
+def slow_batches(clock, delays):
+    for delay in delays:
+        clock.seconds += delay
+        yield delay
 
 
 def test_resumed_run_continues_its_count(clock):
