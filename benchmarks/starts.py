@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs `run.py` as a user does, and tells when its first step, or all of it, was over.
+
+    python benchmarks/starts.py --kind compiled ...     seconds to the first finished step
+    python benchmarks/starts.py --steps 400 ...         seconds to the end, everything saved
+
+`bench.py` starts it. compiled: `--compile_only` comes first, once, and is not counted; cold:
+neither programs nor tokens are there.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--kind", choices=("compiled", "cold"), default="cold")
+    add("--steps", type=int, default=1)
+    add("--packing", default="buckets")
+    add("--length", type=int, default=72)
+    add("--batch_size", type=int, default=32)
+    add("--weights", required=True)
+    add("--data_dir", required=True)
+    add("--dataset")
+    add("--cache_dir", required=True)
+    return parser
+
+
+def command_of(args, model_dir, cache_dir):
+    overrides = {
+        "train_input.packing": args.packing,
+        "train_input.max_sequence_length": args.length,
+        "train_input.batch_size": args.batch_size,
+        "train_input.cache_dir": cache_dir,
+    }
+    if args.dataset is not None:
+        overrides["train_input.dataset"] = args.dataset
+    command = [sys.executable, str(ROOT / "run.py"), "--mode", "train"]
+    command += ["--params", str(ROOT / "benchmarks" / "params.yaml"), "--model_dir", str(model_dir)]
+    command += ["--checkpoint_path", args.weights, "--data_dir", args.data_dir]
+    command += ["--steps", str(args.steps)]
+    for key, value in overrides.items():
+        command += ["--override", f"{key}={value}"]
+    return command
+
+
+def run_and_watch(command, metrics):
+    """Runs a command. Returns the processor seconds it had used when the file had its first line.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    process, used = subprocess.Popen(command, stdout=sys.stderr), None
+    while process.poll() is None:
+        if used is None and metrics.exists() and metrics.stat().st_size:
+            fields = Path(f"/proc/{process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+            used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        time.sleep(0.01)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return used
+
+
+def main():
+    args = make_parser().parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model_dir = Path(folder) / "model_dir"
+        cache_dir = args.cache_dir if args.kind == "compiled" else Path(folder) / "tokens"
+        command = command_of(args, model_dir, cache_dir)
+        if args.kind == "compiled":
+            # Made once, beside the token cache, for all blocks of the same settings.
+            kept = Path(f"{args.cache_dir}-{args.packing}-{args.length}-{args.steps}")
+            if not kept.exists():
+                made = [*command, "--compile_only"]
+                subprocess.run(made, check=True, stdout=sys.stderr)
+                shutil.copytree(model_dir, kept)
+            shutil.copytree(kept, model_dir, dirs_exist_ok=True)
+        began = time.time()
+        used = run_and_watch(command, model_dir / "metrics.jsonl")
+        ended = time.time()
+        line = json.loads((model_dir / "metrics.jsonl").read_text("utf-8").splitlines()[0])
+        first_step = datetime.fromisoformat(line["time"]).timestamp()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    block = {"facts": {"peak_mib": round(peak)}}
+    if args.steps == 1:
+        block |= {"seconds": first_step - began, "processor_seconds": used}
+    else:
+        block |= {"seconds": ended - began, "count": args.steps * args.batch_size}
+    print(json.dumps(block))
+
+
+if __name__ == "__main__":
+    main()

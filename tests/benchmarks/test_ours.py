@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The measurements of this project on a tiny network and the embedded sample."""
+
+import io
+import json
+import os
+import string
+
+import numpy as np
+import pytest
+
+from benchmarks import ours, worker
+from benchmarks.worker import Finished, Gate, StepGate
+
+
+class CountingGate:
+    """In the place of Gate: lets so many blocks begin, and keeps what is told of them."""
+
+    def __init__(self, blocks):
+        self.facts, self.left, self.blocks = {}, blocks, []
+
+    def begin(self):
+        if not self.left:
+            raise Finished
+        self.left -= 1
+
+    def end(self, count, **figures):
+        self.blocks.append({"count": count} | figures)
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    """The flags of a worker that has the sample and a vocabulary of letters."""
+    folder = tmp_path_factory.mktemp("bench")
+    letters = [*string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase)]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, ".", ",", "'"]
+    (folder / "vocab.txt").write_text("".join(f"{entry}\n" for entry in vocab))
+    places = [f"--{name}={folder}" for name in ("weights", "data_dir", "cache_dir")]
+    sizes = ["--network=tiny", "--length=40", "--batch_size=6", "--steps=2"]
+    return [*places, *sizes, "--dataset=sample_glue/sst2"]
+
+
+def measure(task, *flags, blocks=2):
+    gate = CountingGate(blocks)
+    with pytest.raises(Finished):
+        ours.MEASURES[task](ours.make_parser().parse_args([task, *flags]), gate)
+    assert len(gate.blocks) == blocks
+    return gate
+
+
+@pytest.mark.parametrize("packing", ["none", pytest.param("packed", marks=pytest.mark.slow)])
+def test_training_counts_the_rows_and_the_products_of_each_block(flags, packing):
+    gate = measure("train", *flags, f"--packing={packing}")
+    for block in gate.blocks:
+        assert block["count"] == 2 * 6
+        assert block["flops"] > 0 and 0 <= block["input_wait"] < 1
+        assert np.isfinite(block["loss"])
+    assert (packing == "none") == (gate.facts["shapes"] == [[6, 40]])
+    if packing == "none":
+        # Two layers, forward and twice as much backward, two steps; of a token 4 products of D x D
+        # and 2 of D x F, and attention to T. The last layer computes a part of it.
+        whole = 2 * 3 * 2 * (6 * 40) * (8 * 32 * 32 + 4 * 32 * 64 + 4 * 40 * 32)
+        assert 0.5 < gate.blocks[0]["flops"] / whole < 1.05
+
+
+@pytest.mark.slow
+def test_products_between_the_counted_shapes_follow_from_them(flags):
+    """Of a token's products and attention: a + b T + c T^2 at fixed rows."""
+    args = ours.make_parser().parse_args(["train", *flags, "--packing=buckets", "--length=200"])
+    params, _ = ours.params_of(args)
+    batches = ours.data.train_input_fn(params, 0, 50)
+    counted = ours.flops_of_steps(params, batches)
+    assert len(counted) > 4
+    shape = sorted(counted)[1]  # counted is the first, the middle and the last
+    assert counted[shape] == pytest.approx(ours.count_flops(params, shape, None), rel=1e-6)
+
+
+def test_inference_and_tokenising_are_measured_from_text_on(flags):
+    gate = measure("infer", *flags, "--sentences=20", blocks=1)
+    assert gate.blocks[0]["count"] == 20
+    gate = measure("tokenize", *flags, blocks=1)
+    assert gate.blocks[0]["count"] == 2603 and gate.blocks[0]["tokens"] > 5 * 2603
+
+
+def test_the_ceiling_is_that_of_an_encoder_layers_products(flags):
+    gate = measure("ceiling", *flags, blocks=1)
+    # 6 x 40 tokens, D 32, F 64; forward 4 D x D and 2 D x F, three times that with the backward
+    # pass; 2 FLOP a multiplication and addition; 2 steps.
+    assert gate.blocks[0]["count"] == 2 * 240 * (4 * 32 * 32 + 2 * 32 * 64) * 3 * 2
+
+
+def test_rows_for_peers_are_all_of_the_data_the_training_rows_in_another_order(flags, tmp_path):
+    path = tmp_path / "rows.tsv"
+    ours.main(["rows", *flags, f"--out={path}"])
+    texts, labels = worker.read_rows(path)
+    assert len(texts) == len(labels) == 2603 and set(labels) == {0, 1}
+    assert len(worker.read_rows(f"{path}.validation")[0]) == 240
+    args = ours.make_parser().parse_args(["rows", *flags])
+    dataset = ours.open_dataset(ours.params_of(args)[0].train_input)
+    in_order = [(ours.one_line(text),) for (text,) in dataset.read_texts("train")]
+    assert sorted(texts) == sorted(in_order) and texts != in_order
+
+
+# ---- The other side of the protocol --------------------------------------------------------------
+
+
+def test_a_loop_that_calls_back_takes_its_blocks_after_the_warm_up(monkeypatch):
+    told = io.StringIO()
+    gate = Gate.__new__(Gate)  # without taking over the standard output of the tests
+    gate.facts, gate.is_ready, gate.told = {"a": 1}, False, told
+    gate.asked = io.StringIO("block\nblock\n")
+    steps = StepGate(gate, warmup=2, per_block=3, batch_size=5)
+    done = 0
+    with gate.serving():
+        while True:
+            done += 1
+            steps.after_step()
+    lines = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert done == 2 + 2 * 3
+    assert lines[0] == {"ready": True} and [line["count"] for line in lines[1:3]] == [15, 15]
+    assert lines[3]["a"] == 1 and lines[3]["peak_mib"] > 10
+    assert all(0 <= line["others"] <= os.cpu_count() + 1 for line in lines[1:3])
