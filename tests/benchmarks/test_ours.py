@@ -3,7 +3,6 @@
 
 import io
 import json
-import os
 import string
 
 import numpy as np
@@ -119,4 +118,4 @@ def test_a_loop_that_calls_back_takes_its_blocks_after_the_warm_up(monkeypatch):
     assert done == 2 + 2 * 3
     assert lines[0] == {"ready": True} and [line["count"] for line in lines[1:3]] == [15, 15]
     assert lines[3]["a"] == 1 and lines[3]["peak_mib"] > 10
-    assert all(0 <= line["others"] <= os.cpu_count() + 1 for line in lines[1:3])
+    assert all(line["others"] >= 0 for line in lines[1:3])  # of a block of no length: any number
