@@ -784,6 +784,7 @@ def import_everything():
     """Imports what runs need, and computes nothing: threads do not survive a fork."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's starts its threads when it is imported
     import common.checkpoints.load
     import common.training.distribution
     import common.training.estimator
