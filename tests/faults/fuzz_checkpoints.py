@@ -46,6 +46,7 @@ from common.checkpoints.tf_index import MAGIC, block_at, varint
 from common.errors import UserError
 from common.params import Params
 from common.training.run_state import RunState
+from tests.faults.broken_bytes import broken
 from tests.reference import tiny_bert
 from tests.reference.shards import save_shards
 from tests.reference.tf_index_files import table_of
@@ -267,33 +268,15 @@ WITH_CHECKSUMS = ("ours", *OF_TENSORFLOW)
 # ---- Breaking ------------------------------------------------------------------------------------
 
 
-def broken(generator, content):
-    """Some bytes replaced, put in, taken out, doubled or cut off."""
-    content = bytearray(content)
+def broken_file(generator, content):
     # Most of a file is values; what a reader believes stands at its beginning or end.
     reach = generator.choice((len(content), len(content), min(len(content), 600)))
-    for _ in range(generator.choice((1, 1, 1, 2, 5))):
-        place = generator.randrange(min(reach, len(content)) + 1)
-        place = len(content) - place if generator.random() < 0.3 else place
-        end = min(len(content), place + generator.randrange(1, 10))
-        way = generator.randrange(8)
-        if way == 0:
-            content[place:place] = generator.choice(PIECES)
-        elif way == 1:
-            content[place:end] = generator.randbytes(end - place)
-        elif way == 2:
-            del content[place:end]
-        elif way == 3:
-            other = generator.randrange(len(content) + 1)
-            content[place:end] = content[other : other + generator.randrange(20)]
-        elif way == 4 and generator.random() < 0.3:
-            del content[place:]
-        elif way == 5:
-            piece = generator.choice(PIECES)
-            content[place : place + len(piece)] = piece
-        elif place < len(content):
-            content[place] ^= 1 << generator.randrange(8)
-    return bytes(content)
+
+    def places(size):
+        place = generator.randrange(min(reach, size) + 1)
+        return size - place if generator.random() < 0.3 else place
+
+    return broken(generator, content, PIECES, generator.choice((1, 1, 1, 2, 5)), places)
 
 
 def broken_json(generator, content):
@@ -326,7 +309,7 @@ def broken_header(generator, content):
     """A safetensors file whose header is broken and as long as it says."""
     size = int.from_bytes(content[:8], "little")
     header, values = content[8 : 8 + size], content[8 + size :]
-    header = generator.choice((broken, broken_json, broken_json))(generator, header)
+    header = generator.choice((broken_file, broken_json, broken_json))(generator, header)
     return len(header).to_bytes(8, "little") + header + values
 
 
@@ -337,7 +320,7 @@ def broken_entry(generator, content):
     name = next(name for name in entries if name.endswith("data.pkl"))
     if generator.random() < 0.2:
         name = generator.choice(list(entries))
-    entries[name] = broken(generator, entries[name])
+    entries[name] = broken_file(generator, entries[name])
     if generator.random() < 0.1:
         entries[generator.choice(("x", "../x", "/x", "a/data.pkl", "\x1b[31m"))] = entries.pop(name)
     stream = io.BytesIO()
@@ -354,7 +337,7 @@ def broken_table(generator, content):
         place = generator.randrange(len(pairs))
         part = generator.choice((0, 1, 1, 1))
         pair = list(pairs[place])
-        pair[part] = broken(generator, pair[part])
+        pair[part] = broken_file(generator, pair[part])
         pairs[place] = tuple(pair)
     if generator.random() < 0.8:
         pairs.sort()
@@ -423,7 +406,7 @@ def change_member(generator, file, objects):
 
 def breakers_of(name):
     """The functions of (generator, content) that break a file of this name."""
-    ways = [broken]
+    ways = [broken_file]
     if name.endswith(".json"):
         ways += [broken_json] * 2
     elif name.endswith(".safetensors"):
@@ -457,7 +440,7 @@ def break_one(generator, whole, name):
     file = names[0] if generator.random() < 0.4 else generator.choice(names)
     breakers = breakers_of(file)
     if file == "pytorch_model.bin" and name == "old torch":
-        breakers = [broken]
+        breakers = [broken_file]
     breaker = generator.choice(breakers)
     contents[file] = breaker(generator, contents[file])
     if generator.random() < 0.02:

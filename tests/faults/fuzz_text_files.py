@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common.errors import UserError
 from common.params import EvalInputParams
 from input.text_files import TextFileDataset
+from tests.faults.broken_bytes import broken
 
 SECONDS = 5
 PIECES = [
@@ -54,28 +55,14 @@ def whole_file(generator, suffix):
     return stream.getvalue().encode()
 
 
-def broken(generator, content):
-    """Some bytes replaced, put in, taken out, doubled or cut off."""
-    content = bytearray(content)
+def broken_rows(generator, content):
     # Mostly behind the row of names: a file without it is refused before its rows are looked at.
     first = content.find(b"\n") + 1 if generator.random() < 0.8 else 0
-    for _ in range(generator.randrange(6)):
-        place = generator.randrange(min(first, len(content)), len(content) + 1)
-        end = min(len(content), place + generator.randrange(10))
-        way = generator.randrange(6)
-        if way == 0:
-            content[place:place] = generator.choice(PIECES)
-        elif way == 1:
-            content[place:end] = generator.randbytes(end - place)
-        elif way == 2:
-            del content[place:end]
-        elif way == 3:
-            content[place:place] = content[place:end] * generator.randrange(20)
-        elif way == 4 and generator.random() < 0.3:
-            del content[place:]
-        else:
-            content[place:end] = generator.choice(PIECES)
-    return bytes(content)
+
+    def places(size):
+        return generator.randrange(min(first, size), size + 1)
+
+    return broken(generator, content, PIECES, generator.randrange(6), places)
 
 
 def read_everything(path, generator):
@@ -122,7 +109,7 @@ def main():
             generator = random.Random(seed)
             suffix = generator.choice((".csv", ".tsv", ".jsonl"))
             path = Path(folder) / f"file{suffix}"
-            path.write_bytes(broken(generator, whole_file(generator, suffix)))
+            path.write_bytes(broken_rows(generator, whole_file(generator, suffix)))
             start = time.monotonic()
             signal.alarm(SECONDS)
             try:
