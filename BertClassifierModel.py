@@ -29,8 +29,8 @@ class BertClassifierModel(BaseModel):
     next-sentence head; the second (`classifier`) is fresh in fine-tuning.
 
     Args:
-        params: complete Params (`Params.complete`); the `model` section is read, and
-            `dropout_seed`.
+        params: complete Params (`Params.complete`); the `model` section is read, `dropout_seed`
+            and `runconfig.num_streams`.
     Call:
         features: dict with `input_ids`, `padding_mask` (1 on real tokens), `segment_ids`,
             each <int32>[B, T]; or each <int32>[R, T], with `starts` <int32>[B], of B rows that
@@ -91,6 +91,7 @@ class BertClassifierModel(BaseModel):
             use_projection_bias_in_attention=cfg.use_projection_bias_in_attention,
             use_ffn_bias_in_attention=cfg.use_ffn_bias_in_attention,
             recompute=cfg.recompute,
+            num_streams=params.runconfig.num_streams,
             dtype=self.dtype_policy,
         )
         self.pooler = keras.layers.Dense(

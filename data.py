@@ -11,6 +11,7 @@ import tensorflow as tf
 from common.compile.machine import best_precision
 from common.errors import UserError
 from common.files import write_whole
+from common.training.streams import gpus_of
 from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
 from input.features import Layout, TextFeatures
@@ -336,7 +337,7 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     """
     params = params.with_vocab_file(checkpoint_config.get("vocab_file"))
     if params.model.mixed_precision == "auto":
-        params = params.with_precision(best_precision(_gpu_capabilities(params.runconfig.device)))
+        params = params.with_precision(best_precision(_gpu_capabilities(params.runconfig)))
     cfg = params.predict_input
     _check_tokenizers(params, checkpoint_config)
     vocab = get_tokenizer(cfg).vocab
@@ -348,11 +349,9 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     return params.complete(checkpoint_config, known, params_path), label_names, vocab
 
 
-def _gpu_capabilities(device):
-    """CUDA's (major, minor) of the GPUs that a run on `device` (None: the default) may take."""
-    if device is not None and "cpu" in device.lower():
-        return []
-    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+def _gpu_capabilities(run):
+    """CUDA's (major, minor) of the GPUs that a run may take. run: RunParams."""
+    details = map(tf.config.experimental.get_device_details, gpus_of(run.device))
     return [each.get("compute_capability", (0, 0)) for each in details]
 
 

@@ -257,10 +257,12 @@ def run_alone(params, args, cluster):
     from common.layers.initializers import backbone_is_loaded
     from common.training.distribution import make_distribution
     from common.training.estimator import Estimator, set_up
+    from common.training.streams import take_streams
     from model import make_model, model_fn
 
     mode = params.runconfig.mode
     distribution = make_distribution(params.runconfig, cluster)
+    params = params.with_runconfig(num_streams=take_streams(params.runconfig))
     if not cluster.is_chief:  # its lock is held by now: no former chief is still saving
         resumed, chosen = choose_checkpoint(params.runconfig)
     if mode in TRAINING_MODES:

@@ -31,6 +31,7 @@ from common.optimizers.factory import make_optimizer
 from common.training.estimator import set_up
 from common.training.evaluate import collect_logits, make_predict_step
 from common.training.loop import train
+from common.training.streams import take_streams
 from common.training.train_step import make_train_step
 from input.processors import open_dataset
 from input.token_cache import tokenize_rows
@@ -60,6 +61,7 @@ def make_parser():
     add("--packing", choices=("none", "buckets", "packed"), default="buckets")
     add("--length", type=int, default=128)
     add("--batch_size", type=int, default=32)
+    add("--num_streams", type=int, default=1)
     add("--precision", choices=PRECISIONS, default="float32")
     add("--steps", type=int, default=10, help="of a block")
     add("--sentences", type=int, help="infer: so many of the validation split")
@@ -78,6 +80,7 @@ def params_of(args):
         "runconfig.save_summary_steps": args.steps,
         "runconfig.log_step_count_steps": args.steps,
         "model.mixed_precision": PRECISIONS[args.precision],
+        "runconfig.num_streams": args.num_streams,
     }
     if args.dataset is not None:
         overrides["train_input.dataset"] = args.dataset
@@ -91,7 +94,9 @@ def params_of(args):
     else:
         checkpoint = open_checkpoint(args.weights)
     config = {} if checkpoint is None else checkpoint.config
-    params, *_ = data.complete_params(get_params(PARAMS, overrides), config, str(PARAMS))
+    params = get_params(PARAMS, overrides)
+    params = params.with_runconfig(num_streams=take_streams(params.runconfig))
+    params, *_ = data.complete_params(params, config, str(PARAMS))
     return params, checkpoint
 
 

@@ -1116,6 +1116,14 @@ class RunParams(Section):
         "go on with the learning rate times this number (true: 0.5), at most three times.",
     )
 
+    # Several cores
+    num_streams: Count = Field(
+        1,
+        description="Parts of a batch that a CPU computes side by side, each on its share of the "
+        "cores; no more than there are cores. 2 is faster on two cores and takes longer to start. "
+        "On a GPU, or with several devices: 1.",
+    )
+
     # Several devices
     enable_distributed: bool = Field(
         False,

@@ -84,9 +84,10 @@ def packed(features, num_long_rows, room):
 
 
 @pytest.mark.parametrize("pooler_type", POOLERS)
-@pytest.mark.parametrize("is_pre_norm", [False, True])
-def test_packed_rows_have_the_logits_of_rows_by_themselves(pooler_type, is_pre_norm):
+@pytest.mark.parametrize(("is_pre_norm", "num_streams"), [(False, 1), (True, 1), (False, 2)])
+def test_packed_rows_have_the_logits_of_rows_by_themselves(pooler_type, is_pre_norm, num_streams):
     params = tiny_params(pooler_type=pooler_type, use_pre_normalization=is_pre_norm)
+    params = params.with_runconfig(num_streams=num_streams)
     model = make_model(params)
     weights = randomize(model)
     features = random_features(batch=7, tokens=9)
@@ -364,9 +365,10 @@ WITH_DROPOUT = {"dropout_rate": 0.3, "attention_dropout_rate": 0.2}
 
 
 @functools.cache
-def compiled_gradients(**model):
+def compiled_gradients(num_streams=1, **model):
     """Of a training step with dropout: (loss, {name: gradient}, matrix products in its program)."""
-    model = make_model(tiny_params(**WITH_DROPOUT, **model))
+    params = tiny_params(**WITH_DROPOUT, **model)
+    model = make_model(params.with_runconfig(num_streams=num_streams))
     randomize(model, seed=2)
     model.clock.step.assign(5)
     features = {name: tf.constant(value) for name, value in random_features().items()}
@@ -394,6 +396,21 @@ def test_recompute_gives_the_same_gradients_with_the_same_dropout():
     for name, gradient in gradients.items():
         # TensorFlow fuses other operations where less is kept: values near 1 differ by 1e-7.
         np.testing.assert_allclose(gradients_again[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_streams", [2, 3, 64])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_streams_give_the_same_gradients_with_the_same_dropout(num_streams, recompute):
+    loss, gradients, products = compiled_gradients(recompute=recompute)
+    loss_of_parts, gradients_of_parts, products_of_parts = compiled_gradients(
+        num_streams, recompute=recompute
+    )
+    num_parts = min(num_streams, 3)  # the batch has 3 rows
+    heads = 2 + 4  # pooler and classifier, forward and backward
+    assert products_of_parts - heads == num_parts * (products - heads)
+    assert loss_of_parts == pytest.approx(loss, rel=1e-6)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradients_of_parts[name], gradient, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ class DropoutClock:
         step: int32 variable []. The training step sets it before the forward pass.
         share: int. Which part of the batch the network is given, of several that are equally large
             (see `common/training/distribution.py`): the masks are those of the whole batch.
+        rows: (first, total) or None. Which rows of its share a layer is given next, where it is
+            not given them all: from `first` on, of `total`.
     """
 
     def __init__(self, seed=0):
@@ -36,18 +38,21 @@ class DropoutClock:
         self.step = keras.Variable(0, dtype="int32", trainable=False, name="dropout_step")
         self.num_layers = 0
         self.share = 0
+        self.rows = None
 
     def next_layer(self):
         """Returns the next layer's number, in the order of construction."""
         self.num_layers += 1
         return self.num_layers
 
-    def place(self, layer, count):
-        """What the masks of `count` elements in a layer are computed from: <uint32>[3]."""
+    def place(self, layer, shape):
+        """What the masks of a layer's input are computed from: <uint32>[3]. shape: ints, static."""
+        num_rows, *row = (*shape, 1)
+        first, total = self.rows or (0, num_rows)
+        first = (self.share * total + first) * math.prod(row)
         # 10,007 is a prime above any number of dropout layers: (seed, layer) pairs stay distinct.
         key = (self.seed * 10_007 + layer) % (2**31 - 1)
-        first = self.share * count % 2**31
-        return ops.cast(ops.stack([key, self.step.value, first]), "uint32")
+        return ops.cast(ops.stack([key, self.step.value, first % 2**31]), "uint32")
 
 
 def _shift_xor(bits, by):
@@ -113,5 +118,5 @@ class Dropout(keras.layers.Layer):
     def call(self, x, training=False):
         if not training or self.rate == 0.0:
             return x
-        place = self.clock.place(self.layer_number, math.prod(x.shape))
+        place = self.clock.place(self.layer_number, x.shape)
         return ops.reshape(_make_drop(self.rate)(ops.reshape(x, (-1,)), place), x.shape)

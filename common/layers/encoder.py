@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stack of Transformer layers between the embeddings and the classifier."""
 
+import dataclasses
 from functools import partial
+from typing import Any
 
 import keras
 from keras import ops
@@ -116,10 +118,13 @@ class Encoder(keras.layers.Layer):
 
     Args:
         num_hidden_layers: int.
-        layer_norm_epsilon, use_pre_normalization, **layer_arguments: as of EncoderLayer.
+        layer_norm_epsilon, use_pre_normalization, clock, **layer_arguments: as of EncoderLayer.
         recompute: bool. Keep of each layer its input alone for the backward pass, which then
             computes the layer once more (Chen et al. 2016, arXiv:1604.06174): memory for time.
             Dropout draws the same masks again, as they depend on (seed, layer, step) alone.
+        num_streams: int. Rows are dealt to so many parts that need nothing of each other but for
+            the weights, so that TensorFlow computes them side by side, each on a core of its own.
+            Two cores on one product after another wait for each other at every one.
     Call:
         x: <float>[B, T, D]; padding_mask: <int32>[B, T], 1 on real tokens.
         needs_gradient: bool. Something that x comes from is trained. Where it is not, nothing is
@@ -137,17 +142,22 @@ class Encoder(keras.layers.Layer):
         num_hidden_layers,
         layer_norm_epsilon,
         use_pre_normalization,
+        clock,
         recompute=False,
+        num_streams=1,
         name="encoder",
         dtype=None,
         **layer_arguments,
     ):
         super().__init__(name=name, dtype=dtype)
         self.recompute = recompute
+        self.num_streams = num_streams
+        self.clock = clock
         self.layers = [
             EncoderLayer(
                 layer_norm_epsilon=layer_norm_epsilon,
                 use_pre_normalization=use_pre_normalization,
+                clock=clock,
                 dtype=self.dtype_policy,
                 name=f"layer_{i}",
                 **layer_arguments,
@@ -176,6 +186,7 @@ class Encoder(keras.layers.Layer):
         training=False,
     ):
         mask = padding_mask if packed is None else packed.attention_mask
+        parts = self._parts(x, mask)
         select = None
         for layer in self.layers:
             if first_token_only and layer is self.layers[-1]:
@@ -183,20 +194,59 @@ class Encoder(keras.layers.Layer):
                 if packed is not None:
                     # Of all rows together: so few tokens ask that attending to other rows' tokens
                     # in vain costs less than making rows of their own of the keys and values.
-                    x, mask = packed.as_one_row(x), packed.first_tokens_mask()
+                    x = packed.as_one_row(join(parts))
+                    parts = [Part(x, packed.first_tokens_mask(), rows=None)]
                     select = packed.first_tokens
-            run = partial(layer, attention_mask=mask, select=select, training=training)
-            if not needs_gradient:
-                x = ops.stop_gradient(x)
+            is_recomputed = self.recompute and training and (needs_gradient or layer.trainable)
+            for part in parts:
+                run = partial(self._apply, layer, part.rows, part.mask, select, training)
+                x = part.x if needs_gradient else ops.stop_gradient(part.x)
+                part.x = (keras.remat(run) if is_recomputed else run)(x)
             needs_gradient = needs_gradient or layer.trainable
-            if self.recompute and training and needs_gradient:
-                run = keras.remat(run)
-            x = run(x)
+        x = join(parts)
         if not needs_gradient:
             x = ops.stop_gradient(x)
         if packed is not None and first_token_only:
             x = ops.swapaxes(x, 0, 1)  # [B, 1, D]
         return x if self.final_layer_norm is None else self.final_layer_norm(x)
+
+    def _apply(self, layer, rows, mask, select, training, x):
+        self.clock.rows = rows
+        try:
+            return layer(x, attention_mask=mask, select=select, training=training)
+        finally:
+            self.clock.rows = None
+
+    def _parts(self, x, mask):
+        """Returns a list of Part, of rows that differ in number by one at most."""
+        total = x.shape[0] or 1  # None in an exported network, which is left whole
+        firsts = sorted({total * i // self.num_streams for i in range(self.num_streams)})
+        if len(firsts) == 1:
+            return [Part(x, mask, rows=None)]
+        pieces = [ops.split(tensor, firsts[1:], axis=0) for tensor in (x, mask)]
+        return [
+            Part(*pair, rows=(first, total)) for *pair, first in zip(*pieces, firsts, strict=True)
+        ]
+
+
+@dataclasses.dataclass
+class Part:
+    """Rows of a batch on their way through the layers.
+
+    Attributes:
+        x: <float>[B', T, D].
+        mask: <int32>, what their tokens attend to, as of EncoderLayer.
+        rows: of DropoutClock.
+    """
+
+    x: Any
+    mask: Any
+    rows: tuple[int, int] | None
+
+
+def join(parts):
+    """[Part of <float>[B', K, D]] -> <float>[B, K, D]."""
+    return parts[0].x if len(parts) == 1 else ops.concatenate([part.x for part in parts])
 
 
 def first_token(x):

@@ -21,7 +21,7 @@ def mask(seed=1, layer=1, step=0, share=0, rate=0.5, count=COUNT):
     clock = DropoutClock(seed)
     clock.step.assign(step)
     clock.share = share
-    return np.asarray(compiled(count, clock.place(layer, count), rate))
+    return np.asarray(compiled(count, clock.place(layer, (count,)), rate))
 
 
 def lowbias32(number):

@@ -95,6 +95,11 @@ def test_rows_have_the_masks_of_the_whole_batch(row, dtype):
             shares.append(layer(part, training=True))
         np.testing.assert_array_equal(tf.concat(shares, 0), whole)
         clock.share = 0
+    clock.share = 1  # the last 6 rows, computed as 2 and 4 of them
+    parts = []
+    for clock.rows, part in zip([(0, 6), (2, 6)], (x[6:8], x[8:]), strict=True):
+        parts.append(layer(part, training=True))
+    np.testing.assert_array_equal(tf.concat(parts, 0), whole[6:])
     assert 0 < np.mean(np.asarray(whole, np.float32) == 0) < 1
 
 
