@@ -150,6 +150,10 @@ def plan(parts, precisions, peers, quick=False):
     return specs
 
 
+def in_streams(number):
+    return "" if number == 1 else f" in {number} streams"
+
+
 def training_at_fixed_length(network, precisions, peers):
     specs = []
     steps = {"minilm": {128: 4, 72: 7}, "base": {128: 1, 72: 2}}[network]
@@ -165,7 +169,10 @@ def training_at_fixed_length(network, precisions, peers):
             label = f"{network}, padded to {length}, {precision}"
             common["steps"] = steps[length]
             room = gib[length]
-            specs.append(Spec(group, "ours", "train", label, flags(**common, packing="none"), room))
+            for streams in (1, 2) if length == 128 else (1,):
+                words = f"{network}, padded to {length}{in_streams(streams)}, {precision}"
+                given = flags(**common, packing="none", num_streams=streams)
+                specs.append(Spec(group, "ours", "train", words, given, room))
             if peers:
                 given = flags(**common, padding="fixed", warmup=1)
                 specs.append(Spec(group, "hf", "train", label, given, room))
@@ -188,9 +195,9 @@ def training_on_real_lengths(network, task, precisions, peers):
     for precision in precisions:
         group = f"{network}, {task}, {precision}"
         common = {"network": network, "length": length, "precision": precision}
-        for packing in ("buckets", "packed"):
-            label = f"{network}, {task}, {packing}, {precision}"
-            given = flags(**common, data=task, packing=packing, steps=ours)
+        for packing, streams in (("buckets", 1), ("packed", 1), ("packed", 2)):
+            label = f"{network}, {task}, {packing}{in_streams(streams)}, {precision}"
+            given = flags(**common, data=task, packing=packing, steps=ours, num_streams=streams)
             specs.append(Spec(group, "ours", "train", label, given, gib=4.0))
         if peers:
             kinds = (
