@@ -27,7 +27,7 @@ def measure(layers, batch_size, tokens, model):
     import numpy as np
     import tensorflow as tf
 
-    from common.optimizers.factory import make_optimizer
+    from common.optimizers.factory import optimizer_of
     from common.params import Params
     from common.training.train_step import make_train_step
     from model import make_model, model_fn
@@ -48,8 +48,7 @@ def measure(layers, batch_size, tokens, model):
         }
     ).complete(None, {"num_cls_classes": 2})
     network = make_model(params)
-    weights = {w.path.split("/", 1)[1]: w.value for w in network.trainable_weights}
-    optimizer = make_optimizer(weights, params.optimizer, layers)
+    optimizer = optimizer_of(network, params)
     train_step = make_train_step(model_fn, params, network, optimizer)
     generator = np.random.default_rng(0)
     shape = (batch_size, tokens)

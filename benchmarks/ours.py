@@ -27,7 +27,7 @@ import data
 from benchmarks.worker import Gate
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.compile import graph
-from common.optimizers.factory import make_optimizer
+from common.optimizers.factory import optimizer_of
 from common.training.estimator import set_up
 from common.training.evaluate import collect_logits, make_predict_step
 from common.training.loop import train
@@ -123,8 +123,7 @@ def measure_training(args, gate):
     """Blocks of training steps within the loop, each on the next batches of the data's order."""
     params, checkpoint = params_of(args)
     model = network_of(params, checkpoint)
-    weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
-    optimizer = make_optimizer(weights, params.optimizer, params.model.num_hidden_layers)
+    optimizer = optimizer_of(model, params)
     batches = data.train_input_fn(params, 0, params.runconfig.max_steps)
     steps_per_epoch = len(batches.labels) // args.batch_size
     batches = data.train_input_fn(params, 0, steps_per_epoch)
@@ -189,8 +188,7 @@ def flops_of_steps(params, batches):
 def count_flops(params, shape, num_packed):
     with graph.new_graph().as_default():
         model = make_model(params)
-        weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
-        optimizer = make_optimizer(weights, params.optimizer, params.model.num_hidden_layers)
+        optimizer = optimizer_of(model, params)
         given = {} if num_packed is None else {"num_packed": num_packed}
         return graph.trace_train_step(
             model_fn, params, model, optimizer, shape, tf.int32, **given

@@ -27,7 +27,7 @@ from common.compile.programs import (
 )
 from common.errors import UserError
 from common.files import write_whole
-from common.optimizers.factory import make_optimizer
+from common.optimizers.factory import optimizer_of
 from common.training.evaluate import make_predict_step
 from common.training.reports import closing_summary
 from common.training.train_step import Replica
@@ -92,8 +92,7 @@ def _steps(params, make_model, model, model_fn, texts):
     if is_training and reason is not None:
         say(f"The training step is not kept: {reason}")
     elif is_training:
-        weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
-        optimizer = make_optimizer(weights, params.optimizer, params.model.num_hidden_layers)
+        optimizer = optimizer_of(model, params)
         replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
         per_update = params.optimizer.grad_accum_steps
         num_steps = run.steps if run.max_steps is None else run.max_steps

@@ -26,7 +26,7 @@ from common.compile import graph
 from common.errors import RunError, UserError
 from common.export.export import check_format
 from common.files import write_whole
-from common.optimizers.factory import make_optimizer
+from common.optimizers.factory import optimizer_of
 from common.training.distribution import ONE_DEVICE, make_distribution
 from common.training.estimator import (
     check_device,
@@ -344,14 +344,12 @@ class Validation:
         set_up(run.model_copy(update={"device": None, "deterministic": False}))
         optimizer, num_devices = None, len(distribution.devices)
         if self.is_training:
-            trained = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
-            layers = self.params.model.num_hidden_layers
             with self.collecting():
-                if not trained:
+                if not model.trainable_weights:
                     raise UserError(
                         f"{self.params_path}: model.freeze leaves nothing to train; freeze less"
                     )
-                optimizer = make_optimizer(trained, self.params.optimizer, layers)
+                optimizer = optimizer_of(model, self.params)
         if checkpoint is not None and (optimizer is not None or not self.is_training):
             with self.collecting():
                 self._fits(model, optimizer, resumed, checkpoint, labels, vocab)

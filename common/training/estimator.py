@@ -28,7 +28,7 @@ from common.files import write_whole
 from common.metrics.calibration import expected_calibration_error, fit_temperature
 from common.metrics.classification import classification_report, cross_entropy, softmax
 from common.metrics.regression import regression_report
-from common.optimizers.factory import make_optimizer
+from common.optimizers.factory import optimizer_of
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 from common.training.evaluate import collect_logits, make_predict_step
@@ -203,7 +203,7 @@ class Estimator:
             self.model_dir.mkdir(parents=True, exist_ok=True)
         if resumed is None and pretrained is not None:
             report = load_weights(self.model, pretrained, self.params.model.disable_nsp)
-        self.optimizer = self._make_optimizer(self.model)
+        self.optimizer = optimizer_of(self.model, self.params)
         if resumed is not None:
             first_step = self._resume(resumed)
             say(f"Resuming {resumed} at step {first_step}")
@@ -248,10 +248,6 @@ class Estimator:
             say(f"Stopped by signal {signal_number}; the same command continues at step {step}")
             return 128 + signal_number
         return 0
-
-    def _make_optimizer(self, model):
-        weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
-        return make_optimizer(weights, self.params.optimizer, self.params.model.num_hidden_layers)
 
     def _check_workers(self, batches, first_step):
         """Raises UserError where the workers are not about to do the same."""
@@ -319,7 +315,7 @@ class Estimator:
             def build(labels=batches.labels):
                 model = self.make_model(self.params)
                 model.prepare_training(labels)
-                return model, self._make_optimizer(model)
+                return model, optimizer_of(model, self.params)
 
             train_step = make_train_step(
                 self.model_fn,

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from common.compile.graph import Program, new_graph, trace_predict_step, trace_train_step
-from common.optimizers.factory import make_optimizer
+from common.optimizers.factory import optimizer_of
 from model import make_model, model_fn
 from tests.reference.tiny_bert import (
     FILTER_SIZE,
@@ -22,8 +22,7 @@ def trace(params):
     """Returns the Programs of a training step and of an evaluation step."""
     with new_graph().as_default():
         model = make_model(params)
-        weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_weights}
-        optimizer = make_optimizer(weights, params.optimizer, NUM_LAYERS)
+        optimizer = optimizer_of(model, params)
         train = trace_train_step(model_fn, params, model, optimizer, (BATCH, TOKENS), tf.int32)
         return train, trace_predict_step(model_fn, params, model, (BATCH, TOKENS))
 
