@@ -103,6 +103,7 @@ def write_minilm(folder, weights, tfds):
     overrides = {
         "*_input.data_dir": tfds,
         "train_input.packing": "none",
+        "model.freeze": [],
         "train_input.batch_size": 8,
         "model.dropout_rate": 0.0,
         "model.attention_dropout_rate": 0.0,
