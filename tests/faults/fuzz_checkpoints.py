@@ -29,7 +29,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ from common.errors import UserError
 from common.params import Params
 from common.training.run_state import RunState
 from tests.faults.broken_bytes import broken
+from tests.faults.forked import end_with
 from tests.reference import tiny_bert
 from tests.reference.shards import save_shards
 from tests.reference.tf_index_files import table_of
@@ -506,15 +506,7 @@ def fork_and_wait(function):
     """Calls a function in a forked process. Returns its exit code; -n: signal n ended it."""
     pid = os.fork()
     if pid == 0:
-        code = 1
-        try:
-            code = function() or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        end_with(function, code_of_exception=1)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

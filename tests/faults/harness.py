@@ -38,12 +38,13 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+
+from tests.faults.forked import end_with  # noqa: E402 - after the path
 
 LAST_STEP, SAVE_EVERY, EVALUATE_EVERY = 12, 2, 5
 KILLS_IN_A_ROW = 8  # then a run is left alone
@@ -268,8 +269,8 @@ def drop_power_over_permissions():
 
 def be_the_run(flags, folder, log, said, fault, bell, environ):
     """Runs the command in this forked process, which does not return."""
-    code = 70
-    try:
+
+    def command():
         for number in (1, 2):
             os.dup2(said, number)
         os.environ.update(environ)
@@ -279,18 +280,16 @@ def be_the_run(flags, folder, log, said, fault, bell, environ):
         if fault is not None and fault.kind == "read-only":
             drop_power_over_permissions()
         Child(folder, log, fault, bell).install()
-        code = run.main(flags)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        atexit._run_exitfuncs()
-    except SystemExit as exit_:
-        code = exit_.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            code = run.main(flags)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            atexit._run_exitfuncs()
+        except SystemExit as exit_:
+            return exit_.code
+        return code
+
+    end_with(command, code_of_exception=70)
 
 
 # ---- one run -------------------------------------------------------------------------------------
