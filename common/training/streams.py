@@ -24,8 +24,10 @@ def take_streams(run):
         devices, and no more than there are cores.
     """
     is_shared = run.enable_distributed or run.multiple_workers
+    if run.num_streams == 1 or is_shared or gpus_of(run.device):
+        return 1
     cores = num_cores()
-    streams = 1 if is_shared or gpus_of(run.device) else min(run.num_streams, cores)
+    streams = min(run.num_streams, cores)
     if streams > 1 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
         tf.config.threading.set_intra_op_parallelism_threads(cores // streams)
     return streams
