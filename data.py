@@ -15,9 +15,9 @@ from common.training.streams import gpus_of
 from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
 from input.features import Layout, TextFeatures
-from input.packing import PackedPlan, num_products
+from input.packing import PackedPlan, num_products, pack_every_row
 from input.processors import get_processor, open_dataset
-from input.token_cache import check_unchanged, load_tokens, tokenize_rows
+from input.token_cache import check_unchanged, load_tokens, tokenize_texts
 from input.tokenizer import WordPieceTokenizer
 
 DEFAULT_CACHE_DIR = Path("~/.cache/bert_classifier")
@@ -163,22 +163,32 @@ def _packed_plan(params, plan):
     if cfg.packing == "packed":
         return packed
     *_, packed_shapes = packed.steps(0, plan.steps_per_epoch)
-    rows, lengths = plan.epoch(0)
+    return packed if _computes_less(params, packed_shapes, *plan.epoch(0)) else None
+
+
+def _computes_less(params, packed_shapes, rows, lengths):
+    """Whether packed batches, of shapes [steps, 2], do, than those of an EpochPlan."""
     shapes = np.stack([np.full_like(lengths, rows.shape[1]), lengths], axis=1)
-    costs = [num_products(each, params.model.hidden_size) for each in (packed_shapes, shapes)]
-    return packed if costs[0] < costs[1] else None
-
-
-def _every_row_once(cfg, tokens):
-    rows, lengths = _plan(cfg, tokens, shuffle=False, seed=0).epoch(0, drop_remainder=False)
-    return _make_batches(cfg, tokens, rows, lengths, with_weights=True)
-
-
-def _make_batches(cfg, tokens, rows, lengths, with_weights):
-    tokenizer, layout = get_tokenizer(cfg), get_layout(cfg)
-    return make_batches(
-        tokens, tokenizer, rows, lengths, cfg.max_sequence_length, with_weights, layout
+    packed, padded = (
+        num_products(each, params.model.hidden_size) for each in (packed_shapes, shapes)
     )
+    return packed < padded
+
+
+def _every_row_once(params, cfg, tokens):
+    plan = _plan(cfg, tokens, shuffle=False, seed=0)
+    rows, lengths = plan.epoch(0, drop_remainder=False)
+    if cfg.packing in ("packed", "auto"):
+        packed = pack_every_row(plan.row_lengths, plan.batch_size)
+        if cfg.packing == "packed" or _computes_less(params, packed[-1], rows, lengths):
+            return _make_batches(make_packed_batches, cfg, tokens, packed, with_weights=True)
+    return _make_batches(make_batches, cfg, tokens, (rows, lengths), with_weights=True)
+
+
+def _make_batches(make, cfg, tokens, plan, with_weights):
+    """make: function of `input/batches.py`; plan: the arrays that it takes of one."""
+    tokenizer, layout = get_tokenizer(cfg), get_layout(cfg)
+    return make(tokens, tokenizer, *plan, cfg.max_sequence_length, with_weights, layout)
 
 
 def _eval_splits(cfg, dataset):
@@ -211,11 +221,8 @@ def train_input_fn(params, first_step, last_step):
         last_step = min(last_step, plan.steps_per_epoch // per_step)
     steps = first_step * per_step, last_step * per_step
     packed = _packed_plan(params, plan)
-    if packed is None:
-        return _make_batches(cfg, tokens, *plan.steps(*steps), with_weights=False)
-    return make_packed_batches(
-        tokens, get_tokenizer(cfg), *packed.steps(*steps), cfg.max_sequence_length, get_layout(cfg)
-    )
+    make, plan = (make_batches, plan) if packed is None else (make_packed_batches, packed)
+    return _make_batches(make, cfg, tokens, plan.steps(*steps), with_weights=False)
 
 
 def eval_input_fn(params):
@@ -225,7 +232,7 @@ def eval_input_fn(params):
     batches = {}
     for name, split in _eval_splits(cfg, dataset).items():
         tokens, _ = _load(params, cfg, dataset, split)
-        batches[name] = _every_row_once(cfg, tokens)
+        batches[name] = _every_row_once(params, cfg, tokens)
     return batches
 
 
@@ -250,15 +257,12 @@ def predict_input_fn(params, texts=()):
             tokens, rows = _load(params, cfg, dataset, split, needs_labels=False)
             split_texts = dataset.read_texts(split)
             check_unchanged(dataset, split, content)
-            batches[name] = _every_row_once(cfg, tokens)
+            batches[name] = _every_row_once(params, cfg, tokens)
             texts_of_split[name] = [split_texts[row] for row in rows]
         return batches, texts_of_split
     _check_texts(cfg, texts)
-    with tf.device("/cpu:0"):
-        no_labels = [0] * len(texts)
-        rows = tf.data.Dataset.from_tensor_slices(([list(row) for row in texts], no_labels))
-        tokens = tokenize_rows(rows, get_tokenizer(cfg), len(texts[0]))
-    return {"texts": _every_row_once(cfg, tokens)}, {"texts": list(texts)}
+    tokens = tokenize_texts(list(texts), get_tokenizer(cfg))
+    return {"texts": _every_row_once(params, cfg, tokens)}, {"texts": list(texts)}
 
 
 def _check_texts(cfg, texts):

@@ -314,7 +314,8 @@ class InputParams(Section):
         description="packed: batch random rows, several of which share a row of the network, which "
         "keeps them apart. buckets: batch rows of like length, padded to one of a few lengths. "
         "none: pad every row to max_sequence_length. auto: packed or buckets, whichever computes "
-        "less. Evaluation and prediction take buckets for packed and auto.",
+        "less. Evaluation and prediction, where no order of rows matters, pack "
+        "them all into batches of one shape, or of two.",
     )
     num_buckets: Count = Field(
         8,

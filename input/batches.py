@@ -22,7 +22,8 @@ class Batches:
             <int32>[B, T], input_mask 1 on padding; labels: <int32>[B], or <float32>[B] of a
             regression; weights: <float32>[B], 0 on rows that only fill up the last batch. T is one
             of a few static lengths. Packed, the features are [R, T], R one of a few numbers, and
-            "starts", <int32>[B], says where among the R * T tokens each of the B rows begins.
+            "starts", <int32>[B], says where among the R * T tokens each of the B rows begins;
+            rows that only fill up stand first, at 0, and have no token.
         rows: int32 [steps, B]: which row of the split stands where; -1 for filling.
         shapes: int32 [steps, 2]: that of the features of each batch.
         labels: int32 [N], or float32 [N], of the split, in its own order.
@@ -136,12 +137,13 @@ def make_packed_batches(
     starts,
     shapes,
     max_sequence_length,
+    with_weights,
     layout=STANDARD_LAYOUT,
 ):
-    """Assembles training batches whose rows share longer ones.
+    """Assembles batches whose rows share longer ones.
 
     Args:
-        starts: int32 [steps, B], increasing: of `packing.pack`.
+        rows, starts: int32 [steps, B], of `packing.PackedPlan` or `packing.pack_every_row`.
         shapes: int32 [steps, 2]: R and T of each batch.
         others: as of `make_batches`.
     Returns:
@@ -150,11 +152,16 @@ def make_packed_batches(
     cut, num_tokens = _cut(tokens, max_sequence_length, layout)
 
     def assemble(source, batch_rows, batch_starts, shape):
+        is_real = batch_rows >= 0
+        batch_rows = tf.maximum(batch_rows, 0)  # no place is that of filling
         start, count = source.texts_of(batch_rows)
         features = assemble_packed_features(
             tokenizer, source.ids, start, count, batch_starts, shape, layout
         )
-        return features, tf.gather(source.labels, batch_rows)
+        labels = tf.gather(source.labels, batch_rows)
+        if with_weights:
+            return features, labels, tf.cast(is_real, tf.float32)
+        return features, labels
 
     dataset = _assembled((rows, starts, shapes), assemble, tokens, cut)
     num_truncated = int((cut < tokens.lengths).any(axis=1).sum())

@@ -10,6 +10,10 @@ import numpy as np
 
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
 
+# To make a program for another shape takes as long as to compute about so many batches with it:
+# MiniLM and BERT-base, batches of 32, on two cores.
+BATCHES_PER_PROGRAM = 20
+
 
 def pack(lengths, room):
     """Packs each batch into as few rows of `room` tokens as first-fit decreasing finds.
@@ -18,12 +22,13 @@ def pack(lengths, room):
     room for it; at most 11/9 of the fewest rows, plus one. All batches are packed side by side.
 
     Args:
-        lengths: int [N, B], tokens of the examples of N batches, each from 1 to room.
+        lengths: int [N, B], tokens of the examples of N batches, each from 1 to room, or 0: an
+            example that only fills up a batch, which stands first and has no token.
         room: int.
     Returns:
         order: int [N, B], the examples of each batch as they stand one behind the other.
-        starts: int [N, B], increasing: where each of them begins, in tokens from the first row's
-            beginning.
+        starts: int [N, B], increasing (but for filling): where each of them begins, in tokens from
+            the first row's beginning.
         num_rows: int [N], rows that each batch takes.
     """
     num_batches, batch_size = lengths.shape
@@ -36,7 +41,9 @@ def pack(lengths, room):
         row = (used + length[:, None] <= room).argmax(axis=1)  # the first that has room
         starts[batch, example] = row * room + used[batch, row]
         used[batch, row] += length
-    order = np.argsort(starts, axis=1)
+    starts[lengths == 0] = -1  # before the first
+    order = np.argsort(starts, axis=1, kind="stable")
+    starts = np.maximum(starts, 0)
     return order, np.take_along_axis(starts, order, axis=1), (used > 0).sum(axis=1)
 
 
@@ -80,6 +87,34 @@ class PackedPlan:
         shapes = np.stack([num_rows, np.full_like(num_rows, self.room)], axis=1)
         rows = np.take_along_axis(rows, order, axis=1)
         return rows, starts.astype(np.int32), shapes.astype(np.int32)
+
+
+def pack_every_row(lengths, batch_size):
+    """Packs each row of a split into one of as few batches as hold them, nearly all of one shape.
+
+    From the longest to the shortest, rows are dealt to the batches there and back, so that all have
+    about the same number of tokens, and one program computes them.
+
+    Args:
+        lengths: int [N], tokens of each row; N > 0.
+        batch_size: int.
+    Returns:
+        rows, starts: int32 [steps, B], as of `PackedPlan.steps`; -1 for filling, first in a batch.
+        shapes: int32 [steps, 2], at most two different ones.
+    """
+    steps, room = -(-len(lengths) // batch_size), int(lengths.max())
+    dealt = np.full(steps * batch_size, -1)
+    dealt[: len(lengths)] = np.argsort(-lengths, kind="stable")
+    dealt = dealt.reshape(batch_size, steps)
+    dealt[1::2] = dealt[1::2, ::-1]
+    rows = dealt.T
+    order, starts, num_rows = pack(np.where(rows < 0, 0, lengths[rows]), room)
+    rounded = round_up(num_rows, choose_bucket_lengths(num_rows, 2))
+    if (num_rows.max() - rounded).sum() < BATCHES_PER_PROGRAM * num_rows.max():
+        rounded = np.full_like(num_rows, num_rows.max())
+    shapes = np.stack([rounded, np.full_like(num_rows, room)], axis=1)
+    rows = np.take_along_axis(rows, order, axis=1)
+    return rows.astype(np.int32), starts.astype(np.int32), shapes.astype(np.int32)
 
 
 def num_products(shapes, hidden_size):

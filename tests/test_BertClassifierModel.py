@@ -116,6 +116,17 @@ def test_packed_rows_have_the_gradients_of_rows_by_themselves(pooler_type):
         assert_close(given_, expected, 1e-5 * max(1.0, np.abs(expected).max()))
 
 
+@pytest.mark.parametrize("pooler_type", POOLERS)
+def test_rows_that_only_fill_up_change_no_packed_row(pooler_type):
+    model = make_model(tiny_params(pooler_type=pooler_type))
+    randomize(model)
+    long_rows, _ = packed(random_features(batch=7, tokens=9), num_long_rows=5, room=11)
+    filled = long_rows | {"starts": np.concatenate([[0, 0], long_rows["starts"]]).astype(np.int32)}
+    logits = np.asarray(model(filled))
+    assert np.isfinite(logits).all()
+    assert_close(logits[2:], np.asarray(model(long_rows)), 1e-6)
+
+
 def test_what_stands_beside_a_packed_row_does_not_change_it():
     model = make_model(tiny_params())
     randomize(model)

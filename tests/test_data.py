@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 def make_params(folder):
     """make_params("sst2", batch_size=7, ...) -> Params of the sample; `seed` is the run's."""
 
-    def make(name="sst2", seed=3, predict_input=None, **train_input):
+    def make(name="sst2", seed=3, predict_input=None, model=None, **train_input):
         train_input = {
             "data_processor": KINDS[name],
             "dataset": f"sample_glue/{name}",
@@ -42,7 +42,8 @@ def make_params(folder):
             "batch_size": 7,
             "num_buckets": 3,
         } | train_input
-        values = {"train_input": train_input, "model": {}, "runconfig": {"tf_random_seed": seed}}
+        run = {"tf_random_seed": seed}
+        values = {"train_input": train_input, "model": model or {}, "runconfig": run}
         if predict_input is not None:
             values["predict_input"] = predict_input
         return Params.model_validate(values)
@@ -137,8 +138,9 @@ def test_a_batch_of_more_rows_than_there_are_is_refused(make_params):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_evaluation_scores_every_row_of_every_split_once(make_params, name):
-    batches_of_split = data.eval_input_fn(make_params(name))
+@pytest.mark.parametrize("packing", ["buckets", "packed"])
+def test_evaluation_scores_every_row_of_every_split_once(make_params, name, packing):
+    batches_of_split = data.eval_input_fn(make_params(name, packing=packing))
     assert list(batches_of_split) == list(PROCESSORS[KINDS[name]].eval_splits)
     for split, batches in batches_of_split.items():
         labels = [label for _, label in rows_of(name, split)]
@@ -149,6 +151,30 @@ def test_evaluation_scores_every_row_of_every_split_once(make_params, name):
         assert weights[~is_real].tolist() == [0] * (-len(labels) % 7)
         assert sorted(batches.rows.ravel()[is_real]) == list(range(len(labels)))
         assert seen[is_real].tolist() == [labels[row] for row in batches.rows.ravel()[is_real]]
+
+
+def test_packed_rows_of_an_evaluation_are_those_that_buckets_pad(make_params):
+    def texts_in(batches):
+        for rows, (features, *_) in zip(batches.rows, batches, strict=True):
+            is_real = features["input_mask"].numpy().ravel() == 0
+            texts = text_of(features["input_ids"].numpy().ravel()[is_real]).split("[SEP]")
+            if not batches.is_packed:  # there rows that fill up repeat row 0
+                rows = np.where(rows < 0, 0, rows)
+            yield from zip(rows[rows >= 0].tolist(), texts[:-1], strict=True)
+
+    packed, padded = (
+        data.eval_input_fn(make_params(packing=packing))["validation"]
+        for packing in ("packed", "buckets")
+    )
+    assert packed.is_packed and len(np.unique(packed.shapes, axis=0)) == 1
+    assert dict(texts_in(packed)) == dict(texts_in(padded))
+    assert packed.num_real == padded.num_real
+
+
+@pytest.mark.parametrize(("packing", "is_packed"), [("auto", True), ("buckets", False)])
+def test_auto_packs_an_evaluation_where_that_computes_less(make_params, packing, is_packed):
+    params = make_params(packing=packing, batch_size=32, model={"hidden_size": 64})
+    assert data.eval_input_fn(params)["validation"].is_packed == is_packed
 
 
 def test_prediction_of_the_splits_brings_their_texts(make_params):

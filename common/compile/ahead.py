@@ -113,7 +113,7 @@ def _steps(params, make_model, model, model_fn, texts):
     examples = {}
     for batches in splits.values():
         for example in _examples(batches, 1):
-            examples[tuple(example[0]["input_ids"].shape)] = example
+            examples[shape_name("predict", example[0])] = example
     step = make_predict_step(model_fn, params, model).__wrapped__
     yield "predict", step, variables_of(model), list(examples.values())
 

@@ -111,11 +111,8 @@ def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype, nu
     Returns:
         Program.
     """
-    features = _placeholders(shape)
-    num_rows = shape[:1] if num_packed is None else [num_packed]
-    if num_packed is not None:
-        features["starts"] = tf.compat.v1.placeholder(tf.int32, num_rows, "starts")
-    labels = tf.compat.v1.placeholder(labels_dtype, num_rows)
+    features = _placeholders(shape, num_packed)
+    labels = tf.compat.v1.placeholder(labels_dtype, [num_packed or shape[0]])
     # The mean over devices has its own shapes: of the gradients, which are there anyway.
     replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
 
@@ -128,15 +125,17 @@ def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype, nu
     return _traced(step, shape)
 
 
-def trace_predict_step(model_fn, params, model, shape):
+def trace_predict_step(model_fn, params, model, shape, num_packed=None):
     """Traces what evaluation and prediction run. As `trace_train_step`."""
-    features = _placeholders(shape)
+    features = _placeholders(shape, num_packed)
     return _traced(lambda: model_fn(features, None, PREDICT, params, model), shape)
 
 
-def _placeholders(shape):
-    names = ("input_ids", "input_mask", "segment_ids")
-    return {name: tf.compat.v1.placeholder(tf.int32, shape, name) for name in names}
+def _placeholders(shape, num_packed):
+    shapes = dict.fromkeys(("input_ids", "input_mask", "segment_ids"), shape)
+    if num_packed is not None:
+        shapes["starts"] = [num_packed]
+    return {name: tf.compat.v1.placeholder(tf.int32, each, name) for name, each in shapes.items()}
 
 
 def _traced(step, shape):

@@ -71,8 +71,9 @@ def config_dir(params):
 
 
 def shape_name(kind, features):
-    """("train", features of [32, 72]) -> "train-32x72"."""
-    return "-".join([kind, "x".join(map(str, features["input_ids"].shape))])
+    """("train", features of [32, 72]) -> "train-32x72"; of 64 rows packed: "train-32x72-of-64"."""
+    name = "-".join([kind, "x".join(map(str, features["input_ids"].shape))])
+    return f"{name}-of-{features['starts'].shape[0]}" if "starts" in features else name
 
 
 def variables_of(model, optimizer=None, sums=()):

@@ -5,12 +5,9 @@ It needs TensorFlow and tensorflow-text to run, and nothing of this project. The
 as TensorFlow Serving wants it, with the version `1` inside.
 """
 
-import contextlib
 import json
-from functools import partial
 
 import tensorflow as tf
-from keras import ops
 
 from common.BaseModel import PREDICT
 from common.export.export import write_vocab
@@ -18,13 +15,6 @@ from common.export.export import write_vocab
 VERSION = "1"
 TEXT_SIGNATURE, IDS_SIGNATURE = "serving_default", "token_ids"
 FEATURES = ("input_ids", "input_mask", "segment_ids")
-
-# The network runs GELU compiled by XLA, once for each shape. What is served has any shape, and
-# TensorFlow's own fusion of product, bias and GELU when it runs the plain form.
-PLAIN = {
-    "gelu_erf": partial(ops.gelu, approximate=False),
-    "gelu_tanh": partial(ops.gelu, approximate=True),
-}
 
 
 def check(params, quantize):
@@ -86,23 +76,8 @@ class ServedClassifier(tf.Module):
 
         texts = {name: tf.TensorSpec([None], tf.string, name) for name in classifier.text_names}
         ids = {name: tf.TensorSpec([None, None], tf.int32, name) for name in FEATURES}
-        with plain_activations(model, classifier.params.model.encoder_nonlinearity):
-            self.from_texts = from_texts.get_concrete_function(**texts)
-            self.from_ids = from_ids.get_concrete_function(**ids)
-
-
-@contextlib.contextmanager
-def plain_activations(model, name):
-    """While open, the network runs the activation `name` without XLA."""
-    layers = [layer.feed_forward.expand for layer in model.encoder.layers]
-    activations = [layer.activation for layer in layers]
-    try:
-        for layer in layers:
-            layer.activation = PLAIN.get(name, layer.activation)
-        yield
-    finally:
-        for layer, activation in zip(layers, activations, strict=True):
-            layer.activation = activation
+        self.from_texts = from_texts.get_concrete_function(**texts)
+        self.from_ids = from_ids.get_concrete_function(**ids)
 
 
 def request_body(classifier):

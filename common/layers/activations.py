@@ -7,14 +7,35 @@ from keras import ops
 
 from common.layers.fusion import fuse
 
+
+class Activation:
+    """An elementwise function of <float>[...].
+
+    A chain of operations is compiled in training, see `fusion.py`. Elsewhere it is left as it is:
+    TensorFlow finds GELU behind a product and a bias, and oneDNN computes the three as one kernel,
+    which leaves nothing for a backward pass.
+
+    Args:
+        function: of Keras operations.
+        is_chain: bool.
+    """
+
+    def __init__(self, function, is_chain=False):
+        self.function = function
+        self.in_training = fuse(function) if is_chain else function
+
+    def __call__(self, x, training=False):
+        return (self.in_training if training else self.function)(x)
+
+
 # Hendrycks & Gimpel 2016 (arXiv:1606.08415) give both forms. Hugging Face's "gelu" is the erf
 # form; google-research/bert modeling.py and the original Cerebras model take the tanh form. They
 # differ by up to 4.7e-4, so a checkpoint must be run with the form it was trained with.
 ACTIVATIONS = {
-    "gelu_erf": fuse(partial(ops.gelu, approximate=False)),
-    "gelu_tanh": fuse(partial(ops.gelu, approximate=True)),
-    "relu": ops.relu,
-    "silu": ops.silu,
-    "tanh": ops.tanh,
-    "linear": lambda x: x,
+    "gelu_erf": Activation(partial(ops.gelu, approximate=False), is_chain=True),
+    "gelu_tanh": Activation(partial(ops.gelu, approximate=True), is_chain=True),
+    "relu": Activation(ops.relu),
+    "silu": Activation(ops.silu),
+    "tanh": Activation(ops.tanh),
+    "linear": Activation(lambda x: x),
 }

@@ -71,16 +71,18 @@ class MultiHeadAttention(keras.layers.Layer):
         for dense in (self.query, self.key, self.value, self.output_projection):
             dense.build(x_shape)
 
-    def _split_heads(self, x):
-        batch, tokens, _ = ops.shape(x)
-        x = ops.reshape(x, (batch, tokens, self.num_heads, self.head_size))
-        return ops.transpose(x, (0, 2, 1, 3))  # [B, H, T, d]
+    def _heads(self, dense, x):
+        """<float>[B, T, D] -> <float>[B, H, T, d], what a dense layer makes of it."""
+        batch, tokens, size = ops.shape(x)
+        rows = dense(ops.reshape(x, (-1, size)))  # so that product and bias are one kernel
+        rows = ops.reshape(rows, (batch, tokens, self.num_heads, self.head_size))
+        return ops.transpose(rows, (0, 2, 1, 3))
 
     def call(self, x, memory, attention_mask, training=False):
         # Scaling the query rather than the scores touches d numbers a token in place of S.
-        query = self._split_heads(self.query(x)) * self.scale  # [B, H, T, d]
-        key = self._split_heads(self.key(memory))  # [B, H, S, d]
-        value = self._split_heads(self.value(memory))  # [B, H, S, d]
+        query = self._heads(self.query, x) * self.scale  # [B, H, T, d]
+        key = self._heads(self.key, memory)  # [B, H, S, d]
+        value = self._heads(self.value, memory)  # [B, H, S, d]
 
         scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # [B, H, T, S]
         scores = ops.cast(scores, "float32")  # a half-precision softmax loses small probabilities
@@ -92,5 +94,5 @@ class MultiHeadAttention(keras.layers.Layer):
         probabilities = self.dropout(probabilities, training=training)
 
         context = ops.matmul(probabilities, value)  # [B, H, T, d]
-        context = ops.reshape(ops.transpose(context, (0, 2, 1, 3)), ops.shape(x))  # [B, T, D]
-        return self.output_projection(context)
+        context = ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, x.shape[-1]))  # [B * T, D]
+        return ops.reshape(self.output_projection(context), ops.shape(x))

@@ -23,7 +23,7 @@ class EncoderLayer(keras.layers.Layer):
 
     Args:
         hidden_size, num_heads, filter_size: int.
-        activation: callable, of the feed-forward block.
+        activation: Activation, of the feed-forward block.
         dropout_rate, attention_dropout_rate: float in [0, 1), of block outputs and of attention
             probabilities.
         layer_norm_epsilon: float > 0.
@@ -104,10 +104,10 @@ class EncoderLayer(keras.layers.Layer):
         attended = self.attention(asking, memory, attention_mask, training=training)
         x = residual + self.attention_dropout(attended, training=training)
         if self.use_pre_normalization:
-            expanded = self.feed_forward(self.feed_forward_layer_norm(x))
+            expanded = self.feed_forward(self.feed_forward_layer_norm(x), training=training)
             return x + self.feed_forward_dropout(expanded, training=training)
         x = self.attention_layer_norm(x)
-        expanded = self.feed_forward(x)
+        expanded = self.feed_forward(x, training=training)
         return self.feed_forward_layer_norm(
             x + self.feed_forward_dropout(expanded, training=training)
         )

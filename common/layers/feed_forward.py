@@ -2,6 +2,7 @@
 """The position-wise feed-forward block."""
 
 import keras
+from keras import ops
 
 
 class FeedForward(keras.layers.Layer):
@@ -12,7 +13,7 @@ class FeedForward(keras.layers.Layer):
     Args:
         hidden_size: int. D, the width of the input and of the output.
         filter_size: int. F, the width in between; BERT takes F = 4 * D.
-        activation: callable on <float>[B, T, F].
+        activation: Activation.
         initializer: Keras initializer of the kernels.
         use_ffn_bias: bool. Both dense layers have one, or neither.
     Call:
@@ -26,10 +27,10 @@ class FeedForward(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.filter_size = filter_size
+        self.activation = activation
         self.expand = keras.layers.Dense(
             filter_size,
-            activation,
-            use_ffn_bias,
+            use_bias=use_ffn_bias,
             kernel_initializer=initializer,
             dtype=self.dtype_policy,
             name="expand",
@@ -46,6 +47,8 @@ class FeedForward(keras.layers.Layer):
         self.expand.build(x_shape)
         self.project.build((*x_shape[:-1], self.filter_size))
 
-    def call(self, x):
-        x = self.expand(x)  # [B, T, F]
-        return self.project(x)  # [B, T, D]
+    def call(self, x, training=False):
+        # In two dimensions product and bias, and the activation of an evaluation, are one kernel.
+        rows = ops.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
+        rows = self.activation(self.expand(rows), training)  # [B * T, F]
+        return ops.reshape(self.project(rows), ops.shape(x))

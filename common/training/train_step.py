@@ -27,7 +27,7 @@ def one_program_per_shape(step, after_compiling=None, find=None):
 
     @functools.wraps(step)
     def run(features, *rest):
-        shape = tuple(features["input_ids"].shape)
+        shape = tuple(tuple(feature.shape) for feature in features.values())
         if shape not in programs:
             program = None if find is None else find(features, *rest)
             if program is None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from input.batches import make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan
 from input.features import Layout
-from input.packing import PackedPlan, num_products, pack, round_up
+from input.packing import PackedPlan, num_products, pack, pack_every_row, round_up
 from tests.input.test_batches import PAD, SPECIAL, make_tokens, plain_features, random_rows
 
 ROOM = 20
@@ -58,6 +58,12 @@ def test_an_example_packed_by_hand():
     # 7 + 3, 5 + 4, 2: the 2 finds no room behind 7 + 3, nor behind 5 + 4.
     assert order.tolist() == [[1, 0, 2, 3, 4]]
     assert starts.tolist() == [[0, 7, 10, 15, 20]] and num_rows.tolist() == [3]
+
+
+def test_filling_stands_first_and_takes_no_room():
+    order, starts, num_rows = pack(np.array([[0, 6, 4, 0, 9]]), 10)
+    assert order.tolist() == [[0, 3, 4, 1, 2]]
+    assert starts.tolist() == [[0, 0, 0, 10, 16]] and num_rows.tolist() == [2]
 
 
 def test_a_number_above_all_choices_stays_itself():
@@ -114,6 +120,41 @@ def test_the_batches_are_random_and_have_the_lengths_of_the_data():
     assert abs(means - lengths.mean()).max() < 4 * error and means.std() < 2 * error
 
 
+# ---- A split, every row once ---------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=150), st.integers(1, 12))
+def test_every_row_of_a_split_stands_in_one_batch(lengths, batch_size):
+    lengths = np.array(lengths)
+    rows, starts, shapes = pack_every_row(lengths, batch_size)
+    assert rows.shape == starts.shape == (-(-len(lengths) // batch_size), batch_size)
+    assert sorted(rows[rows >= 0]) == list(range(len(lengths)))
+    for batch_rows, begins, (num_long, room) in zip(rows, starts, shapes, strict=True):
+        num_filling = (batch_rows < 0).sum()
+        assert (batch_rows[num_filling:] >= 0).all() and not begins[: num_filling + 1].any()
+        ends = begins + np.where(batch_rows < 0, 0, lengths[batch_rows])
+        begins, ends = begins[num_filling:], ends[num_filling:]
+        assert (ends[:-1] <= begins[1:]).all() and (begins // room == (ends - 1) // room).all()
+        assert ends[-1] <= num_long * room
+    assert len(np.unique(shapes, axis=0)) <= 2 and set(shapes[:, 1]) == {lengths.max()}
+
+
+def test_batches_of_a_split_have_about_the_same_number_of_tokens():
+    lengths = np.random.default_rng(3).gamma(4.0, 6.0, 3200).astype(int).clip(3, 64)
+    rows, _, shapes = pack_every_row(lengths, 32)
+    tokens = lengths[rows].sum(axis=1)
+    assert len(tokens) == 100 and tokens.max() - tokens.min() <= lengths.max()
+    assert len(np.unique(shapes, axis=0)) == 1  # one program for all
+    assert tokens.sum() / shapes.prod(axis=1).sum() > 0.9
+
+
+def test_a_second_shape_is_for_many_batches_only():
+    """A row of 10 fills a long one; those of 6 take one each: 4 or 3 long rows, by their number."""
+    few, many = (np.array([10] * n + [6] * 2 * n + [4] * n) for n in (3, 300))
+    for lengths, most in ((few, 1), (many, 2)):
+        assert len(np.unique(pack_every_row(lengths, 4)[-1], axis=0)) <= most
+
+
 # ---- The features --------------------------------------------------------------------------------
 
 
@@ -128,7 +169,7 @@ def test_every_row_stands_where_the_plan_says(texts_per_row, seed, layout):
     tokens = make_tokens(rows)
     lengths = row_lengths(tokens, longest, layout)
     plan = PackedPlan(EpochPlan(lengths, 5, [longest], shuffle=True, seed=1), 2)
-    batches = make_packed_batches(tokens, SPECIAL, *plan.steps(0, 2), longest, layout)
+    batches = make_packed_batches(tokens, SPECIAL, *plan.steps(0, 2), longest, False, layout)
     assert batches.is_packed and batches.num_computed == batches.shapes.prod(axis=1).sum()
     assert batches.num_real == lengths[batches.rows].sum()
     for (features, labels), batch_rows, shape in zip(

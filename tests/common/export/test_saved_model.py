@@ -10,7 +10,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from common.BaseModel import PREDICT
 from common.export.export import export
-from common.layers.activations import ACTIVATIONS
 
 TEXTS = ["never once dull", "", "It was bad, badly DRAGGED!", "café 漢字 \u0000 [SEP]", "good"]
 PAIRS = [("it was good", "It dragged."), ("", ""), ("never " * 9, "dull " * 9), ("a", "b " * 9)]
@@ -123,14 +122,6 @@ def test_the_graph_compiles_nothing_and_calls_no_python(exported):
     operations = {node.op for function in functions for node in function.node_def}
     assert [op for op in operations if "FastWordpiece" in op]
     assert not {op for op in operations if "PyFunc" in op}
-
-
-def test_the_network_keeps_its_own_activation(exported):
-    classifier, _, _ = exported
-    activations = {
-        layer.feed_forward.expand.activation for layer in classifier.model.encoder.layers
-    }
-    assert activations == {ACTIVATIONS["gelu_erf"]}
 
 
 def test_any_network_is_served_with_rows_of_any_layout(make_classifier, unusual, tmp_path):

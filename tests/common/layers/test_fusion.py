@@ -33,10 +33,10 @@ def gelu_tanh(x):
 REFERENCES = {"gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh}
 
 
-def value_and_gradient(function, x, upstream):
+def value_and_gradient(function, x, upstream, training):
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = function(x)
+        y = function(x, training)
     gradient = tape.gradient(y, x, output_gradients=upstream)
     assert y.dtype == gradient.dtype == x.dtype
     return (np.asarray(tf.cast(tensor, tf.float64)) for tensor in (y, gradient))
@@ -44,12 +44,13 @@ def value_and_gradient(function, x, upstream):
 
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_gelu_and_its_gradient_match_numpy_in_float64(name, dtype):
+@pytest.mark.parametrize("training", [True, False])
+def test_gelu_and_its_gradient_match_numpy_in_float64(name, dtype, training):
     x = tf.constant(X, dtype)
     upstream = tf.constant(np.linspace(-1, 2, len(X)), dtype)
     exact_x, exact_upstream = (np.asarray(tf.cast(t, tf.float64)) for t in (x, upstream))
     value, gradient = REFERENCES[name](exact_x)
-    actual_value, actual_gradient = value_and_gradient(ACTIVATIONS[name], x, upstream)
+    actual_value, actual_gradient = value_and_gradient(ACTIVATIONS[name], x, upstream, training)
     # Float32: XLA's tanh and erf are rational approximations that reach 1 exactly near |x| = 5.
     # bfloat16 rounds by 2 ** -9; its chain has up to six roundings.
     rtol, atol = {"float32": (5e-6, 5e-6), "bfloat16": (2e-2, 2e-2)}[dtype]
@@ -65,7 +66,7 @@ def test_the_two_forms_differ_by_as_much_as_they_should():
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3, 5)])
 def test_any_shape_keeps_its_shape(shape):
-    y = ACTIVATIONS["gelu_tanh"](tf.ones(shape))
+    y = ACTIVATIONS["gelu_tanh"](tf.ones(shape), training=True)
     assert y.shape == shape
 
 
@@ -88,7 +89,7 @@ def test_a_fused_function_works_inside_a_traced_step():
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(ACTIVATIONS["gelu_erf"](x))
+            loss = tf.reduce_sum(ACTIVATIONS["gelu_erf"](x, training=True))
         return tape.gradient(loss, x)
 
     np.testing.assert_allclose(step(x), gelu_erf(X[None])[1], rtol=2e-6, atol=1e-6)
