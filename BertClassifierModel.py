@@ -4,8 +4,11 @@
 The network alone: `model.py` says what a training, evaluation or prediction step does with it.
 """
 
+import math
+
 import keras
 import numpy as np
+from keras import ops
 
 from common.BaseModel import TRAIN, BaseModel
 from common.layers.activations import ACTIVATIONS
@@ -16,7 +19,7 @@ from common.layers.freezing import freeze
 from common.layers.initializers import FreshWeights
 from common.layers.packed import PackedRows
 from common.layers.pooling import POOLERS
-from common.losses import make_loss
+from common.losses import make_loss, r_drop
 from common.metrics.classification import classification_metrics
 from common.metrics.regression import regression_metrics
 
@@ -49,6 +52,7 @@ class BertClassifierModel(BaseModel):
         self.loss_of = make_loss(
             cfg.num_cls_classes, cfg.class_weights, cfg.label_smoothing, cfg.focal_gamma
         )
+        self.r_drop_alpha = cfg.r_drop_alpha
         self.pool = POOLERS[cfg.pooler_type]
         self.needs_first_token_only = cfg.pooler_type == "first"
 
@@ -144,18 +148,38 @@ class BertClassifierModel(BaseModel):
         return self.classifier(self.dropout(pooled, training=training))  # <float32>[B, C]
 
     def build_model(self, features, mode):
-        """features: the documented ones; what a 1 of `input_mask` means, `invert_mask` says."""
+        """features: the documented ones; what a 1 of `input_mask` means, `invert_mask` says.
+
+        Returns <float32>[B, C]; in training with `r_drop_alpha` <float32>[B, 2, C].
+        """
         features = dict(features)
         input_mask = features.pop("input_mask")
         features["padding_mask"] = 1 - input_mask if self.is_mask_inverted else input_mask
+        if mode == TRAIN and self.r_drop_alpha:
+            return self._in_two_passes(features)
         return self(features, training=mode == TRAIN)
+
+    def _in_two_passes(self, features):
+        """Every row twice, each with dropout of its own. Returns <float32>[B, 2, C]."""
+        starts = features.pop("starts", None)
+        if starts is None:
+            # One beside the other: devices that share a batch then draw the masks of the whole.
+            features = {name: ops.repeat(each, 2, axis=0) for name, each in features.items()}
+            return ops.reshape(self(features, training=True), (-1, 2, self.num_classes))
+        num_tokens = math.prod(features["input_ids"].shape)
+        features = {name: ops.tile(each, (2, 1)) for name, each in features.items()}
+        features["starts"] = ops.concatenate([starts, starts + num_tokens])
+        logits = ops.reshape(self(features, training=True), (2, -1, self.num_classes))
+        return ops.swapaxes(logits, 0, 1)
 
     def build_total_loss(self, logits, labels):
         """Mean over the batch; see `common/losses.py`.
 
-        logits: <float32>[B, C]; labels: <int32>[B], of a regression <float32>[B].
+        logits: of `build_model`; labels: <int32>[B], of a regression <float32>[B].
         Returns <float32>[].
         """
+        if len(logits.shape) == 3:
+            return r_drop(self.loss_of, logits, labels, self.r_drop_alpha)
         return self.loss_of(logits, labels)
 
     def prepare_training(self, labels):

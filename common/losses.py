@@ -44,6 +44,25 @@ def cross_entropy(logits, labels, label_smoothing=0.0, focal_gamma=0.0):
     return -ops.sum(target * log_probabilities, axis=-1)
 
 
+def r_drop(loss_of, logits, labels, alpha):
+    """The loss of rows that were computed twice, under two dropout masks.
+
+    Liang et al. 2021 (arXiv:2106.14448), half of equation 4, so that with alpha 0 it is the mean
+    of the two losses: (L(1) + L(2)) / 2 + alpha / 2 * difference(1, 2).
+
+    Args:
+        loss_of: ClassificationLoss or RegressionLoss.
+        logits: <float32>[B, 2, C].
+        labels: as of loss_of.
+        alpha: float.
+    Returns:
+        <float32>[].
+    """
+    first, second = logits[:, 0], logits[:, 1]
+    loss = (loss_of(first, labels) + loss_of(second, labels)) / 2
+    return loss + alpha / 2 * loss_of.difference(first, second)
+
+
 def balanced_weights(labels, num_classes):
     """A weight for each class, with which all classes count the same: N / (C * n_c).
 
@@ -107,6 +126,15 @@ class ClassificationLoss:
             losses = losses * ops.take(self.weights, labels, axis=0)
         return ops.mean(losses)
 
+    def difference(self, first, second):
+        """Mean over rows of (KL(p || q) + KL(q || p)) / 2 of two predictions, <float32>[B, C].
+
+        Liang et al. 2021, equation 2: sum_c (p_c - q_c) (log p_c - log q_c) / 2.
+        """
+        first, second = (ops.log_softmax(logits, axis=-1) for logits in (first, second))
+        apart = (ops.exp(first) - ops.exp(second)) * (first - second)  # [B, C]
+        return ops.mean(ops.sum(apart, axis=-1)) / 2
+
 
 class RegressionLoss:
     """Mean squared error of a network with one output.
@@ -122,6 +150,10 @@ class RegressionLoss:
 
     def __call__(self, logits, labels):
         return ops.mean(ops.square(logits[:, 0] - ops.cast(labels, "float32")))
+
+    def difference(self, first, second):
+        """Mean square, in the place of the divergence: Liang et al. 2021, appendix B.1."""
+        return ops.mean(ops.square(first - second))
 
 
 def make_loss(num_classes, class_weights=None, label_smoothing=0.0, focal_gamma=0.0):

@@ -633,6 +633,12 @@ class ModelParams(Section):
     label_smoothing: Probability = Field(
         0.0, description="Share of each label that is spread over all classes in the loss."
     )
+    r_drop_alpha: NonNegative = Field(
+        0.0,
+        description="R-Drop: each row goes through the network twice, under two dropout masks, and "
+        "so much weighs in the loss how far the two answers are apart. A step takes twice as long. "
+        "0: once.",
+    )
     freeze: Annotated[
         tuple[str, ...], BeforeValidator(to_names, json_schema_input_type=OneOrMore)
     ] = Field(
@@ -1702,6 +1708,13 @@ def training_faults(model):
     elif classes and isinstance(weights, tuple) and len(weights) != classes:
         text = f"has {len(weights)} numbers, but num_cls_classes is {classes}; write one for each"
         faults.append(("model.class_weights", text))
+    rates = model.dropout_rate, model.attention_dropout_rate, model.cls_dropout_rate
+    if model.r_drop_alpha and not any(rates):
+        text = (
+            f"is {model.r_drop_alpha}, but without dropout both passes give the same answer; "
+            "write dropout_rate: 0.1, or leave it out"
+        )
+        faults.append(("model.r_drop_alpha", text))
     return faults
 
 

@@ -424,6 +424,52 @@ def test_streams_give_the_same_gradients_with_the_same_dropout(num_streams, reco
         np.testing.assert_allclose(gradients_of_parts[name], gradient, rtol=1e-5, atol=1e-6)
 
 
+def documented(features):
+    """As an input function gives them: input_mask is 1 on padding."""
+    features = dict(features)
+    return features | {"input_mask": 1 - features.pop("padding_mask")}
+
+
+@pytest.mark.parametrize("num_streams", [1, 2])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_r_drop_computes_each_row_twice(is_packed, num_streams):
+    # A rate that drops nothing here; with none at all R-Drop is refused.
+    params = tiny_params(r_drop_alpha=2.0, cls_dropout_rate=1e-9)
+    params = params.with_runconfig(num_streams=num_streams)
+    model = make_model(params)
+    randomize(model)
+    features = random_features(batch=7, tokens=9)
+    if is_packed:
+        features, _ = packed(features, num_long_rows=5, room=11)
+    once = model.build_model(documented(features), EVAL)
+    twice = model.build_model(documented(features), TRAIN)
+    assert once.shape == (7, NUM_CLASSES) and twice.shape == (7, 2, NUM_CLASSES)
+    for answer in (twice[:, 0], twice[:, 1]):  # both are that of an evaluation
+        assert_close(answer, once, 1e-5)
+    labels = np.arange(7) % NUM_CLASSES
+    loss, loss_of_two = (float(model.build_total_loss(each, labels)) for each in (once, twice))
+    assert loss_of_two == pytest.approx(loss, rel=1e-5)
+
+
+def test_r_drop_draws_two_masks_and_trains_both_passes():
+    model = make_model(tiny_params(r_drop_alpha=2.0, **WITH_DROPOUT))
+    randomize(model)
+    features, labels = documented(random_features(batch=3, tokens=9)), np.array([4, 0, 2])
+
+    def gradient(alpha):
+        model.r_drop_alpha = alpha
+        with tf.GradientTape() as tape:
+            logits = model.build_model(features, TRAIN)
+            loss = model.build_total_loss(logits, labels)
+        return np.asarray(logits), np.asarray(tape.gradient(loss, model.classifier.kernel.value))
+
+    logits, with_difference = gradient(2.0)
+    assert (np.abs(logits[:, 0] - logits[:, 1]).max(axis=-1) > 0.01).all()
+    same_logits, without = gradient(1e-9)
+    np.testing.assert_array_equal(logits, same_logits)
+    assert np.abs(with_difference - without).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("names", "depth"),
     [("encoder", 0), ("pooler", 0), (("embeddings", "layers:1"), 1)],

@@ -419,6 +419,7 @@ KEYS = [
     ("model.dropout_rate", 0.5, logits_in_training, {}),
     ("model.attention_dropout_rate", 0.5, logits_in_training, {}),
     ("model.cls_dropout_rate", 0.5, logits_in_training, {}),
+    ("model.r_drop_alpha", 4.0, logits_in_training, {"model.dropout_rate": 0.5}),
     ("model.dropout_seed", 9, logits_in_training, {"model.dropout_rate": 0.5}),
     ("model.layer_norm_epsilon", 0.1, logits, {}),
     ("model.use_pre_normalization", True, logits, {}),

@@ -516,6 +516,11 @@ model:
             "line 7: model.focal_gamma: is 2.0, but a regression (num_cls_classes 1) has no "
             "classes; leave the key out",
         ),
+        (
+            change("hidden_size: 12", "r_drop_alpha: 4\n  dropout_rate: 0"),
+            "line 7: model.r_drop_alpha: is 4.0, but without dropout both passes give the same "
+            "answer; write dropout_rate: 0.1, or leave it out",
+        ),
         # Rules between keys
         (
             change("num_heads: 3", "num_heads: 7"),

@@ -271,12 +271,17 @@ def loss_of(logits, labels, cfg, class_weights=None):
     """Mean over the batch, as common/losses.py.
 
     Args:
-        logits: <float32>[B, C]; labels: <int32>[B], of a regression (C = 1) <float32>[B].
+        logits: <float32>[B, C], or <float32>[B, 2, C] with r_drop_alpha; labels: <int32>[B], of a
+            regression (C = 1) <float32>[B].
         cfg: ModelParams.
         class_weights: C floats or None, those of model.class_weights with `auto` worked out.
     Returns:
         <float32>[].
     """
+    if logits.ndim == 3:
+        first, second = logits[:, 0], logits[:, 1]
+        loss = sum(loss_of(each, labels, cfg, class_weights) for each in (first, second)) / 2
+        return loss + cfg.r_drop_alpha / 2 * difference(first, second, cfg)
     if cfg.num_cls_classes == 1:
         return (logits[:, 0] - labels.float()).square().mean()
     labels = labels.long()
@@ -295,3 +300,11 @@ def loss_of(logits, labels, cfg, class_weights=None):
         weights = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
         losses = losses * (is_label * weights).sum(dim=-1)
     return losses.mean()
+
+
+def difference(first, second, cfg):
+    """How far two predictions <float32>[B, C] are apart, as common/losses.py."""
+    if cfg.num_cls_classes == 1:
+        return (first - second).square().mean()
+    first, second = (nn.functional.log_softmax(logits, dim=-1) for logits in (first, second))
+    return ((first.exp() - second.exp()) * (first - second)).sum(dim=-1).mean() / 2

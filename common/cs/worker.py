@@ -181,7 +181,8 @@ class Worker:
 
         @self.cstorch.trace
         def step(batch):
-            loss = loss_of(self._logits(batch), batch["labels"], self.cfg, self.job.class_weights)
+            logits = self._training_logits(batch)
+            loss = loss_of(logits, batch["labels"], self.cfg, self.job.class_weights)
             rate = self.schedule.get_last_value()[0]
             update(loss, self.optimizer, self.scaler, cfg)
             self.schedule.step()
@@ -198,6 +199,13 @@ class Worker:
             return self._logits(batch)
 
         return step
+
+    def _training_logits(self, batch):
+        """<float32>[B, C]; with r_drop_alpha every row twice, <float32>[B, 2, C]."""
+        if not self.cfg.r_drop_alpha:
+            return self._logits(batch)
+        twice = {name: each.repeat_interleave(2, dim=0) for name, each in batch.items()}
+        return self._logits(twice).reshape(-1, 2, self.cfg.num_cls_classes)
 
     def _logits(self, batch):
         return self.compiled(batch["input_ids"], batch["padding_mask"], batch["segment_ids"])

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.losses import balanced_weights, make_loss
+from common.losses import balanced_weights, make_loss, r_drop
 from tests.reference.bert_numpy import cross_entropy, softmax
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (7, 5)).astype(np.float32)  # [B, C]
@@ -124,3 +124,39 @@ def test_one_output_is_a_regression_with_the_mean_squared_error():
     # (0.25 + 9 + 25) / 3
     assert float(loss_of(logits, labels)) == pytest.approx(34.25 / 3, rel=1e-6)
     assert loss_of.balance(labels) is None
+
+
+# ---- R-Drop --------------------------------------------------------------------------------------
+
+
+def test_r_drop_is_the_formula_of_the_paper_in_float64():
+    first, second = LOGITS, LOGITS[::-1] * 0.5
+    apart = 0.0
+    for one, other in zip(first.astype(np.float64), second.astype(np.float64), strict=True):
+        p, q = softmax(one), softmax(other)
+        apart += (np.sum(p * np.log(p / q)) + np.sum(q * np.log(q / p))) / 2
+    losses = reference(first, LABELS, WEIGHTS) + reference(second, LABELS, WEIGHTS)
+    expected = (losses + 3.0 * apart / len(LABELS)) / 2  # equation 4 with alpha 3, halved
+    actual = r_drop(make(WEIGHTS), np.stack([first, second], axis=1), LABELS, 3.0)
+    assert float(actual) == pytest.approx(expected, rel=1e-6)
+
+
+def test_r_drop_by_hand():
+    # p = (1/2, 1/2), q = (3/4, 1/4): sum (p - q)(log p - log q) / 2 = log(3) / 8
+    logits = np.log([[[0.5, 0.5], [0.75, 0.25]]]).astype(np.float32)
+    loss = r_drop(make_loss(2), logits, np.array([0]), 2.0)
+    expected = (np.log(2) + np.log(4 / 3)) / 2 + np.log(3) / 8
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_r_drop_of_a_regression_takes_the_square():
+    logits = np.array([[[1.0], [3.0]], [[0.0], [0.0]]], np.float32)
+    # squares of the errors (0 + 4) / 2 and (1 + 1) / 2, of the difference (4 + 0) / 2
+    loss = r_drop(make_loss(1), logits, np.array([1.0, 1.0]), 0.5)
+    assert float(loss) == pytest.approx((2 + 1) / 2 + 0.25 * 2, rel=1e-6)
+
+
+def test_r_drop_of_two_passes_that_agree_is_the_loss_of_one():
+    logits = np.stack([LOGITS, LOGITS], axis=1)
+    loss = r_drop(make(), logits, LABELS, 5.0)
+    assert float(loss) == pytest.approx(reference(LOGITS, LABELS), rel=1e-6)

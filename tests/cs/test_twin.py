@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from common.cs.network import BertClassifier, loss_of
 from common.cs.optimizer import LearningRate, make_optimizer, make_schedule, update
-from common.params import OptimizerParams, Params
+from common.params import ModelParams, OptimizerParams, Params
 from tests.cs.schedules import SCHEDULES, STEPS
 
 CASES = (
@@ -48,6 +48,14 @@ class Case:
         )
         logits = self.twin(ids, 1 - mask, segments)
         return logits, loss_of(logits, labels, cfg, cfg.class_weights)
+
+
+def test_r_drop_by_hand():
+    """As in tests/common/test_losses.py: p = (1/2, 1/2), q = (3/4, 1/4), alpha 2."""
+    cfg = ModelParams(num_cls_classes=2, r_drop_alpha=2.0)
+    logits = torch.log(torch.tensor([[[0.5, 0.5], [0.75, 0.25]]]))
+    expected = (np.log(2) + np.log(4 / 3)) / 2 + np.log(3) / 8
+    assert float(loss_of(logits, torch.tensor([0]), cfg)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.fixture(params=CASES)

@@ -237,7 +237,14 @@ VARIANTS = {
         {"max_gradient_norm": None, "max_gradient_value": 1.0},
     ),
     "mean": (
-        {"pooler_type": "mean", "label_smoothing": 0.1, "focal_gamma": 2.0, "embedding_size": 8},
+        {
+            "pooler_type": "mean",
+            "label_smoothing": 0.1,
+            "focal_gamma": 2.0,
+            "embedding_size": 8,
+            "r_drop_alpha": 1.0,
+            "dropout_rate": 0.1,
+        },
         {"optimizer_type": "adam", "loss_scaling_factor": "dynamic"},
     ),
     "max": (
