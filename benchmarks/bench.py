@@ -217,7 +217,10 @@ def inference(precisions, peers):
     for precision in precisions:
         label = f"minilm, infer, {precision}"
         given = flags(length=72, precision=precision)
-        specs.append(Spec(group, "ours", "infer", label, given))
+        for streams in (1, 2):
+            ours = (*given, *flags(packing="packed", num_streams=streams))
+            words = f"minilm, infer{in_streams(streams)}, {precision}"
+            specs.append(Spec(group, "ours", "infer", words, ours))
         if peers:
             specs.append(Spec(group, "hf", "infer", label, given))
             given = (*given, *flags(sorted=True))
@@ -231,7 +234,7 @@ def inference(precisions, peers):
             specs.append(Spec(group, "onnx", "infer", f"{label}, sorted by length", given))
         given = flags(length=72)
         specs.append(Spec(group, "keras_hub", "infer", "minilm, infer, float32", given))
-    given = flags(network="base", length=72, sentences=96)
+    given = flags(network="base", length=72, sentences=96, packing="packed")
     specs.append(Spec("base, inference", "ours", "infer", "base, infer 96, float32", given))
     return specs
 
@@ -541,7 +544,7 @@ def goals():
             found.append(Goal(text, 1.0, label, label, of="peak_mib"))
     for precision, theirs in (("float32", "float32"), ("bfloat16", "int8"), ("float32", "int8")):
         text = f"inference, {precision}: to ONNX Runtime {theirs}"
-        label = (f"minilm, infer, {precision}",)
+        label = tuple(f"minilm, infer{in_streams(streams)}, {precision}" for streams in (1, 2))
         found.append(Goal(text, 1.0, label, (f"minilm, infer, {theirs}",), whos=("onnx",)))
     for label in ("start, minilm, padded to 128", "start, minilm, sst2"):
         text = f"{label}: Hugging Face's seconds to ours, compiled ahead"
