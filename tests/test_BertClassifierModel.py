@@ -565,7 +565,7 @@ def test_dropout_off_means_repeatable_in_training_too():
     features = random_features()
     first, second = (np.asarray(MODEL(features, training=True)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(first, MODEL(features))
+    assert_close(first, MODEL(features), 1e-6)  # outside training GELU is another kernel
 
 
 def test_dropout_seed_comes_before_that_of_the_run():

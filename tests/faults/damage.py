@@ -15,12 +15,14 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from common import params as schema
 from common.checkpoints import store
 from common.errors import UserError
 from utils import changes_from, get_params, save_params
@@ -144,7 +146,7 @@ class Params:
         self.params = get_params(given)
         save_params(self.params, folder)
         self.record = folder / "params.yaml"
-        self.values = given_values(yaml.safe_load(self.record.read_bytes()))
+        self.values = given_values(yaml.safe_load(self.record.read_bytes()), schema.Params)
         self.files = [given, self.record]
 
     def is_detected(self, file):
@@ -156,16 +158,30 @@ class Params:
             return True
 
     def is_same(self, file):
-        if file == self.record:  # null is "not given", whatever the key is called now
-            return given_values(yaml.safe_load(file.read_bytes())) == self.values
+        if file == self.record:
+            return given_values(yaml.safe_load(file.read_bytes()), schema.Params) == self.values
         return get_params(file) == self.params
 
 
-def given_values(tree):
-    """The values of a params file without those that are null."""
+def given_values(tree, schema=None):
+    """The values of a params file without what says no more than a file without the key.
+
+    That is null, whatever the key is called now, and what the key's default is.
+    """
     if not isinstance(tree, dict):
         return tree
-    return {key: given_values(value) for key, value in tree.items() if value is not None}
+    fields = getattr(schema, "model_fields", {})
+    kept = {}
+    for key, value in tree.items():
+        field = fields.get(key)
+        if value is None or (field is not None and value == field.default):
+            continue
+        annotation = None if field is None else field.annotation
+        kinds = (annotation, *get_args(annotation))
+        kept[key] = given_values(
+            value, next((k for k in kinds if hasattr(k, "model_fields")), None)
+        )
+    return kept
 
 
 KINDS = {
