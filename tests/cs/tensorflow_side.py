@@ -107,6 +107,7 @@ def write_minilm(folder, weights, tfds):
         "train_input.batch_size": 8,
         "model.dropout_rate": 0.0,
         "model.attention_dropout_rate": 0.0,
+        "model.r_drop_alpha": 0.0,  # there is nothing to it without dropout
         "model.cls_dropout_rate": 0.0,
         "optimizer.learning_rate": 5e-5,
     }
