@@ -176,11 +176,12 @@ def flops_of_steps(params, batches):
     largest R give the others. With R fixed they are a polynomial of second degree in T.
     """
     shapes = np.unique(batches.shapes, axis=0)
-    num_packed = batches.rows.shape[1] if batches.is_packed else None
     varying = 0 if len(np.unique(shapes[:, 0])) > 1 else 1
     degree = min(2 - (varying == 0), len(shapes) - 1)
     places = np.linspace(0, len(shapes) - 1, degree + 1).round().astype(int)
-    counted = [count_flops(params, tuple(shapes[place].tolist()), num_packed) for place in places]
+    counted = [
+        count_flops(params, tuple(shapes[place].tolist()), batches.num_packed) for place in places
+    ]
     fit = np.polynomial.Polynomial.fit(shapes[places, varying], counted, degree)
     return {tuple(shape.tolist()): float(fit(shape[varying])) for shape in shapes}
 
@@ -189,9 +190,8 @@ def count_flops(params, shape, num_packed):
     with graph.new_graph().as_default():
         model = make_model(params)
         optimizer = optimizer_of(model, params)
-        given = {} if num_packed is None else {"num_packed": num_packed}
         return graph.trace_train_step(
-            model_fn, params, model, optimizer, shape, tf.int32, **given
+            model_fn, params, model, optimizer, shape, tf.int32, num_packed
         ).flops
 
 

@@ -47,6 +47,11 @@ class Batches:
         return "starts" in self.dataset.element_spec[0]
 
     @property
+    def num_packed(self):
+        """How many rows share the long ones of a batch: int, None where they share none."""
+        return self.rows.shape[1] if self.is_packed else None
+
+    @property
     def description(self):
         """A clause on how rows of different length share a batch."""
         counts, lengths = (", ".join(map(str, np.unique(sizes))) for sizes in self.shapes.T)

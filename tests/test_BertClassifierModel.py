@@ -350,12 +350,7 @@ def test_a_row_does_not_depend_on_the_others_or_on_their_order(order, tokens):
 def test_input_mask_of_the_documented_features_is_1_on_padding():
     features = random_features()
     logits = MODEL(features)
-    documented = {
-        "input_ids": features["input_ids"],
-        "segment_ids": features["segment_ids"],
-        "input_mask": 1 - features["padding_mask"],
-    }
-    np.testing.assert_array_equal(MODEL.build_model(documented, EVAL), logits)
+    np.testing.assert_array_equal(MODEL.build_model(documented(features), EVAL), logits)
 
 
 def test_a_row_of_nothing_but_padding_gives_finite_logits():
@@ -580,9 +575,7 @@ def training_logits(step, seed=3, **rates):
     model = make_model(tiny_params(seed=seed, **rates))
     randomize(model, seed=1)
     model.clock.step.assign(step)
-    documented = random_features()
-    documented["input_mask"] = 1 - documented.pop("padding_mask")
-    return np.asarray(model.build_model(documented, TRAIN))
+    return np.asarray(model.build_model(documented(random_features()), TRAIN))
 
 
 @pytest.mark.parametrize("key", ["dropout_rate", "attention_dropout_rate", "cls_dropout_rate"])

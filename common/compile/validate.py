@@ -365,7 +365,13 @@ class Validation:
                 shape = _largest(train, self.params.train_input, distribution.num_replicas)
                 dtype = tf.float32 if self.params.train_input.task == "regression" else tf.int32
                 programs["train"] = graph.trace_train_step(
-                    self.model_fn, self.params, model, optimizer, shape, dtype, _num_packed(train)
+                    self.model_fn,
+                    self.params,
+                    model,
+                    optimizer,
+                    shape,
+                    dtype,
+                    num_packed=None if train is None else train.num_packed,
                 )
         if self.mode != "train" or run.calibrate_temperature:
             with self.collecting():
@@ -374,7 +380,11 @@ class Validation:
                 section = getattr(self.params, f"{name}_input")
                 shape = _largest(largest, section, 1)
                 programs[name] = graph.trace_predict_step(
-                    self.model_fn, self.params, model, shape, _num_packed(largest)
+                    self.model_fn,
+                    self.params,
+                    model,
+                    shape,
+                    num_packed=None if largest is None else largest.num_packed,
                 )
         self._describe_network(model, optimizer, programs, num_devices)
         for name, program in programs.items():
@@ -491,11 +501,6 @@ def _largest(batches, cfg, num_replicas):
     if batches is not None:
         rows, length = batches.shapes[batches.shapes.prod(axis=1).argmax()].tolist()
     return max(rows // num_replicas, 1), length
-
-
-def _num_packed(batches):
-    """How many rows share the long ones of a batch; None: they share none, or none were read."""
-    return batches.rows.shape[1] if batches is not None and batches.is_packed else None
 
 
 def _existing(folder):

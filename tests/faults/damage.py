@@ -163,14 +163,14 @@ class Params:
         return get_params(file) == self.params
 
 
-def given_values(tree, schema=None):
+def given_values(tree, section=None):
     """The values of a params file without what says no more than a file without the key.
 
     That is null, whatever the key is called now, and what the key's default is.
     """
     if not isinstance(tree, dict):
         return tree
-    fields = getattr(schema, "model_fields", {})
+    fields = getattr(section, "model_fields", {})
     kept = {}
     for key, value in tree.items():
         field = fields.get(key)
