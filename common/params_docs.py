@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The schema of `common/params.py` for readers and for editors.
+"""The schema of `common/params/` for readers and for editors.
 
     python -m common.params_docs        (or `make docs`)
 
 writes the tables of docs/configuration.md anew, between its markers, and a JSON Schema,
 configs/params.schema.json, with which an editor completes the keys of a params file and underlines
-its mistakes. Run it after a change of `common/params.py`; tests/common/test_params_docs.py tells
+its mistakes. Run it after a change of `common/params/`; tests/common/test_params_docs.py tells
 when it is due.
 """
 

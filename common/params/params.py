@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole params file: what follows from its keys, a checkpoint and the data, and its rules."""
+
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from common.errors import UserError
+from common.params.cs import CsParams
+from common.params.inputs import EVALUATION, INPUTS, EvalInputParams, TrainInputParams
+from common.params.model import (
+    FROM_CHECKPOINT,
+    GELU_OF_FAMILY,
+    LAYER_NORM_EPSILON,
+    LAYER_NORM_EPSILON_OF_FAMILY,
+    NONLINEARITIES,
+    ModelParams,
+)
+from common.params.optimizer import RMSPROP_EPSILON, OptimizerParams
+from common.params.rules import REQUIRED, checkpoint_name, contradictions, fault_list, rule_faults
+from common.params.run import RunParams
+from common.params.values import Section, found, to_lower, to_path
+
+
+def given(section):
+    """The keys of a section, read or not yet, or of one that is absent."""
+    if section is None:
+        return {}
+    return dict(section) if isinstance(section, dict | Section) else section
+
+
+def derive_inputs(values):
+    """Puts into a file's mapping the inputs it leaves out. See `Params`."""
+    known = (*Params.model_fields, "initializer")
+    values = {
+        name: value for name, value in values.items() if value is not None or name not in known
+    }
+    train = given(values.get("train_input"))
+    if "eval_input" not in values and "train_input" in values and isinstance(train, dict):
+        values["eval_input"] = train | EVALUATION
+    evaluation, prediction = given(values.get("eval_input")), given(values.get("predict_input"))
+    if isinstance(evaluation, dict) and isinstance(prediction, dict):
+        values["predict_input"] = evaluation | prediction
+    return values
+
+
+class Params(Section):
+    """A whole file. What `utils.get_params` returns, and what every other part reads."""
+
+    train_input: TrainInputParams | None = Field(
+        None, description="Rows to train on. May be absent where eval_input is given."
+    )
+    eval_input: EvalInputParams = Field(
+        description="Rows to score. Absent: train_input's keys, each row once and in order."
+    )
+    predict_input: EvalInputParams = Field(
+        description="Rows to predict: eval_input's keys, but for those given here."
+    )
+    model: ModelParams = Field(description="The network.")
+    optimizer: OptimizerParams = Field(OptimizerParams(), description="One update of the weights.")
+    runconfig: RunParams = Field(RunParams(), description="What to do, and for how long.")
+    csconfig: CsParams = Field(CsParams(), description="A CS system, and how it is reached.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_what_follows(cls, values):
+        """Inputs from one another, a top-level initializer, epsilon from the precision."""
+        if not isinstance(values, dict):
+            return values
+        model_given = "model" in values
+        values = derive_inputs(values)
+        if model_given:
+            values["model"] = given(values.get("model"))  # `model:` with nothing behind it
+        model = values.get("model")
+        top = values.get("initializer")
+        if top is not None and isinstance(model, dict) and model.get("initializer") in (None, top):
+            values["model"] = model = model | {"initializer": values.pop("initializer")}
+        optimizer = given(values.get("optimizer"))
+        if isinstance(optimizer, dict) and optimizer.get("epsilon") is None:
+            policy = given(model).get("mixed_precision") if isinstance(given(model), dict) else None
+            mixed = policy is True or policy in ("mixed_float16", "mixed_bfloat16")
+            epsilon = 1e-5 if mixed else 1e-8
+            if to_lower(optimizer.get("optimizer_type")) == "rmsprop":
+                epsilon = RMSPROP_EPSILON
+            values["optimizer"] = optimizer | {"epsilon": epsilon}
+        return values
+
+    @model_validator(mode="after")
+    def keep_the_rules_between_keys(self):
+        faults = rule_faults(self)
+        if faults:
+            raise PydanticCustomError("rules", "{text}", {"text": "", "faults": faults})
+        return self
+
+    @property
+    def shuffle_seed(self):
+        """Seed of the order of training rows: train_input's, or the run's; None: not fixed."""
+        seed = None if self.train_input is None else self.train_input.shuffle_seed
+        return self.runconfig.tf_random_seed if seed is None else seed
+
+    @property
+    def dropout_seed(self):
+        """Seed of what is dropped: the model's, or the run's; None: not fixed."""
+        seed = self.model.dropout_seed
+        return self.runconfig.tf_random_seed if seed is None else seed
+
+    def with_runconfig(self, **values):
+        """The same params with other runconfig values."""
+        runconfig = RunParams.model_validate(dict(self.runconfig) | values)
+        return self.model_copy(update={"runconfig": runconfig})
+
+    def with_precision(self, mixed_precision):
+        """The same params with another value of model.mixed_precision."""
+        model = self.model.model_copy(update={"mixed_precision": mixed_precision})
+        return self.model_copy(update={"model": model})
+
+    def with_inputs_of(self, other):
+        """The same params with the input sections of other Params."""
+        return self.model_copy(update={name: getattr(other, name) for name in INPUTS})
+
+    def with_vocab_file(self, path):
+        """The same params with a vocabulary where an input names none. path: str or None.
+
+        Raises:
+            UserError: there is none to take.
+        """
+        update = {}
+        for name in INPUTS:
+            section = getattr(self, name)
+            if section is None or section.vocab_file is not None:
+                continue
+            if path is None:
+                raise UserError(
+                    f"{name}.vocab_file is not given, and no checkpoint brings a vocabulary; "
+                    "write it in the params file, or give --checkpoint_path"
+                )
+            update[name] = section.model_copy(update={"vocab_file": to_path(path)})
+        return self.model_copy(update=update)
+
+    def complete(self, checkpoint=None, data=None, source="params"):
+        """The same params with what the file leaves to the checkpoint and to the data.
+
+        Args:
+            checkpoint: dict or None. What the checkpoint says of its own network: hidden_size,
+                num_hidden_layers, num_heads, filter_size, max_position_embeddings, vocab_size,
+                encoder_nonlinearity, layer_norm_epsilon (each may be absent or None), and family:
+                "huggingface", "google", "cerebras" or "ours". A key `path`, if there, is what
+                messages call it.
+            data: dict or None. num_cls_classes, and vocab_size (lines of the vocabulary) if known.
+            source: str. The YAML file, for messages.
+        Returns:
+            Params in which only keys are None that may stay so.
+        Raises:
+            UserError: what is given contradicts the checkpoint or the data, something is given by
+                neither, or the whole breaks a rule; all faults together.
+        """
+        checkpoint, data = checkpoint or {}, data or {}
+        faults = contradictions(self.model, checkpoint, data)
+        filled = {name: value for name, value in self.model if value is not None}
+        for name in FROM_CHECKPOINT:
+            if filled.get(name) is None and checkpoint.get(name) is not None:
+                filled[name] = checkpoint[name]
+        self._fill_the_rest(filled, checkpoint, data)
+        faults += [
+            (f"model.{name}", f"not given, and {missing}")
+            for name, missing in REQUIRED.items()
+            if filled.get(name) is None
+        ]
+        try:
+            model = ModelParams.model_validate(filled)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            key = fault["loc"][0]
+            who = "the data" if key == "num_cls_classes" else checkpoint_name(checkpoint)
+            raise UserError(
+                f"{who} says {key} is {found(fault['input'])}, which this "
+                f"network cannot have; write model.{key} in {source}, or use another checkpoint"
+            ) from None
+        completed = self.model_copy(update={"model": model})
+        said, faulty = set(), {key for key, _ in faults}
+        for key, text in rule_faults(completed):
+            name = key.rpartition(".")[2]
+            if key not in faulty and (name, text) not in said:  # once for inputs that share a value
+                faults.append((key, text))
+                said.add((name, text))
+        if faults:
+            raise UserError(fault_list(source, [("", key, text) for key, text in faults]))
+        return completed
+
+    def _fill_the_rest(self, filled, checkpoint, data):
+        """Fills in what has a rule or a default where neither file nor checkpoint says it."""
+        family = checkpoint.get("family")
+        theirs = checkpoint.get("encoder_nonlinearity")
+        theirs = NONLINEARITIES.get(theirs, theirs)
+        form = self.model.encoder_nonlinearity or theirs or "gelu"
+        if form == "gelu":
+            known = theirs in ("gelu_erf", "gelu_tanh")
+            form = theirs if known else GELU_OF_FAMILY.get(family, "gelu_tanh")
+        filled["encoder_nonlinearity"] = form
+        filled.setdefault(
+            "layer_norm_epsilon", LAYER_NORM_EPSILON_OF_FAMILY.get(family, LAYER_NORM_EPSILON)
+        )
+        inputs = [section for name in INPUTS if (section := getattr(self, name)) is not None]
+        sizes = [data.get("vocab_size"), *(section.vocab_size for section in inputs)]
+        if any(sizes):
+            filled.setdefault("vocab_size", max(size for size in sizes if size))
+        longest = max(section.max_sequence_length for section in inputs)
+        filled.setdefault("max_position_embeddings", longest)
+        if data.get("num_cls_classes") is not None:
+            filled.setdefault("num_cls_classes", data["num_cls_classes"])
+
+    def to_yaml(self):
+        """The effective values as a YAML file, in which `get_params` reads equal Params."""
+        sections = self.model_dump(mode="json")
+        for name, section in sections.items():
+            if section is None or name == "predict_input":
+                continue  # predict_input in full: what it leaves out would be eval_input's
+            fields = type(getattr(self, name)).model_fields
+            sections[name] = {
+                key: value
+                for key, value in section.items()
+                if value is not None or fields[key].default is not None
+            }
+        sections = {name: section for name, section in sections.items() if section is not None}
+        return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+
+
+def differences(old, new):
+    """What two Params differ in.
+
+    Returns:
+        List of (dotted key, old value, new value); values as plain Python, None where absent.
+    """
+    return plain_differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
+
+
+def plain_differences(old: dict, new: dict, prefix=""):
+    """`differences` of two mappings."""
+    changes: list[tuple[str, Any, Any]] = []
+    for name in [*old, *(name for name in new if name not in old)]:
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes += plain_differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            changes.append((f"{prefix}{name}", before, after))
+    return changes

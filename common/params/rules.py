@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules between keys, and between a params file, its checkpoint and its data."""
+
+from common.params.inputs import INPUTS
+from common.params.model import COMPUTED_KEYS, SHAPES, Uniform
+from common.params.optimizer import PiecewiseConstantSchedule
+from common.params.values import found
+
+NO_CHECKPOINT = "no checkpoint brings it; write it, or give --checkpoint_path"
+REQUIRED = {
+    "hidden_size": NO_CHECKPOINT,
+    "num_hidden_layers": NO_CHECKPOINT,
+    "num_heads": NO_CHECKPOINT,
+    "filter_size": NO_CHECKPOINT,
+    "vocab_size": "neither a checkpoint nor vocab_size of an input brings it; write it, "
+    "or give --checkpoint_path",
+    "num_cls_classes": "the data does not say it; write it",
+}
+
+
+def checkpoint_name(checkpoint):
+    return f"checkpoint {checkpoint['path']}" if checkpoint.get("path") else "the checkpoint"
+
+
+# Some programs fill their embedding table up to a multiple of 128 rows, which no token has.
+MAX_FILLING_ROWS = 128
+
+
+def contradictions(model, checkpoint, data):
+    """Values of the file that its checkpoint or its data cannot have.
+
+    Returns:
+        List of (dotted key, text).
+    """
+    faults = []
+    for name in SHAPES:
+        own, theirs = getattr(model, name), checkpoint.get(name)
+        if own is not None and theirs is not None and own != theirs:
+            text = (
+                f"is {own}, but {checkpoint_name(checkpoint)} has {theirs}; "
+                f"write {theirs}, leave the key out, or use another checkpoint"
+            )
+            faults.append((f"model.{name}", text))
+    for name in COMPUTED_KEYS:
+        own, theirs = getattr(model, name), checkpoint.get(name)
+        if theirs is not None and own != theirs:
+            text = f"is {own}, but {checkpoint_name(checkpoint)} was trained with {theirs}"
+            faults.append((f"model.{name}", f"{text}; write {theirs}"))
+    own, theirs = model.num_cls_classes, data.get("num_cls_classes")
+    if own is not None and theirs is not None and own != theirs:
+        text = f"is {own}, but the data has {theirs} classes; write {theirs}, or leave the key out"
+        faults.append(("model.num_cls_classes", text))
+    rows, tokens = checkpoint.get("vocab_size"), data.get("vocab_size")
+    if rows is not None and tokens is not None and not 0 <= rows - tokens < MAX_FILLING_ROWS:
+        text = (
+            f"has {tokens} tokens, but {checkpoint_name(checkpoint)} has embeddings of {rows}; "
+            "give the vocabulary it was trained with, or leave the key out"
+        )
+        faults.append(("vocab_file", text))
+    return faults
+
+
+def near_divisor(number, wish):
+    """The divisor of a number that is nearest to a wish; 1 where none is near."""
+    for distance in range(1000):
+        for divisor in (wish - distance, wish + distance):
+            if divisor > 0 and number % divisor == 0:
+                return divisor
+    return 1
+
+
+def rule_faults(params):
+    """Every rule between keys that is broken; a key that is None breaks none.
+
+    Returns:
+        List of (dotted key, text that names both values).
+    """
+    faults = []
+    model, optimizer = params.model, params.optimizer
+    if model.hidden_size and model.num_heads and model.hidden_size % model.num_heads:
+        near = near_divisor(model.hidden_size, model.num_heads)
+        text = f"{model.num_heads} does not divide hidden_size {model.hidden_size}"
+        faults.append(("model.num_heads", f"{text}; choose a divisor such as {near}"))
+    faults += training_faults(model)
+    faults += input_faults(params)
+    for name in INPUTS:
+        section = getattr(params, name)
+        if section is None:
+            continue
+        longest, positions = section.max_sequence_length, model.max_position_embeddings
+        if model.use_position_embedding and positions and longest > positions:
+            text = f"{longest} exceeds model.max_position_embeddings {positions}"
+            faults.append((f"{name}.max_sequence_length", f"{text}; write {positions} or less"))
+        if section.vocab_size and model.vocab_size and section.vocab_size > model.vocab_size:
+            text = f"{section.vocab_size} exceeds model.vocab_size {model.vocab_size}"
+            faults.append(
+                (f"{name}.vocab_size", f"{text}; take the vocabulary the weights were trained with")
+            )
+    if isinstance(model.initializer, Uniform) and (
+        model.initializer.minval >= model.initializer.maxval
+    ):
+        text = f"{model.initializer.minval} is not below maxval {model.initializer.maxval}"
+        faults.append(("model.initializer.minval", text))
+    faults += optimizer_faults(optimizer)
+    if params.runconfig.enable_distributed and optimizer.loss_scaling_factor == "dynamic":
+        text = (
+            "dynamic does not go with runconfig.enable_distributed true, as in the original; "
+            "write tf_dynamic or a number"
+        )
+        faults.append(("optimizer.loss_scaling_factor", text))
+    faults += device_faults(params)
+    if params.runconfig.best_metric is None:
+        for key in ("best_metric_mode", "early_stopping_patience", "export_best"):
+            if getattr(params.runconfig, key) is not None:
+                text = "is given without best_metric; write that too, as best_metric: eval/loss"
+                faults.append((f"runconfig.{key}", text))
+    if params.train_input is None and params.runconfig.mode in ("train", "train_and_eval"):
+        faults.append(("train_input", f"not given; mode {params.runconfig.mode} needs it"))
+    return faults
+
+
+def device_faults(params):
+    """The rules of sharing a batch that are broken, as `rule_faults` lists them."""
+    run, faults = params.runconfig, []
+    if not (run.enable_distributed or run.multiple_workers):
+        if run.num_devices is not None:
+            text = f"{run.num_devices} is given without enable_distributed; write that too, as true"
+            faults.append(("runconfig.num_devices", text))
+        return faults
+    if run.device is not None:
+        key = "enable_distributed" if run.enable_distributed else "multiple_workers"
+        text = f"{run.device} is one device, and {key} is true; leave one of the two out"
+        faults.append(("runconfig.device", text))
+    if params.train_input is not None and params.train_input.packing == "packed":
+        text = "packed rows cannot be shared by several devices; write buckets or auto"
+        faults.append(("train_input.packing", text))
+    size = None if params.train_input is None else params.train_input.batch_size
+    if size and run.num_devices and not run.multiple_workers and size % run.num_devices:
+        text = (
+            f"{size} rows cannot be shared equally by runconfig.num_devices {run.num_devices}; "
+            f"write a multiple of {run.num_devices}"
+        )
+        faults.append(("train_input.batch_size", text))
+    return faults
+
+
+def optimizer_faults(optimizer):
+    """The rules between the optimizer's own keys that are broken, as `rule_faults` lists them."""
+    faults = []
+    place, schedules = "optimizer.learning_rate", optimizer.learning_rate
+    placed = {place: schedules}
+    if isinstance(schedules, tuple):
+        if not schedules:
+            faults.append((place, "the list is empty; write a schedule in it"))
+        placed = {f"{place}.{i}": schedule for i, schedule in enumerate(schedules)}
+        for place in list(placed)[:-1]:
+            if placed[place].length is None:
+                text = "not given; every schedule of a list but the last needs it"
+                faults.append((f"{place}.steps", text))
+    for place, schedule in placed.items():
+        if isinstance(schedule, PiecewiseConstantSchedule):
+            boundaries, values = schedule.boundaries, schedule.values
+            if sorted(set(boundaries)) != list(boundaries):
+                faults.append((f"{place}.boundaries", f"{list(boundaries)} do not increase"))
+            if len(values) != len(boundaries) + 1:
+                text = f"has {len(values)} rates for {len(boundaries)} boundaries"
+                faults.append((f"{place}.values", f"{text}; write {len(boundaries) + 1}"))
+    if optimizer.max_gradient_norm and optimizer.max_gradient_value:
+        text = (
+            f"is {optimizer.max_gradient_value}, and max_gradient_norm is "
+            f"{optimizer.max_gradient_norm}; gradients are clipped by one of the two, so leave "
+            "the other out"
+        )
+        faults.append(("optimizer.max_gradient_value", text))
+    least, most = map(optimizer.loss_scale_setting, ("min_loss_scale", "max_loss_scale"))
+    if not least <= optimizer.initial_loss_scale <= most:
+        text = f"{optimizer.initial_loss_scale} is not between min_loss_scale {least}"
+        faults.append(("optimizer.initial_loss_scale", f"{text} and max_loss_scale {most}"))
+    return faults
+
+
+def training_faults(model):
+    """`rule_faults` of the keys that say what the network is trained for."""
+    faults = []
+    for name in model.freeze:
+        count, layers = name.removeprefix("layers:"), model.num_hidden_layers
+        if count != name and layers and int(count) > layers:
+            text = f"names {name}, but num_hidden_layers is {layers}; write layers:{layers} or less"
+            faults.append(("model.freeze", text))
+    classes, weights = model.num_cls_classes, model.class_weights
+    if classes == 1:
+        defaults = {"class_weights": None, "focal_gamma": 0.0, "label_smoothing": 0.0}
+        faults += [
+            (
+                f"model.{key}",
+                f"is {found(getattr(model, key))}, but a regression "
+                "(num_cls_classes 1) has no classes; leave the key out",
+            )
+            for key, default in defaults.items()
+            if getattr(model, key) != default
+        ]
+    elif classes and isinstance(weights, tuple) and len(weights) != classes:
+        text = f"has {len(weights)} numbers, but num_cls_classes is {classes}; write one for each"
+        faults.append(("model.class_weights", text))
+    rates = model.dropout_rate, model.attention_dropout_rate, model.cls_dropout_rate
+    if model.r_drop_alpha and not any(rates):
+        text = (
+            f"is {model.r_drop_alpha}, but without dropout both passes give the same answer; "
+            "write dropout_rate: 0.1, or leave it out"
+        )
+        faults.append(("model.r_drop_alpha", text))
+    return faults
+
+
+# What the network and the reports have to know of every row, and so is the same in all inputs.
+SHARED = ("task", "invert_mask", "add_special_tokens")
+
+# What says which rows there are, and so is the same where eval_fraction divides them.
+DIVIDED = (
+    *("data_processor", "dataset", "data_dir", "train_file", "feature_rename_map", "eval_fraction"),
+    *("text_keys", "label_key", "text_columns", "label_column", "label_names", "on_bad_row"),
+)
+
+
+def input_faults(params):
+    """The rules between the inputs, and those of the labels. As `rule_faults`."""
+    faults = []
+    inputs = {name: section for name in INPUTS if (section := getattr(params, name)) is not None}
+    first, *others = inputs
+    for name in others:
+        names = SHARED
+        if name == "eval_input" and inputs[first].eval_fraction != inputs[name].eval_fraction:
+            names = (*SHARED, "eval_fraction")
+        elif name == "eval_input" and inputs[name].eval_fraction is not None:
+            names = (*SHARED, *DIVIDED)
+        for key in names:
+            own, theirs = getattr(inputs[name], key), getattr(inputs[first], key)
+            if own != theirs:
+                text = f"is {found(own)}, but {first} has {found(theirs)}; give both the same"
+                faults.append((f"{name}.{key}", text))
+    for name, section in inputs.items():
+        if section.task == "regression" and section.label_names is not None:
+            text = "given, but task is regression, whose labels are numbers; leave one of them out"
+            faults.append((f"{name}.label_names", text))
+    if params.predict_input.task == "regression" and params.runconfig.calibrate_temperature:
+        text = "is true, but task is regression, which gives no probabilities; leave the key out"
+        faults.append(("runconfig.calibrate_temperature", text))
+    return faults
+
+
+def fault_list(source, faults):
+    """One text for all faults of a file.
+
+    Args:
+        source: str. The file.
+        faults: list of (where, dotted key, text). where: "line 14", "--max_steps" or "".
+    """
+    noun = "key" if len(faults) == 1 else "keys"
+    lines = [f"{source}: {len(faults)} {noun} to correct"]
+    for where, key, text in faults:
+        lines.append("  " + ": ".join(part for part in (where, key, text) if part))
+    return "\n".join(lines)
