@@ -255,8 +255,9 @@ def run_alone(params, args, cluster):
     from common.compile.programs import open_programs
     from common.export.export import check_format
     from common.layers.initializers import backbone_is_loaded
+    from common.training.checks import set_up
     from common.training.distribution import make_distribution
-    from common.training.estimator import Estimator, set_up
+    from common.training.estimator import Estimator
     from common.training.streams import take_streams
     from model import make_model, model_fn
 

@@ -28,7 +28,7 @@ from benchmarks.worker import Gate
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.compile import graph
 from common.optimizers.factory import optimizer_of
-from common.training.estimator import set_up
+from common.training.checks import set_up
 from common.training.evaluate import collect_logits, make_predict_step
 from common.training.loop import train
 from common.training.streams import take_streams

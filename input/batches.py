@@ -115,24 +115,16 @@ def make_batches(
     Returns:
         Batches.
     """
-    cut, num_tokens = _cut(tokens, max_sequence_length, layout)
 
-    def assemble(source, batch_rows, length):
-        is_real = batch_rows >= 0
-        batch_rows = tf.maximum(batch_rows, 0)  # filling repeats row 0, with weight 0
-        start, count = source.texts_of(batch_rows)
-        features = assemble_features(tokenizer, source.ids, start, count, length, layout)
-        labels = tf.gather(source.labels, batch_rows)
-        for tensor in (*features.values(), labels):
-            tensor.set_shape((rows.shape[1], *tensor.shape[1:]))
-        if with_weights:
-            return features, labels, tf.cast(is_real, tf.float32)
-        return features, labels
+    def features_of(ids, start, count, length):
+        features = assemble_features(tokenizer, ids, start, count, length, layout)
+        for feature in features.values():
+            feature.set_shape((rows.shape[1], *feature.shape[1:]))
+        return features
 
-    dataset = _assembled((rows, lengths), assemble, tokens, cut)
-    num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
     shapes = np.stack([np.full_like(lengths, rows.shape[1]), lengths], axis=1)
-    return Batches(dataset, rows, shapes, tokens.labels, num_tokens, num_truncated)
+    size = max_sequence_length
+    return _batches(features_of, (rows, lengths), shapes, tokens, size, with_weights, layout)
 
 
 def make_packed_batches(
@@ -154,23 +146,37 @@ def make_packed_batches(
     Returns:
         Batches.
     """
+
+    def features_of(ids, start, count, *place):
+        return assemble_packed_features(tokenizer, ids, start, count, *place, layout)
+
+    plan, size = (rows, starts, shapes), max_sequence_length
+    return _batches(features_of, plan, shapes, tokens, size, with_weights, layout)
+
+
+def _batches(features_of, plan, shapes, tokens, max_sequence_length, with_weights, layout):
+    """What both kinds of batch have in common.
+
+    Args:
+        features_of: (ids of all texts; begin and count of each text of the batch; its step of the
+            other arrays of the plan) -> features, within the graph.
+        plan: tuple of arrays [steps, ...], the rows first.
+        others: as of `make_batches`.
+    """
     cut, num_tokens = _cut(tokens, max_sequence_length, layout)
 
-    def assemble(source, batch_rows, batch_starts, shape):
+    def assemble(source, batch_rows, *place):
         is_real = batch_rows >= 0
-        batch_rows = tf.maximum(batch_rows, 0)  # no place is that of filling
-        start, count = source.texts_of(batch_rows)
-        features = assemble_packed_features(
-            tokenizer, source.ids, start, count, batch_starts, shape, layout
-        )
+        batch_rows = tf.maximum(batch_rows, 0)  # filling is row 0 with weight 0
+        features = features_of(source.ids, *source.texts_of(batch_rows), *place)
         labels = tf.gather(source.labels, batch_rows)
         if with_weights:
             return features, labels, tf.cast(is_real, tf.float32)
         return features, labels
 
-    dataset = _assembled((rows, starts, shapes), assemble, tokens, cut)
+    dataset = _assembled(plan, assemble, tokens, cut)
     num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
-    return Batches(dataset, rows, shapes, tokens.labels, num_tokens, num_truncated)
+    return Batches(dataset, plan[0], shapes, tokens.labels, num_tokens, num_truncated)
 
 
 class _Source:

@@ -33,7 +33,8 @@ from common.params import NO_EFFECT, AnySchedule, Initializer
 from common.params_docs import ORIGINAL
 from common.training import estimator as estimator_module
 from common.training import loop
-from common.training.estimator import Estimator, last_step_of, set_up
+from common.training.checks import last_step_of, set_up
+from common.training.estimator import Estimator
 from common.training.evaluate import collect_logits
 from input.processors import open_dataset
 from model import make_model, model_fn

@@ -27,8 +27,7 @@ from common.errors import RunError, UserError
 from common.export.export import check_format
 from common.files import write_whole
 from common.optimizers.factory import optimizer_of
-from common.training.distribution import ONE_DEVICE, make_distribution
-from common.training.estimator import (
+from common.training.checks import (
     check_device,
     check_fits,
     check_metric,
@@ -37,6 +36,7 @@ from common.training.estimator import (
     last_step_of,
     set_up,
 )
+from common.training.distribution import ONE_DEVICE, make_distribution
 from common.training.reports import closing_summary
 from common.training.run_state import PREFIX, BestMetric
 

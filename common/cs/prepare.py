@@ -20,7 +20,7 @@ from common.cs.rows import collect_rows
 from common.errors import UserError
 from common.losses import balanced_weights
 from common.params import INPUTS
-from common.training.estimator import set_up
+from common.training.checks import last_step_of, set_up
 from model import make_model
 
 FOLDER = Path("cs", "job")
@@ -142,12 +142,6 @@ def with_one_length(params):
 def section_of(params):
     """The InputParams of the run's mode."""
     return getattr(params, f"{params.runconfig.mode}_input")
-
-
-def last_step_of(run, first_step):
-    goals = [] if run.steps is None else [first_step + run.steps]
-    goals += [] if run.max_steps is None else [run.max_steps]
-    return min(goals)  # `check_rules` has seen that there is one
 
 
 def batches_of(params, texts, first_step, last_step):

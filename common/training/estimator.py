@@ -7,14 +7,12 @@ neither the network nor the data.
 
 import contextlib
 import functools
-import itertools
 import json
 import sys
 import time
 import zlib
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -30,8 +28,15 @@ from common.metrics.classification import classification_report, cross_entropy, 
 from common.metrics.regression import regression_report
 from common.optimizers.factory import optimizer_of
 from common.signals import poll
+from common.training.checks import (
+    check_fits,
+    check_metric,
+    check_trained,
+    check_vocab,
+    last_step_of,
+)
 from common.training.distribution import ONE_DEVICE
-from common.training.evaluate import collect_logits, make_predict_step
+from common.training.evaluate import all_rows, collect_logits, make_predict_step, metrics_of
 from common.training.lock import check_still_there
 from common.training.loop import NotFiniteError, is_evaluated, train
 from common.training.predict import write_predictions
@@ -473,7 +478,7 @@ class Estimator:
     def _evaluate(self, batches_of_split, step):
         """Scores every split. Returns the metrics of all rows, and writes the reports."""
         scores = self._score(batches_of_split)
-        logits, labels = _all_rows(scores)
+        logits, labels = all_rows(scores)
         metrics = metrics_of(self.model, scores)
         check_still_there(self.model_dir)
         self.reports.scalars("eval", step, metrics)
@@ -494,7 +499,7 @@ class Estimator:
                 continue  # the best of a run that has lost it
             checkpoint = open_checkpoint(path)
             self.load(checkpoint)
-            logits, labels = _all_rows(self._score(batches_of_split))
+            logits, labels = all_rows(self._score(batches_of_split))
             temperature = fit_temperature(logits, labels)
             before, after = (
                 {
@@ -682,7 +687,7 @@ class Estimator:
         metrics, labels_given, items = {}, [], []
         for name in (onnx.MODEL_FILE, onnx.INT8_FILE):
             scores = self._score(batches_of_split, onnx.make_predict_step(folder / name), name)
-            logits, labels = _all_rows(scores)
+            logits, labels = all_rows(scores)
             metrics[name] = metrics_of(self.model, scores)
             labels_given.append(logits.argmax(axis=-1))
             items.append((name, figures_of(metrics[name], len(labels))))
@@ -737,124 +742,3 @@ def figures_of(metrics, rows):
     if accuracy is not None:
         texts.insert(0, f"accuracy {accuracy:.4f} ({round(accuracy * rows)} of {rows})")
     return ", ".join(texts)
-
-
-def _all_rows(scores):
-    """Logits [N, C] and labels [N] of all splits together. scores: {split: (logits, labels)}."""
-    logits, labels = zip(*scores.values(), strict=True)
-    return np.concatenate(logits), np.concatenate(labels)
-
-
-def metrics_of(model, scores):
-    """Returns {name: float} of all rows together, and the accuracy of each of several splits.
-
-    scores: {split: (logits [N, C], labels [N])}.
-    """
-    metrics = model.build_eval_metric_ops(*_all_rows(scores))
-    if len(scores) > 1 and "eval/accuracy_cls" in metrics:
-        for split, (logits, labels) in scores.items():  # the original's accuracy_matched
-            hits = logits.argmax(axis=-1) == labels
-            metrics[f"eval/accuracy_{split.removeprefix('validation_')}"] = float(hits.mean())
-    return metrics
-
-
-# ---- What can be checked before anything is trained ----------------------------------------------
-
-
-def check_metric(metric, model, batches_of_split):
-    """Raises UserError where an evaluation does not give the BestMetric."""
-    num_outputs = model.classifier.units
-    scores = {
-        split: (np.zeros((len(batches.labels[:2]), num_outputs)), batches.labels[:2])
-        for split, batches in batches_of_split.items()
-    }
-    metric.value_in(metrics_of(model, scores))
-
-
-def check_fits(path, variables, tensors):
-    """Raises UserError where a checkpoint to resume has not these names with these shapes.
-
-    variables, tensors: {name: anything with a `shape`}, of the params and of the checkpoint.
-    """
-    differing = sorted(
-        name
-        for name in {*variables, *tensors}
-        if name not in variables
-        or name not in tensors
-        or tuple(variables[name].shape) != tensors[name].shape
-    )
-    if differing:
-        raise UserError(
-            f"{path} cannot be resumed: {', '.join(differing[:5])} ({len(differing)} in all) "
-            "differ from what the params ask for. Use the params it was made with, or another "
-            "--model_dir"
-        )
-
-
-def check_vocab(vocab, vocab_file, path):
-    """Raises UserError where ids would mean other tokens than to a checkpoint.
-
-    vocab: list of str; vocab_file: path of the checkpoint's; path: of the checkpoint.
-    """
-    former = Path(vocab_file).read_text("utf-8", "replace").split("\n")[:-1]
-    if former == vocab:
-        return
-    pairs = itertools.zip_longest(vocab, former)
-    place, (ours, theirs) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
-    raise UserError(
-        f"{ours!r} is token {place} of the vocabulary, where {path.name} has {theirs!r}; give "
-        "the vocabulary it was trained with, or another --model_dir"
-    )
-
-
-def check_trained(report, num_labels):
-    """Raises UserError where a LoadReport leaves weights fresh that are to score or predict."""
-    if report.fresh:
-        raise UserError(
-            f"checkpoint {report.path} has no trained weights for "
-            f"{', '.join(sorted(report.fresh))}; train first, or give the checkpoint of a "
-            f"classifier with {num_labels} labels"
-        )
-
-
-def last_step_of(run, first_step):
-    """Returns the step to train to. Raises UserError where RunParams `run` do not say."""
-    goals = []
-    if run.steps is not None and run.mode != "train_and_eval":
-        goals.append(first_step + run.steps)
-    if run.max_steps is not None:
-        goals.append(run.max_steps)
-    if not goals:
-        or_steps = "" if run.mode == "train_and_eval" else ", or --steps (how many more)"
-        raise UserError(
-            "how long to train is not said: give --max_steps (the step to reach), or "
-            f"runconfig.max_steps in the params file{or_steps}"
-        )
-    return min(goals)
-
-
-def set_up(run):
-    """Makes a run repeatable, before anything is built. run: RunParams.
-
-    Raises:
-        UserError: `run.device` is no device of this machine.
-    """
-    if run.device is not None:
-        check_device(run.device)
-    keras.utils.set_random_seed(run.tf_random_seed)
-    if run.deterministic:
-        tf.config.experimental.enable_op_determinism()
-
-
-def check_device(device):
-    """Raises UserError where a device is not here: TensorFlow would take the CPU without a word."""
-    # A name ends in its type and number: /device:CPU:0
-    names = [d.name.lower().split(":")[-2:] for d in tf.config.list_logical_devices()]
-    present = [f"/{kind}:{number}" for kind, number in names]
-    try:
-        spec = tf.DeviceSpec.from_string(device)
-        wanted = f"/{spec.device_type.lower()}:{spec.device_index or 0}"
-    except (ValueError, AttributeError):
-        wanted = None
-    if wanted not in present:
-        raise UserError(f"--device {device} is not here; this machine has {', '.join(present)}")

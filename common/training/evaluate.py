@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation and prediction: the logits of every row, in the order of the split."""
+"""Evaluation and prediction: the logits of every row, in the order of the split; their metrics."""
 
 import math
+
+import numpy as np
 
 from common.BaseModel import PREDICT
 from common.compile.programs import variables_of
@@ -58,3 +60,22 @@ def collect_logits(
 
         logits = distribution.collect(batches.dataset.take(total), logits_of, total)
     return batches.in_row_order(logits), batches.row_numbers(total)
+
+
+def all_rows(scores):
+    """Logits [N, C] and labels [N] of all splits together. scores: {split: (logits, labels)}."""
+    logits, labels = zip(*scores.values(), strict=True)
+    return np.concatenate(logits), np.concatenate(labels)
+
+
+def metrics_of(model, scores):
+    """Returns {name: float} of all rows together, and the accuracy of each of several splits.
+
+    scores: {split: (logits [N, C], labels [N])}.
+    """
+    metrics = model.build_eval_metric_ops(*all_rows(scores))
+    if len(scores) > 1 and "eval/accuracy_cls" in metrics:
+        for split, (logits, labels) in scores.items():  # the original's accuracy_matched
+            hits = logits.argmax(axis=-1) == labels
+            metrics[f"eval/accuracy_{split.removeprefix('validation_')}"] = float(hits.mean())
+    return metrics

@@ -19,7 +19,8 @@ from common.errors import RunError, UserError
 from common.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from common.params import Params
 from common.training import estimator as estimator_module
-from common.training.estimator import Estimator, last_step_of, set_up
+from common.training.checks import last_step_of, set_up
+from common.training.estimator import Estimator
 from common.training.lock import locked
 from common.training.run_state import BestMetric
 from input.batches import Batches

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run demands of its machine, its checkpoint and its data, before anything is trained.
+
+`estimator.py` asks it of real weights, `--validate_only` of shapes alone.
+"""
+
+import itertools
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common.errors import UserError
+from common.training.evaluate import metrics_of
+
+
+def check_metric(metric, model, batches_of_split):
+    """Raises UserError where an evaluation does not give the BestMetric."""
+    num_outputs = model.classifier.units
+    scores = {
+        split: (np.zeros((len(batches.labels[:2]), num_outputs)), batches.labels[:2])
+        for split, batches in batches_of_split.items()
+    }
+    metric.value_in(metrics_of(model, scores))
+
+
+def check_fits(path, variables, tensors):
+    """Raises UserError where a checkpoint to resume has not these names with these shapes.
+
+    variables, tensors: {name: anything with a `shape`}, of the params and of the checkpoint.
+    """
+    differing = sorted(
+        name
+        for name in {*variables, *tensors}
+        if name not in variables
+        or name not in tensors
+        or tuple(variables[name].shape) != tensors[name].shape
+    )
+    if differing:
+        raise UserError(
+            f"{path} cannot be resumed: {', '.join(differing[:5])} ({len(differing)} in all) "
+            "differ from what the params ask for. Use the params it was made with, or another "
+            "--model_dir"
+        )
+
+
+def check_vocab(vocab, vocab_file, path):
+    """Raises UserError where ids would mean other tokens than to a checkpoint.
+
+    vocab: list of str; vocab_file: path of the checkpoint's; path: of the checkpoint.
+    """
+    former = Path(vocab_file).read_text("utf-8", "replace").split("\n")[:-1]
+    if former == vocab:
+        return
+    pairs = itertools.zip_longest(vocab, former)
+    place, (ours, theirs) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+    raise UserError(
+        f"{ours!r} is token {place} of the vocabulary, where {path.name} has {theirs!r}; give "
+        "the vocabulary it was trained with, or another --model_dir"
+    )
+
+
+def check_trained(report, num_labels):
+    """Raises UserError where a LoadReport leaves weights fresh that are to score or predict."""
+    if report.fresh:
+        raise UserError(
+            f"checkpoint {report.path} has no trained weights for "
+            f"{', '.join(sorted(report.fresh))}; train first, or give the checkpoint of a "
+            f"classifier with {num_labels} labels"
+        )
+
+
+def last_step_of(run, first_step):
+    """Returns the step to train to. Raises UserError where RunParams `run` do not say."""
+    goals = []
+    if run.steps is not None and run.mode != "train_and_eval":
+        goals.append(first_step + run.steps)
+    if run.max_steps is not None:
+        goals.append(run.max_steps)
+    if not goals:
+        or_steps = "" if run.mode == "train_and_eval" else ", or --steps (how many more)"
+        raise UserError(
+            "how long to train is not said: give --max_steps (the step to reach), or "
+            f"runconfig.max_steps in the params file{or_steps}"
+        )
+    return min(goals)
+
+
+def set_up(run):
+    """Makes a run repeatable, before anything is built. run: RunParams.
+
+    Raises:
+        UserError: `run.device` is no device of this machine.
+    """
+    if run.device is not None:
+        check_device(run.device)
+    keras.utils.set_random_seed(run.tf_random_seed)
+    if run.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def check_device(device):
+    """Raises UserError where a device is not here: TensorFlow would take the CPU without a word."""
+    # A name ends in its type and number: /device:CPU:0
+    names = [d.name.lower().split(":")[-2:] for d in tf.config.list_logical_devices()]
+    present = [f"/{kind}:{number}" for kind, number in names]
+    try:
+        spec = tf.DeviceSpec.from_string(device)
+        wanted = f"/{spec.device_type.lower()}:{spec.device_index or 0}"
+    except (ValueError, AttributeError):
+        wanted = None
+    if wanted not in present:
+        raise UserError(f"--device {device} is not here; this machine has {', '.join(present)}")
