@@ -34,7 +34,7 @@ from common.training.loop import train
 from common.training.streams import take_streams
 from common.training.train_step import make_train_step
 from input.processors import open_dataset
-from input.token_cache import tokenize_rows
+from input.token_cache import ROWS_PER_CALL, tokenize_rows
 from model import make_model, model_fn
 from utils import get_params
 
@@ -221,9 +221,9 @@ def measure_tokenizing(args, gate):
     cfg = params.train_input
     dataset = open_dataset(cfg)
     tokenizer = data.get_tokenizer(cfg)
-    rows = dataset.read(dataset.processor.train_split)
+    rows = dataset.read(dataset.processor.train_split, ROWS_PER_CALL)
     num_texts = len(dataset.processor.text_keys)
-    tokenize_rows(rows.take(2048), tokenizer, num_texts)
+    tokenize_rows(rows.take(2), tokenizer, num_texts)
     while True:
         gate.begin()
         tokens = tokenize_rows(rows, tokenizer, num_texts)
@@ -282,7 +282,7 @@ def write_rows(args):
         dataset.processor.eval_splits[0]: Path(f"{args.out}.validation"),
     }
     for split, path in names.items():
-        batches = dataset.read(split).batch(1024).as_numpy_iterator()
+        batches = dataset.read(split, 1024).as_numpy_iterator()
         labels = [int(label) for _, batch in batches for label in batch]
         texts = dataset.read_texts(split)
         order = np.arange(len(texts))

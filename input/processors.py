@@ -20,6 +20,11 @@ from common.errors import UserError
 from input.samples.sample_glue import SampleGlue
 from input.text_files import REGRESSION_NAMES, TextFileDataset
 
+# Those that TFDS decodes to what it has stored.
+PLAIN_FEATURES = tuple(
+    getattr(tfds.features, name) for name in ("Text", "ClassLabel", "Tensor", "Scalar")
+)
+
 
 @dataclass(frozen=True)
 class DataProcessor:
@@ -188,35 +193,66 @@ class TfdsDataset:
     def num_rows(self, split):
         return self._split_info(split).num_examples
 
-    def read(self, split):
-        """Returns a tf.data.Dataset of one split, in the order of its files.
+    def read(self, split, batch_size):
+        """Returns a tf.data.Dataset of one split, in the order of its files, batch_size rows each.
 
-        Elements: (texts: <string>[1 or 2], label: <int64>[], or <float32>[] of a regression).
+        Elements: (texts: <string>[n, 1 or 2], labels: <int64>[n], or <float32>[n] of a regression).
         """
-        self._split_info(split)
         text_keys, label_key = self.processor.text_keys, self.processor.label_key
         label_type = tf.float32 if self._is_regression else tf.int64
+        return self._rows(split, batch_size).map(
+            lambda rows: (
+                tf.stack([rows[key] for key in text_keys], axis=1),
+                tf.cast(rows[label_key], label_type),
+            )
+        )
+
+    def _rows(self, split, batch_size):
+        """Returns a tf.data.Dataset of {feature: [n]}: the wanted features of n rows."""
+        info = self._split_info(split)
+        stored = self._stored_features()
         if self._skips_bad_rows and self.damages(split):
             files = [
                 tf.data.TFRecordDataset(str(path)).take(count)
                 for path, count, _ in self._records(split)
             ]
             records = functools.reduce(tf.data.Dataset.concatenate, files)
-            rows = records.map(self._builder.info.features.deserialize_example)
+        elif stored is not None:
+            records = tf.data.TFRecordDataset([str(path) for path in info.filepaths])
+            records = records.apply(tf.data.experimental.assert_cardinality(info.num_examples))
         else:
             # One file after the other; read once, so there is nothing to keep in memory.
             config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
             rows = self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
-        return rows.map(
-            lambda row: (
-                tf.stack([row[key] for key in text_keys]),
-                tf.cast(row[label_key], label_type),
-            )
-        )
+            return rows.batch(batch_size)
+        if stored is None:
+            return records.map(self._builder.info.features.deserialize_example).batch(batch_size)
+        return records.batch(batch_size).map(lambda batch: tf.io.parse_example(batch, stored))
+
+    def _stored_features(self):
+        """How the wanted features are stored: {feature: tf.io.FixedLenFeature}, or None.
+
+        By it many rows are parsed at once; TFDS parses each by itself. None where a feature is no
+        plain value, or the data set lies in files of another format than TensorFlow's records.
+        """
+        info, stored = self._builder.info, {}
+        if info.file_format != tfds.core.FileFormat.TFRECORD:
+            return None
+        for key in (*self.processor.text_keys, self.processor.label_key):
+            feature = info.features[key]
+            if type(feature) not in PLAIN_FEATURES:
+                return None
+            value = feature.get_serialized_info()
+            is_text = isinstance(feature, tfds.features.Text)
+            if value.shape != () or is_text != (value.tf_dtype == tf.string):
+                return None  # compressed, for one
+            number = tf.float32 if value.tf_dtype.is_floating else tf.int64  # TFDS has no others
+            stored[key] = tf.io.FixedLenFeature((), tf.string if is_text else number)
+        return stored
 
     def read_texts(self, split):
         """Returns the texts of one split, in row order: list of tuples of str."""
-        batches = self.read(split).batch(1024).as_numpy_iterator()
+        batches = self.read(split, 1024).as_numpy_iterator()
         rows = (row for batch, _ in batches for row in batch)
         return [tuple(text.decode("utf-8", "replace") for text in row) for row in rows]
 

@@ -311,17 +311,18 @@ class TextFileDataset:
     def num_rows(self, split):
         return len(self._rows(split)[0].texts)
 
-    def read(self, split):
-        """Returns a tf.data.Dataset of one file, in its order.
+    def read(self, split, batch_size):
+        """Returns a tf.data.Dataset of one file, in its order, batch_size rows each.
 
-        Elements: (texts: <string>[1 or 2], label: <int64>[], or <float32>[] of a regression).
+        Elements: (texts: <string>[n, 1 or 2], labels: <int64>[n], or <float32>[n] of a regression).
         Rows of a file without labels have label -1, or NaN.
         """
         import tensorflow as tf  # here: a file is checked without waiting for it
 
         rows, labels = self._rows(split)
         with tf.device("/cpu:0"):
-            return tf.data.Dataset.from_tensor_slices(([list(row) for row in rows.texts], labels))
+            texts = [list(row) for row in rows.texts]
+            return tf.data.Dataset.from_tensor_slices((texts, labels)).batch(batch_size)
 
     def read_texts(self, split):
         """Returns the texts of one file, in row order: list of tuples of str."""

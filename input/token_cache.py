@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.files import write_whole
 from common.signals import poll
 
-TEXTS_PER_CALL = 1024  # rows tokenised at once: enough to amortise a call, small in memory
+ROWS_PER_CALL = 1024  # rows tokenised at once: enough to amortise a call, small in memory
 ARRAYS = ("ids", "offsets", "labels", "skipped")
 
 
@@ -61,17 +61,17 @@ class Tokens:
 
 
 def tokenize_rows(rows, tokenizer, texts_per_row):
-    """Tokenises a tf.data.Dataset of (texts <string>[K], label <int or float>[]).
+    """Tokenises a tf.data.Dataset of (texts <string>[n, K], labels <int or float>[n]).
 
     Returns Tokens.
     """
 
     @tf.autograph.experimental.do_not_convert  # nothing depends on a tensor's value
-    def tokenize(texts, label):
+    def tokenize(texts, labels):
         ragged = tokenizer.traced(tf.reshape(texts, [-1]))
-        return ragged.flat_values, ragged.row_lengths(), label
+        return ragged.flat_values, ragged.row_lengths(), labels
 
-    batches = rows.batch(TEXTS_PER_CALL).map(tokenize, num_parallel_calls=2).prefetch(2)
+    batches = rows.map(tokenize, num_parallel_calls=2).prefetch(2)
     return _joined(batches.as_numpy_iterator(), texts_per_row)
 
 
@@ -82,8 +82,8 @@ def tokenize_texts(rows, tokenizer):
     """
 
     def batches():
-        for first in range(0, len(rows), TEXTS_PER_CALL):
-            batch = rows[first : first + TEXTS_PER_CALL]
+        for first in range(0, len(rows), ROWS_PER_CALL):
+            batch = rows[first : first + ROWS_PER_CALL]
             ragged = tokenizer.traced(tf.constant([text for texts in batch for text in texts]))
             no_labels = np.zeros(len(batch), int)
             yield ragged.flat_values.numpy(), ragged.row_lengths().numpy(), no_labels
@@ -127,7 +127,7 @@ def load_tokens(dataset, split, tokenizer, cache_dir):
     texts_per_row = len(dataset.processor.text_keys)
     tokens = _read(path, texts_per_row, fingerprint)
     if tokens is None:
-        tokens = tokenize_rows(dataset.read(split), tokenizer, texts_per_row)
+        tokens = tokenize_rows(dataset.read(split, ROWS_PER_CALL), tokenizer, texts_per_row)
         tokens = replace(tokens, skipped=tuple(dataset.skipped(split)))
         check_unchanged(dataset, split, content)
         _write(path, _serialized(tokens, fingerprint))

@@ -26,22 +26,25 @@ ROWS = {
 }
 
 
+LABELS = {
+    "whole": tfds.features.ClassLabel(names=["no", "yes"]),
+    "numbers": tfds.features.Scalar(np.int64),
+    "small_numbers": tfds.features.Tensor(shape=(), dtype=np.int8),
+    "fractions": tfds.features.Scalar(np.float64),
+    "compressed": tfds.features.Tensor(shape=(), dtype=np.float32, encoding="zlib"),
+}
+
+
 class AwkwardSentences(tfds.core.GeneratorBasedBuilder):
-    """Five sentences, one of them not UTF-8; `numbers` has numbers for labels."""
+    """Five sentences, one of them not UTF-8, with each kind of label."""
 
     VERSION = tfds.core.Version("2.0.0")
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("whole", "numbers")]  # noqa: RUF012
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in LABELS]  # noqa: RUF012
 
     def _info(self):
-        is_whole = self.builder_config.name == "whole"
-        label = tfds.features.ClassLabel(names=["no", "yes"])
+        label = LABELS[self.builder_config.name]
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "sentence": tfds.features.Text(),
-                    "label": label if is_whole else tfds.features.Scalar(np.int64),
-                }
-            ),
+            features=tfds.features.FeaturesDict({"sentence": tfds.features.Text(), "label": label}),
             disable_shuffling=True,
         )
 
@@ -57,7 +60,7 @@ class AwkwardSentences(tfds.core.GeneratorBasedBuilder):
 def prepared(tmp_path_factory):
     """data_dir that nobody changes."""
     data_dir = tmp_path_factory.mktemp("tfds")
-    for name in ("whole", "numbers"):
+    for name in LABELS:
         AwkwardSentences(config=name, data_dir=data_dir).download_and_prepare()
     return data_dir
 
@@ -123,7 +126,7 @@ def test_prepared_glue_is_read_whole_and_without_a_download(
 ):
     dataset = open_dataset(shared_dir / "tfds", None, GLUE_PROCESSORS[name])
     assert dataset.num_rows(split) == sum(count)
-    batches = list(dataset.read(split).batch(8192).as_numpy_iterator())
+    batches = list(dataset.read(split, 8192).as_numpy_iterator())
     texts, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     assert texts.shape == (sum(count), len(dataset.processor.text_keys))
     assert np.bincount(labels).tolist() == count
@@ -158,9 +161,36 @@ def test_texts_that_are_not_utf_8_are_shown_with_a_replacement_character(prepare
     dataset = open_dataset(prepared)
     texts = [("a",), ("",), ("naïve 中",), ("caf\ufffd",), ("tab\tand\nline",)]
     assert dataset.read_texts("train") == texts
-    ((raw, labels),) = dataset.read("train").batch(9).as_numpy_iterator()
+    ((raw, labels),) = dataset.read("train", 9).as_numpy_iterator()
     assert raw[3, 0] == b"caf\xe9"  # the tokenizer decides what to do with it
     assert labels.tolist() == [0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_rows_are_those_that_tfds_reads_whatever_the_labels_are_stored_as(name, prepared):
+    is_float = np.issubdtype(LABELS[name].np_dtype, np.floating)
+    keys = {"task": "regression"} if is_float else {"label_names": ["no", "yes"]}
+    for split in ("train", "validation"):
+        rows = list(
+            tfds.builder_from_directory(prepared / "awkward_sentences" / name / "2.0.0")
+            .as_dataset(split=split, shuffle_files=False)
+            .as_numpy_iterator()
+        )
+        read = open_dataset(prepared, f"awkward_sentences/{name}", **keys).read(split, 2)
+        texts, labels = (np.concatenate(part) for part in zip(*read, strict=True))
+        assert texts.tolist() == [[row["sentence"]] for row in rows]
+        expected = np.array([row["label"] for row in rows], np.float32 if is_float else np.int64)
+        np.testing.assert_array_equal(labels, expected, strict=True)
+
+
+def test_files_with_fewer_rows_than_they_should_have_are_noticed(data_dir):
+    (file,) = (data_dir / NAME / "2.0.0").glob("*-train.tfrecord*")
+    records = list(tf.data.TFRecordDataset(str(file)))
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records[:4]:
+            writer.write(record.numpy())
+    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 5"):
+        list(open_dataset(data_dir).read("train", 2))
 
 
 def test_rows_of_several_files_come_file_after_file(prepared, data_dir):
@@ -249,7 +279,7 @@ def test_every_task_of_glue_is_read_by_its_keys_and_scored_by_its_metrics(
     own = {"task": "regression"} if is_regression else {}
     dataset = open_dataset(tmp_path, f"glue/{name}", "TfdsDataProcessor", text_keys=keys, **own)
     assert dataset.read_texts("train") == [tuple(row[key] for key in keys) for row in rows]
-    ((_, read),) = dataset.read("train").batch(9).as_numpy_iterator()
+    ((_, read),) = dataset.read("train", 9).as_numpy_iterator()
     np.testing.assert_array_equal(read, np.array(labels, read.dtype), strict=True)
     assert read.dtype == (np.float32 if is_regression else np.int64)
     assert len(dataset.label_names) == (1 if is_regression else 2)
@@ -281,7 +311,7 @@ def test_columns_of_files_can_be_renamed(tmp_path):
     )
     dataset = open_dataset_of(cfg)
     assert dataset.label_names == ("1", "2")
-    ((texts, labels),) = dataset.read("train").batch(9).as_numpy_iterator()
+    ((texts, labels),) = dataset.read("train", 9).as_numpy_iterator()
     assert texts.tolist() == [[b"a"], [b"b"]]
     assert labels.tolist() == [0, 1]
 
@@ -296,7 +326,7 @@ def test_names_can_be_given_to_classes_and_to_whole_numbers(prepared):
 
 def test_a_regression_needs_numbers(prepared):
     numbers = open_dataset(prepared, "awkward_sentences/numbers", task="regression")
-    ((_, labels),) = numbers.read("train").batch(9).as_numpy_iterator()
+    ((_, labels),) = numbers.read("train", 9).as_numpy_iterator()
     np.testing.assert_array_equal(labels, np.float32([0, 1, 1, 0, 1]), strict=True)
     with pytest.raises(UserError, match="feature label that is no number"):
         open_dataset(prepared, task="regression")
@@ -339,7 +369,7 @@ def test_a_damaged_record_is_named_and_can_be_skipped_with_what_follows(data_dir
     assert sentence.startswith(f"{path}, record 3: damaged or missing; ")
     assert "2 of 5" in sentence
     with pytest.raises(tf.errors.DataLossError):
-        list(dataset.read("train"))
+        list(dataset.read("train", 2))
     assert dataset.skipped("train") == []
     dataset = open_dataset(data_dir, on_bad_row="skip")
     assert dataset.read_texts("train") == [("a",), ("",), ("naïve 中",)]
@@ -383,7 +413,7 @@ def test_an_unknown_dataset_is_refused(tmp_path, name):
 
 def test_a_missing_split_is_refused(prepared):
     dataset = open_dataset(prepared)
-    for method in (dataset.read, dataset.num_rows, dataset.fingerprint, dataset.read_texts):
+    for method in (dataset.num_rows, dataset.fingerprint, dataset.read_texts):
         with pytest.raises(UserError, match="split dev; its splits are train, validation, test"):
             method("dev")
 

@@ -3,7 +3,6 @@
 
 import errno
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -47,10 +46,10 @@ class FakeDataset:
     def skipped(self, split):
         return self.left_out
 
-    def read(self, split):
+    def read(self, split, batch_size):
         self.times_read += 1
         texts = [list(row) for row in self.rows]
-        return tf.data.Dataset.from_tensor_slices((texts, self.labels))
+        return tf.data.Dataset.from_tensor_slices((texts, self.labels)).batch(batch_size)
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def assert_same(tokens, others):
 
 
 def test_tokens_by_hand(tokenizer):
-    tokens = tokenize_rows(FakeDataset(PAIRS).read("train"), tokenizer, 2)
+    tokens = tokenize_rows(FakeDataset(PAIRS).read("train", 3), tokenizer, 2)
     assert tokens.ids.tolist() == [4, 5, 5, 7, 4, 6, 11]
     assert tokens.offsets.tolist() == [0, 1, 3, 3, 4, 4, 4, 7, 7]
     assert tokens.labels.tolist() == [0, 1, 2, 3]
@@ -88,9 +87,8 @@ texts_of_ids = st.lists(st.integers(0, 99), max_size=4)
 def test_tokens_lie_text_after_text_whatever_is_tokenised_at_once(data, texts_per_row, at_once):
     rows = data.draw(st.lists(st.tuples(*[texts_of_ids] * texts_per_row), min_size=1, max_size=12))
     texts = [tuple(" ".join(map(str, text)) for text in row) for row in rows]
-    with mock.patch.object(token_cache, "TEXTS_PER_CALL", at_once):
-        dataset = FakeDataset(texts).read("train")
-        tokens = tokenize_rows(dataset, FakeTokenizer(), texts_per_row)
+    dataset = FakeDataset(texts).read("train", at_once)
+    tokens = tokenize_rows(dataset, FakeTokenizer(), texts_per_row)
     assert tokens.ids.tolist() == [token for row in rows for text in row for token in text]
     assert tokens.lengths.tolist() == [[len(text) for text in row] for row in rows]
     assert tokens.offsets[0] == 0
@@ -127,7 +125,7 @@ def test_labels_of_a_regression_stay_floats(tokenizer, tmp_path):
 
 def test_a_literal_special_token_stays_text():
     tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[", "]", "pad", "sep"])
-    rows = FakeDataset([("[PAD] [SEP]",), ("",), ("é",)]).read("train")
+    rows = FakeDataset([("[PAD] [SEP]",), ("",), ("é",)]).read("train", 2)
     tokens = tokenize_rows(rows, tokenizer, 1)
     assert tokens.ids.tolist() == [4, 6, 5, 4, 7, 5, 1]
     assert tokens.lengths.tolist() == [[6], [0], [1]]
@@ -143,7 +141,7 @@ def test_the_second_call_reads_the_cache(tokenizer, tmp_path, rows):
     read = load_tokens(dataset, "train", tokenizer, tmp_path / "not" / "there")
     assert dataset.times_read == 1
     assert_same(made, read)
-    assert_same(made, tokenize_rows(FakeDataset(rows).read("train"), tokenizer, len(rows[0])))
+    assert_same(made, tokenize_rows(FakeDataset(rows).read("train", 3), tokenizer, len(rows[0])))
 
 
 def test_what_decides_the_ids_decides_the_file(tokenizer, tmp_path):
@@ -228,9 +226,9 @@ def test_what_was_skipped_is_kept_with_the_tokens(tokenizer, tmp_path):
 
 def test_a_data_set_that_changes_while_it_is_read_is_refused(tokenizer, tmp_path):
     class Changing(FakeDataset):
-        def read(self, split):
+        def read(self, split, batch_size):
             self.content = "1"
-            return super().read(split)
+            return super().read(split, batch_size)
 
     with pytest.raises(UserError, match=r"split train of .* changed while it was read"):
         load_tokens(Changing(), "train", tokenizer, tmp_path)

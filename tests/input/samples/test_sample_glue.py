@@ -76,7 +76,7 @@ def test_the_data_set_has_every_row_in_the_order_of_the_file(name, split, data_d
     rows = rows_of(name, split)
     assert dataset.num_rows(split) == len(rows)
     assert dataset.read_texts(split) == [texts for texts, _ in rows]
-    ((_, labels),) = dataset.read(split).batch(10_000).as_numpy_iterator()
+    ((_, labels),) = dataset.read(split, 10_000).as_numpy_iterator()
     assert labels.tolist() == [label for _, label in rows]
 
 
