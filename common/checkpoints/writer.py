@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saves checkpoints in the background: training waits for the copy to the host's memory alone."""
 
+import contextlib
 import threading
 
 import numpy as np
@@ -21,6 +22,7 @@ class CheckpointWriter:
     def __init__(self, model_dir):
         self.model_dir = model_dir
         self._copies = {}
+        self._reserving = None
         self._thread = None
         self._error = None
         self._lock = threading.Lock()
@@ -28,11 +30,23 @@ class CheckpointWriter:
         self._followers = []
 
     def reserve(self, tensors):
-        """Takes the memory that saves will need, before training starts. tensors: as in `save`."""
-        for name, tensor in tensors.items():
-            array = _view(tensor)
-            if name not in self._copies:
-                self._copies[name] = np.ones(array.shape, array.dtype)
+        """Begins to take the memory that saves need, while training goes on. tensors: of `save`."""
+        self._wait_for_memory()
+        kinds = {name: (view.shape, view.dtype) for name, view in _views_of(tensors).items()}
+
+        def take():
+            with contextlib.suppress(MemoryError):  # the save itself meets it, and says so
+                for name, kind in kinds.items():
+                    if name not in self._copies:
+                        self._copies[name] = np.ones(*kind)
+
+        self._reserving = threading.Thread(target=take, name="reserve", daemon=True)
+        self._reserving.start()
+
+    def _wait_for_memory(self):
+        if self._reserving is not None:
+            self._reserving.join()
+            self._reserving = None
 
     def save(self, step, weights, state, config, vocab, keep_max=0, keep=()):
         """Begins a save of what the tensors hold now, once the one before is finished.
@@ -44,7 +58,8 @@ class CheckpointWriter:
             RunError: the save before has failed, or the disk has no room for this one.
         """
         self.wait()
-        views = [{name: _view(t) for name, t in part.items()} for part in (weights, state)]
+        self._wait_for_memory()
+        views = [_views_of(part) for part in (weights, state)]
         store.check_space(self.model_dir, sum(v.nbytes for part in views for v in part.values()))
         weights, state = (
             {name: self._copy(name, view) for name, view in part.items()} for part in views
@@ -118,6 +133,10 @@ class NoWriter:
 
     def wait(self):
         pass
+
+
+def _views_of(tensors):
+    return {name: _view(tensor) for name, tensor in tensors.items()}
 
 
 def _view(tensor):
