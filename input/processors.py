@@ -21,8 +21,11 @@ from input.samples.sample_glue import SampleGlue
 from input.text_files import REGRESSION_NAMES, TextFileDataset
 
 # Those that TFDS decodes to what it has stored.
-PLAIN_FEATURES = tuple(
-    getattr(tfds.features, name) for name in ("Text", "ClassLabel", "Tensor", "Scalar")
+PLAIN_FEATURES = (
+    tfds.features.Text,
+    tfds.features.ClassLabel,
+    tfds.features.Tensor,
+    tfds.features.Scalar,
 )
 
 
