@@ -3,7 +3,7 @@
 
 Tracing a step of BERT takes Python some seconds for each shape. The graph that comes of it is kept
 with the names of the variables that it reads and writes; a run that asks for the same configuration
-imports it, which gives the same operations in the same order, so the same bits.
+calls it: the same operations in the same order, so the same bits.
 """
 
 import base64
@@ -17,11 +17,10 @@ import tempfile
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef  # tf.compat.v1 takes 0.7 s to import
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.eager import context
-from tensorflow.python.framework.ops import get_default_graph
 
 from common.compile.machine import differences, hash_of, machine_dir, say, sha256
 from common.files import write_whole
@@ -202,30 +201,33 @@ def to_bytes(concrete, variables, prefix):
     Args:
         concrete: tf.types.experimental.ConcreteFunction.
         variables: {name: tf.Variable} that it may use.
-        prefix: str, put before the names of its inner functions: TensorFlow has one list of these
-            for all programs of a process.
+        prefix: str, put before its name and those of its inner functions: TensorFlow has one list
+            of these for all programs of a process.
     Raises:
         NotKept: it uses another variable.
     """
     names = {id(variable.handle): name for name, variable in variables.items()}
-    graph_def = concrete.graph.as_graph_def()
-    _rename_functions(graph_def, prefix)
-    captures, placeholders = [], set()
-    for outer, placeholder in concrete.graph.captures:
-        placeholders.add(placeholder.name)
-        if id(outer) in names:
-            captures.append([placeholder.name, "variable", names[id(outer)]])
+    outer_of = {placeholder.name: outer for outer, placeholder in concrete.graph.captures}
+    inputs = []
+    for tensor in concrete.graph.inputs:
+        outer = outer_of.get(tensor.name)
+        if outer is None:
+            inputs.append([tensor.dtype.name, tensor.shape.as_list()])
+        elif id(outer) in names:
+            inputs.append(["variable", names[id(outer)]])
         elif outer.dtype == tf.resource:
-            raise NotKept(f"it uses a variable that has no name here ({placeholder.name})")
+            raise NotKept(f"it uses a variable that has no name here ({tensor.name})")
         else:
             value = base64.b64encode(tf.io.serialize_tensor(outer).numpy()).decode()
-            captures.append([placeholder.name, outer.dtype.name, value])
-    inputs = [tensor for tensor in concrete.graph.inputs if tensor.name not in placeholders]
-    content = graph_def.SerializeToString(deterministic=True)
+            inputs.append(["constant", outer.dtype.name, value])
+    library = concrete.graph.as_graph_def().library
+    library.function.append(concrete.function_def)
+    _rename_functions(library, prefix)
+    content = library.SerializeToString(deterministic=True)
     return content, {
-        "inputs": [[tensor.name, tensor.dtype.name, tensor.shape.as_list()] for tensor in inputs],
-        "captures": captures,
-        "outputs": [tensor.name for tensor in concrete.graph.outputs],
+        "function": library.function[-1].signature.name,
+        "inputs": inputs,
+        "num_outputs": len(concrete.graph.outputs),
         "structure": _structure_of(concrete.structured_outputs),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -241,42 +243,44 @@ def bind(content, entry, variables, arguments):
     Returns:
         function of such arguments; None where variables or arguments are not those of `to_bytes`.
     """
-    given = tf.nest.flatten(arguments)
-    wanted = [[dtype, shape] for _, dtype, shape in entry["inputs"]]
-    if [[each.dtype.name, each.shape.as_list()] for each in given] != wanted:
+    given = [[each.dtype.name, each.shape.as_list()] for each in tf.nest.flatten(arguments)]
+    if given != [each for each in entry["inputs"] if each[0] not in ("variable", "constant")]:
         return None
-    if any(kind == "variable" and key not in variables for _, kind, key in entry["captures"]):
+    used = [values[0] for kind, *values in entry["inputs"] if kind == "variable"]
+    if any(name not in variables for name in used):
         return None
-    graph_def = GraphDef.FromString(content)
-    # Importing makes inner functions known to the graph alone, and the runtime does not find them.
-    for function in graph_def.library.function:
-        context.context().add_function_def(function)
-
-    def program(*inputs):
-        graph = get_default_graph()
-        feeds = dict(zip((name for name, _, _ in entry["inputs"]), inputs, strict=True))
-        for name, kind, value in entry["captures"]:
-            outer = variables[value].handle if kind == "variable" else _constant(kind, value)
-            feeds[name] = graph.capture(outer)
-        return tf.graph_util.import_graph_def(graph_def, feeds, entry["outputs"], name="ahead")
-
-    specs = [tf.TensorSpec(each.shape, each.dtype) for each in given]
-    concrete = tf.function(program, autograph=False).get_concrete_function(*specs)
-
+    # A function of the runtime, called by its name: to import it as a graph takes a second.
+    runtime = context.context()
+    for function in FunctionDefLibrary.FromString(content).function:
+        runtime.add_function_def(function)
+    inputs = [_bound(variables, *each) for each in entry["inputs"]]
+    name, num_outputs = entry["function"].encode(), entry["num_outputs"]
     has_run, is_on_cpu = False, not tf.config.list_physical_devices("GPU")
 
     def run(*arguments):
         nonlocal has_run
+        left = iter(tf.nest.flatten(arguments))
+        tensors = [next(left) if each is None else each for each in inputs]
         with contextlib.ExitStack() as stack:
             if not has_run:
                 stack.enter_context(without_false_alarms())
             if is_on_cpu:
                 stack.enter_context(_rewritten_once())
-            outputs = concrete(*tf.nest.flatten(arguments))
+            outputs = runtime.call_function(name, tensors, num_outputs)
         has_run = True
         return _pack(entry["structure"], iter(outputs or ()))
 
     return run
+
+
+def _bound(variables, kind, *values):
+    """The tensor of a variable or a constant; None of an argument."""
+    if kind == "variable":
+        return variables[values[0]].handle
+    if kind == "constant":
+        dtype, text = values
+        return tf.io.parse_tensor(base64.b64decode(text), tf.as_dtype(dtype))
+    return None
 
 
 @contextlib.contextmanager
@@ -324,11 +328,6 @@ def without_false_alarms():
                     os.write(2, line)
 
 
-def _constant(dtype, text):
-    with tf.init_scope():
-        return tf.io.parse_tensor(base64.b64decode(text), tf.as_dtype(dtype))
-
-
 def _structure_of(value):
     """A nest of dicts, lists and tensors as JSON, where "*" stands for a tensor."""
     if isinstance(value, dict):
@@ -347,8 +346,8 @@ def _pack(structure, outputs):
     return None if structure is None else next(outputs)
 
 
-def _rename_functions(graph_def, prefix):
-    names = {function.signature.name for function in graph_def.library.function}
+def _rename_functions(library, prefix):
+    names = {function.signature.name for function in library.function}
 
     def new(name):
         return prefix + name if name in names else name
@@ -360,16 +359,12 @@ def _rename_functions(graph_def, prefix):
                 function.name = new(function.name)
                 rename_attributes(function.attr)
 
-    def rename_nodes(nodes):
-        for node in nodes:
-            node.op = new(node.op)
-            rename_attributes(node.attr)
-
-    rename_nodes(graph_def.node)
-    for function in graph_def.library.function:
+    for function in library.function:
         function.signature.name = new(function.signature.name)
         rename_attributes(function.attr)
-        rename_nodes(function.node_def)
-    for gradient in graph_def.library.gradient:
+        for node in function.node_def:
+            node.op = new(node.op)
+            rename_attributes(node.attr)
+    for gradient in library.gradient:
         gradient.function_name = new(gradient.function_name)
         gradient.gradient_func = new(gradient.gradient_func)
