@@ -14,10 +14,12 @@ from types import ModuleType
 # Modules that hold names for users and no code that others rely on to have run.
 OF_TENSORFLOW = (
     *(f"tensorflow._api.v2.{part}" for part in ("feature_column", "lite", "tpu", "test")),
+    *("tensorflow._api.v2.raw_ops", "tensorflow._api.v2.experimental.numpy"),
     "tensorflow._api.v2.__internal__.feature_column",
     "tensorflow._api.v2.compat.v1",
     "tensorflow._api.v2.compat.v2",
     *("keras.visualization", "keras._tf_keras.keras.visualization", "keras.src.visualization"),
+    "requests",  # by which TensorFlow asks for TPUs
 )
 
 
