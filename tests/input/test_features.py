@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from input.batches import make_batches, row_lengths
 from input.features import Layout, TextFeatures
-from input.token_cache import tokenize_rows
+from input.token_cache import tokenize_texts
 from input.tokenizer import WordPieceTokenizer
 
 TOKENIZER = WordPieceTokenizer(["a", "b", "##c", "[UNK]", "[SEP]", "[CLS]", "[PAD]", "!"])
@@ -17,9 +17,7 @@ TOKENIZER = WordPieceTokenizer(["a", "b", "##c", "[UNK]", "[SEP]", "[CLS]", "[PA
 
 def features_of_rows(rows, max_sequence_length, layout):
     """The features that the input functions make of the same rows, in one batch."""
-    labels = [0] * len(rows)
-    dataset = tf.data.Dataset.from_tensor_slices(([list(row) for row in rows], labels))
-    tokens = tokenize_rows(dataset, TOKENIZER, len(rows[0]))
+    tokens = tokenize_texts(rows, TOKENIZER)
     length = row_lengths(tokens, max_sequence_length, layout).max()
     batches = make_batches(
         tokens,
