@@ -212,7 +212,7 @@ def to_bytes(concrete, variables, prefix):
     for tensor in concrete.graph.inputs:
         outer = outer_of.get(tensor.name)
         if outer is None:
-            inputs.append([tensor.dtype.name, tensor.shape.as_list()])
+            inputs.append(["argument", tensor.dtype.name, tensor.shape.as_list()])
         elif id(outer) in names:
             inputs.append(["variable", names[id(outer)]])
         elif outer.dtype == tf.resource:
@@ -244,10 +244,9 @@ def bind(content, entry, variables, arguments):
         function of such arguments; None where variables or arguments are not those of `to_bytes`.
     """
     given = [[each.dtype.name, each.shape.as_list()] for each in tf.nest.flatten(arguments)]
-    if given != [each for each in entry["inputs"] if each[0] not in ("variable", "constant")]:
+    if given != [values for kind, *values in entry["inputs"] if kind == "argument"]:
         return None
-    used = [values[0] for kind, *values in entry["inputs"] if kind == "variable"]
-    if any(name not in variables for name in used):
+    if any(kind == "variable" and values[0] not in variables for kind, *values in entry["inputs"]):
         return None
     # A function of the runtime, called by its name: to import it as a graph takes a second.
     runtime = context.context()

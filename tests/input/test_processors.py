@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """input/processors.py: what is prepared is read as it is, and what is not says so in a sentence."""
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -413,7 +414,8 @@ def test_an_unknown_dataset_is_refused(tmp_path, name):
 
 def test_a_missing_split_is_refused(prepared):
     dataset = open_dataset(prepared)
-    for method in (dataset.num_rows, dataset.fingerprint, dataset.read_texts):
+    read = functools.partial(dataset.read, batch_size=2)
+    for method in (read, dataset.num_rows, dataset.fingerprint, dataset.read_texts):
         with pytest.raises(UserError, match="split dev; its splits are train, validation, test"):
             method("dev")
 
