@@ -9,6 +9,7 @@ calls it: the same operations in the same order, so the same bits.
 import base64
 import contextlib
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -254,17 +255,13 @@ def bind(content, entry, variables, arguments):
         runtime.add_function_def(function)
     inputs = [_bound(variables, *each) for each in entry["inputs"]]
     name, num_outputs = entry["function"].encode(), entry["num_outputs"]
-    has_run, is_on_cpu = False, not tf.config.list_physical_devices("GPU")
+    has_run = False
 
     def run(*arguments):
         nonlocal has_run
         left = iter(tf.nest.flatten(arguments))
         tensors = [next(left) if each is None else each for each in inputs]
-        with contextlib.ExitStack() as stack:
-            if not has_run:
-                stack.enter_context(without_false_alarms())
-            if is_on_cpu:
-                stack.enter_context(_rewritten_once())
+        with contextlib.nullcontext() if has_run else without_false_alarms():
             outputs = runtime.call_function(name, tensors, num_outputs)
         has_run = True
         return _pack(entry["structure"], iter(outputs or ()))
@@ -283,25 +280,35 @@ def _bound(variables, kind, *values):
 
 
 @contextlib.contextmanager
-def _rewritten_once():
+def rewritten_once():
     """Programs that run in it for the first time are rewritten (by Grappler) in half the time.
 
     TensorFlow goes over a graph twice. The second time finds nothing in a training step that
     changes a number, nor do these find anything on a CPU: changes of layout, of memory, of loops.
+    On a GPU they do, and nothing is changed here. To be entered at every call: TensorFlow
+    rewrites a program again that is called with other options.
     """
     former = context.context().function_call_options
-    options = copy.copy(former)
-    config = ConfigProto.FromString(former.config_proto_serialized)
+    context.context().function_call_options = _options_of_one_rewriting() or former
+    try:
+        yield
+    finally:
+        context.context().function_call_options = former
+
+
+@functools.cache
+def _options_of_one_rewriting():
+    """None where there is a GPU."""
+    if tf.config.list_physical_devices("GPU"):
+        return None
+    options = copy.copy(context.context().function_call_options)
+    config = ConfigProto.FromString(options.config_proto_serialized)
     rewriting = config.graph_options.rewrite_options
     rewriting.meta_optimizer_iterations = RewriterConfig.ONE
     rewriting.layout_optimizer = rewriting.loop_optimization = RewriterConfig.OFF
     rewriting.memory_optimization = RewriterConfig.NO_MEM_OPT
     options.config_proto_serialized = config
-    context.context().function_call_options = options
-    try:
-        yield
-    finally:
-        context.context().function_call_options = former
+    return options
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import functools
 import tensorflow as tf
 
 from common.BaseModel import TRAIN
-from common.compile.programs import variables_of
+from common.compile.programs import rewritten_once, variables_of
 from common.optimizers.summaries import gradient_summaries
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
@@ -36,7 +36,8 @@ def one_program_per_shape(step, after_compiling=None, find=None):
             programs[shape] = program
             if after_compiling is not None:
                 after_compiling()
-        return programs[shape](features, *rest)
+        with rewritten_once():
+            return programs[shape](features, *rest)
 
     return run
 
