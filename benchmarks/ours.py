@@ -11,7 +11,6 @@ All of it is done by the functions that `run.py` calls.
 """
 
 import argparse
-import itertools
 import os
 import sys
 from pathlib import Path
@@ -120,42 +119,53 @@ class LastFigures:
 
 
 def measure_training(args, gate):
-    """Blocks of training steps within the loop, each on the next batches of the data's order."""
+    """Blocks of training steps within the loop, each on the same batches of the data's order.
+
+    Their shapes alone are compiled. Which they are says `typical_stretch`.
+    """
     params, checkpoint = params_of(args)
     model = network_of(params, checkpoint)
     optimizer = optimizer_of(model, params)
-    batches = data.train_input_fn(params, 0, params.runconfig.max_steps)
-    steps_per_epoch = len(batches.labels) // args.batch_size
-    batches = data.train_input_fn(params, 0, steps_per_epoch)
+    steps_per_epoch = len(data.train_input_fn(params, 0, 1).labels) // args.batch_size
+    epoch = data.train_input_fn(params, 0, steps_per_epoch)
+    flops_of = flops_of_shapes(params, epoch)
+    flops = np.array([flops_of[tuple(shape)] for shape in epoch.shapes.tolist()])
+    first = typical_stretch(flops, args.steps)
+    batches = data.train_input_fn(params, first, first + args.steps)
     model.prepare_training(batches.labels)
     step = make_train_step(model_fn, params, model, optimizer)
     for features, labels in one_of_each_shape(batches):
-        for _ in range(2):  # the first compiles
-            step(features, labels)
-    flops_of = flops_of_steps(params, batches)
+        step(features, labels)  # compiles
     gate.facts |= {
         "shapes": np.unique(batches.shapes, axis=0).tolist(),
-        "real_tokens": batches.num_real / batches.num_computed,
-        "flops_per_epoch": float(sum(flops_of[tuple(shape)] for shape in batches.shapes.tolist())),
-        "steps_per_epoch": len(batches),
+        "real_tokens": epoch.num_real / epoch.num_computed,
+        "flops_per_epoch": float(flops.sum()),
+        "steps_per_epoch": len(epoch),
     }
-    figures, done, flops, rows = LastFigures(), 0, 0.0, 0
+    figures, done = LastFigures(), 0
+    rows, flops = args.steps * args.batch_size, float(flops[first : first + args.steps].sum())
 
     def gated_step(features, labels):
-        nonlocal done, flops, rows
+        nonlocal done
         if done % args.steps == 0:
             if done:
                 wait = figures.values["train/input_wait"]
                 gate.end(rows, flops=flops, input_wait=wait, loss=figures.values["train/cost_cls"])
-            flops, rows = 0.0, 0
             gate.begin()
         done += 1
-        rows += labels.shape[0]
-        flops += flops_of[tuple(features["input_ids"].shape)]
         return step(features, labels)
 
-    endless = itertools.chain.from_iterable(itertools.repeat(batches))
+    endless = batches.dataset.repeat()
     train(gated_step, endless, 0, sys.maxsize, params.runconfig, figures, save=lambda step: None)
+
+
+def typical_stretch(flops, steps):
+    """Returns where in the epoch those consecutive steps begin that are most like all of it.
+
+    flops: float [steps of the epoch], of each. Like: the nearest to the epoch's mean.
+    """
+    means = np.convolve(flops, np.full(steps, 1.0 / steps), mode="valid")
+    return int(np.abs(means - flops.mean()).argmin())
 
 
 def one_of_each_shape(batches):
@@ -169,21 +179,21 @@ def one_of_each_shape(batches):
     return [found[shape] for shape in sorted(found)]
 
 
-def flops_of_steps(params, batches):
+def flops_of_shapes(params, batches):
     """Returns {shape: FLOP of the matrix products in a training step}, counted in its graph.
 
-    A product's FLOP grow with the long rows R, and at fixed T that is all: so the smallest and the
-    largest R give the others. With R fixed they are a polynomial of second degree in T.
+    With T fixed they grow with the long rows R, and with R fixed as a T + b T^2: so one shape gives
+    all of the first kind, and the smallest and the largest give those of the second. What does not
+    grow so, the classifier's products, is a thousandth.
     """
     shapes = np.unique(batches.shapes, axis=0)
     varying = 0 if len(np.unique(shapes[:, 0])) > 1 else 1
-    degree = min(2 - (varying == 0), len(shapes) - 1)
-    places = np.linspace(0, len(shapes) - 1, degree + 1).round().astype(int)
-    counted = [
-        count_flops(params, tuple(shapes[place].tolist()), batches.num_packed) for place in places
-    ]
-    fit = np.polynomial.Polynomial.fit(shapes[places, varying], counted, degree)
-    return {tuple(shape.tolist()): float(fit(shape[varying])) for shape in shapes}
+    powers = [1] if varying == 0 or len(shapes) == 1 else [1, 2]
+    counted = shapes[[-1, 0][: len(powers)]]
+    flops = [count_flops(params, tuple(shape), batches.num_packed) for shape in counted.tolist()]
+    factors = np.linalg.solve(counted[:, varying, None].astype(float) ** powers, flops)
+    found = shapes[:, varying, None].astype(float) ** powers @ factors
+    return {tuple(shape): float(each) for shape, each in zip(shapes.tolist(), found, strict=True)}
 
 
 def count_flops(params, shape, num_packed):

@@ -71,6 +71,12 @@ def test_what_does_not_fit_into_memory_together_is_started_for_each_block(tmp_pa
     assert [len(result.blocks) for result in results] == [3, 3]
 
 
+def test_a_run_that_takes_long_has_fewer_blocks_than_the_others(tmp_path):
+    made = Bench(3, tmp_path, lambda _: ["echo", '{"seconds": 1.0, "count": 2}'], lambda _: None)
+    results = made.run([spec("a", task="epoch", blocks=1), spec("b", task="epoch")])
+    assert [len(result.blocks) for result in results] == [1, 3]
+
+
 def test_a_figure_is_the_median_of_the_blocks(tmp_path):
     (result,), _, said = run_bench(tmp_path, [spec("a")], {"a": [0.05, 0.2, 0.1]})
     assert result.figure == pytest.approx(2 / 0.1, rel=0.2)  # examples by seconds
