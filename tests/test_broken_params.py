@@ -10,28 +10,14 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from tests.reference.small_params import VALID
 from utils import get_params
 
 ROOT = Path(__file__).resolve().parent.parent
 
-RIGHT = """\
-train_input:
-  data_processor: Sst2DataProcessor
-  data_dir: data
-  max_sequence_length: 13
-  batch_size: 7
-model:
-  hidden_size: 12
-  num_heads: 3
-optimizer:
-  learning_rate: 1e-4
-runconfig:
-  max_steps: 11
-"""
-
 
 def change(*pairs):
-    text = RIGHT
+    text = VALID
     for old, new in pairs:
         assert text.count(old) == 1
         text = text.replace(old, new)
@@ -204,7 +190,7 @@ FILES = {
         ["line 3: not UTF-8 text; save the file as UTF-8"],
     ),
     "two documents": (
-        RIGHT + "---\n" + RIGHT,
+        VALID + "---\n" + VALID,
         ["line 13: a second document begins (---); keep one"],
     ),
     "a tag that runs code": (
@@ -220,7 +206,7 @@ FILES = {
         [ONE, "line 9: model.hidden_size: given twice, first on line 7; keep one of the two"],
     ),
     "a section given twice": (
-        RIGHT + "model:\n  num_heads: 3\n",
+        VALID + "model:\n  num_heads: 3\n",
         [ONE, "line 13: model: given twice, first on line 6; keep one of the two"],
     ),
     "a huge number": (
@@ -259,7 +245,7 @@ def paths(tmp_path_factory):
 def test_there_are_thirty_and_without_its_damage_a_file_is_accepted(tmp_path):
     assert len(FILES) >= 30
     path = tmp_path / "right.yaml"
-    path.write_text(RIGHT)
+    path.write_text(VALID)
     get_params(path)
 
 

@@ -16,24 +16,10 @@ from hypothesis import strategies as st
 import utils
 from common.errors import UserError
 from common.params import INPUTS, NO_EFFECT, Params
+from tests.reference.small_params import VALID
 from utils import get_params, parse_override, save_params
 
 ROOT = Path(__file__).resolve().parent.parent
-
-VALID = """\
-train_input:
-  data_processor: Sst2DataProcessor
-  data_dir: data
-  max_sequence_length: 13
-  batch_size: 7
-model:
-  hidden_size: 12
-  num_heads: 3
-optimizer:
-  learning_rate: 1e-4
-runconfig:
-  max_steps: 11
-"""
 
 
 @pytest.fixture

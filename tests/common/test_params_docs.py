@@ -12,6 +12,7 @@ import yaml
 from common import params_docs
 from common.params import Params
 from common.params_docs import ORIGINAL, PAGE, SCHEMA, SECTIONS, SINCE, page, schema_text
+from tests.reference.small_params import VALID
 from utils import get_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,20 +32,6 @@ for first in "-+.0123456789":
         ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)$")),
         *EditorLoader.yaml_implicit_resolvers.get(first, []),
     ]
-
-VALID = """\
-train_input:
-  data_processor: Sst2DataProcessor
-  data_dir: data
-  max_sequence_length: 13
-  batch_size: 7
-model:
-  hidden_size: 12
-optimizer:
-  learning_rate: 1e-4
-runconfig:
-  max_steps: 11
-"""
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +145,7 @@ def test_what_a_run_saves_validates_too(path, faults):
         ("learning_rate: 1e-4", "learning_rate: {scheduler: Constant}"),
         ("learning_rate: 1e-4", "learning_rate: {scheduler: linear, learning_rate: 1}"),
         ("learning_rate: 1e-4", "optimizer_type: lamb"),
-        ("model:\n  hidden_size: 12\n", ""),
+        ("model:\n  hidden_size: 12\n  num_heads: 3\n", ""),
     ],
 )
 def test_an_editor_underlines_what_is_refused(old, new, faults, tmp_path):
