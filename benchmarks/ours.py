@@ -149,8 +149,9 @@ def measure_training(args, gate):
         nonlocal done
         if done % args.steps == 0:
             if done:
-                wait = figures.values["train/input_wait"]
-                gate.end(rows, flops=flops, input_wait=wait, loss=figures.values["train/cost_cls"])
+                wait = figures.values.get("train/input_wait")  # known from the second step on
+                known = {} if wait is None else {"input_wait": wait}
+                gate.end(rows, flops=flops, loss=figures.values["train/cost_cls"], **known)
             gate.begin()
         done += 1
         return step(features, labels)

@@ -62,6 +62,12 @@ def test_training_counts_the_rows_and_the_products_of_each_block(flags, packing)
         assert 0.5 < gate.blocks[0]["flops"] / whole < 1.05
 
 
+def test_a_block_may_be_a_single_step(flags):
+    blocks = measure("train", *flags, "--packing=none", "--steps=1").blocks
+    assert [block["count"] for block in blocks] == [6, 6]
+    assert ["input_wait" in block for block in blocks] == [False, True]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("packing", ["buckets", "packed"])
 def test_products_of_all_shapes_follow_from_those_that_are_counted(flags, packing):
