@@ -128,7 +128,7 @@ def measure_training(args, gate):
     optimizer = optimizer_of(model, params)
     steps_per_epoch = len(data.train_input_fn(params, 0, 1).labels) // args.batch_size
     epoch = data.train_input_fn(params, 0, steps_per_epoch)
-    flops_of = flops_of_shapes(params, epoch)
+    flops_of = flops_of_steps(params, epoch)
     flops = np.array([flops_of[tuple(shape)] for shape in epoch.shapes.tolist()])
     first = typical_stretch(flops, args.steps)
     batches = data.train_input_fn(params, first, first + args.steps)
@@ -137,7 +137,7 @@ def measure_training(args, gate):
     for features, labels in one_of_each_shape(batches):
         step(features, labels)  # compiles
     gate.facts |= {
-        "shapes": np.unique(batches.shapes, axis=0).tolist(),
+        "shapes": np.unique(epoch.shapes, axis=0).tolist(),
         "real_tokens": epoch.num_real / epoch.num_computed,
         "flops_per_epoch": float(flops.sum()),
         "steps_per_epoch": len(epoch),
@@ -180,21 +180,21 @@ def one_of_each_shape(batches):
     return [found[shape] for shape in sorted(found)]
 
 
-def flops_of_shapes(params, batches):
+def flops_of_steps(params, batches):
     """Returns {shape: FLOP of the matrix products in a training step}, counted in its graph.
 
-    With T fixed they grow with the long rows R, and with R fixed as a T + b T^2: so one shape gives
-    all of the first kind, and the smallest and the largest give those of the second. What does not
-    grow so, the classifier's products, is a thousandth.
+    A product's FLOP grow with the long rows R, and at fixed T that is all: so the smallest and the
+    largest R give the others. With R fixed they are a polynomial of second degree in T.
     """
     shapes = np.unique(batches.shapes, axis=0)
     varying = 0 if len(np.unique(shapes[:, 0])) > 1 else 1
-    powers = [1] if varying == 0 or len(shapes) == 1 else [1, 2]
-    counted = shapes[[-1, 0][: len(powers)]]
-    flops = [count_flops(params, tuple(shape), batches.num_packed) for shape in counted.tolist()]
-    factors = np.linalg.solve(counted[:, varying, None].astype(float) ** powers, flops)
-    found = shapes[:, varying, None].astype(float) ** powers @ factors
-    return {tuple(shape): float(each) for shape, each in zip(shapes.tolist(), found, strict=True)}
+    degree = min(2 - (varying == 0), len(shapes) - 1)
+    places = np.linspace(0, len(shapes) - 1, degree + 1).round().astype(int)
+    counted = [
+        count_flops(params, tuple(shapes[place].tolist()), batches.num_packed) for place in places
+    ]
+    fit = np.polynomial.Polynomial.fit(shapes[places, varying], counted, degree)
+    return {tuple(shape.tolist()): float(fit(shape[varying])) for shape in shapes}
 
 
 def count_flops(params, shape, num_packed):
