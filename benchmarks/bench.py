@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures this machine: `make bench`, and with peers beside us `make bench PEERS=1`.
 
-    python benchmarks/bench.py [--peers] [--only PART ...] [--quick] [--bfloat16] [--list]
+    python benchmarks/bench.py [--peers] [--only PART ...] [--minutes M] [--quick] [--list]
 
 Every measurement is a process of its own, so that its peak memory is its own too. Those of a group
 are made ready together and take their blocks in turn, A B C A B C A B C, so that what else the
 machine does meets them alike; where memory does not hold them all, each is started for its block.
-Figures are medians of the blocks, with the blocks in brackets. See docs/performance.md.
+Figures are medians of the blocks, with the blocks in brackets. Where `--minutes` are short, groups
+take fewer blocks, and those at the end none. See docs/performance.md.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import platform
 import re
@@ -32,6 +34,8 @@ from benchmarks.worker import machine_seconds, own_seconds
 
 HERE = Path(__file__).resolve().parent
 BLOCKS = 3
+# Without peers. What is under way when they are over is brought to its end: 10 minutes in all.
+MINUTES = 8.5
 # Others that took more cores than this while a block ran make its figure a doubtful one.
 QUIET = 0.1
 GIB = 2**30
@@ -41,7 +45,8 @@ WHO = {
     "onnx": "ONNX Runtime",
     "keras_hub": "KerasHub",
 }
-PARTS = ("train", "base", "mnli", "infer", "tokenize", "start", "epoch")
+# In the order in which they are measured: what most people ask first.
+PARTS = ("train", "tokenize", "infer", "start", "epoch", "base", "mnli")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -132,28 +137,27 @@ def plan(parts, precisions, peers, quick=False):
     """Returns the Specs, in the order in which they are measured."""
     if quick:
         return quick_plan()
-    specs = []
-    networks = [name for name, part in (("minilm", "train"), ("base", "base")) if part in parts]
-    for network in networks:
-        specs += training_at_fixed_length(network, precisions, peers)
-        specs += training_on_real_lengths(network, "sst2", precisions, peers)
-    if "mnli" in parts:
-        specs += training_on_real_lengths("minilm", "mnli", precisions, peers)
-    if "infer" in parts:
-        specs += inference(precisions, peers)
-    if "tokenize" in parts:
-        specs += tokenizing(peers)
-    if "start" in parts:
-        specs += starting(peers)
-    if "epoch" in parts:
-        label = "minilm, from start to saved: 400 steps of SST-2"
-        given = flags(steps=400, packing="packed")
-        specs.append(Spec("end to end", "ours", "epoch", label, given, blocks=1))
-    return specs
+    makers = {
+        "train": lambda: training("minilm", precisions, peers),
+        "tokenize": lambda: tokenizing(peers),
+        "infer": lambda: inference(precisions, peers),
+        "start": lambda: starting(peers),
+        "epoch": whole_runs,
+        "base": lambda: [*training("base", precisions, peers), *inference_of_base()],
+        "mnli": lambda: training_on_real_lengths("minilm", "mnli", precisions, peers),
+    }
+    return [spec for part in PARTS if part in parts for spec in makers[part]()]
 
 
 def in_streams(number):
     return "" if number == 1 else f" in {number} streams"
+
+
+def training(network, precisions, peers):
+    return [
+        *training_at_fixed_length(network, precisions, peers),
+        *training_on_real_lengths(network, "sst2", precisions, peers),
+    ]
 
 
 def training_at_fixed_length(network, precisions, peers):
@@ -161,7 +165,7 @@ def training_at_fixed_length(network, precisions, peers):
     steps = {"minilm": {128: 2, 72: 4}, "base": {128: 1, 72: 1}}[network]
     gib = {"minilm": {128: 3.5, 72: 2.5}, "base": {128: 9.0, 72: 6.5}}[network]
     for precision in precisions:
-        for length in (128, 72):
+        for length in (128, 72) if peers else (128,):  # 72 is what the original pads to
             group = f"{network}, 32 x {length}, {precision}"
             common = {"network": network, "length": length, "precision": precision}
             if length == 128:
@@ -191,8 +195,8 @@ def training_on_real_lengths(network, task, precisions, peers):
     # A block has as many steps as show the mean length: of the peers' grouped rows those of one of
     # their megabatches, 50 batches sorted by length. Ours are chosen for it (`typical_stretch`).
     ours, dynamic, grouped = {
-        ("minilm", "sst2"): (24, 12, 50),
-        ("minilm", "mnli"): (8, 6, 50),
+        ("minilm", "sst2"): (12, 12, 50),
+        ("minilm", "mnli"): (6, 6, 50),
         ("base", "sst2"): (4, 4, 50),
     }[network, task]
     # A program of BERT-base or of 128 tokens takes long to compile: there the faster way alone.
@@ -239,9 +243,12 @@ def inference(precisions, peers):
             specs.append(Spec(group, "onnx", "infer", f"{label}, sorted by length", given))
         given = flags(length=72)
         specs.append(Spec(group, "keras_hub", "infer", "minilm, infer, float32", given))
-    given = flags(network="base", length=72, sentences=96, packing="packed")
-    specs.append(Spec("base, inference", "ours", "infer", "base, infer 96, float32", given))
     return specs
+
+
+def inference_of_base():
+    given = flags(network="base", length=72, sentences=96, packing="packed")
+    return [Spec("base, inference", "ours", "infer", "base, infer 96, float32", given)]
 
 
 def tokenizing(peers):
@@ -269,6 +276,12 @@ def starting(peers):
         label, given = "start, minilm, padded to 128", flags(length=128)
         specs.append(Spec(group, "keras_hub", "start", label, given, unit="s"))
     return specs
+
+
+def whole_runs():
+    label = "minilm, from start to saved: 200 steps of SST-2"
+    given = flags(steps=200, packing="packed")
+    return [Spec("end to end", "ours", "epoch", label, given, blocks=1)]
 
 
 def quick_plan():
@@ -325,14 +338,17 @@ class Bench:
     """Runs Specs and keeps their Results.
 
     Args:
-        blocks: int, of each.
+        blocks: int, of each, at most.
         folder: Path, for logs.
         command_of: Spec -> list of str.
         say: told the lines of the table.
+        time_limit: float, seconds. A group takes a block of each, and more while its share of the
+            time lasts, that of its Specs; when the time is over no further group begins.
     """
 
-    def __init__(self, blocks, folder, command_of, say=print):
+    def __init__(self, blocks, folder, command_of, say=print, time_limit=math.inf):
         self.blocks, self.folder, self.command_of, self.say = blocks, folder, command_of, say
+        self.time_limit = time_limit
         self.results = []
 
     def run(self, specs):
@@ -340,8 +356,14 @@ class Bench:
         groups = {}
         for spec in specs:
             groups.setdefault(spec.group, []).append(spec)
+        began, planned = time.monotonic(), 0
         for group, members in groups.items():
             started = time.monotonic()
+            if started - began > self.time_limit:
+                self.say(f"\n{group}: not measured, the time is over (--minutes)")
+                continue
+            planned += len(members)
+            self.until = began + self.time_limit * planned / len(specs)
             results = [Result(spec) for spec in members]
             needed = sum(spec.gib for spec in members) * GIB
             one_by_one = needed > available_bytes() or any(is_run(spec) for spec in members)
@@ -361,15 +383,24 @@ class Bench:
                 if len(workers) % 2 == 0:
                     self._wait(results, workers)
             self._wait(results, workers)
-            for _ in range(self.blocks):
+            for _ in self._turns():
                 for result in results:
                     self._block(result, workers)
             for result in results:
                 if result.fault is None:
                     self._with_faults(result, self._finish, result, workers)
 
-    def _in_rounds(self, results):
+    def _turns(self):
+        """Numbers the turns of a group: the first, and those that would end within its time."""
+        started = time.monotonic()
         for turn in range(self.blocks):
+            now = time.monotonic()
+            if turn and now + (now - started) / turn > self.until:
+                return
+            yield turn
+
+    def _in_rounds(self, results):
+        for turn in self._turns():
             for result in results:
                 if result.fault is not None or turn >= (result.spec.blocks or self.blocks):
                     continue
@@ -695,7 +726,8 @@ def make_parser():
     add("--only", action="append", choices=PARTS, help="this part; repeatable")
     add("--name", help="only what has this text in its name, as a regular expression")
     add("--bfloat16", action="store_true", help="also where the processor has no bfloat16")
-    add("--blocks", type=int, default=BLOCKS)
+    add("--blocks", type=int, default=BLOCKS, help="of each, at most")
+    add("--minutes", type=float, help=f"{MINUTES} unless given, with --peers no limit")
     add("--quick", action="store_true", help="a tiny network: that everything works")
     add("--list", action="store_true", help="say what would be measured")
     add("--weights", help="folder of MiniLM's weights (default: the package's)")
@@ -766,6 +798,10 @@ class Commands:
         return path
 
 
+def say_at_once(text):
+    print(text, flush=True)
+
+
 def main(argv=None):
     args = make_parser().parse_args(argv)
     machine = machine_facts()
@@ -786,7 +822,8 @@ def main(argv=None):
         specs = [spec for spec in specs if "mnli" not in spec.label]
     print(f"{machine['processor']}, {machine['cores']} cores, bfloat16: {machine['bfloat16']}")
     print(f"{platform.node() and time.strftime('%F %T')}, logs in {folder}\n{HEAD}", flush=True)
-    bench = Bench(args.blocks, folder, commands, say=lambda text: print(text, flush=True))
+    minutes = args.minutes or (math.inf if args.peers else MINUTES)
+    bench = Bench(args.blocks, folder, commands, time_limit=60 * minutes, say=say_at_once)
     results = bench.run(specs)
     print(summary(results))
     out = Path(args.out or HERE / "results")

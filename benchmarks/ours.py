@@ -44,6 +44,7 @@ NETWORKS = {  # those without weights of their own; "minilm" has the size of its
 }
 SIZES = {"minilm": (384, 1536), "base": (768, 3072), "tiny": (32, 64)}  # D and F
 PROCESSORS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
+TYPICAL = 0.01  # the share of a mean by which it may differ
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
@@ -130,7 +131,7 @@ def measure_training(args, gate):
     epoch = data.train_input_fn(params, 0, steps_per_epoch)
     flops_of = flops_of_steps(params, epoch)
     flops = np.array([flops_of[tuple(shape)] for shape in epoch.shapes.tolist()])
-    first = typical_stretch(flops, args.steps)
+    first = typical_stretch(flops, epoch.shapes, args.steps)
     batches = data.train_input_fn(params, first, first + args.steps)
     model.prepare_training(batches.labels)
     step = make_train_step(model_fn, params, model, optimizer)
@@ -160,13 +161,19 @@ def measure_training(args, gate):
     train(gated_step, endless, 0, sys.maxsize, params.runconfig, figures, save=lambda step: None)
 
 
-def typical_stretch(flops, steps):
-    """Returns where in the epoch those consecutive steps begin that are most like all of it.
+def typical_stretch(flops, shapes, steps):
+    """Returns where in the epoch those consecutive steps begin that are like all of it.
 
-    flops: float [steps of the epoch], of each. Like: the nearest to the epoch's mean.
+    Like: their mean of FLOP is within TYPICAL of the epoch's, or the nearest to it if none is. Of
+    these the stretch with the fewest shapes to compile, of those the nearest.
+
+    flops: float [steps of the epoch], of each. shapes: int [steps of the epoch, 2].
     """
     means = np.convolve(flops, np.full(steps, 1.0 / steps), mode="valid")
-    return int(np.abs(means - flops.mean()).argmin())
+    off = np.abs(means / flops.mean() - 1.0)
+    like = np.flatnonzero(off <= max(TYPICAL, off.min()))
+    kinds = [len(np.unique(shapes[first : first + steps], axis=0)) for first in like]
+    return int(like[np.lexsort((off[like], kinds))[0]])
 
 
 def one_of_each_shape(batches):
@@ -181,7 +188,7 @@ def one_of_each_shape(batches):
 
 
 def flops_of_steps(params, batches):
-    """Returns {shape: FLOP of the matrix products in a training step}, counted in its graph.
+    """Returns {shape: FLOP of the matrix products in a training step}, counted in graphs.
 
     A product's FLOP grow with the long rows R, and at fixed T that is all: so the smallest and the
     largest R give the others. With R fixed they are a polynomial of second degree in T.
@@ -198,12 +205,11 @@ def flops_of_steps(params, batches):
 
 
 def count_flops(params, shape, num_packed):
+    """Of each product forward there are two backward, of the same size: to trace them as well would
+    take twice as long."""
     with graph.new_graph().as_default():
         model = make_model(params)
-        optimizer = optimizer_of(model, params)
-        return graph.trace_train_step(
-            model_fn, params, model, optimizer, shape, tf.int32, num_packed
-        ).flops
+        return 3 * graph.trace_predict_step(model_fn, params, model, shape, num_packed).flops
 
 
 def measure_inference(args, gate):

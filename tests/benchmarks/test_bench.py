@@ -40,7 +40,7 @@ def spec(name, group="A", who="ours", task="train", **given):
     return Spec(group, who, task, name, gib=0.01, **given)
 
 
-def run_bench(tmp_path, specs, seconds, blocks=3):
+def run_bench(tmp_path, specs, seconds, blocks=3, **given):
     """seconds: {label: of each block}. Returns the Results, and what the workers noted."""
     shared, said = tmp_path / "notes", []
     shared.touch()
@@ -49,7 +49,7 @@ def run_bench(tmp_path, specs, seconds, blocks=3):
         given = map(str, seconds[spec.label])
         return [sys.executable, "-c", WORKER, spec.label, str(shared), *given]
 
-    results = Bench(blocks, tmp_path, command_of, said.append).run(specs)
+    results = Bench(blocks, tmp_path, command_of, said.append, **given).run(specs)
     return results, shared.read_text().splitlines(), said
 
 
@@ -75,6 +75,35 @@ def test_a_run_that_takes_long_has_fewer_blocks_than_the_others(tmp_path):
     made = Bench(3, tmp_path, lambda _: ["echo", '{"seconds": 1.0, "count": 2}'], lambda _: None)
     results = made.run([spec("a", task="epoch", blocks=1), spec("b", task="epoch")])
     assert [len(result.blocks) for result in results] == [1, 3]
+
+
+def test_groups_take_one_block_and_more_while_their_share_of_the_time_lasts(tmp_path, monkeypatch):
+    """Workers take 1 s to be ready and 10 for a block, by a clock of their own."""
+    clock = [0.0]
+    monkeypatch.setattr(bench.time, "monotonic", lambda: clock[0])
+
+    def slowed(do, seconds):
+        def slow(worker):
+            clock[0] += seconds
+            return do(worker)
+
+        return slow
+
+    for name, seconds in {"wait_until_ready": 1.0, "block": 10.0}.items():
+        monkeypatch.setattr(bench.Worker, name, slowed(getattr(bench.Worker, name), seconds))
+
+    def blocks(labels, time_limit):
+        clock[0] = 0.0
+        specs = [spec(label, group=label) for label in labels]
+        seconds = dict.fromkeys(labels, [0.0] * 3)
+        results, _, said = run_bench(tmp_path, specs, seconds, time_limit=time_limit)
+        return [len(result.blocks) for result in results], said
+
+    assert blocks("ab", 64.0)[0] == [3, 3]  # at their ends it is 31 and 62
+    assert blocks("abc", 63.0)[0] == [2, 2, 2]  # 21, 42, 63
+    assert blocks("abcd", 46.0)[0] == [1, 1, 1, 1]  # 11, 22, 33, 44
+    taken, said = blocks("abcd", 32.0)
+    assert taken == [1, 1, 1] and "d: not measured" in said[-1] and "--minutes" in said[-1]
 
 
 def test_a_figure_is_the_median_of_the_blocks(tmp_path):

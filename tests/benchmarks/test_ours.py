@@ -7,9 +7,13 @@ import string
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks import ours, worker
 from benchmarks.worker import Finished, Gate, StepGate
+from common.compile import graph
+from common.optimizers.factory import optimizer_of
+from model import make_model, model_fn
 
 
 class CountingGate:
@@ -69,22 +73,38 @@ def test_a_block_may_be_a_single_step(flags):
 
 
 @pytest.mark.slow
-def test_products_between_the_counted_shapes_follow_from_them(flags):
-    """Of a token's products and attention: a + b T + c T^2 at fixed rows."""
-    args = ours.make_parser().parse_args(["train", *flags, "--packing=buckets", "--length=200"])
-    params, _ = ours.params_of(args)
+@pytest.mark.parametrize("packing", ["buckets", "packed"])
+def test_the_products_of_a_shape_are_those_of_its_training_step(flags, packing):
+    """Of a token's products and attention: a + b T + c T^2 at fixed rows, or a + b R at fixed T."""
+    flags = [*flags, f"--packing={packing}", "--length=200", "--batch_size=24"]
+    params, _ = ours.params_of(ours.make_parser().parse_args(["train", *flags]))
     batches = ours.data.train_input_fn(params, 0, 50)
     counted = ours.flops_of_steps(params, batches)
-    assert len(counted) > 4
-    shape = sorted(counted)[1]  # counted is the first, the middle and the last
-    assert counted[shape] == pytest.approx(ours.count_flops(params, shape, None), rel=1e-6)
+    assert len(counted) > 2
+    shape = sorted(counted)[1]  # counted are the first, the last, and the middle of buckets
+    with graph.new_graph().as_default():
+        model = make_model(params)
+        step = graph.trace_train_step(
+            model_fn,
+            params,
+            model,
+            optimizer_of(model, params),
+            shape,
+            tf.int32,
+            batches.num_packed,
+        )
+    assert counted[shape] == pytest.approx(step.flops, rel=1e-6)
 
 
-def test_the_steps_that_are_measured_are_those_most_like_the_whole_epoch():
+def test_the_steps_that_are_measured_are_like_the_whole_epoch_and_of_few_shapes():
     flops = np.array([1.0, 1.0, 9.0, 4.0, 5.0, 6.0, 2.0])  # 4 on the average
-    assert ours.typical_stretch(flops, 1) == 3
-    assert ours.typical_stretch(flops, 2) == 5  # 6 and 2
-    assert ours.typical_stretch(flops, 7) == 0
+    shapes = np.stack([flops, flops], axis=1).astype(int)
+    assert ours.typical_stretch(flops, shapes, 1) == 3
+    assert ours.typical_stretch(flops, shapes, 2) == 5  # 6 and 2
+    assert ours.typical_stretch(flops, shapes, 7) == 0
+    flops = np.array([300.0, 100.0, 201.0, 201.0, 198.0, 200.0])  # 200 on the average
+    shapes = np.stack([flops, flops], axis=1).astype(int)
+    assert ours.typical_stretch(flops, shapes, 2) == 2  # 0 and 4 are nearer, and of two shapes
 
 
 def test_inference_and_tokenising_are_measured_from_text_on(flags):
