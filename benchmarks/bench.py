@@ -195,8 +195,8 @@ def training_on_real_lengths(network, task, precisions, peers):
     # A block has as many steps as show the mean length: of the peers' grouped rows those of one of
     # their megabatches, 50 batches sorted by length. Ours are chosen for it (`typical_stretch`).
     ours, dynamic, grouped = {
-        ("minilm", "sst2"): (12, 12, 50),
-        ("minilm", "mnli"): (6, 6, 50),
+        ("minilm", "sst2"): (8, 12, 50),
+        ("minilm", "mnli"): (4, 6, 50),
         ("base", "sst2"): (4, 4, 50),
     }[network, task]
     # A program of BERT-base or of 128 tokens takes long to compile: there the faster way alone.
@@ -375,13 +375,11 @@ class Bench:
         return self.results
 
     def _together(self, results):
-        """All are ready before the first block. Two are made ready at a time: that many cores."""
+        """All are ready before the first block."""
         with contextlib.ExitStack() as stack:
             workers = {}
             for result in results:
                 self._with_faults(result, self._start, result, workers, stack)
-                if len(workers) % 2 == 0:
-                    self._wait(results, workers)
             self._wait(results, workers)
             for _ in self._turns():
                 for result in results:

@@ -44,6 +44,8 @@ def command_of(args, model_dir, cache_dir):
         "train_input.max_sequence_length": args.length,
         "train_input.batch_size": args.batch_size,
         "train_input.cache_dir": cache_dir,
+        # --compile_only makes the programs of all; which the first step takes is one.
+        "train_input.num_buckets": 2,
     }
     if args.dataset is not None:
         overrides["train_input.dataset"] = args.dataset
