@@ -17,7 +17,7 @@ WEIGHTS = $(shell $(BIN)/python -c "import importlib.util as u; \
 help:
 	@echo "make demo   fine-tune real weights on the embedded sample, and show the accuracy"
 	@echo "make test   lint, and run the whole test suite"
-	@echo "make bench        speed of this machine, about 20 minutes; BENCH=--help for options"
+	@echo "make bench        speed of this machine, up to 10 minutes; BENCH=--help for options"
 	@echo "make bench PEERS=1  with Hugging Face, ONNX Runtime and KerasHub beside us, 3 GB"
 	@echo "make test-slow    the tests that take minutes: whole runs, kills, two processes"
 	@echo "make test-faults  hours: 200 kills, failing writes and disks, damaged files, fuzzers"

@@ -214,11 +214,9 @@ class TfdsDataset:
         """Returns a tf.data.Dataset of {feature: [n]}: the wanted features of n rows."""
         info = self._split_info(split)
         stored = self._stored_features()
-        if self._skips_bad_rows and self.damages(split):
-            files = [
-                tf.data.TFRecordDataset(str(path)).take(count)
-                for path, count, _ in self._records(split)
-            ]
+        counted = self._records(split) if self._skips_bad_rows else []
+        if any(count < expected for _, count, expected in counted):
+            files = [tf.data.TFRecordDataset(str(path)).take(count) for path, count, _ in counted]
             records = functools.reduce(tf.data.Dataset.concatenate, files)
         elif stored is not None:
             records = tf.data.TFRecordDataset([str(path) for path in info.filepaths])
