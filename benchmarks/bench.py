@@ -13,6 +13,7 @@ take fewer blocks, and those at the end none. See docs/performance.md.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -796,10 +797,6 @@ class Commands:
         return path
 
 
-def say_at_once(text):
-    print(text, flush=True)
-
-
 def main(argv=None):
     args = make_parser().parse_args(argv)
     machine = machine_facts()
@@ -821,7 +818,8 @@ def main(argv=None):
     print(f"{machine['processor']}, {machine['cores']} cores, bfloat16: {machine['bfloat16']}")
     print(f"{platform.node() and time.strftime('%F %T')}, logs in {folder}\n{HEAD}", flush=True)
     minutes = args.minutes or (math.inf if args.peers else MINUTES)
-    bench = Bench(args.blocks, folder, commands, time_limit=60 * minutes, say=say_at_once)
+    say = functools.partial(print, flush=True)
+    bench = Bench(args.blocks, folder, commands, say, 60 * minutes)
     results = bench.run(specs)
     print(summary(results))
     out = Path(args.out or HERE / "results")
