@@ -104,7 +104,7 @@ def test_the_steps_that_are_measured_are_like_the_whole_epoch_and_of_few_shapes(
     assert ours.typical_stretch(flops, shapes, 7) == 0
     flops = np.array([300.0, 100.0, 201.0, 201.0, 198.0, 200.0])  # 200 on the average
     shapes = np.stack([flops, flops], axis=1).astype(int)
-    assert ours.typical_stretch(flops, shapes, 2) == 2  # 0 and 4 are nearer, and of two shapes
+    assert ours.typical_stretch(flops, shapes, 2) == 2  # 0 and 3 are nearer, and of two shapes
 
 
 def test_inference_and_tokenising_are_measured_from_text_on(flags):
