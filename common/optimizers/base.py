@@ -14,23 +14,7 @@ import tensorflow as tf
 from common.optimizers.layer_rates import layer_rate_factor
 from common.optimizers.loss_scale import make_loss_scale
 from common.optimizers.schedules import make_schedule
-
-
-# One compiled loop over a weight and its slots instead of nine passes over memory. A function of
-# one weight, not of all: equal shapes share the program, and TensorFlow runs several at once.
-@tf.function(jit_compile=True, autograph=False)
-def _update(rule, weight, slots, average, gradient, numbers):
-    """Moves one weight, its slots and its average (or None)."""
-    gradient = gradient * numbers["scale"]
-    if "max_value" in numbers:
-        gradient = tf.clip_by_value(gradient, -numbers["max_value"], numbers["max_value"])
-    update, new_slots = rule(gradient, slots, numbers)
-    new_weight = weight - (update + numbers["decay"] * weight)
-    changes = [(weight, new_weight), *((slots[name], new) for name, new in new_slots.items())]
-    if average is not None:
-        changes.append((average, average + numbers["average_share"] * (new_weight - average)))
-    for variable, new in changes:
-        variable.assign(new)
+from common.optimizers.update import gradient_of, half_square, move
 
 
 class Optimizer:
@@ -130,9 +114,8 @@ class Optimizer:
             {} without `log_summaries`.
         """
         cfg = self.cfg
-        # Rows of a table that occur twice in a batch are added before anything is squared.
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        squares = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients])  # halved
+        gradients = list(map(gradient_of, self.weights.values(), gradients))
+        squares = tf.stack([half_square(gradient) for gradient in gradients])
         norm = tf.sqrt(2.0 * tf.reduce_sum(squares)) / self.loss_scale.factor
         is_finite = tf.math.is_finite(norm)
         scale = 1.0 / self.loss_scale.factor
@@ -156,7 +139,7 @@ class Optimizer:
                 rate_here = rates[self.rate_factors[name]]
                 is_decayed = name in self.decayed
                 decay = rate_here * cfg.weight_decay_rate if is_decayed else tf.constant(0.0)
-                _update(
+                move(
                     self.rule,
                     weight,
                     {slot: variables[name] for slot, variables in self.slots.items()},

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moves one weight by an optimizer's rule, in compiled loops over it and its slots."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class TableGradient(NamedTuple):
+    """The gradient of a table of V rows, of which a batch looks up few.
+
+    To write it out takes three passes over memory of the table's size, on one core, while the
+    others wait for the norm of all gradients.
+
+    Attributes:
+        rows: <float32>[K + 1, D]. The first is 0.
+        place: <int32>[V]. Which of `rows` is the gradient of each row of the table.
+    """
+
+    rows: tf.Tensor
+    place: tf.Tensor
+
+
+def gradient_of(weight, gradient):
+    """Returns what `half_square` and `move` take of a weight's gradient.
+
+    Rows of a table that a batch looks up twice are added here, before anything is squared.
+
+    weight: tf.Variable [V, ...]. gradient: tensor, or IndexedSlices of K rows.
+    """
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    num_slices = gradient.values.shape[0]
+    # A GPU writes the table faster than it finds equal numbers.
+    if num_slices is None or weight.shape[0] <= num_slices or "GPU" in weight.device:
+        return tf.convert_to_tensor(gradient)
+    indices = tf.cast(gradient.indices, tf.int32)
+    which = 1 + tf.unique(indices).idx
+    rows = tf.math.unsorted_segment_sum(gradient.values, which, num_slices + 1)
+    nowhere = tf.zeros(weight.shape[:1], tf.int32)
+    return TableGradient(rows, tf.tensor_scatter_nd_update(nowhere, indices[:, None], which))
+
+
+def half_square(gradient):
+    """Returns half the sum of the squares of a gradient of `gradient_of`, <float32>[]."""
+    return tf.nn.l2_loss(gradient.rows if isinstance(gradient, TableGradient) else gradient)
+
+
+def move(rule, weight, slots, average, gradient, numbers):
+    """Moves a weight, its slots and its average (or None).
+
+    Args:
+        rule: as of `base.Optimizer`.
+        slots: {slot: tf.Variable}.
+        gradient: of `gradient_of`, of the scaled loss.
+        numbers: {name: <float32>[]}: those of the rule; "scale", on the gradient; "decay", share of
+            the weight; "max_value" of the gradient, or none; "average_share".
+    """
+    variables = [weight, *slots.values(), *([] if average is None else [average])]
+    if not isinstance(gradient, TableGradient):
+        _move_together(rule, weight, slots, average, gradient, numbers)
+        return
+    # A table takes as long as all other weights together. Computed each by itself, from what all
+    # were before, its variables keep several cores busy, and none waits for another.
+    before = [tf.identity(variable) for variable in variables]
+    old_slots = dict(zip(slots, before[1:], strict=False))
+    old_average = None if average is None else before[-1]
+    after = [
+        _moved_one(place, rule, before[0], old_slots, old_average, gradient, numbers)
+        for place in range(len(variables))
+    ]
+    for variable, value in zip(variables, after, strict=True):
+        variable.assign(value)
+
+
+# One compiled loop over a weight and its slots instead of nine passes over memory. A function of
+# one weight, not of all: equal shapes share the program, and TensorFlow runs several at once.
+@tf.function(jit_compile=True, autograph=False)
+def _move_together(rule, weight, slots, average, gradient, numbers):
+    variables = [weight, *slots.values(), *([] if average is None else [average])]
+    values = _moved(rule, weight, slots, average, gradient, numbers)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _moved_one(place, rule, weight, slots, average, gradient, numbers):
+    """As `_moved`, one of them; XLA leaves out what the others alone need."""
+    return _moved(rule, weight, slots, average, gradient, numbers)[place]
+
+
+def _moved(rule, weight, slots, average, gradient, numbers):
+    """Returns the new values of weight, slots and average, in this order."""
+    if isinstance(gradient, TableGradient):
+        gradient = tf.gather(gradient.rows, gradient.place)
+    gradient = gradient * numbers["scale"]
+    if "max_value" in numbers:
+        gradient = tf.clip_by_value(gradient, -numbers["max_value"], numbers["max_value"])
+    update, new_slots = rule(gradient, slots, numbers)
+    new_weight = weight - (update + numbers["decay"] * weight)
+    values = [new_weight, *(new_slots[name] for name in slots)]
+    if average is not None:
+        values.append(average + numbers["average_share"] * (new_weight - average))
+    return values
