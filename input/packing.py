@@ -6,6 +6,8 @@ leaves padding only at the ends of the long rows. `common/layers/packed.py` is h
 keeps the rows apart.
 """
 
+import math
+
 import numpy as np
 
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
@@ -13,38 +15,61 @@ from input.epoch_plan import EpochPlan, choose_bucket_lengths
 # To make a program for another shape takes as long as to compute about so many batches with it:
 # MiniLM and BERT-base, batches of 32, on two cores.
 BATCHES_PER_PROGRAM = 20
+MAX_TRIED = 200  # batches: a hundredth of a second
+SMALL_HIDDEN_SIZE = 384  # MiniLM's; larger networks spend less on attention
 
 
-def pack(lengths, room):
-    """Packs each batch into as few rows of `room` tokens as first-fit decreasing finds.
+def pack(lengths, num_rows):
+    """Packs each batch into long rows that are about equally full.
 
-    Johnson et al. 1974 (SIAM J. Computing 3): the longest first, each into the first row that has
-    room for it; at most 11/9 of the fewest rows, plus one. All batches are packed side by side.
+    Graham 1969 (SIAM J. Applied Mathematics 17, "LPT"): the longest first, each into the emptiest
+    row; the fullest has at most 4/3 of what the best packing has in its. All batches are packed
+    side by side.
 
     Args:
-        lengths: int [N, B], tokens of the examples of N batches, each from 1 to room, or 0: an
-            example that only fills up a batch, which stands first and has no token.
-        room: int.
+        lengths: int [N, B], tokens of the examples of N batches, each at least 1, or 0: an example
+            that only fills up a batch, which stands first and has no token.
+        num_rows: int > 0.
     Returns:
         order: int [N, B], the examples of each batch as they stand one behind the other.
-        starts: int [N, B], increasing (but for filling): where each of them begins, in tokens from
-            the first row's beginning.
-        num_rows: int [N], rows that each batch takes.
+        row, offset: int [N, B], where each of them stands; 0, 0 for filling.
+        room: int [N], tokens in the fullest row of each batch.
     """
     num_batches, batch_size = lengths.shape
     batch = np.arange(num_batches)
     decreasing = np.argsort(-lengths, axis=1, kind="stable")
-    used = np.zeros((num_batches, batch_size), np.int64)  # tokens in each row
-    starts = np.empty_like(used)
+    used = np.zeros((num_batches, num_rows), np.int64)  # tokens in each row
+    row, offset = (np.empty((num_batches, batch_size), np.int64) for _ in range(2))
     for example in decreasing.T:  # of every batch the longest, then the second, ...
         length = lengths[batch, example]
-        row = (used + length[:, None] <= room).argmax(axis=1)  # the first that has room
-        starts[batch, example] = row * room + used[batch, row]
-        used[batch, row] += length
-    starts[lengths == 0] = -1  # before the first
-    order = np.argsort(starts, axis=1, kind="stable")
-    starts = np.maximum(starts, 0)
-    return order, np.take_along_axis(starts, order, axis=1), (used > 0).sum(axis=1)
+        emptiest = used.argmin(axis=1)
+        row[batch, example] = np.where(length > 0, emptiest, 0)
+        offset[batch, example] = np.where(length > 0, used[batch, emptiest], 0)
+        used[batch, emptiest] += length
+    place = np.where(lengths > 0, row * (used.max() + 1) + offset, -1)
+    order = np.argsort(place, axis=1, kind="stable")
+    row, offset = (np.take_along_axis(array, order, axis=1) for array in (row, offset))
+    return order, row, offset, used.max(axis=1)
+
+
+def choose_num_rows(lengths, room_of=np.mean):
+    """Returns how many long rows to pack batches into, for the least to compute.
+
+    Few long ones are the fuller, and in many short ones a token is compared with fewer others. One,
+    or an even number, so that two streams (`runconfig.num_streams`) compute equally much.
+
+    Args:
+        lengths: int [N, B], of `pack`. The first MAX_TRIED batches are tried.
+        room_of: int [N] -> the tokens of a long row, from those that each batch needs.
+    """
+    lengths = lengths[:MAX_TRIED]
+    most = math.ceil(lengths.sum(axis=1).mean() / lengths.max())
+    return min(
+        (1, *range(2, most + 2, 2)),
+        key=lambda rows: num_products(
+            [[rows, room_of(pack(lengths, rows)[-1])]], SMALL_HIDDEN_SIZE
+        ),
+    )
 
 
 def round_up(numbers, choices):
@@ -62,31 +87,31 @@ class PackedPlan:
 
     Args:
         plan: EpochPlan. Its rows, batch size and seed are taken, not its buckets.
-        num_choices: int > 0. How many numbers of long rows a batch may have: as many programs.
+        num_choices: int > 0. How many lengths the long rows may have: as many programs.
     """
 
     def __init__(self, plan, num_choices):
-        self.lengths, self.room = plan.row_lengths, int(plan.row_lengths.max())
-        self.random = EpochPlan(self.lengths, plan.batch_size, [self.room], plan.shuffle, plan.seed)
+        self.lengths = plan.row_lengths
+        longest = [int(self.lengths.max())]
+        self.random = EpochPlan(self.lengths, plan.batch_size, longest, plan.shuffle, plan.seed)
         # Of the first epoch: the same at whichever step a run begins. A batch of a later one that
-        # needs more has a number of its own.
-        *_, num_rows = pack(self.lengths[self.random.epoch(0)[0]], self.room)
-        self.choices = choose_bucket_lengths(num_rows, num_choices)
+        # needs more has a length of its own.
+        lengths = self.lengths[self.random.epoch(0)[0]]
+        self.num_rows = choose_num_rows(lengths)
+        self.choices = choose_bucket_lengths(pack(lengths, self.num_rows)[-1], num_choices)
 
     def steps(self, first_step, last_step):
         """Returns the batches of first_step <= step < last_step.
 
         Returns:
             rows: int32 [steps, B], in the order in which they stand in the long rows.
-            starts: int32 [steps, B], of `pack`.
+            starts: int32 [steps, B], increasing (but for filling): where each of them begins, in
+                tokens from the first long row's beginning.
             shapes: int32 [steps, 2], how many long rows there are, and their tokens.
         """
         rows, _ = self.random.steps(first_step, last_step)
-        order, starts, num_rows = pack(self.lengths[rows], self.room)
-        num_rows = round_up(num_rows, self.choices)
-        shapes = np.stack([num_rows, np.full_like(num_rows, self.room)], axis=1)
-        rows = np.take_along_axis(rows, order, axis=1)
-        return rows, starts.astype(np.int32), shapes.astype(np.int32)
+        packed = pack(self.lengths[rows], self.num_rows)
+        return _placed(rows, packed, self.num_rows, round_up(packed[-1], self.choices))
 
 
 def pack_every_row(lengths, batch_size):
@@ -102,19 +127,28 @@ def pack_every_row(lengths, batch_size):
         rows, starts: int32 [steps, B], as of `PackedPlan.steps`; -1 for filling, first in a batch.
         shapes: int32 [steps, 2], at most two different ones.
     """
-    steps, room = -(-len(lengths) // batch_size), int(lengths.max())
+    steps = -(-len(lengths) // batch_size)
     dealt = np.full(steps * batch_size, -1)
     dealt[: len(lengths)] = np.argsort(-lengths, kind="stable")
     dealt = dealt.reshape(batch_size, steps)
     dealt[1::2] = dealt[1::2, ::-1]
     rows = dealt.T
-    order, starts, num_rows = pack(np.where(rows < 0, 0, lengths[rows]), room)
-    rounded = round_up(num_rows, choose_bucket_lengths(num_rows, 2))
-    if (num_rows.max() - rounded).sum() < BATCHES_PER_PROGRAM * num_rows.max():
-        rounded = np.full_like(num_rows, num_rows.max())
-    shapes = np.stack([rounded, np.full_like(num_rows, room)], axis=1)
-    rows = np.take_along_axis(rows, order, axis=1)
-    return rows.astype(np.int32), starts.astype(np.int32), shapes.astype(np.int32)
+    lengths = np.where(rows < 0, 0, lengths[rows])
+    num_rows = choose_num_rows(lengths, np.max)
+    packed = pack(lengths, num_rows)
+    room = packed[-1]
+    rounded = round_up(room, choose_bucket_lengths(room, 2))
+    if (room.max() - rounded).sum() < BATCHES_PER_PROGRAM * room.max():
+        rounded = np.full_like(room, room.max())
+    return _placed(rows, packed, num_rows, rounded)
+
+
+def _placed(rows, packed, num_rows, room):
+    """rows, starts and shapes of `PackedPlan.steps`. packed: of `pack`; room: int [steps]."""
+    order, row, offset, _ = packed
+    shapes = np.stack([np.full_like(room, num_rows), room], axis=1)
+    arrays = np.take_along_axis(rows, order, axis=1), row * room[:, None] + offset, shapes
+    return tuple(array.astype(np.int32) for array in arrays)
 
 
 def num_products(shapes, hidden_size):

@@ -4,6 +4,7 @@
 import keras
 from keras import ops
 
+from common.layers.dense import Dense
 from common.layers.dropout import Dropout
 
 # Added to the scores of padding before the softmax: its exponential is zero in every dtype that the
@@ -12,14 +13,16 @@ MASKED_SCORE = -1e9
 
 
 class MultiHeadAttention(keras.layers.Layer):
-    """Dot-product attention of tokens to the tokens of their own row, in H heads.
+    """Dot-product attention of tokens to the tokens of their own row, in H heads; then a dense
+    layer, dropout, residual.
 
     Vaswani et al. 2017, section 3.2. Shapes: B batch, T tokens asking, S tokens answering,
     D hidden size, H heads, d = D / H.
 
     Args:
         hidden_size, num_heads: int. D and H; H divides D.
-        dropout_rate: float in [0, 1). Applied to the attention probabilities, in training.
+        dropout_rate, attention_dropout_rate: float in [0, 1), of the output and of the attention
+            probabilities, in training.
         initializer: Keras initializer of the kernels.
         clock: DropoutClock.
         attention_type: "scaled_dot_product", scores divided by sqrt(d) as in the paper, or
@@ -31,8 +34,9 @@ class MultiHeadAttention(keras.layers.Layer):
         memory: <float>[B, S, D], the tokens that answer.
         attention_mask: <int32>[B, S], 1 on real tokens, 0 on padding; or <int32>[B, T, S], 1 where
             a token attends to another.
+        residual: <float>[B, T, D].
     Returns:
-        <float>[B, T, D] in the compute dtype. Dropout and residual are the caller's.
+        <float>[B, T, D] in the compute dtype: residual + dropout(block(x)).
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class MultiHeadAttention(keras.layers.Layer):
         hidden_size,
         num_heads,
         dropout_rate,
+        attention_dropout_rate,
         initializer,
         clock,
         attention_type="scaled_dot_product",
@@ -53,19 +58,16 @@ class MultiHeadAttention(keras.layers.Layer):
         self.scale = self.head_size**-0.5 if attention_type == "scaled_dot_product" else 1.0
 
         def dense(name, use_bias):
-            return keras.layers.Dense(
-                hidden_size,
-                use_bias=use_bias,
-                kernel_initializer=initializer,
-                dtype=self.dtype_policy,
-                name=name,
-            )
+            return Dense(hidden_size, use_bias, initializer, dtype=self.dtype_policy, name=name)
 
         self.query, self.key, self.value = (
             dense(name, use_projection_bias_in_attention) for name in ("query", "key", "value")
         )
         self.output_projection = dense("output", use_ffn_bias_in_attention)
-        self.dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
+        self.probability_dropout, self.dropout = (
+            Dropout(rate, clock, dtype=self.dtype_policy)
+            for rate in (attention_dropout_rate, dropout_rate)
+        )
 
     def build(self, x_shape):
         for dense in (self.query, self.key, self.value, self.output_projection):
@@ -74,11 +76,13 @@ class MultiHeadAttention(keras.layers.Layer):
     def _heads(self, dense, x):
         """<float>[B, T, D] -> <float>[B, H, T, d], what a dense layer makes of it."""
         batch, tokens, size = ops.shape(x)
-        rows = dense(ops.reshape(x, (-1, size)))  # so that product and bias are one kernel
+        rows = dense.product(ops.reshape(x, (-1, size)))
+        if dense.bias is not None:
+            rows = rows + dense.bias_tensor
         rows = ops.reshape(rows, (batch, tokens, self.num_heads, self.head_size))
         return ops.transpose(rows, (0, 2, 1, 3))
 
-    def call(self, x, memory, attention_mask, training=False):
+    def call(self, x, memory, attention_mask, residual, training=False):
         # Scaling the query rather than the scores touches d numbers a token in place of S.
         query = self._heads(self.query, x) * self.scale  # [B, H, T, d]
         key = self._heads(self.key, memory)  # [B, H, S, d]
@@ -91,8 +95,9 @@ class MultiHeadAttention(keras.layers.Layer):
             masked = masked[:, None, :]  # the same for every token that asks
         scores = scores + masked[:, None, :, :]
         probabilities = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
-        probabilities = self.dropout(probabilities, training=training)
+        probabilities = self.probability_dropout(probabilities, training=training)
 
         context = ops.matmul(probabilities, value)  # [B, H, T, d]
         context = ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, x.shape[-1]))  # [B * T, D]
-        return ops.reshape(self.output_projection(context), ops.shape(x))
+        output = self.output_projection
+        return self.dropout.add(residual, output.product(context), output.bias_tensor, training)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from common.layers.fusion import fuse_self_adjoint
+from common.layers.fusion import fuse_residual, fuse_self_adjoint
 
 # 2^32 divided by the golden ratio: multiples of it spread evenly (Knuth, TAOCP 3, section 6.4).
 GOLDEN = np.uint32(0x9E3779B9)
@@ -92,6 +92,20 @@ def _make_drop(rate):
     return fuse_self_adjoint(drop)
 
 
+@functools.cache
+def _make_add(rate):
+    def drop(x, place):
+        """x: <float32>[N, D]."""
+        kept = ops.reshape(keep(math.prod(x.shape), place, rate), x.shape)
+        return ops.where(kept, x * (1.0 / (1.0 - rate)), 0.0)
+
+    def gradient(upstream, place):
+        of_x = drop(upstream, place)
+        return of_x, ops.sum(of_x, axis=0)
+
+    return fuse_residual(lambda x, bias, place: drop(x + bias, place), gradient)
+
+
 class Dropout(keras.layers.Layer):
     """Sets a share of the elements to zero in training and scales the others up.
 
@@ -120,3 +134,21 @@ class Dropout(keras.layers.Layer):
             return x
         place = self.clock.place(self.layer_number, x.shape)
         return ops.reshape(_make_drop(self.rate)(ops.reshape(x, (-1,)), place), x.shape)
+
+    def add(self, residual, x, bias, training=False):
+        """residual + dropout(x + bias), in training all in one loop.
+
+        Args:
+            residual: <float>[B, T, D].
+            x: <float>[B * T, D].
+            bias: <float>[D], or None.
+        Returns:
+            <float>[B, T, D].
+        """
+        if not training or self.rate == 0.0:
+            x = x if bias is None else x + bias
+            return residual + ops.reshape(x, ops.shape(residual))
+        place = self.clock.place(self.layer_number, residual.shape)
+        bias = ops.zeros(x.shape[-1:], x.dtype) if bias is None else bias
+        y = _make_add(self.rate)(ops.reshape(residual, x.shape), x, bias, place)
+        return ops.reshape(y, residual.shape)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stack of Transformer layers between the embeddings and the classifier."""
 
+import contextlib
 import dataclasses
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import keras
 from keras import ops
 
 from common.layers.attention import MultiHeadAttention
-from common.layers.dropout import Dropout
+from common.layers.dense import share_kernels
 from common.layers.feed_forward import FeedForward
 from common.layers.layer_norm import LayerNorm
 
@@ -65,6 +66,7 @@ class EncoderLayer(keras.layers.Layer):
         self.attention = MultiHeadAttention(
             hidden_size,
             num_heads,
+            dropout_rate,
             attention_dropout_rate,
             initializer,
             clock,
@@ -76,7 +78,9 @@ class EncoderLayer(keras.layers.Layer):
             hidden_size,
             filter_size,
             activation,
+            dropout_rate,
             initializer,
+            clock,
             use_ffn_bias,
             dtype=self.dtype_policy,
             name="feed_forward",
@@ -85,8 +89,6 @@ class EncoderLayer(keras.layers.Layer):
             LayerNorm(layer_norm_epsilon, dtype=self.dtype_policy, name=name)
             for name in ("attention_layer_norm", "feed_forward_layer_norm")
         )
-        self.attention_dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
-        self.feed_forward_dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
 
     def build(self, x_shape):
         for part in (
@@ -101,16 +103,11 @@ class EncoderLayer(keras.layers.Layer):
         memory = self.attention_layer_norm(x) if self.use_pre_normalization else x  # [B, T, D]
         asking = memory if select is None else select(memory)  # [B, K, D]
         residual = x if select is None else select(x)
-        attended = self.attention(asking, memory, attention_mask, training=training)
-        x = residual + self.attention_dropout(attended, training=training)
+        x = self.attention(asking, memory, attention_mask, residual, training=training)
         if self.use_pre_normalization:
-            expanded = self.feed_forward(self.feed_forward_layer_norm(x), training=training)
-            return x + self.feed_forward_dropout(expanded, training=training)
+            return self.feed_forward(self.feed_forward_layer_norm(x), x, training=training)
         x = self.attention_layer_norm(x)
-        expanded = self.feed_forward(x, training=training)
-        return self.feed_forward_layer_norm(
-            x + self.feed_forward_dropout(expanded, training=training)
-        )
+        return self.feed_forward_layer_norm(self.feed_forward(x, x, training=training))
 
 
 class Encoder(keras.layers.Layer):
@@ -198,10 +195,12 @@ class Encoder(keras.layers.Layer):
                     parts = [Part(x, packed.first_tokens_mask(), rows=None)]
                     select = packed.first_tokens
             is_recomputed = self.recompute and training and (needs_gradient or layer.trainable)
-            for part in parts:
-                run = partial(self._apply, layer, part.rows, part.mask, select, training)
-                x = part.x if needs_gradient else ops.stop_gradient(part.x)
-                part.x = (keras.remat(run) if is_recomputed else run)(x)
+            is_shared = training and len(parts) > 1 and not is_recomputed
+            with share_kernels(layer, len(parts)) if is_shared else contextlib.nullcontext():
+                for part in parts:
+                    run = partial(self._apply, layer, part.rows, part.mask, select, training)
+                    x = part.x if needs_gradient else ops.stop_gradient(part.x)
+                    part.x = (keras.remat(run) if is_recomputed else run)(x)
             needs_gradient = needs_gradient or layer.trainable
         x = join(parts)
         if not needs_gradient:

@@ -4,9 +4,12 @@
 import keras
 from keras import ops
 
+from common.layers.dense import Dense
+from common.layers.dropout import Dropout
+
 
 class FeedForward(keras.layers.Layer):
-    """Dense, activation, dense: the same weights at every token.
+    """Dense, activation, dense, dropout, residual: the same weights at every token.
 
     Vaswani et al. 2017, section 3.3. Shapes: B batch, T tokens, D hidden size, F filter size.
 
@@ -14,41 +17,46 @@ class FeedForward(keras.layers.Layer):
         hidden_size: int. D, the width of the input and of the output.
         filter_size: int. F, the width in between; BERT takes F = 4 * D.
         activation: Activation.
+        dropout_rate: float in [0, 1).
         initializer: Keras initializer of the kernels.
+        clock: DropoutClock.
         use_ffn_bias: bool. Both dense layers have one, or neither.
     Call:
         x: <float>[B, T, D].
+        residual: <float>[B, T, D].
     Returns:
-        <float>[B, T, D] in the compute dtype. Dropout and residual are the caller's.
+        <float>[B, T, D] in the compute dtype: residual + dropout(block(x)).
     """
 
     def __init__(
-        self, hidden_size, filter_size, activation, initializer, use_ffn_bias=True, **kwargs
+        self,
+        hidden_size,
+        filter_size,
+        activation,
+        dropout_rate,
+        initializer,
+        clock,
+        use_ffn_bias=True,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.filter_size = filter_size
         self.activation = activation
-        self.expand = keras.layers.Dense(
-            filter_size,
-            use_bias=use_ffn_bias,
-            kernel_initializer=initializer,
-            dtype=self.dtype_policy,
-            name="expand",
+        self.expand, self.project = (
+            Dense(units, use_ffn_bias, initializer, dtype=self.dtype_policy, name=name)
+            for units, name in ((filter_size, "expand"), (hidden_size, "project"))
         )
-        self.project = keras.layers.Dense(
-            hidden_size,
-            use_bias=use_ffn_bias,
-            kernel_initializer=initializer,
-            dtype=self.dtype_policy,
-            name="project",
-        )
+        self.dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
 
     def build(self, x_shape):
         self.expand.build(x_shape)
         self.project.build((*x_shape[:-1], self.filter_size))
 
-    def call(self, x, training=False):
-        # In two dimensions product and bias, and the activation of an evaluation, are one kernel.
+    def call(self, x, residual, training=False):
+        # In two dimensions product, bias and activation of an evaluation are one kernel.
         rows = ops.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
-        rows = self.activation(self.expand(rows), training)  # [B * T, F]
-        return ops.reshape(self.project(rows), ops.shape(x))
+        rows = self.activation(
+            self.expand.product(rows), training, self.expand.bias_tensor
+        )  # [B * T, F]
+        project = self.project
+        return self.dropout.add(residual, project.product(rows), project.bias_tensor, training)

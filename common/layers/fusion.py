@@ -7,13 +7,17 @@ from the inputs. The other Keras backends compile whole steps and need no help.
 """
 
 import keras
+from keras import ops
 
 
 def fuse(function):
     """Returns `function`, computing the same with the same gradients in fewer passes over memory.
 
-    function: from <float>[...] tensors to one <float>[...] tensor, of Keras operations only.
+    function: from <float>[...] tensors to one <float>[...] tensor, of Keras operations only. It is
+        given 16-bit tensors in float32, and its result is rounded to the first one's dtype: XLA
+        rounds after every operation else, which takes longer than the operations.
     """
+    function = _in_float32(function)
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
@@ -54,3 +58,47 @@ def fuse_self_adjoint(function):
         )
 
     return fused
+
+
+def fuse_residual(function, gradient):
+    """As `fuse`, of residual + function(x, bias, others), with the gradient of `function` given.
+
+    That of the residual is the upstream one itself, and nothing is kept but `others`.
+
+    function: (x, bias, others) -> <float32>[N, D]; x: <float32>[N, D], bias: <float32>[D].
+    gradient: (upstream <float32>[N, D], others) -> those of x and bias, in float32.
+    Returns:
+        (residual, x, bias, others) -> <float>[N, D], of any dtype.
+    """
+    forward = _in_float32(lambda residual, *inputs: residual + function(*inputs))
+    if keras.backend.backend() != "tensorflow":
+        return forward
+    import tensorflow as tf
+
+    forward = tf.function(forward, jit_compile=True, autograph=False)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def backward(upstream, *others):
+        gradients = gradient(tf.cast(upstream, tf.float32), *others)
+        return [tf.cast(each, upstream.dtype) for each in gradients]
+
+    @tf.custom_gradient
+    def fused(residual, x, bias, *others):
+        def gradients(upstream):
+            return upstream, *backward(upstream, *others), *[None] * len(others)
+
+        return forward(residual, x, bias, *others), gradients
+
+    return fused
+
+
+def _in_float32(function):
+    def wide(*inputs):
+        output = function(*(ops.cast(x, "float32") if _is_half(x) else x for x in inputs))
+        return ops.cast(output, inputs[0].dtype)
+
+    return wide
+
+
+def _is_half(x):
+    return keras.backend.standardize_dtype(x.dtype) in ("bfloat16", "float16")

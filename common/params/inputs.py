@@ -159,8 +159,7 @@ class InputParams(Section):
     )
     num_buckets: Count = Field(
         8,
-        description="How many lengths `packing: buckets` has, or numbers of rows "
-        "`packing: packed`, at most.",
+        description="How many lengths `packing: buckets` and `packing: packed` have, at most.",
     )
     cache_dir: Path | None = Field(
         None, description="Folder of the token cache. Not given: ~/.cache/bert_classifier."

@@ -11,59 +11,83 @@ from hypothesis import strategies as st
 from input.batches import make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan
 from input.features import Layout
-from input.packing import PackedPlan, num_products, pack, pack_every_row, round_up
+from input.packing import (
+    PackedPlan,
+    choose_num_rows,
+    num_products,
+    pack,
+    pack_every_row,
+    round_up,
+)
 from tests.input.test_batches import PAD, SPECIAL, make_tokens, plain_features, random_rows
 
-ROOM = 20
 batches_of_lengths = st.integers(1, 30).flatmap(
     lambda size: st.lists(
-        st.lists(st.integers(1, ROOM), min_size=size, max_size=size), min_size=1, max_size=4
+        st.lists(st.integers(0, 20), min_size=size, max_size=size), min_size=1, max_size=4
     )
 )
 
 
-def first_fit_decreasing(lengths, room):
-    """The textbook loop. Returns (row, offset) of each example, and the number of rows."""
-    places, used = [None] * len(lengths), []
+def longest_first(lengths, num_rows):
+    """The textbook loop. Returns (row, offset) of each example, and the tokens of each row."""
+    places, used = [None] * len(lengths), [0] * num_rows
     for example in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, n in enumerate(used) if n + lengths[example] <= room), len(used))
-        if row == len(used):
-            used.append(0)
+        row = used.index(min(used))
         places[example] = (row, used[row])
         used[row] += lengths[example]
-    return places, len(used)
+    return places, used
 
 
-@given(batches_of_lengths)
-def test_the_places_are_those_of_the_textbook_loop(batches):
-    order, starts, num_rows = pack(np.array(batches), ROOM)
-    for lengths, examples, begins, rows in zip(batches, order, starts, num_rows, strict=True):
-        places, expected_rows = first_fit_decreasing(lengths, ROOM)
-        assert [places[i][0] * ROOM + places[i][1] for i in examples] == begins.tolist()
-        assert sorted(examples) == list(range(len(lengths))) and rows == expected_rows
+@given(batches_of_lengths, st.integers(1, 8))
+def test_the_places_are_those_of_the_textbook_loop(batches, num_rows):
+    for lengths, *found in zip(batches, *pack(np.array(batches), num_rows), strict=True):
+        order, row, offset, room = found
+        places, used = longest_first(lengths, num_rows)
+        assert sorted(order) == list(range(len(lengths))) and room == max(used)
+        for example, place in zip(order, zip(row, offset, strict=True), strict=True):
+            assert place == (places[example] if lengths[example] else (0, 0))
 
 
-@given(batches_of_lengths)
-def test_no_row_crosses_the_end_of_a_long_one_or_another_row(batches):
+@given(batches_of_lengths, st.integers(1, 8), st.integers(0, 3))
+def test_no_row_crosses_the_end_of_a_long_one_or_another_row(batches, num_rows, spare):
     lengths = np.array(batches)
-    order, starts, num_rows = pack(lengths, ROOM)
-    ends = starts + np.take_along_axis(lengths, order, axis=1)
-    assert (starts // ROOM == (ends - 1) // ROOM).all()
-    assert (ends[:, :-1] <= starts[:, 1:]).all() and (starts[:, 0] == 0).all()
-    assert (ends[:, -1] <= num_rows * ROOM).all()
+    order, row, offset, room = pack(lengths, num_rows)
+    room = np.maximum(room + spare, 1)[:, None]
+    lengths = np.take_along_axis(lengths, order, axis=1)
+    starts = row * room + offset
+    assert (offset + lengths <= room).all() and (row < num_rows).all()
+    assert (starts[:, :-1] + lengths[:, :-1] <= starts[:, 1:]).all()
+    is_filling = lengths == 0
+    assert (starts[is_filling] == 0).all() and (np.diff(is_filling.astype(int)) <= 0).all()
 
 
 def test_an_example_packed_by_hand():
-    order, starts, num_rows = pack(np.array([[3, 7, 5, 4, 2]]), 10)
-    # 7 + 3, 5 + 4, 2: the 2 finds no room behind 7 + 3, nor behind 5 + 4.
-    assert order.tolist() == [[1, 0, 2, 3, 4]]
-    assert starts.tolist() == [[0, 7, 10, 15, 20]] and num_rows.tolist() == [3]
+    order, row, offset, room = (array[0].tolist() for array in pack(np.array([[3, 7, 5, 4, 2]]), 2))
+    # 7 | 5, then 4 behind the 5, 3 behind the 7 and 2 behind the 4: 9 + 2 are more than 10 + 0.
+    assert row == [0, 0, 1, 1, 1] and [order[i] for i in range(5)] == [1, 0, 2, 3, 4]
+    assert offset == [0, 7, 0, 5, 9] and room == 11
 
 
 def test_filling_stands_first_and_takes_no_room():
-    order, starts, num_rows = pack(np.array([[0, 6, 4, 0, 9]]), 10)
-    assert order.tolist() == [[0, 3, 4, 1, 2]]
-    assert starts.tolist() == [[0, 0, 0, 10, 16]] and num_rows.tolist() == [2]
+    order, row, offset, room = (array[0].tolist() for array in pack(np.array([[0, 6, 4, 0, 9]]), 2))
+    assert order == [0, 3, 4, 1, 2] and room == 10
+    assert row == [0, 0, 0, 1, 1] and offset == [0, 0, 0, 0, 6]
+
+
+@given(st.lists(st.lists(st.integers(1, 20), min_size=12, max_size=12), min_size=1, max_size=4))
+def test_as_many_long_rows_as_compute_the_least(batches):
+    def cost(num_rows):  # of a layer of MiniLM's size, up to a common factor
+        rooms = [max(longest_first(lengths, num_rows)[1]) for lengths in batches]
+        room = sum(rooms) / len(rooms)
+        return num_rows * room * (24 * 384**2 + 4 * 384 * room)
+
+    costs = {num_rows: cost(num_rows) for num_rows in (1, 2, 4, 6, 8, 10, 12)}
+    chosen = choose_num_rows(np.array(batches))
+    # Above the fewest that could hold all tokens, if each is as long as the longest, are no others.
+    enough = np.sum(batches) / len(batches) / np.max(batches)
+    for num_rows, expected in costs.items():
+        if num_rows < enough + 1:
+            assert costs[chosen] <= expected * (1 + 1e-12)
 
 
 def test_a_number_above_all_choices_stays_itself():
@@ -104,11 +128,11 @@ def test_the_batches_do_not_depend_on_where_a_run_begins(lengths, first):
 
 
 @given(lengths_of_rows, st.integers(1, 4))
-def test_the_first_epoch_has_at_most_so_many_numbers_of_rows(lengths, num_choices):
+def test_the_first_epoch_has_at_most_so_many_lengths(lengths, num_choices):
     plan = make_plan(lengths, num_choices=num_choices)
     *_, shapes = plan.steps(0, plan.random.steps_per_epoch)
-    assert len(np.unique(shapes[:, 0])) <= num_choices
-    assert set(shapes[:, 1]) == {max(lengths)}
+    assert len(np.unique(shapes[:, 1])) <= num_choices
+    assert set(shapes[:, 0]) == {plan.num_rows}
 
 
 def test_the_batches_are_random_and_have_the_lengths_of_the_data():
@@ -136,7 +160,7 @@ def test_every_row_of_a_split_stands_in_one_batch(lengths, batch_size):
         begins, ends = begins[num_filling:], ends[num_filling:]
         assert (ends[:-1] <= begins[1:]).all() and (begins // room == (ends - 1) // room).all()
         assert ends[-1] <= num_long * room
-    assert len(np.unique(shapes, axis=0)) <= 2 and set(shapes[:, 1]) == {lengths.max()}
+    assert len(np.unique(shapes[:, 1])) <= 2 and len(set(shapes[:, 0])) == 1
 
 
 def test_batches_of_a_split_have_about_the_same_number_of_tokens():
@@ -149,10 +173,11 @@ def test_batches_of_a_split_have_about_the_same_number_of_tokens():
 
 
 def test_a_second_shape_is_for_many_batches_only():
-    """A row of 10 fills a long one; those of 6 take one each: 4 or 3 long rows, by their number."""
-    few, many = (np.array([10] * n + [6] * 2 * n + [4] * n) for n in (3, 300))
-    for lengths, most in ((few, 1), (many, 2)):
-        assert len(np.unique(pack_every_row(lengths, 4)[-1], axis=0)) <= most
+    """Two rows a batch, one behind the other: 10 + 1 tokens, or 6 + 6 where the 10 have ended."""
+    for number, kinds in ((3, 1), (300, 2)):
+        lengths = np.array([10] * number + [6] * 2 * number + [1] * number)
+        shapes = np.unique(pack_every_row(lengths, 2)[-1], axis=0)
+        assert len(shapes) == kinds and (shapes[:, 0] == 1).all()
 
 
 # ---- The features --------------------------------------------------------------------------------
@@ -197,6 +222,6 @@ def test_a_plan_of_one_row_a_batch_is_the_row():
 
 @pytest.mark.parametrize("room", [1, 7])
 def test_rows_that_fill_the_room_each_have_one_of_their_own(room):
-    order, starts, num_rows = pack(np.full((2, 6), room), room)
-    assert (num_rows == 6).all() and (starts == np.arange(6) * room).all()
-    assert (order == np.arange(6)).all()
+    order, row, offset, fullest = pack(np.full((2, 6), room), 6)
+    assert (fullest == room).all() and (offset == 0).all()
+    assert (order == np.arange(6)).all() and (row == np.arange(6)).all()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.layers.dropout import DropoutClock, keep
+from common.layers.dropout import Dropout, DropoutClock, keep
 
 COUNT = 200_000
 compiled = tf.function(keep, jit_compile=True)  # one program for each count and rate
@@ -88,3 +88,42 @@ def test_an_element_is_dropped_as_often_over_the_steps():
     masks = np.stack([mask(step=step, rate=0.1, count=500) for step in range(400)])
     dropped = 400 - masks.sum(axis=0)
     assert abs(dropped - 40).max() < 5.5 * np.sqrt(400 * 0.1 * 0.9)
+
+
+# ---- Behind a product and before a residual ------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_added_to_a_residual_matches_numpy_in_float64(dtype, has_bias, rate, training):
+    clock = DropoutClock(seed=3)
+    layer = Dropout(rate, clock, dtype=dtype)
+    clock.step.assign(5)
+    generator = np.random.default_rng(0)
+    shapes = {"residual": (2, 3, 7), "x": (6, 7), "bias": (7,), "upstream": (2, 3, 7)}
+    given = {name: tf.constant(generator.normal(size=s), dtype) for name, s in shapes.items()}
+    residual, x, bias, upstream = (np.asarray(tf.cast(t, tf.float64)) for t in given.values())
+    upstream_tensor = given.pop("upstream")
+    if not has_bias:
+        del given["bias"]
+        bias = 0.0
+    with tf.GradientTape() as tape:
+        tape.watch(list(given.values()))
+        y = layer.add(**{"bias": None, **given}, training=training)
+    gradients = tape.gradient(y, given, output_gradients=upstream_tensor)
+
+    factor = np.ones((6, 7))
+    if training and rate:
+        kept = keep(42, clock.place(layer.layer_number, (2, 3, 7)), rate)
+        factor = np.asarray(kept).reshape(6, 7) / (1 - rate)
+        assert 0 < factor.astype(bool).mean() < 1
+    of_x = upstream.reshape(6, 7) * factor
+    expected = {"residual": upstream, "x": of_x, "bias": of_x.sum(axis=0)}
+    tolerance = {"float32": 1e-6, "bfloat16": 2**-5}[dtype]  # the last digit of numbers up to 4
+    expected["output"] = residual + ((x + bias) * factor).reshape(2, 3, 7)
+    for name, tensor in {"output": y, **gradients}.items():
+        assert tensor.dtype == dtype
+        actual = np.asarray(tf.cast(tensor, tf.float64))
+        np.testing.assert_allclose(actual, expected[name], rtol=0, atol=tolerance, err_msg=name)

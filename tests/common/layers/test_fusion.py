@@ -58,6 +58,23 @@ def test_gelu_and_its_gradient_match_numpy_in_float64(name, dtype, training):
     np.testing.assert_allclose(actual_gradient, gradient * exact_upstream, rtol=rtol, atol=atol)
 
 
+def test_in_16_bits_a_chain_is_rounded_once_and_so_is_its_gradient():
+    x = tf.constant(X, "bfloat16")
+    bias = tf.constant(0.375, "bfloat16")
+    exact = np.asarray(tf.cast(x, tf.float64)) + 0.375
+    with tf.GradientTape() as tape:
+        tape.watch([x, bias])
+        y = ACTIVATIONS["gelu_erf"](x, training=True, bias=bias)
+    gradient, of_bias = tape.gradient(y, [x, bias])
+    value, slope = gelu_erf(exact)
+    digit = 2.0**-7  # rounding once is off by half of it at most
+    for actual, wanted in ((y, value), (gradient, slope)):
+        actual = np.asarray(tf.cast(actual, tf.float64))
+        np.testing.assert_allclose(actual, wanted, rtol=digit / 2, atol=1e-5)
+    assert of_bias.dtype == "bfloat16"
+    assert float(of_bias) == pytest.approx(slope.sum(), rel=digit)
+
+
 def test_the_two_forms_differ_by_as_much_as_they_should():
     x = tf.constant(X, tf.float32)
     difference = np.abs(ACTIVATIONS["gelu_erf"](x) - ACTIVATIONS["gelu_tanh"](x)).max()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dense layer's product, and how the streams of a batch (`encoder.py`) share its kernel.
+
+The bias is left to the loop that follows: to oneDNN, a bfloat16 product and its bias take up to
+twice as long as the product.
+"""
+
+import contextlib
+
+import keras
+from keras import ops
+
+
+class Dense(keras.layers.Dense):
+    """Keras' dense layer, in two steps.
+
+    Args:
+        units: int. F.
+        use_bias: bool.
+        initializer: Keras initializer of the kernel.
+    Attributes:
+        bias: Keras variable [F], or None.
+    """
+
+    def __init__(self, units, use_bias, initializer, **kwargs):
+        super().__init__(units, use_bias=use_bias, kernel_initializer=initializer, **kwargs)
+        self.shared = None  # the SharedKernel, within `share_kernels`
+
+    @property
+    def bias_tensor(self):
+        """<float>[F] in the compute dtype, or None. Custom gradients take no variables."""
+        return None if self.bias is None else ops.reshape(self.bias, (-1,))
+
+    def product(self, x):
+        """<float>[N, D] -> <float>[N, F], the bias not added."""
+        return ops.matmul(x, self.kernel) if self.shared is None else self.shared.multiply(x)
+
+
+@contextlib.contextmanager
+def share_kernels(layer, num_streams):
+    """Within, each Dense of `layer` is called by so many streams, and its gradient is one product.
+
+    A context manager. Left to itself, each stream computes a gradient of the kernel's size, and
+    all of them are read again to be added: with short rows that takes as long as the products.
+    """
+    dense_layers = [part for part in layer._flatten_layers() if isinstance(part, Dense)]
+    for dense in dense_layers:
+        dense.shared = SharedKernel(dense, num_streams)
+    try:
+        yield
+    finally:
+        for dense in dense_layers:
+            dense.shared = None
+
+
+class SharedKernel:
+    """The kernel of a Dense for so many calls of `multiply`; TensorFlow only.
+
+    Every call gets a copy of the kernel, which costs nothing. For the gradient of its copy it
+    gives its upstream gradient; these meet at the kernel, whose gradient is then the product of
+    all inputs, one below the other, and all upstream gradients.
+    """
+
+    def __init__(self, dense, num_streams):
+        import tensorflow as tf
+
+        self.tf = tf
+        self.inputs = []  # of the calls so far: <float>[N, D]
+
+        @tf.custom_gradient
+        def copies_of(kernel):
+            def gradient(*upstreams):
+                inputs = tf.concat(self.inputs, axis=0)
+                return tf.matmul(inputs, tf.concat(upstreams, axis=0), transpose_a=True)
+
+            return [tf.identity(kernel) for _ in range(num_streams)], gradient
+
+        kernel = tf.cast(tf.convert_to_tensor(dense.kernel), dense.compute_dtype)
+        self.copies = iter(copies_of(kernel))
+
+    def multiply(self, x):
+        tf = self.tf
+        self.inputs.append(x)
+
+        @tf.custom_gradient
+        def product(x, kernel):
+            def gradient(upstream):
+                return tf.matmul(upstream, kernel, transpose_b=True), upstream
+
+            return tf.matmul(x, kernel), gradient
+
+        return product(x, next(self.copies))
