@@ -8,6 +8,11 @@ in training with everything saved (a second signal ends the process at once). Te
 imported only once the params have been accepted.
 """
 
+from common.huge_pages import use_huge_pages
+
+if __name__ == "__main__":
+    use_huge_pages()  # before the imports, as it makes them again
+
 import argparse
 import contextlib
 import gc
