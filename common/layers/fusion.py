@@ -6,6 +6,8 @@ for the backward pass. Compiled by XLA, the chain is one pass, and the backward 
 from the inputs. The other Keras backends compile whole steps and need no help.
 """
 
+import functools
+
 import keras
 from keras import ops
 
@@ -56,6 +58,29 @@ def fuse_self_adjoint(function):
             forward(upstream, *others),
             *[None] * len(others),
         )
+
+    return fused
+
+
+def fuse_with_gradient(forward, backward):
+    """As `fuse`, with the gradient given.
+
+    Args:
+        forward: inputs -> a tensor, and what `backward` needs besides the inputs.
+        backward: (upstream, that, inputs) -> the gradient of each input, or None.
+    Returns:
+        inputs -> the tensor.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+        forward, backward = compiled(forward), compiled(backward)
+
+    @ops.custom_gradient
+    def fused(*inputs):
+        output, kept = forward(*inputs)
+        return output, lambda upstream: backward(upstream, kept, *inputs)
 
     return fused
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer normalisation with its gradient written out: a third fewer passes over memory.
+"""Layer normalisation with its gradient written out, in training a compiled loop each.
 
 What automatic differentiation makes of the formula keeps and reads every intermediate result; the
 closed form needs the input, and a mean and a deviation for each token.
@@ -8,34 +8,46 @@ closed form needs the input, and a mean and a deviation for each token.
 import keras
 from keras import ops
 
+from common.layers.fusion import fuse_with_gradient
 
-@ops.custom_gradient
-def layer_norm(x, gamma, beta, epsilon):
+
+def _forward(x, gamma, beta, epsilon):
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta, of every token by itself.
 
-    Ba et al. 2016 (arXiv:1607.06450, section 3.1). With z = (x - mean) / deviation and u the
-    upstream gradient times gamma, the gradient of x is (u - mean(u) - z * mean(u * z)) / deviation.
+    Ba et al. 2016 (arXiv:1607.06450, section 3.1).
 
     Args:
-        x: <float32>[N, D].
+        x: <float>[N, D].
         gamma, beta: <float32>[D].
         epsilon: <float32>[].
     Returns:
-        <float32>[N, D].
+        <float>[N, D]; and for the gradient mean and 1 / deviation, <float32>[N, 1].
     """
-    mean = ops.mean(x, axis=-1, keepdims=True)  # [N, 1]
-    centred = x - mean
-    variance = ops.mean(centred * centred, axis=-1, keepdims=True)
-    scale = ops.rsqrt(variance + epsilon)  # 1 / deviation
+    wide = ops.cast(x, "float32")
+    mean = _mean(wide)
+    centred = wide - mean
+    scale = ops.rsqrt(_mean(centred * centred) + epsilon)
+    return ops.cast(centred * scale * gamma + beta, x.dtype), (mean, scale)
 
-    def gradients(upstream):
-        z = (x - mean) * scale
-        of_gamma, of_beta = ops.sum(upstream * z, axis=0), ops.sum(upstream, axis=0)
-        u = upstream * gamma
-        of_x = u - ops.mean(u, axis=-1, keepdims=True) - z * ops.mean(u * z, axis=-1, keepdims=True)
-        return of_x * scale, of_gamma, of_beta, ops.zeros_like(epsilon)
 
-    return centred * scale * gamma + beta, gradients
+def _backward(upstream, kept, x, gamma, beta, epsilon):
+    """With z = (x - mean) / deviation and u the upstream gradient times gamma, the gradient of x is
+    (u - mean(u) - z * mean(u * z)) / deviation."""
+    del beta
+    mean, scale = kept
+    wide, upstream = ops.cast(x, "float32"), ops.cast(upstream, "float32")
+    z, u = (wide - mean) * scale, upstream * gamma
+    zero = ops.zeros_like(epsilon)
+    of_x = (u - _mean(u) - z * _mean(u * z)) * scale
+    return ops.cast(of_x, x.dtype), ops.sum(upstream * z, axis=0), ops.sum(upstream, axis=0), zero
+
+
+def _mean(x):
+    """<float32>[N, D] -> [N, 1]. XLA sums a row one number after the other, unless as a product."""
+    return ops.matmul(x, ops.full((x.shape[-1], 1), 1.0 / x.shape[-1], dtype="float32"))
+
+
+_in_training = fuse_with_gradient(_forward, _backward)
 
 
 class LayerNorm(keras.layers.Layer):
@@ -59,10 +71,11 @@ class LayerNorm(keras.layers.Layer):
         self.gamma = self.add_weight(size, "ones", name="gamma", autocast=False)
         self.beta = self.add_weight(size, "zeros", name="beta", autocast=False)
 
-    def call(self, x):
-        rows = ops.reshape(ops.cast(x, "float32"), (-1, x.shape[-1]))
-        epsilon = ops.convert_to_tensor(self.epsilon, "float32")
+    def call(self, x, training=False):
+        rows = ops.reshape(x, (-1, x.shape[-1]))
         # A tensor of each weight: TensorFlow's custom gradients take no variables.
         gamma, beta = (ops.reshape(weight, (-1,)) for weight in (self.gamma, self.beta))
-        y = layer_norm(rows, gamma, beta, epsilon)
+        epsilon = ops.convert_to_tensor(self.epsilon, "float32")
+        inputs = rows, gamma, beta, epsilon
+        y = _in_training(*inputs) if training else _forward(*inputs)[0]  # exports are not compiled
         return ops.cast(ops.reshape(y, ops.shape(x)), self.compute_dtype)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from common.optimizers.layer_rates import layer_rate_factor
 from common.optimizers.loss_scale import make_loss_scale
 from common.optimizers.schedules import make_schedule
-from common.optimizers.update import gradient_of, half_square, move
+from common.optimizers.update import TableGradient, gradient_of, half_square, move
 
 
 class Optimizer:
@@ -134,19 +134,28 @@ class Optimizer:
             numbers["average_share"] = tf.maximum(1.0 - cfg.moving_average_decay, 9.0 / (10.0 + t))
         rates = {factor: rate * factor for factor in set(self.rate_factors.values())}
 
+        def move_one(name, gradient):
+            rate_here = rates[self.rate_factors[name]]
+            is_decayed = name in self.decayed
+            decay = rate_here * cfg.weight_decay_rate if is_decayed else tf.constant(0.0)
+            return move(
+                self.rule,
+                self.weights[name],
+                {slot: variables[name] for slot, variables in self.slots.items()},
+                self.averages.get(name),
+                gradient,
+                {**numbers, "rate": rate_here, "decay": decay},
+            )
+
         def update():
-            for (name, weight), gradient in zip(self.weights.items(), gradients, strict=True):
-                rate_here = rates[self.rate_factors[name]]
-                is_decayed = name in self.decayed
-                decay = rate_here * cfg.weight_decay_rate if is_decayed else tf.constant(0.0)
-                move(
-                    self.rule,
-                    weight,
-                    {slot: variables[name] for slot, variables in self.slots.items()},
-                    self.averages.get(name),
-                    gradient,
-                    {**numbers, "rate": rate_here, "decay": decay},
-                )
+            pairs = list(zip(self.weights, gradients, strict=True))
+            # A table takes as long as all others together. TensorFlow would begin with the others,
+            # and one core be left with the table at the end.
+            tables = [pair for pair in pairs if isinstance(pair[1], TableGradient)]
+            with tf.control_dependencies([move_one(*pair) for pair in tables]):
+                for name, gradient in pairs:
+                    if not isinstance(gradient, TableGradient):
+                        move_one(name, gradient)
 
         # Only a dynamic scale may skip an update; elsewhere a non-finite number must show. To
         # choose element by element, within the loop, doubles the time of every update.

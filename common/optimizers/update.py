@@ -55,11 +55,13 @@ def move(rule, weight, slots, average, gradient, numbers):
         gradient: of `gradient_of`, of the scaled loss.
         numbers: {name: <float32>[]}: those of the rule; "scale", on the gradient; "decay", share of
             the weight; "max_value" of the gradient, or none; "average_share".
+    Returns:
+        the weight's new value where the gradient is a TableGradient, else None.
     """
     variables = [weight, *slots.values(), *([] if average is None else [average])]
     if not isinstance(gradient, TableGradient):
         _move_together(rule, weight, slots, average, gradient, numbers)
-        return
+        return None
     # A table takes as long as all other weights together. Computed each by itself, from what all
     # were before, its variables keep several cores busy, and none waits for another.
     before = [tf.identity(variable) for variable in variables]
@@ -71,6 +73,7 @@ def move(rule, weight, slots, average, gradient, numbers):
     ]
     for variable, value in zip(variables, after, strict=True):
         variable.assign(value)
+    return after[0]
 
 
 # One compiled loop over a weight and its slots instead of nine passes over memory. A function of

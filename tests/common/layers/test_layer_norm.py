@@ -31,8 +31,9 @@ def layer_of(size, generator, epsilon, dtype="float32"):
     shift=st.sampled_from([0.0, 30.0]),
     epsilon=st.sampled_from([1e-12, 1e-5]),
     seed=st.integers(0, 2**32 - 1),
+    training=st.booleans(),
 )
-def test_values_and_gradients_match_numpy_in_float64(shape, size, shift, epsilon, seed):
+def test_values_and_gradients_match_numpy_in_float64(shape, size, shift, epsilon, seed, training):
     generator = np.random.default_rng(seed)
     layer, gamma, beta = layer_of(size, generator, epsilon)
     x = generator.normal(shift, 1.0, (*shape, size)).astype(np.float32)
@@ -40,7 +41,7 @@ def test_values_and_gradients_match_numpy_in_float64(shape, size, shift, epsilon
     given_ = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(given_)
-        y = layer(given_)
+        y = layer(given_, training=training)
     sources = [given_, layer.gamma.value, layer.beta.value]
     gradients = tape.gradient(y, sources, output_gradients=tf.constant(upstream))
 
@@ -66,13 +67,14 @@ def test_values_and_gradients_match_numpy_in_float64(shape, size, shift, epsilon
     np.testing.assert_allclose(gradients[2], upstream.sum(token_axes), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_is_rounded_once_at_the_end(policy):
+def test_half_precision_is_rounded_once_at_the_end(policy, training):
     generator = np.random.default_rng(1)
     layer, gamma, beta = layer_of(64, generator, 1e-12, policy)
     x = tf.constant(generator.normal(size=(5, 64)), layer.compute_dtype)
     expected = normalize(np.asarray(tf.cast(x, tf.float64)), gamma, beta, 1e-12)
-    y = layer(x)
+    y = layer(x, training=training)
     assert y.dtype == x.dtype
     digit = {"mixed_bfloat16": 2**-8, "mixed_float16": 2**-11}[policy]
     np.testing.assert_allclose(tf.cast(y, tf.float64), expected, rtol=digit, atol=1e-6)
