@@ -11,7 +11,17 @@ from keras import ops
 from common.layers.fusion import fuse_with_gradient
 
 
-def _forward(x, gamma, beta, epsilon):
+def _mean(x):
+    """<float32>[N, D] -> [N, 1]."""
+    return ops.mean(x, axis=-1, keepdims=True)
+
+
+def _mean_by_product(x):
+    """As `_mean`, for XLA, which sums a row one number after the other otherwise."""
+    return ops.matmul(x, ops.full((x.shape[-1], 1), 1.0 / x.shape[-1], dtype="float32"))
+
+
+def _forward(x, gamma, beta, epsilon, mean_of=_mean_by_product):
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta, of every token by itself.
 
     Ba et al. 2016 (arXiv:1607.06450, section 3.1).
@@ -24,9 +34,9 @@ def _forward(x, gamma, beta, epsilon):
         <float>[N, D]; and for the gradient mean and 1 / deviation, <float32>[N, 1].
     """
     wide = ops.cast(x, "float32")
-    mean = _mean(wide)
+    mean = mean_of(wide)
     centred = wide - mean
-    scale = ops.rsqrt(_mean(centred * centred) + epsilon)
+    scale = ops.rsqrt(mean_of(centred * centred) + epsilon)
     return ops.cast(centred * scale * gamma + beta, x.dtype), (mean, scale)
 
 
@@ -38,13 +48,8 @@ def _backward(upstream, kept, x, gamma, beta, epsilon):
     wide, upstream = ops.cast(x, "float32"), ops.cast(upstream, "float32")
     z, u = (wide - mean) * scale, upstream * gamma
     zero = ops.zeros_like(epsilon)
-    of_x = (u - _mean(u) - z * _mean(u * z)) * scale
+    of_x = (u - _mean_by_product(u) - z * _mean_by_product(u * z)) * scale
     return ops.cast(of_x, x.dtype), ops.sum(upstream * z, axis=0), ops.sum(upstream, axis=0), zero
-
-
-def _mean(x):
-    """<float32>[N, D] -> [N, 1]. XLA sums a row one number after the other, unless as a product."""
-    return ops.matmul(x, ops.full((x.shape[-1], 1), 1.0 / x.shape[-1], dtype="float32"))
 
 
 _in_training = fuse_with_gradient(_forward, _backward)
@@ -77,5 +82,6 @@ class LayerNorm(keras.layers.Layer):
         gamma, beta = (ops.reshape(weight, (-1,)) for weight in (self.gamma, self.beta))
         epsilon = ops.convert_to_tensor(self.epsilon, "float32")
         inputs = rows, gamma, beta, epsilon
-        y = _in_training(*inputs) if training else _forward(*inputs)[0]  # exports are not compiled
+        # Left as it is elsewhere: not every format of an export can hold what XLA compiles.
+        y = _in_training(*inputs) if training else _forward(*inputs, mean_of=_mean)[0]
         return ops.cast(ops.reshape(y, ops.shape(x)), self.compute_dtype)

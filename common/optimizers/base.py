@@ -70,6 +70,7 @@ class Optimizer:
         # What `first_nonfinite` tells: the step and the place in `weights`; -1, -1: nothing.
         self._nonfinite = tf.Variable([-1, -1], dtype=tf.int64, trainable=False)
         self._was_finite = tf.Variable(True, trainable=False)
+        self._last_scale = tf.Variable(1.0, trainable=False)  # of gradients; nobody reads it
 
     @staticmethod
     def rule(gradient, slots, numbers):
@@ -81,7 +82,8 @@ class Optimizer:
             numbers: {name: <float32>[]}: "rate", the weight's learning rate, and those of
                 `rule_numbers`.
         Returns:
-            what to take off the weight, <float32>[...]; {slot: its new value}.
+            what to take off the weight, <float32>[...]; {slot: its new value, which may depend on
+            its old one and on those of the slots before it}.
         """
         raise NotImplementedError
 
@@ -138,7 +140,7 @@ class Optimizer:
             rate_here = rates[self.rate_factors[name]]
             is_decayed = name in self.decayed
             decay = rate_here * cfg.weight_decay_rate if is_decayed else tf.constant(0.0)
-            return move(
+            move(
                 self.rule,
                 self.weights[name],
                 {slot: variables[name] for slot, variables in self.slots.items()},
@@ -149,10 +151,12 @@ class Optimizer:
 
         def update():
             pairs = list(zip(self.weights, gradients, strict=True))
-            # A table takes as long as all others together. TensorFlow would begin with the others,
-            # and one core be left with the table at the end.
             tables = [pair for pair in pairs if isinstance(pair[1], TableGradient)]
-            with tf.control_dependencies([move_one(*pair) for pair in tables]):
+            for pair in tables:
+                move_one(*pair)
+            # A table takes as long as all others together, and would be left to one core if it came
+            # last. What hears of the scale by way of another operation is begun after it.
+            with tf.control_dependencies([self._last_scale.assign(scale)] if tables else []):
                 for name, gradient in pairs:
                     if not isinstance(gradient, TableGradient):
                         move_one(name, gradient)

@@ -55,25 +55,15 @@ def move(rule, weight, slots, average, gradient, numbers):
         gradient: of `gradient_of`, of the scaled loss.
         numbers: {name: <float32>[]}: those of the rule; "scale", on the gradient; "decay", share of
             the weight; "max_value" of the gradient, or none; "average_share".
-    Returns:
-        the weight's new value where the gradient is a TableGradient, else None.
     """
-    variables = [weight, *slots.values(), *([] if average is None else [average])]
     if not isinstance(gradient, TableGradient):
         _move_together(rule, weight, slots, average, gradient, numbers)
-        return None
-    # A table takes as long as all other weights together. Computed each by itself, from what all
-    # were before, its variables keep several cores busy, and none waits for another.
-    before = [tf.identity(variable) for variable in variables]
-    old_slots = dict(zip(slots, before[1:], strict=False))
-    old_average = None if average is None else before[-1]
-    after = [
-        _moved_one(place, rule, before[0], old_slots, old_average, gradient, numbers)
-        for place in range(len(variables))
-    ]
-    for variable, value in zip(variables, after, strict=True):
-        variable.assign(value)
-    return after[0]
+        return
+    # Computed together, they would have the looked-up rows written out, as each reads them. In
+    # this order none is changed before the last that depends on what it was has been computed.
+    last = len(slots) + 1
+    for place in (*([] if average is None else [last]), 0, *range(last - 1, 0, -1)):
+        _move_one(place, rule, weight, slots, average, gradient, numbers)
 
 
 # One compiled loop over a weight and its slots instead of nine passes over memory. A function of
@@ -87,9 +77,11 @@ def _move_together(rule, weight, slots, average, gradient, numbers):
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _moved_one(place, rule, weight, slots, average, gradient, numbers):
-    """As `_moved`, one of them; XLA leaves out what the others alone need."""
-    return _moved(rule, weight, slots, average, gradient, numbers)[place]
+def _move_one(place, rule, weight, slots, average, gradient, numbers):
+    """As `_move_together`, one of them; XLA leaves out what the others alone need."""
+    variables = [weight, *slots.values(), *([] if average is None else [average])]
+    values = _moved(rule, weight, slots, average, gradient, numbers)
+    variables[place].assign(values[place])
 
 
 def _moved(rule, weight, slots, average, gradient, numbers):
