@@ -69,8 +69,12 @@ class MultiHeadAttention(keras.layers.Layer):
             for rate in (attention_dropout_rate, dropout_rate)
         )
 
+    @property
+    def dense_layers(self):
+        return [self.query, self.key, self.value, self.output_projection]
+
     def build(self, x_shape):
-        for dense in (self.query, self.key, self.value, self.output_projection):
+        for dense in self.dense_layers:
             dense.build(x_shape)
 
     def _heads(self, dense, x):

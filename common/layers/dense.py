@@ -37,13 +37,12 @@ class Dense(keras.layers.Dense):
 
 
 @contextlib.contextmanager
-def share_kernels(layer, num_streams):
-    """Within, each Dense of `layer` is called by so many streams, and its gradient is one product.
+def share_kernels(dense_layers, num_streams):
+    """Within, each Dense is called by so many streams, and its kernel's gradient is one product.
 
     A context manager. Left to itself, each stream computes a gradient of the kernel's size, and
     all of them are read again to be added: with short rows that takes as long as the products.
     """
-    dense_layers = [part for part in layer._flatten_layers() if isinstance(part, Dense)]
     for dense in dense_layers:
         dense.shared = SharedKernel(dense, num_streams)
     try:

@@ -90,6 +90,10 @@ class EncoderLayer(keras.layers.Layer):
             for name in ("attention_layer_norm", "feed_forward_layer_norm")
         )
 
+    @property
+    def dense_layers(self):
+        return [*self.attention.dense_layers, self.feed_forward.expand, self.feed_forward.project]
+
     def build(self, x_shape):
         for part in (
             self.attention,
@@ -196,7 +200,11 @@ class Encoder(keras.layers.Layer):
                     select = packed.first_tokens
             is_recomputed = self.recompute and training and (needs_gradient or layer.trainable)
             is_shared = training and len(parts) > 1 and not is_recomputed
-            with share_kernels(layer, len(parts)) if is_shared else contextlib.nullcontext():
+            with (
+                share_kernels(layer.dense_layers, len(parts))
+                if is_shared
+                else contextlib.nullcontext()
+            ):
                 for part in parts:
                     run = partial(self._apply, layer, part.rows, part.mask, select, training)
                     x = part.x if needs_gradient else ops.stop_gradient(part.x)
