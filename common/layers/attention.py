@@ -69,12 +69,11 @@ class MultiHeadAttention(keras.layers.Layer):
             for rate in (attention_dropout_rate, dropout_rate)
         )
 
-    @property
-    def dense_layers(self):
+    def all_dense(self):  # no property: Keras would save what it holds under its name
         return [self.query, self.key, self.value, self.output_projection]
 
     def build(self, x_shape):
-        for dense in self.dense_layers:
+        for dense in self.all_dense():
             dense.build(x_shape)
 
     def _heads(self, dense, x):

@@ -90,9 +90,8 @@ class EncoderLayer(keras.layers.Layer):
             for name in ("attention_layer_norm", "feed_forward_layer_norm")
         )
 
-    @property
-    def dense_layers(self):
-        return [*self.attention.dense_layers, self.feed_forward.expand, self.feed_forward.project]
+    def all_dense(self):  # no property: Keras would save what it holds under its name
+        return [*self.attention.all_dense(), self.feed_forward.expand, self.feed_forward.project]
 
     def build(self, x_shape):
         for part in (
@@ -201,7 +200,7 @@ class Encoder(keras.layers.Layer):
             is_recomputed = self.recompute and training and (needs_gradient or layer.trainable)
             is_shared = training and len(parts) > 1 and not is_recomputed
             with (
-                share_kernels(layer.dense_layers, len(parts))
+                share_kernels(layer.all_dense(), len(parts))
                 if is_shared
                 else contextlib.nullcontext()
             ):
