@@ -82,22 +82,20 @@ def keep(count, place, rate):
     return bits >= np.uint32(round(rate * 2**32))
 
 
+def _drop(x, place, rate):
+    """x: <float>[...], fastest in one dimension, whose loop XLA turns into vectors."""
+    kept = ops.reshape(keep(math.prod(x.shape), place, rate), x.shape)
+    return ops.where(kept, x * ops.cast(1.0 / (1.0 - rate), x.dtype), ops.zeros_like(x))
+
+
 @functools.cache  # the layers of a network share the compiled loops of a rate
 def _make_drop(rate):
-    def drop(x, place):
-        """x: <float>[N]. One dimension, because XLA turns only such a loop into vectors."""
-        scaled = x * ops.cast(1.0 / (1.0 - rate), x.dtype)
-        return ops.where(keep(x.shape[0], place, rate), scaled, ops.zeros_like(x))
-
-    return fuse_self_adjoint(drop)
+    return fuse_self_adjoint(functools.partial(_drop, rate=rate))
 
 
 @functools.cache
 def _make_add(rate):
-    def drop(x, place):
-        """x: <float32>[N, D]."""
-        kept = ops.reshape(keep(math.prod(x.shape), place, rate), x.shape)
-        return ops.where(kept, x * (1.0 / (1.0 - rate)), 0.0)
+    drop = functools.partial(_drop, rate=rate)
 
     def gradient(upstream, place):
         of_x = drop(upstream, place)

@@ -56,32 +56,29 @@ def move(rule, weight, slots, average, gradient, numbers):
         numbers: {name: <float32>[]}: those of the rule; "scale", on the gradient; "decay", share of
             the weight; "max_value" of the gradient, or none; "average_share".
     """
+    last = len(slots) + 1  # the average's place in `_moved`
+    every = tuple(range(last if average is None else last + 1))
     if not isinstance(gradient, TableGradient):
-        _move_together(rule, weight, slots, average, gradient, numbers)
+        _move(every, rule, weight, slots, average, gradient, numbers)
         return
     # Computed together, they would have the looked-up rows written out, as each reads them. In
     # this order none is changed before the last that depends on what it was has been computed.
-    last = len(slots) + 1
-    for place in (*([] if average is None else [last]), 0, *range(last - 1, 0, -1)):
-        _move_one(place, rule, weight, slots, average, gradient, numbers)
+    for place in (*every[last:], 0, *range(last - 1, 0, -1)):
+        _move((place,), rule, weight, slots, average, gradient, numbers)
 
 
 # One compiled loop over a weight and its slots instead of nine passes over memory. A function of
 # one weight, not of all: equal shapes share the program, and TensorFlow runs several at once.
 @tf.function(jit_compile=True, autograph=False)
-def _move_together(rule, weight, slots, average, gradient, numbers):
-    variables = [weight, *slots.values(), *([] if average is None else [average])]
-    values = _moved(rule, weight, slots, average, gradient, numbers)
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+def _move(places, rule, weight, slots, average, gradient, numbers):
+    """Assigns those in some of the places of `_moved`; XLA leaves out what the others alone need.
 
-
-@tf.function(jit_compile=True, autograph=False)
-def _move_one(place, rule, weight, slots, average, gradient, numbers):
-    """As `_move_together`, one of them; XLA leaves out what the others alone need."""
-    variables = [weight, *slots.values(), *([] if average is None else [average])]
+    places: tuple of int.
+    """
+    variables = [weight, *slots.values(), average]
     values = _moved(rule, weight, slots, average, gradient, numbers)
-    variables[place].assign(values[place])
+    for place in places:
+        variables[place].assign(values[place])
 
 
 def _moved(rule, weight, slots, average, gradient, numbers):
