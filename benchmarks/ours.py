@@ -229,7 +229,8 @@ def measure_inference(args, gate):
 
     def classify():
         batches, _ = data.predict_input_fn(params, texts)
-        return collect_logits(step, batches["texts"])[0]
+        streams = params.runconfig.num_streams
+        return collect_logits(step, batches["texts"], num_streams=streams)[0]
 
     classify()  # compiles
     while True:

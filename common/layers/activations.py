@@ -5,7 +5,7 @@ from functools import partial
 
 from keras import ops
 
-from common.layers.fusion import fuse
+from common.layers.fusion import fuse, is_compiled
 
 
 class Activation:
@@ -22,12 +22,12 @@ class Activation:
 
     def __init__(self, function, is_chain=False):
         self.function = lambda x, *bias: function(sum(bias, start=x))
-        self.in_training = fuse(self.function) if is_chain else self.function
+        self.compiled = fuse(self.function) if is_chain else self.function
 
     def __call__(self, x, training=False, bias=None):
         """x: <float>[..., F]; bias: <float>[F], added before, or None."""
         inputs = (x,) if bias is None else (x, bias)
-        return (self.in_training if training else self.function)(*inputs)
+        return (self.compiled if is_compiled(x, training) else self.function)(*inputs)
 
 
 # Hendrycks & Gimpel 2016 (arXiv:1606.08415) give both forms. Hugging Face's "gelu" is the erf

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from common.layers.fusion import fuse_residual, fuse_self_adjoint
+from common.layers.fusion import fuse_residual, fuse_self_adjoint, is_compiled
 
 # 2^32 divided by the golden ratio: multiples of it spread evenly (Knuth, TAOCP 3, section 6.4).
 GOLDEN = np.uint32(0x9E3779B9)
@@ -95,13 +95,14 @@ def _make_drop(rate):
 
 @functools.cache
 def _make_add(rate):
-    drop = functools.partial(_drop, rate=rate)
+    def drop(x, *place):
+        return _drop(x, *place, rate) if place else x
 
-    def gradient(upstream, place):
-        of_x = drop(upstream, place)
+    def gradient(upstream, *place):
+        of_x = drop(upstream, *place)
         return of_x, ops.sum(of_x, axis=0)
 
-    return fuse_residual(lambda x, bias, place: drop(x + bias, place), gradient)
+    return fuse_residual(lambda x, bias, *place: drop(x + bias, *place), gradient)
 
 
 class Dropout(keras.layers.Layer):
@@ -143,10 +144,11 @@ class Dropout(keras.layers.Layer):
         Returns:
             <float>[B, T, D].
         """
-        if not training or self.rate == 0.0:
+        if not is_compiled(x, training):
             x = x if bias is None else x + bias
             return residual + ops.reshape(x, ops.shape(residual))
-        place = self.clock.place(self.layer_number, residual.shape)
+        drops = training and self.rate > 0.0
+        place = [self.clock.place(self.layer_number, residual.shape)] if drops else []
         bias = ops.zeros(x.shape[-1:], x.dtype) if bias is None else bias
-        y = _make_add(self.rate)(ops.reshape(residual, x.shape), x, bias, place)
+        y = _make_add(self.rate)(ops.reshape(residual, x.shape), x, bias, *place)
         return ops.reshape(y, residual.shape)

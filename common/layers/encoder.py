@@ -122,9 +122,9 @@ class Encoder(keras.layers.Layer):
         recompute: bool. Keep of each layer its input alone for the backward pass, which then
             computes the layer once more (Chen et al. 2016, arXiv:1604.06174): memory for time.
             Dropout draws the same masks again, as they depend on (seed, layer, step) alone.
-        num_streams: int. Rows are dealt to so many parts that need nothing of each other but for
-            the weights, so that TensorFlow computes them side by side, each on a core of its own.
-            Two cores on one product after another wait for each other at every one.
+        num_streams: int. In training rows are dealt to so many parts that need nothing of each
+            other but for the weights, so that TensorFlow computes them side by side, each on a core
+            of its own. Two cores on one product after another wait for each other at every one.
     Call:
         x: <float>[B, T, D]; padding_mask: <int32>[B, T], 1 on real tokens.
         needs_gradient: bool. Something that x comes from is trained. Where it is not, nothing is
@@ -186,7 +186,7 @@ class Encoder(keras.layers.Layer):
         training=False,
     ):
         mask = padding_mask if packed is None else packed.attention_mask
-        parts = self._parts(x, mask)
+        parts = self._parts(x, mask) if training else [Part(x, mask, rows=None)]
         select = None
         for layer in self.layers:
             if first_token_only and layer is self.layers[-1]:
@@ -225,7 +225,7 @@ class Encoder(keras.layers.Layer):
 
     def _parts(self, x, mask):
         """Returns a list of Part, of rows that differ in number by one at most."""
-        total = x.shape[0] or 1  # None in an exported network, which is left whole
+        total = x.shape[0]
         firsts = sorted({total * i // self.num_streams for i in range(self.num_streams)})
         if len(firsts) == 1:
             return [Part(x, mask, rows=None)]

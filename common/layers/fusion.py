@@ -12,6 +12,25 @@ import keras
 from keras import ops
 
 
+def is_compiled(x, training):
+    """Whether what follows x is better one compiled loop than TensorFlow's own operations.
+
+    In training it is. Outside, oneDNN computes product, bias and GELU in float32 as one kernel; in
+    16 bits it is slow at that, and operations by themselves spend their time on rounding. Of a
+    batch of any size (an export) nothing is: not every format can hold what XLA compiles.
+    """
+    return training or (x.shape[0] is not None and _is_half(x))
+
+
+def compiled(function):
+    """Returns `function` as a program of XLA's, without a gradient; see `fuse` for its rounding."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
 def fuse(function):
     """Returns `function`, computing the same with the same gradients in fewer passes over memory.
 
@@ -19,7 +38,7 @@ def fuse(function):
         given 16-bit tensors in float32, and its result is rounded to the first one's dtype: XLA
         rounds after every operation else, which takes longer than the operations.
     """
-    function = _in_float32(function)
+    function = in_float32(function)
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
@@ -95,7 +114,7 @@ def fuse_residual(function, gradient):
     Returns:
         (residual, x, bias, others) -> <float>[N, D], of any dtype.
     """
-    forward = _in_float32(lambda residual, *inputs: residual + function(*inputs))
+    forward = in_float32(lambda residual, *inputs: residual + function(*inputs))
     if keras.backend.backend() != "tensorflow":
         return forward
     import tensorflow as tf
@@ -117,7 +136,9 @@ def fuse_residual(function, gradient):
     return fused
 
 
-def _in_float32(function):
+def in_float32(function):
+    """Returns `function` of 16-bit tensors in float32, its result in the first one's dtype."""
+
     def wide(*inputs):
         output = function(*(ops.cast(x, "float32") if _is_half(x) else x for x in inputs))
         return ops.cast(output, inputs[0].dtype)

@@ -8,7 +8,7 @@ closed form needs the input, and a mean and a deviation for each token.
 import keras
 from keras import ops
 
-from common.layers.fusion import fuse_with_gradient
+from common.layers.fusion import fuse_with_gradient, is_compiled
 
 
 def _mean(x):
@@ -52,7 +52,7 @@ def _backward(upstream, kept, x, gamma, beta, epsilon):
     return ops.cast(of_x, x.dtype), ops.sum(upstream * z, axis=0), ops.sum(upstream, axis=0), zero
 
 
-_in_training = fuse_with_gradient(_forward, _backward)
+_compiled = fuse_with_gradient(_forward, _backward)
 
 
 class LayerNorm(keras.layers.Layer):
@@ -83,5 +83,9 @@ class LayerNorm(keras.layers.Layer):
         epsilon = ops.convert_to_tensor(self.epsilon, "float32")
         inputs = rows, gamma, beta, epsilon
         # Left as it is elsewhere: not every format of an export can hold what XLA compiles.
-        y = _in_training(*inputs) if training else _forward(*inputs, mean_of=_mean)[0]
+        y = (
+            _compiled(*inputs)
+            if is_compiled(rows, training)
+            else _forward(*inputs, mean_of=_mean)[0]
+        )
         return ops.cast(ops.reshape(y, ops.shape(x)), self.compute_dtype)

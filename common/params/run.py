@@ -109,9 +109,9 @@ class RunParams(Section):
     # Several cores
     num_streams: Count = Field(
         1,
-        description="Parts of a batch that a CPU computes side by side, each on its share of the "
-        "cores; no more than there are cores. 2 is faster on two cores and takes longer to start. "
-        "On a GPU, or with several devices: 1.",
+        description="Parts of a training batch, and batches of an evaluation, that a CPU computes "
+        "side by side, each on its share of the cores; no more than there are cores. 2 is faster "
+        "on two cores and takes longer to start. On a GPU, or with several devices: 1.",
     )
 
     # Several devices

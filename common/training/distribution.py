@@ -206,19 +206,19 @@ class Distribution:
         if self.is_chief:
             self.barrier()
 
-    def collect(self, dataset, function, total):
-        """Applies a function to every element of a dataset, each worker to its share.
+    def collect(self, dataset, compute, total):
+        """What a function gives for every element of a dataset, each worker for its share.
 
         Args:
             dataset: tf.data.Dataset of `total` elements, the same for every worker.
-            function: called with the parts of an element; returns float32 [B, C], the same B
+            compute: iterable of elements -> iterable of float32 [B, C] in their order, the same B
                 and C for all.
         Returns:
             float32 array [total, B, C], on every worker.
         """
         if self.num_workers == 1:
-            return np.stack([function(*element) for element in dataset])
-        values = [function(*element) for element in dataset.shard(self.num_workers, self.worker)]
+            return np.stack(list(compute(dataset)))
+        values = list(compute(dataset.shard(self.num_workers, self.worker)))
         # A worker may have got none; the chief has the first.
         shape = self.sum(np.array(values[0].shape if self.is_chief else (0, 0), np.int64))
         everything = np.zeros((total, *shape), np.float32)

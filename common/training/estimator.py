@@ -471,6 +471,7 @@ class Estimator:
                 self.run.eval_steps,
                 f"{description} {split}",
                 distribution=self.distribution,
+                num_streams=self.run.num_streams if predict_step is None else 1,
             )
             scores[split] = logits, batches.labels[rows]
         return scores
@@ -578,6 +579,7 @@ class Estimator:
                 batches,
                 description=f"predict {split}",
                 distribution=self.distribution,
+                num_streams=self.run.num_streams,
             )
             logits_of_split[split] = logits
             if not self.distribution.is_chief:

@@ -10,6 +10,7 @@ from common.compile.programs import variables_of
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 from common.training.progress import Progress
+from common.training.streams import in_streams
 from common.training.train_step import one_program_per_shape
 
 
@@ -33,6 +34,7 @@ def collect_logits(
     description="eval",
     log_every=100,
     distribution=ONE_DEVICE,
+    num_streams=1,
 ):
     """Runs every batch, each on one of the workers.
 
@@ -43,6 +45,7 @@ def collect_logits(
         description: str, first word of the progress lines.
         log_every: int, batches between two plain lines.
         distribution: Distribution.
+        num_streams: int. Batches computed at a time, see `streams.py`.
     Returns:
         logits: float32 [N, C] in row order; rows: int [N], which rows of the split they are.
     Raises:
@@ -53,12 +56,15 @@ def collect_logits(
     with Progress(share, "batches", description=description, log_every=log_every) as progress:
 
         def logits_of(features, *_):
-            poll()
-            logits = predict_step(features).numpy()
-            progress.update()
-            return logits
+            return predict_step(features).numpy()
 
-        logits = distribution.collect(batches.dataset.take(total), logits_of, total)
+        def logits_of_each(elements):
+            for logits in in_streams(logits_of, elements, num_streams):
+                poll()
+                progress.update()
+                yield logits
+
+        logits = distribution.collect(batches.dataset.take(total), logits_of_each, total)
     return batches.in_row_order(logits), batches.row_numbers(total)
 
 

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a CPU's cores share a batch: `runconfig.num_streams`.
+"""How a CPU's cores share the work: `runconfig.num_streams`.
 
-TensorFlow puts all cores on one product after another, or computes the products of several parts of
-a batch at the same time, which suits the small products of short rows better. Each part has its own
-operations in the programs, which take twice as long to trace: worth it in long runs only, so 1 is
-the default (figures in benchmarks/NOTES.md).
+TensorFlow puts all cores on one product after another, or computes several at the same time, which
+suits the small products of short rows better: in training those of several parts of a batch, in
+evaluation those of several batches. Each part has its own operations in the training programs,
+which take twice as long to trace: worth it in long runs only, so 1 is the default (figures in
+benchmarks/NOTES.md).
 """
 
 import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 
 def take_streams(run):
@@ -31,6 +35,26 @@ def take_streams(run):
     if streams > 1 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
         tf.config.threading.set_intra_op_parallelism_threads(cores // streams)
     return streams
+
+
+def in_streams(function, elements, num_streams):
+    """Yields function(*element) of each element, in their order, so many computed at a time."""
+    if num_streams == 1:
+        yield from (function(*element) for element in elements)
+        return
+    device = context.context().device_name  # of `with tf.device`, which another thread is not in
+
+    def on_device(*element):
+        with tf.device(device or None):
+            return function(*element)
+
+    with ThreadPoolExecutor(num_streams) as threads:
+        begun = deque()
+        for element in elements:
+            begun.append(threads.submit(on_device, *element))
+            if len(begun) > num_streams:  # one waits for the next thread that is free
+                yield begun.popleft().result()
+        yield from (each.result() for each in begun)
 
 
 def gpus_of(device):

@@ -2,6 +2,7 @@
 """One training step as TensorFlow programs: loss, gradients, update. `loop.py` calls it."""
 
 import functools
+import threading
 
 import tensorflow as tf
 
@@ -24,20 +25,26 @@ def one_program_per_shape(step, after_compiling=None, find=None):
         find: (features, ...) -> a program that was compiled ahead, or None where there is none.
     """
     programs = {}
+    one_at_a_time = threading.Lock()
 
-    @functools.wraps(step)
-    def run(features, *rest):
-        shape = tuple(tuple(feature.shape) for feature in features.values())
+    def program_for(shape, features, *rest):
         if shape not in programs:
             program = None if find is None else find(features, *rest)
             if program is None:
                 function = tf.function(step, autograph=False)
                 program = function.get_concrete_function(features, *rest)
-            programs[shape] = program
             if after_compiling is not None:
                 after_compiling()
+            programs[shape] = program
+        return programs[shape]
+
+    @functools.wraps(step)
+    def run(features, *rest):
+        shape = tuple(tuple(feature.shape) for feature in features.values())
+        with one_at_a_time:  # of the threads of an evaluation in streams
+            program = program_for(shape, features, *rest)
         with rewritten_once():
-            return programs[shape](features, *rest)
+            return program(features, *rest)
 
     return run
 

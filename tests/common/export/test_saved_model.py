@@ -114,8 +114,9 @@ def test_token_ids_of_any_batch_and_length_give_the_networks_logits(exported):
         np.testing.assert_allclose(served(**features)["logits"], expected, rtol=0, atol=1e-5)
 
 
-def test_the_graph_compiles_nothing_and_calls_no_python(exported):
-    _, folder, _ = exported
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])  # evaluation compiles the latter
+def test_the_graph_compiles_nothing_and_calls_no_python(make_classifier, tmp_path, policy):
+    folder, _ = export("saved_model", make_classifier(mixed_precision=policy), tmp_path / "out")
     meta_graph = model_def(folder)
     functions = meta_graph.graph_def.library.function
     assert not any("_XlaMustCompile" in f.attr and f.attr["_XlaMustCompile"].b for f in functions)

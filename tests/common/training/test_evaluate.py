@@ -78,6 +78,19 @@ def test_logits_of_a_row_do_not_depend_on_the_batch_it_is_in():
         np.testing.assert_allclose(actual[row], model(features)[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_batches_computed_at_a_time_have_the_logits_of_one_after_the_other(policy):
+    params = tiny_params(num_hidden_layers=1, mixed_precision=policy)
+    model = make_model(params)
+    randomize(model)
+    batches = toy_eval_batches(toy_tokens(17), 3, num_buckets=2)
+    expected, rows = collect_logits(make_predict_step(model_fn, params, model), batches)
+    step = make_predict_step(model_fn, params, model)  # programs are made by the threads
+    actual, same_rows = collect_logits(step, batches, num_streams=3)
+    assert rows.tolist() == same_rows.tolist() == list(range(17))
+    np.testing.assert_array_equal(actual, expected)
+
+
 def test_prediction_takes_no_labels():
     asked = []
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many streams a run takes, and which threads TensorFlow is given for them."""
+"""How many streams a run takes, which threads TensorFlow is given, and what streams compute."""
 
 import os
+import threading
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from common.params import RunParams
-from common.training.streams import take_streams
+from common.training.streams import in_streams, take_streams
 
 
 @pytest.fixture
@@ -58,3 +60,38 @@ def test_threads_that_the_user_has_set_stay(threads, monkeypatch):
     monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")
     assert take_streams(RunParams(num_streams=2)) == 1
     assert threads == []
+
+
+@pytest.mark.parametrize("num_streams", [1, 2, 3])
+def test_every_element_is_computed_and_given_in_its_order(num_streams):
+    elements = ((number, -number) for number in range(20))
+    assert list(in_streams(lambda a, b: (a, b), elements, num_streams)) == [
+        (number, -number) for number in range(20)
+    ]
+
+
+def test_as_many_as_there_are_streams_are_computed_at_a_time():
+    together = threading.Barrier(3, timeout=60)
+    assert len(list(in_streams(lambda: together.wait(), [()] * 6, 3))) == 6
+
+
+def test_what_a_stream_raises_is_raised_and_ends_the_work():
+    begun = []
+
+    def compute(number):
+        begun.append(number)
+        return 1 / (number - 2)
+
+    results = in_streams(compute, ((number,) for number in range(1000)), 2)
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+    assert len(begun) < 10
+
+
+def test_a_stream_computes_on_the_device_of_its_caller():
+    def device():
+        return context.context().device_name
+
+    with tf.device("/device:CPU:0"):
+        assert list(in_streams(device, [()] * 2, 2)) == [device()] * 2
+    assert list(in_streams(device, [()] * 2, 2)) == [device()] * 2
