@@ -12,7 +12,7 @@ from torch import nn
 from common.layers.positions import sinusoids
 
 NUM_SEGMENTS = 2
-MASKED_SCORE = -1e9  # as common/layers/attention.py, which imports Keras
+MASKED_SCORE = -1e9  # as common/layers/dot_product_attention.py, which imports Keras
 # On a CS system attention scores may be 16-bit, where -1e9 is -inf and a row of padding alone would
 # be NaN; exp(-1e4) is 0 in every type, and it is the original's own number.
 MASKED_SCORE_16_BIT = -1e4

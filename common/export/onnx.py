@@ -14,7 +14,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.export.export import QUANTIZATIONS, require, write_vocab
-from common.layers.attention import MASKED_SCORE
+from common.layers.dot_product_attention import MASKED_SCORE
 from common.layers.positions import sinusoids
 
 MODEL_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"

@@ -7,12 +7,9 @@ import keras
 from keras import ops
 
 from common.layers.dense import Dense
+from common.layers.dot_product_attention import dot_product_attention
 from common.layers.dropout import Dropout
 from common.layers.fusion import compiled, in_float32, is_compiled
-
-# Added to the scores of padding before the softmax: its exponential is zero in every dtype that the
-# softmax runs in (float32), and it is finite, so a row of nothing but padding gives no NaN.
-MASKED_SCORE = -1e9
 
 
 def _split(rows, *bias, num_heads, scale):
@@ -119,17 +116,9 @@ class MultiHeadAttention(keras.layers.Layer):
         query = self._heads(self.query, x, training, self.scale)  # [B, H, T, d]
         key = self._heads(self.key, memory, training)  # [B, H, S, d]
         value = self._heads(self.value, memory, training)  # [B, H, S, d]
-
-        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # [B, H, T, S]
-        scores = ops.cast(scores, "float32")  # a half-precision softmax loses small probabilities
-        masked = MASKED_SCORE * (1.0 - ops.cast(attention_mask, "float32"))
-        if len(masked.shape) == 2:
-            masked = masked[:, None, :]  # the same for every token that asks
-        scores = scores + masked[:, None, :, :]
-        probabilities = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
-        probabilities = self.probability_dropout(probabilities, training=training)
-
-        context = ops.matmul(probabilities, value)  # [B, H, T, d]
+        context = dot_product_attention(
+            query, key, value, attention_mask, self.probability_dropout, training
+        )  # [B, H, T, d]
         context = ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, x.shape[-1]))  # [B * T, D]
         output = self.output_projection
         return self.dropout.add(residual, output.product(context), output.bias_tensor, training)

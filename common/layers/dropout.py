@@ -82,27 +82,30 @@ def keep(count, place, rate):
     return bits >= np.uint32(round(rate * 2**32))
 
 
-def _drop(x, place, rate):
-    """x: <float>[...], fastest in one dimension, whose loop XLA turns into vectors."""
+def drop(x, place, rate):
+    """Sets those to zero that `keep` does not keep, and divides the others by 1 - rate.
+
+    x: <float>[...], fastest in one dimension, whose loop XLA turns into vectors.
+    """
     kept = ops.reshape(keep(math.prod(x.shape), place, rate), x.shape)
     return ops.where(kept, x * ops.cast(1.0 / (1.0 - rate), x.dtype), ops.zeros_like(x))
 
 
 @functools.cache  # the layers of a network share the compiled loops of a rate
 def _make_drop(rate):
-    return fuse_self_adjoint(functools.partial(_drop, rate=rate))
+    return fuse_self_adjoint(functools.partial(drop, rate=rate))
 
 
 @functools.cache
 def _make_add(rate):
-    def drop(x, *place):
-        return _drop(x, *place, rate) if place else x
+    def dropped(x, *place):
+        return drop(x, *place, rate) if place else x
 
     def gradient(upstream, *place):
-        of_x = drop(upstream, *place)
+        of_x = dropped(upstream, *place)
         return of_x, ops.sum(of_x, axis=0)
 
-    return fuse_residual(lambda x, bias, *place: drop(x + bias, *place), gradient)
+    return fuse_residual(lambda x, bias, *place: dropped(x + bias, *place), gradient)
 
 
 class Dropout(keras.layers.Layer):
@@ -129,10 +132,15 @@ class Dropout(keras.layers.Layer):
         del x_shape  # no weights
 
     def call(self, x, training=False):
-        if not training or self.rate == 0.0:
+        place = self.place_of(x.shape) if training else ()
+        if not place:
             return x
-        place = self.clock.place(self.layer_number, x.shape)
-        return ops.reshape(_make_drop(self.rate)(ops.reshape(x, (-1,)), place), x.shape)
+        return ops.reshape(_make_drop(self.rate)(ops.reshape(x, (-1,)), *place), x.shape)
+
+    def place_of(self, shape):
+        """What the mask of an input of this shape is computed from, as a tuple of one tensor; an
+        empty one where nothing is dropped."""
+        return (self.clock.place(self.layer_number, shape),) if self.rate else ()
 
     def add(self, residual, x, bias, training=False):
         """residual + dropout(x + bias), in training all in one loop.
@@ -147,8 +155,7 @@ class Dropout(keras.layers.Layer):
         if not is_compiled(x, training):
             x = x if bias is None else x + bias
             return residual + ops.reshape(x, ops.shape(residual))
-        drops = training and self.rate > 0.0
-        place = [self.clock.place(self.layer_number, residual.shape)] if drops else []
+        place = self.place_of(residual.shape) if training else ()
         bias = ops.zeros(x.shape[-1:], x.dtype) if bias is None else bias
         y = _make_add(self.rate)(ops.reshape(residual, x.shape), x, bias, *place)
         return ops.reshape(y, residual.shape)
