@@ -19,21 +19,27 @@ class Dense(keras.layers.Dense):
         use_bias: bool.
         initializer: Keras initializer of the kernel.
     Attributes:
-        bias: Keras variable [F], or None.
+        kernel, bias: Keras variables <float32>[D, F] and [F], or None; `product` and `bias_tensor`
+            are in the compute dtype.
     """
 
     def __init__(self, units, use_bias, initializer, **kwargs):
         super().__init__(units, use_bias=use_bias, kernel_initializer=initializer, **kwargs)
         self.shared = None  # the SharedKernel, within `share_kernels`
 
+    def add_weight(self, *args, **kwargs):
+        return super().add_weight(*args, autocast=False, **kwargs)
+
     @property
     def bias_tensor(self):
-        """<float>[F] in the compute dtype, or None. Custom gradients take no variables."""
-        return None if self.bias is None else ops.reshape(self.bias, (-1,))
+        """<float>[F], or None. Custom gradients take no variables."""
+        return None if self.bias is None else ops.cast(self.bias, self.compute_dtype)
 
     def product(self, x):
         """<float>[N, D] -> <float>[N, F], the bias not added."""
-        return ops.matmul(x, self.kernel) if self.shared is None else self.shared.multiply(x)
+        if self.shared is not None:
+            return self.shared.multiply(x)
+        return ops.matmul(x, ops.cast(self.kernel, self.compute_dtype))
 
 
 @contextlib.contextmanager
@@ -42,7 +48,12 @@ def share_kernels(dense_layers, num_streams):
 
     A context manager. Left to itself, each stream computes a gradient of the kernel's size, and
     all of them are read again to be added: with short rows that takes as long as the products.
+    In 16 bits the gradient stays as the product gives it, though the kernel is of float32: to widen
+    it takes a pass over memory, which the update's loop does not need.
     """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
     for dense in dense_layers:
         dense.shared = SharedKernel(dense, num_streams)
     try:
@@ -72,10 +83,10 @@ class SharedKernel:
                 inputs = tf.concat(self.inputs, axis=0)
                 return tf.matmul(inputs, tf.concat(upstreams, axis=0), transpose_a=True)
 
-            return [tf.identity(kernel) for _ in range(num_streams)], gradient
+            narrow = tf.cast(kernel, dense.compute_dtype)
+            return [tf.identity(narrow) for _ in range(num_streams)], gradient
 
-        kernel = tf.cast(tf.convert_to_tensor(dense.kernel), dense.compute_dtype)
-        self.copies = iter(copies_of(kernel))
+        self.copies = iter(copies_of(tf.convert_to_tensor(dense.kernel)))
 
     def multiply(self, x):
         tf = self.tf

@@ -198,7 +198,7 @@ class Encoder(keras.layers.Layer):
                     parts = [Part(x, packed.first_tokens_mask(), rows=None)]
                     select = packed.first_tokens
             is_recomputed = self.recompute and training and (needs_gradient or layer.trainable)
-            is_shared = training and len(parts) > 1 and not is_recomputed
+            is_shared = training and not is_recomputed
             with (
                 share_kernels(layer.all_dense(), len(parts))
                 if is_shared

@@ -22,7 +22,7 @@ class TableGradient(NamedTuple):
 
 
 def gradient_of(weight, gradient):
-    """Returns what `half_square` and `move` take of a weight's gradient.
+    """Returns what `half_square` and `move` take of a weight's gradient, of any dtype.
 
     Rows of a table that a batch looks up twice are added here, before anything is squared.
 
@@ -43,7 +43,16 @@ def gradient_of(weight, gradient):
 
 def half_square(gradient):
     """Returns half the sum of the squares of a gradient of `gradient_of`, <float32>[]."""
-    return tf.nn.l2_loss(gradient.rows if isinstance(gradient, TableGradient) else gradient)
+    if isinstance(gradient, TableGradient):
+        return tf.nn.l2_loss(gradient.rows)
+    return tf.nn.l2_loss(tf.cast(gradient, tf.float32))
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _wide_half_square(gradient):
+    wide = tf.cast(gradient, tf.float32)
+    # Columns first: XLA adds up a row one number after the other.
+    return 0.5 * tf.reduce_sum(tf.reduce_sum(wide * wide, axis=0))
 
 
 def move(rule, weight, slots, average, gradient, numbers):
@@ -85,7 +94,7 @@ def _moved(rule, weight, slots, average, gradient, numbers):
     """Returns the new values of weight, slots and average, in this order."""
     if isinstance(gradient, TableGradient):
         gradient = tf.gather(gradient.rows, gradient.place)
-    gradient = gradient * numbers["scale"]
+    gradient = tf.cast(gradient, weight.dtype) * numbers["scale"]
     if "max_value" in numbers:
         gradient = tf.clip_by_value(gradient, -numbers["max_value"], numbers["max_value"])
     update, new_slots = rule(gradient, slots, numbers)

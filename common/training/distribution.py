@@ -133,11 +133,11 @@ class Distribution:
     def mean(self, tensors):
         """Means over all replicas, the same bits on each. Within the `step` of `run`.
 
-        tensors: list of tensors or IndexedSlices. Returns list of tensors.
+        tensors: list of tensors or IndexedSlices. Returns list of <float32> tensors.
         """
         if self.num_replicas == 1:
             return tensors
-        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        tensors = [tf.cast(tf.convert_to_tensor(tensor), tf.float32) for tensor in tensors]
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
 

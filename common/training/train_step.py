@@ -153,8 +153,10 @@ class Replica:
         loss_sum, *sums = self.sums.values()
         loss_sum.assign_add(loss / self.num_batches)
         for total, gradient in zip(sums, gradients, strict=True):
-            is_sparse = isinstance(gradient, tf.IndexedSlices)
-            (total.scatter_add if is_sparse else total.assign_add)(gradient)
+            if isinstance(gradient, tf.IndexedSlices):
+                total.scatter_add(gradient)
+            else:
+                total.assign_add(tf.cast(gradient, total.dtype))
 
     def update_from_sums(self):
         loss, *gradients = [tf.identity(total) for total in self.sums.values()]
@@ -179,7 +181,9 @@ class Replica:
         loss, *gradients = self.mean([loss, *gradients])
         figures = {"train/cost_cls": loss}
         if self.has_summaries:
-            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+            gradients = [
+                tf.cast(tf.convert_to_tensor(gradient), tf.float32) for gradient in gradients
+            ]
             figures["summaries"] = self._summaries(gradients)
         return {**figures, **self.optimizer.apply(gradients)}
 

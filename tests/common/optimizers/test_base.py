@@ -232,6 +232,27 @@ def test_a_step_that_is_skipped_does_not_hide_a_later_one():
     assert optimizer.first_nonfinite() == (3, "pooler/bias")
 
 
+# ---- Gradients of 16 bits ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer_type", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_of_16_bits_make_the_update_of_the_same_numbers_in_float32(optimizer_type, dtype):
+    cfg = settings(optimizer_type=optimizer_type, max_gradient_norm=0.5, moving_average_decay=0.9)
+    narrow_optimizer, wide_optimizer = (make(cfg, random_weights()) for _ in range(2))
+    for gradients in random_gradients(2):
+        narrow = {name: tf.cast(each, dtype) for name, each in gradients.items()}
+        wide = {name: tf.cast(each, "float32").numpy() for name, each in narrow.items()}
+        report = narrow_optimizer.apply([narrow[name] for name in narrow_optimizer.weights])
+        # A sum in 16 bits would stop growing.
+        assert float(report["train/unclipped_grad_norm"]) == pytest.approx(norm_of(wide), rel=1e-6)
+        apply(wide_optimizer, wide)
+    for kind in ("weights", "averages"):
+        for name, expected in getattr(wide_optimizer, kind).items():
+            actual = getattr(narrow_optimizer, kind)[name].numpy()
+            np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-6, atol=1e-8)
+
+
 # ---- Sparse gradients ----------------------------------------------------------------------------
 
 

@@ -34,12 +34,12 @@ def test_a_step_is_compiled_once_for_every_shape():
     assert traced == [(5, 2), (5, 3)]
 
 
-def tiny_training(dropout_rate=0.1, runconfig=None, **optimizer):
+def tiny_training(dropout_rate=0.1, runconfig=None, model=None, **optimizer):
     """The tiny network, its optimizer and its training step."""
     keras.utils.set_random_seed(1)
     names = ("dropout_rate", "attention_dropout_rate", "cls_dropout_rate")
     rates = dict.fromkeys(names, dropout_rate)
-    params = tiny_params(num_classes=2, num_hidden_layers=1, **rates)
+    params = tiny_params(num_classes=2, num_hidden_layers=1, **rates, **(model or {}))
     params = params.with_runconfig(**(runconfig or {}))
     model = make_model(params)
     weights = {name: w.value for name, w in model.weights_by_name().items()}
@@ -147,9 +147,12 @@ def test_each_batch_of_an_update_has_dropout_masks_of_its_own():
 # ---- Figures of gradients ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grad_accum_steps", [1, 2])
-def test_figures_of_gradients_come_at_steps_with_a_summary(grad_accum_steps):
+@pytest.mark.parametrize(
+    ("grad_accum_steps", "policy"), [(1, "float32"), (2, "float32"), (2, "mixed_bfloat16")]
+)
+def test_figures_of_gradients_come_at_steps_with_a_summary(grad_accum_steps, policy):
     model, optimizer, train_step = tiny_training(
+        model={"mixed_precision": policy},
         runconfig={"save_summary_steps": 2},
         optimizer_type="sgd",
         learning_rate=1.0,
