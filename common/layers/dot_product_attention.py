@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from common.layers.dropout import drop
-from common.layers.fusion import compiled, in_float32, is_compiled
+from common.layers.fusion import compiled, fuse, in_float32, is_compiled
 
 # Added to the scores of padding before the softmax: its exponential is zero in every dtype that the
 # softmax runs in, and it is finite, so a row of nothing but padding gives no NaN.
@@ -55,7 +55,7 @@ def _softmax(scores, masked, may_compile):
     return ops.cast(ops.softmax(wide, axis=-1), dtype)
 
 
-_add = compiled(in_float32(lambda scores, masked: scores + masked))
+_add = fuse(lambda scores, masked: scores + masked)
 
 
 @functools.cache
@@ -94,7 +94,7 @@ def _make_attention(rate):
         ones = ops.ones((context.shape[-1], 1), "float32")  # XLA sums a row one by one otherwise
         return probabilities * (dropped(of_dropped, *place) - ops.matmul(upstream * context, ones))
 
-    dropped_in_one_loop = compiled(dropped)
+    dropped_in_one_loop = compiled(in_float32(dropped))
 
     @tf.custom_gradient
     def attend(query, key, value, masked, *place):

@@ -85,10 +85,10 @@ def keep(count, place, rate):
 def drop(x, place, rate):
     """Sets those to zero that `keep` does not keep, and divides the others by 1 - rate.
 
-    x: <float>[...], fastest in one dimension, whose loop XLA turns into vectors.
+    x: <float32>[...], fastest in one dimension, whose loop XLA turns into vectors.
     """
     kept = ops.reshape(keep(math.prod(x.shape), place, rate), x.shape)
-    return ops.where(kept, x * ops.cast(1.0 / (1.0 - rate), x.dtype), ops.zeros_like(x))
+    return ops.where(kept, x * (1.0 / (1.0 - rate)), 0.0)
 
 
 @functools.cache  # the layers of a network share the compiled loops of a rate

@@ -6,9 +6,8 @@ for the backward pass. Compiled by XLA, the chain is one pass, and the backward 
 from the inputs. The other Keras backends compile whole steps and need no help.
 """
 
-import functools
-
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -23,7 +22,7 @@ def is_compiled(x, training):
 
 
 def compiled(function):
-    """Returns `function` as a program of XLA's, without a gradient; see `fuse` for its rounding."""
+    """Returns `function` as a program of XLA's, without a gradient."""
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
@@ -34,23 +33,22 @@ def compiled(function):
 def fuse(function):
     """Returns `function`, computing the same with the same gradients in fewer passes over memory.
 
-    function: from <float>[...] tensors to one <float>[...] tensor, of Keras operations only. It is
-        given 16-bit tensors in float32, and its result is rounded to the first one's dtype: XLA
-        rounds after every operation else, which takes longer than the operations.
+    function: from <float>[...] tensors to one <float>[...] tensor, of Keras operations only; see
+        `in_float32`.
     """
-    function = in_float32(function)
+    forward = compiled(in_float32(function))
     if keras.backend.backend() != "tensorflow":
-        return function
+        return forward
     import tensorflow as tf
 
-    forward = tf.function(function, jit_compile=True, autograph=False)
-
-    @tf.function(jit_compile=True, autograph=False)
+    @compiled
     def backward(inputs, upstream):
+        wide = [widen(x) for x in inputs]
         with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            output = function(*inputs)
-        return tape.gradient(output, inputs, output_gradients=upstream)
+            tape.watch(wide)
+            output = function(*wide)
+        gradients = tape.gradient(output, wide, output_gradients=widen(upstream))
+        return [narrow(gradient, x.dtype) for gradient, x in zip(gradients, inputs, strict=True)]
 
     @tf.custom_gradient
     def fused(*inputs):
@@ -65,11 +63,10 @@ def fuse_self_adjoint(function):
     function: (<float>[N], others) -> <float>[N]. It is applied to the gradient in place of a
     backward pass; the others are given none.
     """
+    forward = compiled(in_float32(function))
     if keras.backend.backend() != "tensorflow":
-        return function
+        return forward
     import tensorflow as tf
-
-    forward = tf.function(function, jit_compile=True, autograph=False)
 
     @tf.custom_gradient
     def fused(x, *others):
@@ -86,20 +83,25 @@ def fuse_with_gradient(forward, backward):
 
     Args:
         forward: inputs -> a tensor, and what `backward` needs besides the inputs.
-        backward: (upstream, that, inputs) -> the gradient of each input, or None.
+        backward: (upstream, that, inputs) -> the gradient of each input.
     Returns:
-        inputs -> the tensor.
+        inputs -> the tensor, of the first one's dtype.
     """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
 
-        compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
-        forward, backward = compiled(forward), compiled(backward)
+    @compiled
+    def narrow_forward(*inputs):
+        output, kept = forward(*map(widen, inputs))
+        return narrow(output, inputs[0].dtype), kept
+
+    @compiled
+    def narrow_backward(upstream, kept, *inputs):
+        gradients = backward(widen(upstream), kept, *map(widen, inputs))
+        return [narrow(gradient, x.dtype) for gradient, x in zip(gradients, inputs, strict=True)]
 
     @ops.custom_gradient
     def fused(*inputs):
-        output, kept = forward(*inputs)
-        return output, lambda upstream: backward(upstream, kept, *inputs)
+        output, kept = narrow_forward(*inputs)
+        return output, lambda upstream: narrow_backward(upstream, kept, *inputs)
 
     return fused
 
@@ -114,17 +116,14 @@ def fuse_residual(function, gradient):
     Returns:
         (residual, x, bias, others) -> <float>[N, D], of any dtype.
     """
-    forward = in_float32(lambda residual, *inputs: residual + function(*inputs))
+    forward = compiled(in_float32(lambda residual, *inputs: residual + function(*inputs)))
     if keras.backend.backend() != "tensorflow":
         return forward
     import tensorflow as tf
 
-    forward = tf.function(forward, jit_compile=True, autograph=False)
-
-    @tf.function(jit_compile=True, autograph=False)
+    @compiled
     def backward(upstream, *others):
-        gradients = gradient(tf.cast(upstream, tf.float32), *others)
-        return [tf.cast(each, upstream.dtype) for each in gradients]
+        return [narrow(each, upstream.dtype) for each in gradient(widen(upstream), *others)]
 
     @tf.custom_gradient
     def fused(residual, x, bias, *others):
@@ -137,13 +136,31 @@ def fuse_residual(function, gradient):
 
 
 def in_float32(function):
-    """Returns `function` of 16-bit tensors in float32, its result in the first one's dtype."""
+    """Returns `function` given 16-bit tensors in float32, its result in the first one's dtype.
 
-    def wide(*inputs):
-        output = function(*(ops.cast(x, "float32") if _is_half(x) else x for x in inputs))
-        return ops.cast(output, inputs[0].dtype)
+    XLA rounds after every operation else, which takes longer than the operations.
+    """
+    return lambda *inputs: narrow(function(*map(widen, inputs)), inputs[0].dtype)
 
-    return wide
+
+def widen(x):
+    """A tensor of 16 bits in float32; any other as it is."""
+    return ops.cast(x, "float32") if _is_half(x) else x
+
+
+def narrow(x, dtype):
+    """<float32>[...] -> <dtype>[...], rounded to the nearest, half-way to even. Within XLA."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    if keras.backend.backend() != "tensorflow" or dtype != "bfloat16":
+        return ops.cast(x, dtype)
+    import tensorflow as tf
+
+    # In whole numbers: XLA does not make vectors of its own conversion, and a loop with it takes
+    # 1.4 times as long. Numbers that are none, and infinite ones, stay so.
+    bits = tf.bitcast(x, tf.uint32)
+    is_odd = ops.bitwise_and(ops.right_shift(bits, np.uint32(16)), np.uint32(1))
+    bits = ops.right_shift(bits + np.uint32(0x7FFF) + is_odd, np.uint32(16))
+    return tf.bitcast(tf.cast(bits, tf.uint16), tf.bfloat16)
 
 
 def _is_half(x):

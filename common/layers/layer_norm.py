@@ -27,17 +27,16 @@ def _forward(x, gamma, beta, epsilon, mean_of=_mean_by_product):
     Ba et al. 2016 (arXiv:1607.06450, section 3.1).
 
     Args:
-        x: <float>[N, D].
+        x: <float32>[N, D].
         gamma, beta: <float32>[D].
         epsilon: <float32>[].
     Returns:
-        <float>[N, D]; and for the gradient mean and 1 / deviation, <float32>[N, 1].
+        <float32>[N, D]; and for the gradient mean and 1 / deviation, <float32>[N, 1].
     """
-    wide = ops.cast(x, "float32")
-    mean = mean_of(wide)
-    centred = wide - mean
+    mean = mean_of(x)
+    centred = x - mean
     scale = ops.rsqrt(mean_of(centred * centred) + epsilon)
-    return ops.cast(centred * scale * gamma + beta, x.dtype), (mean, scale)
+    return centred * scale * gamma + beta, (mean, scale)
 
 
 def _backward(upstream, kept, x, gamma, beta, epsilon):
@@ -45,11 +44,10 @@ def _backward(upstream, kept, x, gamma, beta, epsilon):
     (u - mean(u) - z * mean(u * z)) / deviation."""
     del beta
     mean, scale = kept
-    wide, upstream = ops.cast(x, "float32"), ops.cast(upstream, "float32")
-    z, u = (wide - mean) * scale, upstream * gamma
+    z, u = (x - mean) * scale, upstream * gamma
     zero = ops.zeros_like(epsilon)
     of_x = (u - _mean_by_product(u) - z * _mean_by_product(u * z)) * scale
-    return ops.cast(of_x, x.dtype), ops.sum(upstream * z, axis=0), ops.sum(upstream, axis=0), zero
+    return of_x, ops.sum(upstream * z, axis=0), ops.sum(upstream, axis=0), zero
 
 
 _compiled = fuse_with_gradient(_forward, _backward)
@@ -80,12 +78,9 @@ class LayerNorm(keras.layers.Layer):
         rows = ops.reshape(x, (-1, x.shape[-1]))
         # A tensor of each weight: TensorFlow's custom gradients take no variables.
         gamma, beta = (ops.reshape(weight, (-1,)) for weight in (self.gamma, self.beta))
-        epsilon = ops.convert_to_tensor(self.epsilon, "float32")
-        inputs = rows, gamma, beta, epsilon
-        # Left as it is elsewhere: not every format of an export can hold what XLA compiles.
-        y = (
-            _compiled(*inputs)
-            if is_compiled(rows, training)
-            else _forward(*inputs, mean_of=_mean)[0]
-        )
+        weights = gamma, beta, ops.convert_to_tensor(self.epsilon, "float32")
+        if is_compiled(rows, training):
+            y = _compiled(rows, *weights)
+        else:
+            y, _ = _forward(ops.cast(rows, "float32"), *weights, mean_of=_mean)
         return ops.cast(ops.reshape(y, ops.shape(x)), self.compute_dtype)

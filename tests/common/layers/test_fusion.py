@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import ops
 
 from common.layers.activations import ACTIVATIONS
-from common.layers.fusion import fuse
+from common.layers.fusion import fuse, narrow
 
 # Both tails, where the forms meet 0 and x, and the middle, where they differ from each other.
 X = np.concatenate([np.linspace(-6, 6, 121), [-1e-3, 1e-3, -40, 40, 0]])
@@ -73,6 +75,22 @@ def test_in_16_bits_a_chain_is_rounded_once_and_so_is_its_gradient():
         np.testing.assert_allclose(actual, wanted, rtol=digit / 2, atol=1e-5)
     assert of_bias.dtype == "bfloat16"
     assert float(of_bias) == pytest.approx(slope.sum(), rel=digit)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(width=32, allow_nan=False), max_size=40))
+def test_narrowing_rounds_as_tensorflow_does(numbers):
+    # Also numbers that lie half-way between two of bfloat16.
+    x = np.array([*numbers, np.nan, np.inf, -np.inf], np.float32)
+    halfway = (x.view(np.uint32) & np.uint32(0xFFFF0000) | np.uint32(0x8000)).view(np.float32)
+    x = tf.constant(np.concatenate([x, halfway[np.isfinite(x)]]))
+    actual, expected = (np.asarray(y) for y in (narrow(x, "bfloat16"), tf.cast(x, "bfloat16")))
+    assert actual.dtype == expected.dtype
+    is_number = ~np.isnan(np.asarray(x))
+    assert np.isnan(actual.astype(np.float32)[~is_number]).all()
+    np.testing.assert_array_equal(
+        actual.view(np.uint16)[is_number], expected.view(np.uint16)[is_number]
+    )
 
 
 def test_the_two_forms_differ_by_as_much_as_they_should():
