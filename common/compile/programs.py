@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import tensorflow as tf
@@ -311,6 +312,9 @@ def _options_of_one_rewriting():
     return options
 
 
+_one_at_a_time = threading.RLock()
+
+
 @contextlib.contextmanager
 def without_false_alarms():
     """Leaves out of stderr what XLA says at each file of machine code that it loads.
@@ -318,9 +322,10 @@ def without_false_alarms():
     It finds that "prefer-no-gather", a setting of its own, is no feature of this processor, in
     4,000 characters, and that a binary file is no text. TF_CPP_MIN_LOG_LEVEL does not reach these.
     """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as said:
+    # One thread after the other: the second would put the first one's file back as stderr.
+    with _one_at_a_time, tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        stderr = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
             yield

@@ -2,6 +2,8 @@
 """Programs kept on disk: the same bits as those traced by the run, and none loaded by mistake."""
 
 import json
+import os
+import threading
 
 import keras
 import numpy as np
@@ -128,3 +130,26 @@ def test_a_change_of_a_source_file_of_ours_is_another_configuration(tmp_path, mo
     assert programs.config_dir(params) == before
     (tmp_path / "common" / "losses.py").write_text("x = 2\n")
     assert programs.config_dir(params) != before
+
+
+def test_threads_that_run_programs_for_the_first_time_leave_stderr_as_it_was(capfd):
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def first():
+        with programs.without_false_alarms():
+            has_begun.set()
+            may_end.wait(timeout=60)
+
+    def second():
+        with programs.without_false_alarms():
+            one.join(timeout=1)  # waited for in vain if it is to come first
+
+    one, two = threading.Thread(target=first), threading.Thread(target=second)
+    one.start()
+    has_begun.wait(timeout=60)
+    two.start()
+    may_end.set()
+    one.join(timeout=60)
+    two.join(timeout=60)
+    os.write(2, b"still heard\n")
+    assert capfd.readouterr().err == "still heard\n"
