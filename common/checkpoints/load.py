@@ -54,6 +54,13 @@ class Checkpoint:
         """Neutral name to tensor: `shape`, and `numpy.asarray` to read it."""
         return importlib.import_module(FORMATS[self.format]).read_weights(self.path)
 
+    def close(self):
+        """Forgets `weights` until they are asked for again.
+
+        Files that were read by mapping them count as memory as long as they are open.
+        """
+        self.__dict__.pop("weights", None)
+
     @property
     def vocab_file(self):
         """Path of the vocabulary that lies beside the weights, or None."""
@@ -189,6 +196,7 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
     report, sources = match_weights(variables, checkpoint, disable_nsp, params_path)
     for name, source in sources.items():
         variables[name].assign(np.asarray(source))
+    checkpoint.close()
     return report
 
 

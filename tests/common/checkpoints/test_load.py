@@ -3,6 +3,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from tests.reference.tiny_bert import (
     save_huggingface,
     tiny_params,
 )
+
+MAPS = Path("/proc/self/maps")  # of Linux
 
 
 def tiny_checkpoint(tmp_path, **arguments):
@@ -100,6 +103,16 @@ def test_backbone_and_pooler_come_from_pre_training_and_the_classifier_stays(tmp
     assert report.fresh == {"classifier/kernel": (6, 5), "classifier/bias": (5,)}
     assert set(report.loaded) | set(report.fresh) == set(before) and not report.unused
     assert report.notes == ["classifier: fresh, the checkpoint has none"]
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason=f"no {MAPS}, which says what is mapped")
+def test_a_file_that_was_read_no_longer_counts_as_memory(tmp_path):
+    checkpoint = tiny_checkpoint(tmp_path)
+    np.asarray(checkpoint.weights["pooler/bias"])
+    assert str(tmp_path) in MAPS.read_text("utf-8")
+    load_weights(make_model(tiny_params()), checkpoint)
+    assert str(tmp_path) not in MAPS.read_text("utf-8")
+    assert "pooler/bias" in checkpoint.weights  # read once more
 
 
 def test_disable_nsp_leaves_the_whole_head_fresh(tmp_path):
