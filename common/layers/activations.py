@@ -21,7 +21,9 @@ class Activation:
     """
 
     def __init__(self, function, is_chain=False):
-        self.function = lambda x, *bias: function(sum(bias, start=x))
+        self.function = lambda x, *bias: function(
+            sum((ops.cast(each, x.dtype) for each in bias), start=x)
+        )
         self.compiled = fuse(self.function) if is_chain else self.function
 
     def __call__(self, x, training=False, bias=None):

@@ -15,7 +15,7 @@ from common.layers.fusion import compiled, in_float32, is_compiled
 def _split(rows, *bias, num_heads, scale):
     """scale * (rows + bias), split into heads: <float>[B, T, D] -> <float>[B, H, T, d]."""
     batch, tokens, size = ops.shape(rows)
-    rows = sum(bias, start=rows)
+    rows = sum((ops.cast(each, rows.dtype) for each in bias), start=rows)
     rows = rows if scale == 1.0 else rows * scale
     heads = ops.reshape(rows, (batch, tokens, num_heads, size // num_heads))
     return ops.transpose(heads, (0, 2, 1, 3))
@@ -32,7 +32,8 @@ def _make_split(num_heads, scale):
         def gradient(upstream):
             of_rows = ops.reshape(ops.transpose(upstream, (0, 2, 1, 3)), rows.shape)
             of_rows = of_rows if scale == 1.0 else of_rows * scale
-            return of_rows, *(ops.sum(of_rows, axis=(0, 1)) for _ in bias)
+            of_bias = (ops.cast(ops.sum(of_rows, axis=(0, 1)), each.dtype) for each in bias)
+            return of_rows, *of_bias
 
         return forward(rows, *bias), gradient
 

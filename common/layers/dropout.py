@@ -148,14 +148,14 @@ class Dropout(keras.layers.Layer):
         Args:
             residual: <float>[B, T, D].
             x: <float>[B * T, D].
-            bias: <float>[D], or None.
+            bias: <float32>[D], or None.
         Returns:
             <float>[B, T, D].
         """
         if not is_compiled(x, training):
-            x = x if bias is None else x + bias
+            x = x if bias is None else x + ops.cast(bias, x.dtype)
             return residual + ops.reshape(x, ops.shape(residual))
         place = self.place_of(residual.shape) if training else ()
-        bias = ops.zeros(x.shape[-1:], x.dtype) if bias is None else bias
+        bias = ops.zeros(x.shape[-1:], "float32") if bias is None else bias
         y = _make_add(self.rate)(ops.reshape(residual, x.shape), x, bias, *place)
         return ops.reshape(y, residual.shape)

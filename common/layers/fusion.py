@@ -114,7 +114,7 @@ def fuse_residual(function, gradient):
     function: (x, bias, others) -> <float32>[N, D]; x: <float32>[N, D], bias: <float32>[D].
     gradient: (upstream <float32>[N, D], others) -> those of x and bias, in float32.
     Returns:
-        (residual, x, bias, others) -> <float>[N, D], of any dtype.
+        (residual, x, bias, others) -> <float>[N, D], of any dtype but for the bias, <float32>.
     """
     forward = compiled(in_float32(lambda residual, *inputs: residual + function(*inputs)))
     if keras.backend.backend() != "tensorflow":
@@ -123,7 +123,8 @@ def fuse_residual(function, gradient):
 
     @compiled
     def backward(upstream, *others):
-        return [narrow(each, upstream.dtype) for each in gradient(widen(upstream), *others)]
+        of_x, of_bias = gradient(widen(upstream), *others)
+        return narrow(of_x, upstream.dtype), of_bias
 
     @tf.custom_gradient
     def fused(residual, x, bias, *others):

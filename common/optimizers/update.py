@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+NUM_PIECES = 16  # of a gradient whose squares are added up; 4 to 32 take as long
+MIN_COMPILED = 2**14  # numbers; to start a compiled loop takes longer than a smaller sum
+
 
 class TableGradient(NamedTuple):
     """The gradient of a table of V rows, of which a batch looks up few.
@@ -44,15 +47,31 @@ def gradient_of(weight, gradient):
 def half_square(gradient):
     """Returns half the sum of the squares of a gradient of `gradient_of`, <float32>[]."""
     if isinstance(gradient, TableGradient):
-        return tf.nn.l2_loss(gradient.rows)
-    return tf.nn.l2_loss(tf.cast(gradient, tf.float32))
+        gradient = gradient.rows
+    size = gradient.shape.num_elements()
+    if size < MIN_COMPILED or size % (2 * NUM_PIECES) or gradient.dtype == tf.float16:
+        return tf.nn.l2_loss(tf.cast(gradient, tf.float32))
+    if gradient.dtype == tf.bfloat16:
+        gradient = tf.bitcast(tf.reshape(gradient, [-1, 2]), tf.uint32)
+    return 0.5 * tf.reduce_sum(_squares(tf.reshape(gradient, [NUM_PIECES, -1])))
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _wide_half_square(gradient):
-    wide = tf.cast(gradient, tf.float32)
-    # Columns first: XLA adds up a row one number after the other.
-    return 0.5 * tf.reduce_sum(tf.reduce_sum(wide * wide, axis=0))
+def _squares(pieces):
+    """<float32>[P, N], or <uint32> of two bfloat16 each -> <float32>[N], their squares, added up.
+
+    Piece by piece to a loop of vectors: the sum of an axis XLA adds up one number after the other.
+    Two at a time, as XLA would write numbers that it widens one by one out to memory first.
+    """
+    return sum(map(_square, tf.unstack(pieces)))
+
+
+def _square(x):
+    if x.dtype == tf.float32:
+        return x * x
+    high = tf.bitcast(tf.bitwise.bitwise_and(x, tf.constant(0xFFFF0000, tf.uint32)), tf.float32)
+    low = tf.bitcast(tf.bitwise.left_shift(x, tf.constant(16, tf.uint32)), tf.float32)
+    return high * high + low * low
 
 
 def move(rule, weight, slots, average, gradient, numbers):

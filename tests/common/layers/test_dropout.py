@@ -103,7 +103,11 @@ def test_what_is_added_to_a_residual_matches_numpy_in_float64(dtype, has_bias, r
     clock.step.assign(5)
     generator = np.random.default_rng(0)
     shapes = {"residual": (2, 3, 7), "x": (6, 7), "bias": (7,), "upstream": (2, 3, 7)}
-    given = {name: tf.constant(generator.normal(size=s), dtype) for name, s in shapes.items()}
+    dtypes = {**dict.fromkeys(shapes, dtype), "bias": "float32", "output": dtype}
+    given = {
+        name: tf.constant(generator.normal(size=size), dtypes[name])
+        for name, size in shapes.items()
+    }
     residual, x, bias, upstream = (np.asarray(tf.cast(t, tf.float64)) for t in given.values())
     upstream_tensor = given.pop("upstream")
     if not has_bias:
@@ -124,6 +128,6 @@ def test_what_is_added_to_a_residual_matches_numpy_in_float64(dtype, has_bias, r
     tolerance = {"float32": 1e-6, "bfloat16": 2**-5}[dtype]  # the last digit of numbers up to 4
     expected["output"] = residual + ((x + bias) * factor).reshape(2, 3, 7)
     for name, tensor in {"output": y, **gradients}.items():
-        assert tensor.dtype == dtype
+        assert tensor.dtype == dtypes[name]
         actual = np.asarray(tf.cast(tensor, tf.float64))
         np.testing.assert_allclose(actual, expected[name], rtol=0, atol=tolerance, err_msg=name)
