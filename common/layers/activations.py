@@ -11,9 +11,7 @@ from common.layers.fusion import fuse, is_compiled
 class Activation:
     """An elementwise function of <float>[...].
 
-    A chain of operations is compiled in training, see `fusion.py`. Elsewhere it is left as it is:
-    TensorFlow finds GELU behind a product and a bias, and oneDNN computes the three as one kernel,
-    which leaves nothing for a backward pass.
+    A chain of operations is compiled, see `fusion.py`.
 
     Args:
         function: of Keras operations.
@@ -26,10 +24,10 @@ class Activation:
         )
         self.compiled = fuse(self.function) if is_chain else self.function
 
-    def __call__(self, x, training=False, bias=None):
+    def __call__(self, x, bias=None):
         """x: <float>[..., F]; bias: <float>[F], added before, or None."""
         inputs = (x,) if bias is None else (x, bias)
-        return (self.compiled if is_compiled(x, training) else self.function)(*inputs)
+        return (self.compiled if is_compiled(x) else self.function)(*inputs)
 
 
 # Hendrycks & Gimpel 2016 (arXiv:1606.08415) give both forms. Hugging Face's "gelu" is the erf

@@ -104,19 +104,19 @@ class MultiHeadAttention(keras.layers.Layer):
         for dense in self.all_dense():
             dense.build(x_shape)
 
-    def _heads(self, dense, x, training, scale=1.0):
+    def _heads(self, dense, x, scale=1.0):
         """<float>[B, T, D] -> <float>[B, H, T, d], `scale` times what a dense layer makes of it."""
         rows = ops.reshape(dense.product(ops.reshape(x, (-1, x.shape[-1]))), ops.shape(x))
         bias = () if dense.bias is None else (dense.bias_tensor,)
-        if is_compiled(rows, training):
+        if is_compiled(rows):
             return _make_split(self.num_heads, scale)(rows, *bias)
         return _split(rows, *bias, num_heads=self.num_heads, scale=scale)
 
     def call(self, x, memory, attention_mask, residual, training=False):
         # Scaling the query rather than the scores touches d numbers a token in place of S.
-        query = self._heads(self.query, x, training, self.scale)  # [B, H, T, d]
-        key = self._heads(self.key, memory, training)  # [B, H, S, d]
-        value = self._heads(self.value, memory, training)  # [B, H, S, d]
+        query = self._heads(self.query, x, self.scale)  # [B, H, T, d]
+        key = self._heads(self.key, memory)  # [B, H, S, d]
+        value = self._heads(self.value, memory)  # [B, H, S, d]
         context = dot_product_attention(
             query, key, value, attention_mask, self.probability_dropout, training
         )  # [B, H, T, d]

@@ -39,7 +39,7 @@ def dot_product_attention(query, key, value, attention_mask, dropout, training=F
     masked = masked[:, None]  # and for every head: [B, 1, T or 1, S]
     if not training or keras.backend.backend() != "tensorflow":
         scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # [B, H, T, S]
-        probabilities = _softmax(scores, masked, is_compiled(query, training))
+        probabilities = _softmax(scores, masked, is_compiled(query))
         return ops.matmul(dropout(probabilities, training=training), value)
     place = dropout.place_of((*query.shape[:-1], key.shape[2]))
     return _make_attention(dropout.rate)(query, key, value, masked, *place)

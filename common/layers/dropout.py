@@ -152,7 +152,7 @@ class Dropout(keras.layers.Layer):
         Returns:
             <float>[B, T, D].
         """
-        if not is_compiled(x, training):
+        if not is_compiled(x):
             x = x if bias is None else x + ops.cast(bias, x.dtype)
             return residual + ops.reshape(x, ops.shape(residual))
         place = self.place_of(residual.shape) if training else ()

@@ -53,10 +53,7 @@ class FeedForward(keras.layers.Layer):
         self.project.build((*x_shape[:-1], self.filter_size))
 
     def call(self, x, residual, training=False):
-        # In two dimensions product, bias and activation of an evaluation are one kernel.
         rows = ops.reshape(x, (-1, x.shape[-1]))  # [B * T, D]
-        rows = self.activation(
-            self.expand.product(rows), training, self.expand.bias_tensor
-        )  # [B * T, F]
+        rows = self.activation(self.expand.product(rows), self.expand.bias_tensor)  # [B * T, F]
         project = self.project
         return self.dropout.add(residual, project.product(rows), project.bias_tensor, training)

@@ -3,7 +3,8 @@
 
 TensorFlow runs such a chain operation by operation, each a pass over memory that keeps its result
 for the backward pass. Compiled by XLA, the chain is one pass, and the backward pass recomputes it
-from the inputs. The other Keras backends compile whole steps and need no help.
+from the inputs. oneDNN's kernels of a product, its bias and GELU take longer than the product and
+such a loop. The other Keras backends compile whole steps and need no help.
 """
 
 import keras
@@ -11,14 +12,10 @@ import numpy as np
 from keras import ops
 
 
-def is_compiled(x, training):
-    """Whether what follows x is better one compiled loop than TensorFlow's own operations.
-
-    In training it is. Outside, oneDNN computes product, bias and GELU in float32 as one kernel; in
-    16 bits it is slow at that, and operations by themselves spend their time on rounding. Of a
-    batch of any size (an export) nothing is: not every format can hold what XLA compiles.
-    """
-    return training or (x.shape[0] is not None and _is_half(x))
+def is_compiled(x):
+    """Whether what follows x may be compiled: not of a batch of any size, which is an export, and
+    not every format can hold what XLA compiles."""
+    return x.shape[0] is not None
 
 
 def compiled(function):

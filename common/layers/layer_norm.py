@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer normalisation with its gradient written out, in training a compiled loop each.
+"""Layer normalisation with its gradient written out, a compiled loop each.
 
 What automatic differentiation makes of the formula keeps and reads every intermediate result; the
 closed form needs the input, and a mean and a deviation for each token.
@@ -74,12 +74,12 @@ class LayerNorm(keras.layers.Layer):
         self.gamma = self.add_weight(size, "ones", name="gamma", autocast=False)
         self.beta = self.add_weight(size, "zeros", name="beta", autocast=False)
 
-    def call(self, x, training=False):
+    def call(self, x):
         rows = ops.reshape(x, (-1, x.shape[-1]))
         # A tensor of each weight: TensorFlow's custom gradients take no variables.
         gamma, beta = (ops.reshape(weight, (-1,)) for weight in (self.gamma, self.beta))
         weights = gamma, beta, ops.convert_to_tensor(self.epsilon, "float32")
-        if is_compiled(rows, training):
+        if is_compiled(rows):
             y = _compiled(rows, *weights)
         else:
             y, _ = _forward(ops.cast(rows, "float32"), *weights, mean_of=_mean)
