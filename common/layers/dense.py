@@ -52,19 +52,22 @@ class Dense(keras.layers.Dense):
 
 
 @contextlib.contextmanager
-def share_kernels(dense_layers, num_streams):
+def share_kernels(dense_layers, num_streams, after):
     """Within, each Dense is called by so many streams, and its kernel's gradient is one product.
 
     A context manager. Left to itself, each stream computes a gradient of the kernel's size, and
     all of them are read again to be added: with short rows that takes as long as the products.
     In 16 bits the gradient stays as the product gives it, though the kernel is of float32: to widen
     it takes a pass over memory, which the update's loop does not need.
+
+    after: tensor. Kernels are rounded once it is there: all at a step's beginning they would wait
+        for memory on every core, where one core can do so while others multiply.
     """
     if keras.backend.backend() != "tensorflow":
         yield
         return
     for dense in dense_layers:
-        dense.shared = SharedKernel(dense, num_streams)
+        dense.shared = SharedKernel(dense, num_streams, after)
     try:
         yield
     finally:
@@ -80,7 +83,7 @@ class SharedKernel:
     all inputs, one below the other, and all upstream gradients.
     """
 
-    def __init__(self, dense, num_streams):
+    def __init__(self, dense, num_streams, after):
         import tensorflow as tf
 
         self.tf = tf
@@ -92,10 +95,10 @@ class SharedKernel:
                 inputs = tf.concat(self.inputs, axis=0)
                 return tf.matmul(inputs, tf.concat(upstreams, axis=0), transpose_a=True)
 
-            if dense.compute_dtype == "bfloat16":
+            if dense.compute_dtype != dense.variable_dtype:
+                with tf.control_dependencies([after]):
+                    kernel = tf.identity(kernel)
                 kernel = _make_rounding(dense.compute_dtype)(kernel)
-            else:
-                kernel = tf.cast(kernel, dense.compute_dtype)
             return [tf.identity(kernel) for _ in range(num_streams)], gradient
 
         self.copies = iter(copies_of(tf.convert_to_tensor(dense.kernel)))

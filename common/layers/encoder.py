@@ -188,7 +188,9 @@ class Encoder(keras.layers.Layer):
         mask = padding_mask if packed is None else packed.attention_mask
         parts = self._parts(x, mask) if training else [Part(x, mask, rows=None)]
         select = None
+        one_before = x  # what goes into the layer before
         for layer in self.layers:
+            here = parts[0].x
             if first_token_only and layer is self.layers[-1]:
                 select = first_token
                 if packed is not None:
@@ -200,7 +202,7 @@ class Encoder(keras.layers.Layer):
             is_recomputed = self.recompute and training and (needs_gradient or layer.trainable)
             is_shared = training and not is_recomputed
             with (
-                share_kernels(layer.all_dense(), len(parts))
+                share_kernels(layer.all_dense(), len(parts), after=one_before)
                 if is_shared
                 else contextlib.nullcontext()
             ):
@@ -208,6 +210,7 @@ class Encoder(keras.layers.Layer):
                     run = partial(self._apply, layer, part.rows, part.mask, select, training)
                     x = part.x if needs_gradient else ops.stop_gradient(part.x)
                     part.x = (keras.remat(run) if is_recomputed else run)(x)
+            one_before = here
             needs_gradient = needs_gradient or layer.trainable
         x = join(parts)
         if not needs_gradient:
