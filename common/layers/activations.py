@@ -30,11 +30,16 @@ class Activation:
         return (self.compiled if is_compiled(x) else self.function)(*inputs)
 
 
+def _gelu_erf(x):
+    """Not `ops.gelu`, which has TensorFlow's erfc: in XLA that takes twice as long as erf."""
+    return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
+
+
 # Hendrycks & Gimpel 2016 (arXiv:1606.08415) give both forms. Hugging Face's "gelu" is the erf
 # form; google-research/bert modeling.py and the original Cerebras model take the tanh form. They
 # differ by up to 4.7e-4, so a checkpoint must be run with the form it was trained with.
 ACTIVATIONS = {
-    "gelu_erf": Activation(partial(ops.gelu, approximate=False), is_chain=True),
+    "gelu_erf": Activation(_gelu_erf, is_chain=True),
     "gelu_tanh": Activation(partial(ops.gelu, approximate=True), is_chain=True),
     "relu": Activation(ops.relu),
     "silu": Activation(ops.silu),
