@@ -49,7 +49,8 @@ def half_square(gradient):
     if isinstance(gradient, TableGradient):
         gradient = gradient.rows
     size = gradient.shape.num_elements()
-    if size < MIN_COMPILED or size % (2 * NUM_PIECES) or gradient.dtype == tf.float16:
+    is_known = gradient.dtype in (tf.float32, tf.bfloat16)
+    if size < MIN_COMPILED or size % (2 * NUM_PIECES) or not is_known:
         return tf.nn.l2_loss(tf.cast(gradient, tf.float32))
     if gradient.dtype == tf.bfloat16:
         gradient = tf.bitcast(tf.reshape(gradient, [-1, 2]), tf.uint32)
