@@ -23,7 +23,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.compile.machine import use_machine_code
+from common.compile.machine import use_machine_code, use_multi_output_fusion
 from common.cs import target
 from common.errors import RunError, UserError
 from common.files import delete_leftovers
@@ -256,6 +256,7 @@ def run_alone(params, args, cluster):
             "--compile_only is for one device; leave out runconfig.enable_distributed and "
             "multiple_workers, or the flag: the run compiles by itself"
         )
+    use_multi_output_fusion()
     if is_alone:
         use_machine_code(run.model_dir, write=run.compile_only)
 

@@ -17,10 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from common.compile.machine import use_multi_output_fusion
 from common.huge_pages import use_huge_pages
 
 if __name__ == "__main__":
     use_huge_pages()
+    use_multi_output_fusion()
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from common.compile.machine import use_multi_output_fusion
+
+use_multi_output_fusion()  # as run.py does, before any test imports TensorFlow
+
 
 @pytest.fixture(scope="session")
 def shared_dir():

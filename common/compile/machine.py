@@ -24,7 +24,8 @@ from common.files import write_whole
 MACHINE = "machine.json"
 LIBRARIES = ("tensorflow", "keras", "numpy")
 # Settings that change what is compiled, or which kernels run.
-SETTINGS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
+XLA_FLAGS, EXTRA_OPTIONS = "XLA_FLAGS", "xla_backend_extra_options"
+SETTINGS = (XLA_FLAGS, "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
 FLAGS = "TF_XLA_FLAGS"
 # Names in /proc/cpuinfo: Intel from Cooper Lake on and AMD from Zen 4 on; Intel from Sapphire
 # Rapids on; Arm from Neoverse V1 on.
@@ -95,6 +96,19 @@ def hash_of(value):
 def machine_dir(model_dir):
     """Path of the folder of programs for this machine, there or not."""
     return Path(model_dir) / "compiled" / f"machine-{hash_of(machine_facts())[:12]}"
+
+
+def use_multi_output_fusion():
+    """Lets XLA write several results in one loop on a CPU, which by itself it does on GPUs only.
+
+    An update by Adam then takes two thirds to half of its time (benchmarks/NOTES.md). To be called
+    before TensorFlow is imported: it reads its flags once. Whoever sets such options in XLA_FLAGS
+    has chosen already.
+    """
+    given = os.environ.get(XLA_FLAGS, "")
+    if EXTRA_OPTIONS not in given:
+        option = f"--{EXTRA_OPTIONS}=xla_cpu_use_multi_output_fusion"
+        os.environ[XLA_FLAGS] = " ".join(filter(None, [given, option]))
 
 
 def use_machine_code(model_dir, write=False):

@@ -6,6 +6,7 @@ weight moves: one file each beside this one, `factory.py` chooses.
 """
 
 import contextlib
+import functools
 import re
 from typing import ClassVar
 
@@ -134,19 +135,22 @@ class Optimizer:
             t = tf.cast(self.step + 1, tf.float32)
             # 1 - (1 + t) / (10 + t) = 9 / (10 + t)
             numbers["average_share"] = tf.maximum(1.0 - cfg.moving_average_decay, 9.0 / (10.0 + t))
-        rates = {factor: rate * factor for factor in set(self.rate_factors.values())}
+        names = ("rate", "decay", *numbers)
+
+        @functools.cache
+        def numbers_at(factor, is_decayed):
+            decay = rate * factor * cfg.weight_decay_rate if is_decayed else 0.0
+            return tf.stack([rate * factor, decay, *numbers.values()])
 
         def move_one(name, gradient):
-            rate_here = rates[self.rate_factors[name]]
-            is_decayed = name in self.decayed
-            decay = rate_here * cfg.weight_decay_rate if is_decayed else tf.constant(0.0)
             move(
                 self.rule,
                 self.weights[name],
                 {slot: variables[name] for slot, variables in self.slots.items()},
                 self.averages.get(name),
                 gradient,
-                {**numbers, "rate": rate_here, "decay": decay},
+                names,
+                tf.identity(numbers_at(self.rate_factors[name], name in self.decayed)),
             )
 
         def update():

@@ -75,39 +75,36 @@ def _square(x):
     return high * high + low * low
 
 
-def move(rule, weight, slots, average, gradient, numbers):
+def move(rule, weight, slots, average, gradient, names, numbers):
     """Moves a weight, its slots and its average (or None).
 
     Args:
         rule: as of `base.Optimizer`.
         slots: {slot: tf.Variable}.
         gradient: of `gradient_of`, of the scaled loss.
-        numbers: {name: <float32>[]}: those of the rule; "scale", on the gradient; "decay", share of
-            the weight; "max_value" of the gradient, or none; "average_share".
+        names: tuple of str, of the numbers: those of the rule; "scale", on the gradient; "decay",
+            share of the weight; "max_value" of the gradient, or none; "average_share".
+        numbers: <float32>[N], one tensor, as XLA makes a loop of several only of few inputs.
     """
-    last = len(slots) + 1  # the average's place in `_moved`
-    every = tuple(range(last if average is None else last + 1))
-    if not isinstance(gradient, TableGradient):
-        _move(every, rule, weight, slots, average, gradient, numbers)
-        return
-    # Computed together, they would have the looked-up rows written out, as each reads them. In
-    # this order none is changed before the last that depends on what it was has been computed.
-    for place in (*every[last:], 0, *range(last - 1, 0, -1)):
-        _move((place,), rule, weight, slots, average, gradient, numbers)
+    variables = [weight, *slots.values()] + ([] if average is None else [average])
+    # What two values have in common, XLA would compute first and write out. So each is computed
+    # from a gradient and numbers of its own, of which XLA is not told that they are the same.
+    inputs = [(gradient, numbers)] * len(variables)
+    _move(rule, weight, slots, average, names, inputs, variables)
 
 
-# One compiled loop over a weight and its slots instead of nine passes over memory. A function of
-# one weight, not of all: equal shapes share the program, and TensorFlow runs several at once.
+# One compiled loop over a weight and its slots, where `machine.use_multi_output_fusion` was called:
+# it reads and writes each number once. A function of one weight, not of all: equal shapes share the
+# program, and TensorFlow runs several at once.
 @tf.function(jit_compile=True, autograph=False)
-def _move(places, rule, weight, slots, average, gradient, numbers):
-    """Assigns those in some of the places of `_moved`; XLA leaves out what the others alone need.
-
-    places: tuple of int.
-    """
-    variables = [weight, *slots.values(), average]
-    values = _moved(rule, weight, slots, average, gradient, numbers)
-    for place in places:
-        variables[place].assign(values[place])
+def _move(rule, weight, slots, average, names, inputs, variables):
+    """inputs: (gradient, numbers) for each of `variables`, which are in the order of `_moved`."""
+    values = []
+    for place, (gradient, numbers) in enumerate(inputs):
+        numbers = dict(zip(names, tf.unstack(numbers), strict=True))
+        values.append(_moved(rule, weight, slots, average, gradient, numbers)[place])
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _moved(rule, weight, slots, average, gradient, numbers):

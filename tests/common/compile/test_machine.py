@@ -87,3 +87,20 @@ def test_bfloat16_is_taken_where_every_gpu_multiplies_it(monkeypatch):
     monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": "avx512_bf16"})
     assert machine.best_precision([(9, 0), (8, 0)]) == "mixed_bfloat16"
     assert machine.best_precision([(9, 0), (7, 5)]) == "float32"
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        (None, "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"),
+        ("--a=b", "--a=b --xla_backend_extra_options=xla_cpu_use_multi_output_fusion"),
+        ("--xla_backend_extra_options=c --a=b", "--xla_backend_extra_options=c --a=b"),
+    ],
+)
+def test_multi_output_fusion_leaves_what_is_set(given, expected, monkeypatch):
+    monkeypatch.delenv(machine.XLA_FLAGS, raising=False)
+    if given is not None:
+        monkeypatch.setenv(machine.XLA_FLAGS, given)
+    for _ in range(2):
+        machine.use_multi_output_fusion()
+        assert machine.os.environ[machine.XLA_FLAGS] == expected

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sum of the squares of a gradient, of which the norm is made, against NumPy in float64."""
+"""The sum of the squares of a gradient, against NumPy in float64; an update is one loop.
+
+What an update writes is tested with the optimizers, beside this file.
+"""
+
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.optimizers.update import MIN_COMPILED, NUM_PIECES, gradient_of, half_square
+from common.optimizers import update
+from common.optimizers.adam import AdamW
+from common.optimizers.update import MIN_COMPILED, NUM_PIECES, gradient_of, half_square, move
 
 # float16 holds nothing above 65,504, but its squares are added up in float32 as well.
 LARGEST = {"float32": 1e18, "bfloat16": 1e18, "float16": 3e4}
@@ -51,3 +58,32 @@ def test_rows_looked_up_twice_are_added_before_they_are_squared():
     np.add.at(dense, indices, values)
     actual = half_square(gradient_of(table, slices))
     np.testing.assert_allclose(actual, np.square(dense).sum() / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("has_average", [False, True])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "table"])
+def test_an_update_is_one_loop_without_copies(kind, has_average, monkeypatch):
+    size = (512, 256)
+    weight, m, v, average = (tf.Variable(tf.zeros(size)) for _ in range(4))
+    if kind == "table":
+        rows = tf.IndexedSlices(tf.ones((40, 256)), tf.range(40), size)
+        gradient = gradient_of(weight, rows)
+    else:
+        gradient = tf.ones(size, kind)
+    names = ("scale", "decay", "rate", "correction", "epsilon", "average_share")
+    names += tuple(f"{one_minus}beta{i}" for one_minus in ("", "one_minus_") for i in (1, 2))
+    texts = []
+
+    def compile_only(*arguments):
+        compiled = program.experimental_get_compiler_ir(*arguments)
+        texts.append(compiled(stage="optimized_hlo"))
+
+    program = update._move
+    monkeypatch.setattr(update, "_move", compile_only)
+    average = average if has_average else None
+    numbers = tf.fill([len(names)], 0.5)
+    move(AdamW.rule, weight, {"m": m, "v": v}, average, gradient, names, numbers)
+    entry = texts[0].split("\nENTRY ")[1]
+    loops = re.findall(r"= (\(.*?\)|\S+) (fusion|copy)\(", entry)
+    whole = [(kind, shape.count("f32[512,256]")) for shape, kind in loops if "512,256" in shape]
+    assert whole == [("fusion", 4 if has_average else 3)]
