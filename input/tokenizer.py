@@ -54,6 +54,7 @@ class WordPieceTokenizer:
     Args:
         vocab: list of str, the entry of each id. Holds [PAD], [UNK], [CLS] and [SEP].
         do_lower: bool. True for an uncased vocabulary: lower-case and without accents.
+        source: str or Path, names the vocabulary in an error.
     Attributes:
         vocab, do_lower: as given.
         vocab_size: int, number of entries.
@@ -63,10 +64,10 @@ class WordPieceTokenizer:
         UserError: an entry is empty, doubled or too long, or a special token is missing.
     """
 
-    def __init__(self, vocab, do_lower=True):
+    def __init__(self, vocab, do_lower=True, source="vocabulary"):
         self.vocab = list(vocab)
         self.do_lower = bool(do_lower)
-        _check_entries(self.vocab, source="vocabulary")
+        _check_entries(self.vocab, source)
         self.vocab_size = len(self.vocab)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id = (
             self.vocab.index(token) for token in (PAD, UNK, CLS, SEP)
@@ -107,8 +108,7 @@ class WordPieceTokenizer:
             ) from None
         # White space at the end of an entry goes, as in the reference.
         vocab = [line.rstrip() or line.rstrip("\r") for line in lines]
-        _check_entries(vocab, source=path)
-        return cls(vocab, do_lower)
+        return cls(vocab, do_lower, source=path)
 
     def _prepare(self):
         """Builds what `tokenize` looks words up in; a run that finds its tokens needs none of it.
@@ -272,7 +272,7 @@ def _check_entries(vocab, source):
             faults.append(f"line {line}: empty; remove the line or restore its entry")
         elif entry in first_line:
             faults.append(f"line {line}: {entry!r} stands in line {first_line[entry]} already")
-        elif _is_reachable(entry) and len(_body(entry).encode()) > MAX_ENTRY_BYTES:
+        elif len(_body(entry).encode()) > MAX_ENTRY_BYTES and _is_reachable(entry):
             faults.append(f"line {line}: over {MAX_ENTRY_BYTES} bytes; {entry[:20]!r}...")
         first_line.setdefault(entry, line)
     if vocab[0].startswith("\ufeff"):

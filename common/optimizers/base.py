@@ -150,6 +150,7 @@ class Optimizer:
                 self.averages.get(name),
                 gradient,
                 names,
+                # The same for many weights, and for each an operation that waits: see `update`.
                 tf.identity(numbers_at(self.rate_factors[name], name in self.decayed)),
             )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moves one weight by an optimizer's rule, in compiled loops over it and its slots."""
+"""Moves one weight by an optimizer's rule, in one compiled loop over it and its slots."""
 
 from typing import NamedTuple
 
