@@ -86,24 +86,23 @@ def move(rule, weight, slots, average, gradient, names, numbers):
             share of the weight; "max_value" of the gradient, or none; "average_share".
         numbers: <float32>[N], one tensor, as XLA makes a loop of several only of few inputs.
     """
-    variables = [weight, *slots.values()] + ([] if average is None else [average])
+    num_results = 1 + len(slots) + (average is not None)
     # What two values have in common, XLA would compute first and write out. So each is computed
     # from a gradient and numbers of its own, of which XLA is not told that they are the same.
-    inputs = [(gradient, numbers)] * len(variables)
-    _move(rule, weight, slots, average, names, inputs, variables)
+    _move(rule, weight, slots, average, names, [(gradient, numbers)] * num_results)
 
 
 # One compiled loop over a weight and its slots, where `machine.use_multi_output_fusion` was called:
 # it reads and writes each number once. A function of one weight, not of all: equal shapes share the
 # program, and TensorFlow runs several at once.
 @tf.function(jit_compile=True, autograph=False)
-def _move(rule, weight, slots, average, names, inputs, variables):
-    """inputs: (gradient, numbers) for each of `variables`, which are in the order of `_moved`."""
-    values = []
+def _move(rule, weight, slots, average, names, inputs):
+    """inputs: list of (gradient, numbers), for each of what `_moved` returns."""
+    variables, values = [weight, *slots.values(), average], []
     for place, (gradient, numbers) in enumerate(inputs):
         numbers = dict(zip(names, tf.unstack(numbers), strict=True))
         values.append(_moved(rule, weight, slots, average, gradient, numbers)[place])
-    for variable, value in zip(variables, values, strict=True):
+    for variable, value in zip(variables, values, strict=False):  # the average is None, or last
         variable.assign(value)
 
 
