@@ -23,8 +23,8 @@ from common.files import write_whole
 
 MACHINE = "machine.json"
 LIBRARIES = ("tensorflow", "keras", "numpy")
-# Settings that change what is compiled, or which kernels run.
 XLA_FLAGS, EXTRA_OPTIONS = "XLA_FLAGS", "xla_backend_extra_options"
+# Settings that change what is compiled, or which kernels run.
 SETTINGS = (XLA_FLAGS, "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
 FLAGS = "TF_XLA_FLAGS"
 # Names in /proc/cpuinfo: Intel from Cooper Lake on and AMD from Zen 4 on; Intel from Sapphire

@@ -125,12 +125,9 @@ class Optimizer:
         if cfg.max_gradient_norm is not None:
             scale *= cfg.max_gradient_norm / tf.maximum(norm, cfg.max_gradient_norm)
         rate = self.learning_rate(self.step)
-        numbers = {
-            name: tf.convert_to_tensor(number, tf.float32)
-            for name, number in {"scale": scale, **self.rule_numbers()}.items()
-        }
+        numbers = {"scale": scale, **self.rule_numbers()}
         if cfg.max_gradient_value is not None:
-            numbers["max_value"] = tf.constant(cfg.max_gradient_value, tf.float32)
+            numbers["max_value"] = cfg.max_gradient_value
         if self.averages:
             t = tf.cast(self.step + 1, tf.float32)
             # 1 - (1 + t) / (10 + t) = 9 / (10 + t)

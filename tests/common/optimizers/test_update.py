@@ -85,5 +85,5 @@ def test_an_update_is_one_loop_without_copies(kind, has_average, monkeypatch):
     move(AdamW.rule, weight, {"m": m, "v": v}, average, gradient, names, numbers)
     entry = texts[0].split("\nENTRY ")[1]
     loops = re.findall(r"= (\(.*?\)|\S+) (fusion|copy)\(", entry)
-    whole = [(kind, shape.count("f32[512,256]")) for shape, kind in loops if "512,256" in shape]
+    whole = [(what, shape.count("f32[512,256]")) for shape, what in loops if "512,256" in shape]
     assert whole == [("fusion", 4 if has_average else 3)]
