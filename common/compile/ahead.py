@@ -20,14 +20,15 @@ from common.compile.programs import (
     bind,
     config_dir,
     read_entries,
-    rewritten_once,
     shape_name,
     to_bytes,
     variables_of,
+    with_rewriting,
     write_manifest,
+    write_program,
 )
+from common.compile.rewriting import rewritten_once
 from common.errors import UserError
-from common.files import write_whole
 from common.optimizers.factory import optimizer_of
 from common.training.evaluate import make_predict_step
 from common.training.reports import closing_summary
@@ -152,16 +153,20 @@ def _compile(name, step, variables, arguments, folder, params):
     concrete = function.get_concrete_function(*arguments)
     traced = time.perf_counter() - start
     content, entry = to_bytes(concrete, variables, prefix=f"ahead_{folder.name[-12:]}_{name}_")
-    write_whole(folder / f"{name}.pb", content)
     start = time.perf_counter()
     program = bind(content, entry, variables, arguments)
     loaded = time.perf_counter() - start
     times = []
-    for _ in range(2):  # the second shows what of the first was computing
+
+    def call():
         start = time.perf_counter()
         with rewritten_once():
             tf.nest.map_structure(np.asarray, program(*arguments))
         times.append(time.perf_counter() - start)
+
+    content, entry = with_rewriting(content, entry, call)
+    call()  # which shows what of the first call was computing
+    entry = write_program(folder, name, content, entry)
     library = concrete.graph.as_graph_def().library.function
     shape = tuple(arguments[0]["input_ids"].shape)
     traced_program = Program(shape, tuple(concrete.graph.get_operations()), tuple(library))

@@ -27,6 +27,7 @@ XLA_FLAGS, EXTRA_OPTIONS = "XLA_FLAGS", "xla_backend_extra_options"
 # Settings that change what is compiled, or which kernels run.
 SETTINGS = (XLA_FLAGS, "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
 FLAGS = "TF_XLA_FLAGS"
+GRAPH_CACHE = "TF_GRAPH_CACHING"  # a folder, of rewriting.py
 # Names in /proc/cpuinfo: Intel from Cooper Lake on and AMD from Zen 4 on; Intel from Sapphire
 # Rapids on; Arm from Neoverse V1 on.
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -137,6 +138,8 @@ def use_machine_code(model_dir, write=False):
         f"--tf_xla_persistent_cache_read_only={str(not write).lower()}",
     ]
     os.environ[FLAGS] = " ".join(flags).strip()
+    # None yet. A variable that is there is changed without moving those that threads are reading.
+    os.environ.setdefault(GRAPH_CACHE, "")
     return True
 
 

@@ -8,8 +8,6 @@ calls it: the same operations in the same order, so the same bits.
 
 import base64
 import contextlib
-import copy
-import functools
 import hashlib
 import json
 import os
@@ -19,12 +17,11 @@ import threading
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
-from tensorflow.core.protobuf.config_pb2 import ConfigProto
-from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
 from tensorflow.python.eager import context
 
 from common.compile.machine import differences, hash_of, machine_dir, say, sha256
+from common.compile.rewriting import devices, keep_rewriting, rewritten_before
 from common.files import write_whole
 
 MANIFEST = "programs.json"
@@ -184,6 +181,12 @@ def read_entries(folder):
         return {}
 
 
+def write_program(folder, name, content, entry):
+    """Writes a program of `to_bytes` or `with_rewriting`. Returns its entry of the manifest."""
+    write_whole(Path(folder) / f"{name}.pb", content)
+    return entry | {"sha256": hashlib.sha256(content).hexdigest()}
+
+
 def write_manifest(folder, params, entries):
     """Written last: a folder without it holds no programs."""
     content = {"config": config_facts(params), "programs": entries}
@@ -199,6 +202,8 @@ class NotKept(Exception):
 
 def to_bytes(concrete, variables, prefix):
     """Returns a traced function as bytes, and what `bind` has to know of it, a JSON value.
+
+    The bytes are an OptimizedFunctionGraph, the function the last one of its library.
 
     Args:
         concrete: tf.types.experimental.ConcreteFunction.
@@ -222,24 +227,32 @@ def to_bytes(concrete, variables, prefix):
         else:
             value = base64.b64encode(tf.io.serialize_tensor(outer).numpy()).decode()
             inputs.append(["constant", outer.dtype.name, value])
-    library = concrete.graph.as_graph_def().library
+    kept = OptimizedFunctionGraph()
+    library = kept.function_graph.library
+    library.CopyFrom(concrete.graph.as_graph_def().library)
     library.function.append(concrete.function_def)
     _rename_functions(library, prefix)
-    content = library.SerializeToString(deterministic=True)
-    return content, {
+    return kept.SerializeToString(deterministic=True), {
         "function": library.function[-1].signature.name,
         "inputs": inputs,
         "num_outputs": len(concrete.graph.outputs),
         "structure": _structure_of(concrete.structured_outputs),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "devices": None,
     }
+
+
+def with_rewriting(content, entry, call):
+    """Calls a program of `to_bytes` for the first time: `call()`. Returns both with what TensorFlow
+    made of its graph, which `bind` need not wait for then."""
+    content, names = keep_rewriting(content, call)
+    return content, entry | {"devices": names}
 
 
 def bind(content, entry, variables, arguments):
     """Returns the program that `to_bytes` kept, on the variables of this run.
 
     Args:
-        content, entry: of `to_bytes`.
+        content, entry: of `to_bytes` or `with_rewriting`.
         variables: {name: tf.Variable}.
         arguments: tensors, or TensorSpecs, as it was traced with.
     Returns:
@@ -252,19 +265,31 @@ def bind(content, entry, variables, arguments):
         return None
     # A function of the runtime, called by its name: to import it as a graph takes a second.
     runtime = context.context()
-    for function in FunctionDefLibrary.FromString(content).function:
+    functions = OptimizedFunctionGraph.FromString(content).function_graph.library.function
+    for function in functions:
         runtime.add_function_def(function)
     inputs = [_bound(variables, *each) for each in entry["inputs"]]
     name, num_outputs = entry["function"].encode(), entry["num_outputs"]
-    has_run = False
+
+    @contextlib.contextmanager
+    def first_call():
+        # A graph that was placed on other devices is none of this process.
+        is_rewritten = entry["devices"] == devices()
+        with (
+            without_false_alarms(),
+            rewritten_before(content, functions[-1]) if is_rewritten else contextlib.nullcontext(),
+        ):
+            yield
+
+    within = first_call
 
     def run(*arguments):
-        nonlocal has_run
+        nonlocal within
         left = iter(tf.nest.flatten(arguments))
         tensors = [next(left) if each is None else each for each in inputs]
-        with contextlib.nullcontext() if has_run else without_false_alarms():
+        with within():
             outputs = runtime.call_function(name, tensors, num_outputs)
-        has_run = True
+        within = contextlib.nullcontext
         return _pack(entry["structure"], iter(outputs or ()))
 
     return run
@@ -278,38 +303,6 @@ def _bound(variables, kind, *values):
         dtype, text = values
         return tf.io.parse_tensor(base64.b64decode(text), tf.as_dtype(dtype))
     return None
-
-
-@contextlib.contextmanager
-def rewritten_once():
-    """Programs that run in it for the first time are rewritten (by Grappler) in half the time.
-
-    TensorFlow goes over a graph twice. The second time finds nothing in a training step that
-    changes a number, nor do these find anything on a CPU: changes of layout, of memory, of loops.
-    On a GPU they do, and nothing is changed here. To be entered at every call: TensorFlow
-    rewrites a program again that is called with other options.
-    """
-    former = context.context().function_call_options
-    context.context().function_call_options = _options_of_one_rewriting() or former
-    try:
-        yield
-    finally:
-        context.context().function_call_options = former
-
-
-@functools.cache
-def _options_of_one_rewriting():
-    """None where there is a GPU."""
-    if tf.config.list_physical_devices("GPU"):
-        return None
-    options = copy.copy(context.context().function_call_options)
-    config = ConfigProto.FromString(options.config_proto_serialized)
-    rewriting = config.graph_options.rewrite_options
-    rewriting.meta_optimizer_iterations = RewriterConfig.ONE
-    rewriting.layout_optimizer = rewriting.loop_optimization = RewriterConfig.OFF
-    rewriting.memory_optimization = RewriterConfig.NO_MEM_OPT
-    options.config_proto_serialized = config
-    return options
 
 
 _one_at_a_time = threading.RLock()

@@ -7,7 +7,8 @@ import threading
 import tensorflow as tf
 
 from common.BaseModel import TRAIN
-from common.compile.programs import rewritten_once, variables_of
+from common.compile.programs import variables_of
+from common.compile.rewriting import rewritten_once
 from common.optimizers.summaries import gradient_summaries
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE

@@ -9,8 +9,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from common.compile import programs
+from common.compile.rewriting import rewritten_once
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.training.distribution import ONE_DEVICE
@@ -54,10 +56,14 @@ def keep_step(folder, params, model, optimizer, starts=None):
     concrete = tf.function(step, autograph=False).get_concrete_function(*arguments)
     variables = programs.variables_of(model, optimizer, replica.sums)
     content, entry = programs.to_bytes(concrete, variables, "kept_")
+    program = programs.bind(content, entry, variables, arguments)
+    with rewritten_once():
+        content, entry = programs.with_rewriting(content, entry, lambda: program(*arguments))
+    context.context().clear_kernel_cache()  # as in the process of the run
     name = programs.shape_name("train" if is_whole else "add", arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.pb").write_bytes(content)
-    programs.write_manifest(folder, params, {name: json.loads(json.dumps(entry))})
+    entry = programs.write_program(folder, name, content, json.loads(json.dumps(entry)))
+    programs.write_manifest(folder, params, {name: entry})
     return name
 
 

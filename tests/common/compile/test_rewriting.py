@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What TensorFlow made of a graph, taken from a file: the file is what runs, where it fits."""
+
+import itertools
+import os
+
+import tensorflow as tf
+from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
+from tensorflow.python.eager import context
+
+from common.compile.machine import GRAPH_CACHE
+from common.compile.programs import bind, to_bytes, with_rewriting
+
+SEVEN = tf.constant(7.0)
+numbers = itertools.count()  # TensorFlow knows a function's name for good
+
+
+def kept_program(factor=2.0, prefix=None):
+    """(content, entry, variables) of a program that has run once: x -> factor x, and it counts."""
+    count = tf.Variable(0.0)
+
+    def multiply(x):
+        count.assign_add(1.0)  # which no result depends on
+        return factor * x
+
+    concrete = tf.function(multiply, autograph=False).get_concrete_function(SEVEN)
+    variables = {"count": count}
+    content, entry = to_bytes(concrete, variables, prefix or f"kept_{next(numbers)}_")
+    call = bind(content, entry, variables, [SEVEN])
+    kept = with_rewriting(content, entry, lambda: call(SEVEN))
+    return *kept, variables
+
+
+def tripled(content):
+    """The same program, but for the graph that TensorFlow made of it: x -> 3 x."""
+    kept = OptimizedFunctionGraph.FromString(content)
+    changed = 0
+    for node in kept.function_graph.node:
+        value = node.attr["value"].tensor if node.op == "Const" else None
+        if value is not None and tf.make_ndarray(value) == 2.0:
+            value.CopyFrom(tf.make_tensor_proto(3.0))
+            changed += 1
+    assert changed == 1
+    return kept.SerializeToString()
+
+
+def first_result(content, entry, variables):
+    """A program's first result in a new process, and how often TensorFlow made a graph for it."""
+    context.context().clear_kernel_cache()
+    program = bind(content, entry, variables, [SEVEN])
+    with context.collect_graphs(optimized=False) as made:
+        result = program(SEVEN)
+    return float(result), sum(1 for graph in made if graph.node)
+
+
+def test_the_kept_graph_is_what_runs_with_all_that_it_does():
+    content, entry, variables = kept_program()
+    assert float(variables["count"]) == 1.0
+    assert first_result(tripled(content), entry, variables) == (21.0, 0)
+    assert float(variables["count"]) == 2.0
+    assert os.environ[GRAPH_CACHE] == ""
+
+
+def test_without_a_kept_graph_tensorflow_makes_it():
+    content, entry, variables = kept_program()
+    assert first_result(content, entry | {"devices": None}, variables) == (14.0, 1)
+
+
+def test_a_graph_for_other_devices_is_not_taken():
+    content, entry, variables = kept_program()
+    others = [*entry["devices"], "/job:localhost/replica:0/task:0/device:GPU:0"]
+    assert first_result(tripled(content), entry | {"devices": others}, variables) == (14.0, 1)
+
+
+def test_a_graph_that_cannot_be_read_is_made_anew():
+    content, entry, variables = kept_program()
+    kept = OptimizedFunctionGraph.FromString(tripled(content))
+    kept.function_graph.node.add(name="of_another_version", op="NoSuchOperation")
+    assert first_result(kept.SerializeToString(), entry, variables) == (14.0, 1)
+
+
+def test_programs_whose_names_differ_in_their_number_only_have_graphs_of_their_own():
+    two, five = (kept_program(factor, "alike_") for factor in (2.0, 5.0))
+    assert len({entry["function"].rpartition("_")[0] for _, entry, _ in (two, five)}) == 1
+    assert first_result(*two) == (14.0, 0)
+    assert first_result(*five) == (35.0, 0)
