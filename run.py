@@ -23,6 +23,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.call_stack import in_one_piece
 from common.compile.machine import use_machine_code, use_multi_output_fusion
 from common.cs import target
 from common.errors import RunError, UserError
@@ -484,4 +485,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(in_one_piece(main))
