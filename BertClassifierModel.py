@@ -147,6 +147,9 @@ class BertClassifierModel(BaseModel):
         pooled = self.pooler(self.pool(x, padding_mask))  # [B, D]
         return self.classifier(self.dropout(pooled, training=training))  # <float32>[B, C]
 
+    def all_dense(self):
+        return self.encoder.all_dense()
+
     def build_model(self, features, mode):
         """features: the documented ones; what a 1 of `input_mask` means, `invert_mask` says.
 

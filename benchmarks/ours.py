@@ -36,7 +36,7 @@ from common.checkpoints.load import load_weights, open_checkpoint
 from common.compile import graph
 from common.optimizers.factory import optimizer_of
 from common.training.checks import set_up
-from common.training.evaluate import collect_logits, make_predict_step
+from common.training.evaluate import Predictor, collect_logits
 from common.training.loop import train
 from common.training.streams import take_streams
 from common.training.train_step import make_train_step
@@ -224,7 +224,7 @@ def measure_inference(args, gate):
     """Blocks of one pass over the validation split each: text -> tokens -> batches -> logits."""
     params, checkpoint = params_of(args)
     model = network_of(params, checkpoint)
-    step = make_predict_step(model_fn, params, model)
+    predictor = Predictor(model_fn, params, model)
     cfg = params.predict_input
     dataset = open_dataset(cfg)
     texts = dataset.read_texts(dataset.processor.eval_splits[0])[: args.sentences]
@@ -232,7 +232,7 @@ def measure_inference(args, gate):
     def classify():
         batches, _ = data.predict_input_fn(params, texts)
         streams = params.runconfig.num_streams
-        return collect_logits(step, batches["texts"], num_streams=streams)[0]
+        return collect_logits(predictor.step(), batches["texts"], num_streams=streams)[0]
 
     classify()  # compiles
     while True:

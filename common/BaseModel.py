@@ -44,6 +44,10 @@ class BaseModel(keras.Model):
         """Returns {name: float} from NumPy arrays over every row of a split."""
         raise NotImplementedError
 
+    def all_dense(self):
+        """Returns the Dense layers whose kernels a pass over a split rounds once."""
+        return []
+
     def weights_by_name(self):
         """Returns {neutral name: Keras variable}; the names of `common/checkpoints/names.py`.
 

@@ -397,6 +397,9 @@ def test_a_run_loads_what_was_compiled_ahead_and_has_the_bits_of_one_that_compil
     ahead, plain = folder / "ahead", folder / "plain"
     compiled = succeed(*flags, "--model_dir", ahead, "--compile_only").stderr
     assert "programs in" in compiled and store.newest_checkpoint(ahead) is None
+    (manifest,) = ahead.glob("compiled/*/config-*/programs.json")
+    entries = json.loads(manifest.read_text())["programs"].values()
+    assert len(entries) > 1 and all(entry["devices"] for entry in entries)  # rewritten graphs
     loaded = succeed(*flags, "--model_dir", ahead).stderr
     assert "Loading" in loaded and "compiled now" not in loaded
     succeed(*flags, "--model_dir", plain)

@@ -30,7 +30,7 @@ from common.compile.programs import (
 from common.compile.rewriting import rewritten_once
 from common.errors import UserError
 from common.optimizers.factory import optimizer_of
-from common.training.evaluate import make_predict_step
+from common.training.evaluate import Predictor
 from common.training.reports import closing_summary
 from common.training.train_step import Replica
 
@@ -112,12 +112,13 @@ def _steps(params, make_model, model, model_fn, texts):
     splits = (
         data.predict_input_fn(params, texts)[0] if is_prediction else data.eval_input_fn(params)
     )
+    predictor = Predictor(model_fn, params, model)
+    kernels = predictor.kernels()
     examples = {}
     for batches in splits.values():
-        for example in _examples(batches, 1):
-            examples[shape_name("predict", example[0])] = example
-    step = make_predict_step(model_fn, params, model).__wrapped__
-    yield "predict", step, variables_of(model), list(examples.values())
+        for (features,) in _examples(batches, 1):
+            examples[shape_name("predict", features)] = features, kernels
+    yield "predict", predictor.logits_of, variables_of(model), list(examples.values())
 
 
 def _why_not_kept(params):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dense layer's product, and how the streams of a batch (`encoder.py`) share its kernel.
+"""A dense layer's product, and how the streams of a batch (`encoder.py`), or the batches of a pass
+over a split, share its kernel in 16 bits.
 
 The bias is left to the loop that follows: to oneDNN, a bfloat16 product and its bias take up to
 twice as long as the product.
@@ -35,6 +36,7 @@ class Dense(keras.layers.Dense):
     def __init__(self, units, use_bias, initializer, **kwargs):
         super().__init__(units, use_bias=use_bias, kernel_initializer=initializer, **kwargs)
         self.shared = None  # the SharedKernel, within `share_kernels`
+        self.rounded = None  # the kernel in 16 bits, within `use_rounded`
 
     def add_weight(self, *args, **kwargs):
         return super().add_weight(*args, autocast=False, **kwargs)
@@ -48,7 +50,34 @@ class Dense(keras.layers.Dense):
         """<float>[N, D] -> <float>[N, F], the bias not added."""
         if self.shared is not None:
             return self.shared.multiply(x)
-        return ops.matmul(x, ops.cast(self.kernel, self.compute_dtype))
+        kernel = self.kernel if self.rounded is None else self.rounded
+        return ops.matmul(x, ops.cast(kernel, self.compute_dtype))
+
+
+def _in_16_bits(dense_layers):
+    return [each for each in dense_layers if each.compute_dtype != each.variable_dtype]
+
+
+def rounded_kernels(dense_layers):
+    """Returns the kernels, as they are now, of those Dense that compute in 16 bits, rounded."""
+    return [ops.cast(each.kernel, each.compute_dtype) for each in _in_16_bits(dense_layers)]
+
+
+@contextlib.contextmanager
+def use_rounded(dense_layers, kernels):
+    """Within, each Dense multiplies by its kernel of `rounded_kernels`. A context manager.
+
+    By itself each rounds its kernel at every batch, which takes a seventh of the time of a batch
+    of short rows (benchmarks/NOTES.md, "Inference").
+    """
+    rounding = _in_16_bits(dense_layers)
+    for dense, kernel in zip(rounding, kernels, strict=True):
+        dense.rounded = kernel
+    try:
+        yield
+    finally:
+        for dense in rounding:
+            dense.rounded = None
 
 
 @contextlib.contextmanager

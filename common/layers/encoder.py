@@ -170,6 +170,9 @@ class Encoder(keras.layers.Layer):
                 layer_norm_epsilon, dtype=self.dtype_policy, name="final_layer_norm"
             )
 
+    def all_dense(self):
+        return [dense for layer in self.layers for dense in layer.all_dense()]
+
     def build(self, x_shape):
         for layer in self.layers:
             layer.build(x_shape)

@@ -36,7 +36,7 @@ from common.training.checks import (
     last_step_of,
 )
 from common.training.distribution import ONE_DEVICE
-from common.training.evaluate import all_rows, collect_logits, make_predict_step, metrics_of
+from common.training.evaluate import Predictor, all_rows, collect_logits, metrics_of
 from common.training.lock import check_still_there
 from common.training.loop import NotFiniteError, is_evaluated, train
 from common.training.predict import write_predictions
@@ -85,7 +85,7 @@ class Estimator:
         self.distribution = distribution
         self.programs = programs
         self.model = make_model(params)
-        self.predict_step = make_predict_step(model_fn, params, self.model, programs)
+        self.predictor = Predictor(model_fn, params, self.model, programs)
         self.reports, self.writer = NoReports(self.model_dir), NoWriter()
         if distribution.is_chief:
             self.reports = Reports(self.model_dir)
@@ -466,7 +466,7 @@ class Estimator:
         scores = {}
         for split, batches in batches_of_split.items():
             logits, rows = collect_logits(
-                predict_step or self.predict_step,
+                predict_step or self.predictor.step(),
                 batches,
                 self.run.eval_steps,
                 f"{description} {split}",
@@ -575,7 +575,7 @@ class Estimator:
         logits_of_split, written = {}, []
         for task, (split, batches) in enumerate(batches_of_split.items()):
             logits, _ = collect_logits(
-                self.predict_step,
+                self.predictor.step(),
                 batches,
                 description=f"predict {split}",
                 distribution=self.distribution,

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.BaseModel import PREDICT
 from common.compile.programs import variables_of
+from common.layers.dense import rounded_kernels, use_rounded
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 from common.training.progress import Progress
@@ -14,17 +15,35 @@ from common.training.streams import in_streams
 from common.training.train_step import one_program_per_shape
 
 
-def make_predict_step(model_fn, params, model, programs=None):
-    """Returns predict_step(features) -> logits <float32>[B, C].
+class Predictor:
+    """What the network computes of a batch in evaluation and prediction.
 
-    programs: ProgramLibrary of programs compiled ahead, or None.
+    Args:
+        model_fn: as in `model.py`.
+        params: complete Params.
+        model: BaseModel.
+        programs: ProgramLibrary of programs compiled ahead, or None.
     """
 
-    def predict_step(features):
-        return model_fn(features, None, PREDICT, params, model).predictions["logits"]
+    def __init__(self, model_fn, params, model, programs=None):
+        self.model_fn, self.params, self.model = model_fn, params, model
+        find = None if programs is None else programs.finder("predict", variables_of(model))
+        self._logits_of = one_program_per_shape(self.logits_of, find=find)
 
-    find = None if programs is None else programs.finder("predict", variables_of(model))
-    return one_program_per_shape(predict_step, find=find)
+    def step(self):
+        """Returns predict_step(features) -> logits <float32>[B, C], of the weights as they are."""
+        kernels = self.kernels()
+        return lambda features: self._logits_of(features, kernels)
+
+    def kernels(self):
+        """The second argument of `logits_of`."""
+        return rounded_kernels(self.model.all_dense())
+
+    def logits_of(self, features, kernels):
+        """What is compiled for each shape of features."""
+        with use_rounded(self.model.all_dense(), kernels):
+            spec = self.model_fn(features, None, PREDICT, self.params, self.model)
+        return spec.predictions["logits"]
 
 
 def collect_logits(
@@ -39,7 +58,7 @@ def collect_logits(
     """Runs every batch, each on one of the workers.
 
     Args:
-        predict_step: of make_predict_step.
+        predict_step: of a Predictor.
         batches: Batches with weights.
         max_batches: int or None. Stop after so many.
         description: str, first word of the progress lines.

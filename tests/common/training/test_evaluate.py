@@ -8,7 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.training.evaluate import collect_logits, make_predict_step
+from common.BaseModel import PREDICT, BaseModel
+from common.training.evaluate import Predictor, collect_logits
 from model import make_model, model_fn
 from tests.reference.tiny_bert import randomize, tiny_params
 from tests.reference.toy_rows import rows_of, toy_eval_batches, toy_tokens
@@ -67,7 +68,7 @@ def test_logits_of_a_row_do_not_depend_on_the_batch_it_is_in():
     randomize(model)
     tokens = toy_tokens(7)
     batches = toy_eval_batches(tokens, 3, num_buckets=2)
-    actual, _ = collect_logits(make_predict_step(model_fn, params, model), batches)
+    actual, _ = collect_logits(Predictor(model_fn, params, model).step(), batches)
     for row, ids in enumerate(rows_of(tokens)):
         features = {
             "input_ids": np.array([ids]),
@@ -84,11 +85,35 @@ def test_batches_computed_at_a_time_have_the_logits_of_one_after_the_other(polic
     model = make_model(params)
     randomize(model)
     batches = toy_eval_batches(toy_tokens(17), 3, num_buckets=2)
-    expected, rows = collect_logits(make_predict_step(model_fn, params, model), batches)
-    step = make_predict_step(model_fn, params, model)  # programs are made by the threads
+    expected, rows = collect_logits(Predictor(model_fn, params, model).step(), batches)
+    step = Predictor(model_fn, params, model).step()  # programs are made by the threads
     actual, same_rows = collect_logits(step, batches, num_streams=3)
     assert rows.tolist() == same_rows.tolist() == list(range(17))
     np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_step_computes_with_the_weights_of_its_moment_and_rounds_no_kernel_itself():
+    params = tiny_params(num_hidden_layers=2, mixed_precision="mixed_bfloat16")
+    model = make_model(params)
+    predictor = Predictor(model_fn, params, model)
+    ((features, *_), *_) = toy_eval_batches(toy_tokens(3), 3).dataset
+
+    @tf.function
+    def rounding_itself():
+        return model_fn(features, None, PREDICT, params, model).predictions["logits"]
+
+    randomize(model)
+    results = []
+    for _ in range(2):
+        for weight in model.weights_by_name().values():
+            weight.assign(1.5 * weight)
+        results.append(predictor.step()(features).numpy())
+        np.testing.assert_array_equal(results[-1], rounding_itself().numpy())
+    assert not np.array_equal(*results)
+    concrete = tf.function(predictor.logits_of).get_concrete_function(features, predictor.kernels())
+    read = {id(variable) for variable in concrete.graph.variables}
+    kernels = [each.kernel for each in model.all_dense()]
+    assert len(kernels) == 12 and not read & {id(kernel.value) for kernel in kernels}
 
 
 def test_prediction_takes_no_labels():
@@ -98,9 +123,10 @@ def test_prediction_takes_no_labels():
         asked.append((labels, mode, params, model))
         return type("Spec", (), {"predictions": {"logits": fingerprints(features)}})
 
-    step = make_predict_step(noting_model_fn, "params", "model")
+    model = BaseModel()
+    step = Predictor(noting_model_fn, "params", model).step()
     collect_logits(step, toy_eval_batches(toy_tokens(5), 2))
-    assert asked == [(None, "predict", "params", "model")]  # traced once
+    assert asked == [(None, "predict", "params", model)]  # traced once
 
 
 @pytest.mark.parametrize("num_rows", [4, 5])
