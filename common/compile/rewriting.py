@@ -72,7 +72,7 @@ def keep_rewriting(content, call):
     if len(graphs) != 1:
         return content, None
     kept = OptimizedFunctionGraph.FromString(content)
-    whole = kept.function_graph.library.function[-1]
+    whole = copy.deepcopy(kept.function_graph.library.function[-1])
     kept.name = whole.signature.name
     kept.function_graph.CopyFrom(graphs[0])
     kept.function_graph.library.function.append(whole)
@@ -92,7 +92,8 @@ def devices():
 def rewritten_before(content, function):
     """A program that runs in it for the first time has the graph that `keep_rewriting` kept.
 
-    TensorFlow makes the graph anew where it cannot read it, or looks for it under another name.
+    TensorFlow makes the graph anew where it cannot read it, or looks for it under another name, as
+    with TF_JOB_NAME set.
 
     Args:
         content: bytes, of `keep_rewriting`.
@@ -102,8 +103,7 @@ def rewritten_before(content, function):
     stem, num_nodes = function.signature.name.rpartition("_")[0], len(function.node_def)
     former = os.environ.get(GRAPH_CACHE, "")
     with tempfile.TemporaryDirectory() as folder:
-        job = os.environ.get("TF_JOB_NAME", "")
-        (Path(folder) / f"{job}_-1_{stem}_{num_nodes}").write_bytes(content)
+        (Path(folder) / f"_-1_{stem}_{num_nodes}").write_bytes(content)
         os.environ[GRAPH_CACHE] = folder
         try:
             yield

@@ -68,7 +68,7 @@ def use_rounded(dense_layers, kernels):
     """Within, each Dense multiplies by its kernel of `rounded_kernels`. A context manager.
 
     By itself each rounds its kernel at every batch, which takes a seventh of the time of a batch
-    of short rows (benchmarks/NOTES.md, "Inference").
+    of short rows (benchmarks/NOTES.md, "With bfloat16").
     """
     rounding = _in_16_bits(dense_layers)
     for dense, kernel in zip(rounding, kernels, strict=True):
