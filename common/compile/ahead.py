@@ -23,11 +23,10 @@ from common.compile.programs import (
     shape_name,
     to_bytes,
     variables_of,
-    with_rewriting,
     write_manifest,
     write_program,
 )
-from common.compile.rewriting import rewritten_once
+from common.compile.rewriting import keep_rewriting, rewritten_once
 from common.errors import UserError
 from common.optimizers.factory import optimizer_of
 from common.training.evaluate import Predictor
@@ -165,7 +164,7 @@ def _compile(name, step, variables, arguments, folder, params):
             tf.nest.map_structure(np.asarray, program(*arguments))
         times.append(time.perf_counter() - start)
 
-    content, entry = with_rewriting(content, entry, call)
+    content, entry = keep_rewriting(content, entry, call)
     call()  # which shows what of the first call was computing
     entry = write_program(folder, name, content, entry)
     library = concrete.graph.as_graph_def().library.function

@@ -21,7 +21,7 @@ from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunc
 from tensorflow.python.eager import context
 
 from common.compile.machine import differences, hash_of, machine_dir, say, sha256
-from common.compile.rewriting import devices, keep_rewriting, rewritten_before
+from common.compile.rewriting import devices, rewritten_before
 from common.files import write_whole
 
 MANIFEST = "programs.json"
@@ -182,7 +182,7 @@ def read_entries(folder):
 
 
 def write_program(folder, name, content, entry):
-    """Writes a program of `to_bytes` or `with_rewriting`. Returns its entry of the manifest."""
+    """Writes a program of `to_bytes` or `keep_rewriting`. Returns its entry of the manifest."""
     write_whole(Path(folder) / f"{name}.pb", content)
     return entry | {"sha256": hashlib.sha256(content).hexdigest()}
 
@@ -241,18 +241,11 @@ def to_bytes(concrete, variables, prefix):
     }
 
 
-def with_rewriting(content, entry, call):
-    """Calls a program of `to_bytes` for the first time: `call()`. Returns both with what TensorFlow
-    made of its graph, which `bind` need not wait for then."""
-    content, names = keep_rewriting(content, call)
-    return content, entry | {"devices": names}
-
-
 def bind(content, entry, variables, arguments):
     """Returns the program that `to_bytes` kept, on the variables of this run.
 
     Args:
-        content, entry: of `to_bytes` or `with_rewriting`.
+        content, entry: of `to_bytes` or `keep_rewriting`.
         variables: {name: tf.Variable}.
         arguments: tensors, or TensorSpecs, as it was traced with.
     Returns:

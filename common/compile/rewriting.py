@@ -56,21 +56,20 @@ def _options_of_one_rewriting():
     return options
 
 
-def keep_rewriting(content, call):
+def keep_rewriting(content, entry, call):
     """Calls a program for the first time, and adds what TensorFlow makes of its graph.
 
     Args:
-        content: bytes of an OptimizedFunctionGraph without a graph; the function of the program is
-            the last one in its library.
+        content, entry: of `programs.to_bytes`.
         call: () -> anything. Calls the program, and nothing else that is new.
     Returns:
-        bytes alike with the graph, and the names of the devices that it was made for; `content` and
-        None where TensorFlow did not make one graph of it.
+        both, with the graph and the names of the devices that it was made for; as they are where
+        TensorFlow did not make one graph of the program.
     """
     with context.collect_graphs(optimized=True) as graphs:
         call()
     if len(graphs) != 1:
-        return content, None
+        return content, entry
     kept = OptimizedFunctionGraph.FromString(content)
     whole = copy.deepcopy(kept.function_graph.library.function[-1])
     kept.name = whole.signature.name
@@ -80,7 +79,7 @@ def keep_rewriting(content, call):
     kept.node_name_to_control_ret.update({node: name for name, node in whole.control_ret.items()})
     kept.ret_types.extend(output.type for output in whole.signature.output_arg)
     kept.num_return_nodes = len(whole.signature.output_arg)
-    return kept.SerializeToString(deterministic=True), devices()
+    return kept.SerializeToString(deterministic=True), entry | {"devices": devices()}
 
 
 def devices():

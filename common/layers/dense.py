@@ -59,7 +59,10 @@ def _in_16_bits(dense_layers):
 
 
 def rounded_kernels(dense_layers):
-    """Returns the kernels, as they are now, of those Dense that compute in 16 bits, rounded."""
+    """Returns the kernels, as they are now, of those Dense that compute in 16 bits, rounded.
+
+    So seldom that no loop is compiled for it, other than in training.
+    """
     return [ops.cast(each.kernel, each.compute_dtype) for each in _in_16_bits(dense_layers)]
 
 

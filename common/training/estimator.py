@@ -463,15 +463,17 @@ class Estimator:
 
     def _score(self, batches_of_split, predict_step=None, description="eval"):
         """Returns {split: (logits [N, C], labels [N])}; without predict_step the network's own."""
+        num_streams = self.run.num_streams if predict_step is None else 1
+        predict_step = predict_step or self.predictor.step()
         scores = {}
         for split, batches in batches_of_split.items():
             logits, rows = collect_logits(
-                predict_step or self.predictor.step(),
+                predict_step,
                 batches,
                 self.run.eval_steps,
                 f"{description} {split}",
                 distribution=self.distribution,
-                num_streams=self.run.num_streams if predict_step is None else 1,
+                num_streams=num_streams,
             )
             scores[split] = logits, batches.labels[rows]
         return scores
@@ -572,10 +574,11 @@ class Estimator:
             {name: logits float32 [N, C]}.
         """
         self.load(checkpoint)
+        predict_step = self.predictor.step()
         logits_of_split, written = {}, []
         for task, (split, batches) in enumerate(batches_of_split.items()):
             logits, _ = collect_logits(
-                self.predictor.step(),
+                predict_step,
                 batches,
                 description=f"predict {split}",
                 distribution=self.distribution,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from common.compile import programs
-from common.compile.rewriting import rewritten_once
+from common.compile.rewriting import keep_rewriting, rewritten_once
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.training.distribution import ONE_DEVICE
@@ -58,7 +58,7 @@ def keep_step(folder, params, model, optimizer, starts=None):
     content, entry = programs.to_bytes(concrete, variables, "kept_")
     program = programs.bind(content, entry, variables, arguments)
     with rewritten_once():
-        content, entry = programs.with_rewriting(content, entry, lambda: program(*arguments))
+        content, entry = keep_rewriting(content, entry, lambda: program(*arguments))
     context.context().clear_kernel_cache()  # as in the process of the run
     name = programs.shape_name("train" if is_whole else "add", arguments[0])
     folder.mkdir(parents=True, exist_ok=True)

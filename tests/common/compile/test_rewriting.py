@@ -9,7 +9,8 @@ from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunc
 from tensorflow.python.eager import context
 
 from common.compile.machine import GRAPH_CACHE
-from common.compile.programs import bind, to_bytes, with_rewriting
+from common.compile.programs import bind, to_bytes
+from common.compile.rewriting import keep_rewriting
 
 SEVEN = tf.constant(7.0)
 numbers = itertools.count()  # TensorFlow knows a function's name for good
@@ -27,7 +28,7 @@ def kept_program(factor=2.0, prefix=None):
     variables = {"count": count}
     content, entry = to_bytes(concrete, variables, prefix or f"kept_{next(numbers)}_")
     call = bind(content, entry, variables, [SEVEN])
-    kept = with_rewriting(content, entry, lambda: call(SEVEN))
+    kept = keep_rewriting(content, entry, lambda: call(SEVEN))
     return *kept, variables
 
 
