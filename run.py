@@ -306,7 +306,7 @@ def run_alone(params, args, cluster):
         from common.compile.ahead import compile_ahead
 
         with tf.device(run.device):
-            return compile_ahead(params, as_given, make_model, model_fn, texts)
+            return compile_ahead(params, make_model, model_fn, texts)
     programs = open_programs(params) if is_alone and mode != "export" else None
     with tf.device(params.runconfig.device), distribution.only_the_chief_speaks():
         with contextlib.nullcontext() if checkpoint is None else backbone_is_loaded():

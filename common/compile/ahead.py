@@ -8,7 +8,6 @@ variables that are thrown away, so that XLA compiles its fused loops and keeps t
 
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -27,7 +26,6 @@ from common.compile.programs import (
     write_program,
 )
 from common.compile.rewriting import keep_rewriting, rewritten_once
-from common.errors import UserError
 from common.optimizers.factory import optimizer_of
 from common.training.evaluate import Predictor
 from common.training.reports import closing_summary
@@ -38,24 +36,16 @@ from common.training.train_step import Replica
 HEAD = ("program", "traced", "compiled", "loaded", "file", "code", "products", "buffers")
 
 
-def compile_ahead(params, as_given, make_model, model_fn, texts=()):
+def compile_ahead(params, make_model, model_fn, texts=()):
     """Compiles the programs of the params' mode and prints a line for each.
 
     Args:
         params: complete Params.
-        as_given: Params before they were completed.
         make_model, model_fn: as in `model.py`.
         texts: what a prediction is given, as of `data.predict_input_fn`.
     Returns:
         exit code 0.
-    Raises:
-        UserError: the programs would be others at every start.
     """
-    if as_given.runconfig.tf_random_seed is None:
-        raise UserError(
-            "runconfig.tf_random_seed is not given, so every run draws another one, and has other "
-            "programs: dropout has it as a constant. Give one, then compile"
-        )
     started = time.monotonic()
     folder = config_dir(params)
     model = make_model(params)
@@ -147,7 +137,6 @@ def _examples(batches, num_parts):
 def _compile(name, step, variables, arguments, folder, params):
     """Makes one program and writes it. Returns its entry of the manifest."""
     code_before = keep_machine_code(params.runconfig.model_dir)
-    keras.utils.set_random_seed(params.runconfig.tf_random_seed)
     start = time.perf_counter()
     function = tf.function(step, autograph=False)
     concrete = function.get_concrete_function(*arguments)

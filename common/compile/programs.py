@@ -8,6 +8,7 @@ calls it: the same operations in the same order, so the same bits.
 
 import base64
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -26,14 +27,20 @@ from common.files import write_whole
 
 MANIFEST = "programs.json"
 PROJECT = Path(__file__).resolve().parents[2]
-# Keys of runconfig that say what is done with the programs, not what they compute.
-NOT_COMPILED = (
-    *("mode", "model_dir", "checkpoint_path", "validate_only", "compile_only", "cs_ip"),
-    *("steps", "max_steps", "eval_steps", "predict_steps", "throttle_secs"),
-    *("save_checkpoints_steps", "keep_checkpoint_max", "log_step_count_steps"),
-    *("allow_changed_params", "eval_every_steps", "best_metric", "best_metric_mode"),
-    *("early_stopping_patience", "export_best", "calibrate_temperature"),
-)
+# Keys of these sections that no program depends on: seeds are variables (`DropoutClock`), or of
+# fresh weights; the others say what is done with the programs.
+NOT_COMPILED = {
+    "model": ("dropout_seed", "weight_initialization_seed"),
+    "optimizer": (),
+    "runconfig": (
+        *("mode", "model_dir", "checkpoint_path", "validate_only", "compile_only", "cs_ip"),
+        *("steps", "max_steps", "eval_steps", "predict_steps", "throttle_secs"),
+        *("save_checkpoints_steps", "keep_checkpoint_max", "log_step_count_steps"),
+        *("tf_random_seed", "allow_changed_params", "eval_every_steps"),
+        *("best_metric", "best_metric_mode", "early_stopping_patience", "export_best"),
+        *("calibrate_temperature",),
+    ),
+}
 # Where in TensorFlow's sources the lines come from that `without_false_alarms` leaves out.
 FALSE_ALARMS = (b"cpu_aot_loader.cc", b"XlaSerializedCacheEntry")
 # Keys of an input that the network sees other than by the shape of a batch.
@@ -44,9 +51,9 @@ def config_facts(params):
     """Returns what the programs of complete Params depend on besides shapes: {dotted key: str}."""
     sections = params.model_dump(mode="json")
     facts = {"source": source_hash()}
-    for name in ("model", "optimizer", "runconfig"):
+    for name, left_out in NOT_COMPILED.items():
         for key, value in sections[name].items():
-            if name != "runconfig" or key not in NOT_COMPILED:
+            if key not in left_out:
                 facts[f"{name}.{key}"] = json.dumps(value, sort_keys=True)
     for name in ("train_input", "eval_input", "predict_input"):
         for key in INPUT_KEYS:
@@ -81,6 +88,7 @@ def variables_of(model, optimizer=None, sums=()):
     """
     found = {f"model/{name}": weight.value for name, weight in model.weights_by_name().items()}
     found |= {f"sums/{name}": variable for name, variable in dict(sums).items()}
+    found["clock/seed"] = model.clock.seed.value
     found["clock/step"] = model.clock.step.value
     class_weights = getattr(model.loss_of, "weights", None)
     if class_weights is not None:
@@ -344,24 +352,38 @@ def _pack(structure, outputs):
 
 
 def _rename_functions(library, prefix):
-    names = {function.signature.name for function in library.function}
-
-    def new(name):
-        return prefix + name if name in names else name
+    """Gives every function of a library the prefix; what XLA compiles, a name of its content alone:
+    its machine code lies under that name, and programs of other configurations have it too."""
+    names = {}
+    for function in library.function:
+        name = function.signature.name
+        names[name] = _content_name(function) if "_XlaMustCompile" in function.attr else None
+        names[name] = names[name] or prefix + name
 
     def rename_attributes(attributes):
         for attribute in attributes.values():
             functions = [attribute.func] if attribute.HasField("func") else attribute.list.func
             for function in functions:
-                function.name = new(function.name)
+                function.name = names.get(function.name, function.name)
                 rename_attributes(function.attr)
 
     for function in library.function:
-        function.signature.name = new(function.signature.name)
+        function.signature.name = names[function.signature.name]
         rename_attributes(function.attr)
         for node in function.node_def:
-            node.op = new(node.op)
+            node.op = names.get(node.op, node.op)
             rename_attributes(node.attr)
     for gradient in library.gradient:
-        gradient.function_name = new(gradient.function_name)
-        gradient.gradient_func = new(gradient.gradient_func)
+        gradient.function_name = names.get(gradient.function_name, gradient.function_name)
+        gradient.gradient_func = names.get(gradient.gradient_func, gradient.gradient_func)
+
+
+def _content_name(function):
+    """A name that equal functions share; None of one that calls others, whose names it holds."""
+    attributes = [attribute for node in function.node_def for attribute in node.attr.values()]
+    if any(each.HasField("func") or each.list.func for each in attributes):
+        return None
+    nameless = copy.deepcopy(function)
+    nameless.signature.name = ""
+    digest = hashlib.sha256(nameless.SerializeToString(deterministic=True)).hexdigest()
+    return f"compiled_{digest[:24]}"

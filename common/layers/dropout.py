@@ -18,14 +18,17 @@ from common.layers.fusion import fuse_residual, fuse_self_adjoint, is_compiled
 
 # 2^32 divided by the golden ratio: multiples of it spread evenly (Knuth, TAOCP 3, section 6.4).
 GOLDEN = np.uint32(0x9E3779B9)
+MERSENNE = 2**31 - 1  # a prime
 
 
 class DropoutClock:
     """What all dropout masks of one model depend on: the run's seed and the current step.
 
-    A plain object, so that Keras does not list `step` among the weights of every layer.
+    A plain object, so that Keras does not list its variables among the weights of every layer.
 
     Attributes:
+        seed: int32 variable [], the run's seed times 10,007, modulo 2^31 - 1. A variable, so that
+            the programs of all seeds are the same.
         step: int32 variable []. The training step sets it before the forward pass.
         share: int. Which part of the batch the network is given, of several that are equally large
             (see `common/training/distribution.py`): the masks are those of the whole batch.
@@ -34,7 +37,9 @@ class DropoutClock:
     """
 
     def __init__(self, seed=0):
-        self.seed = seed
+        # 10,007 is a prime above any number of dropout layers: (seed, layer) pairs stay distinct.
+        seed = seed * 10_007 % MERSENNE
+        self.seed = keras.Variable(seed, dtype="int32", trainable=False, name="dropout_seed")
         self.step = keras.Variable(0, dtype="int32", trainable=False, name="dropout_step")
         self.num_layers = 0
         self.share = 0
@@ -46,13 +51,12 @@ class DropoutClock:
         return self.num_layers
 
     def place(self, layer, shape):
-        """What the masks of a layer's input are computed from: <uint32>[3]. shape: ints, static."""
+        """What the masks of a layer's input are computed from: <uint32>[4]. shape: ints, static."""
         num_rows, *row = (*shape, 1)
         first, total = self.rows or (0, num_rows)
         first = (self.share * total + first) * math.prod(row)
-        # 10,007 is a prime above any number of dropout layers: (seed, layer) pairs stay distinct.
-        key = (self.seed * 10_007 + layer) % (2**31 - 1)
-        return ops.cast(ops.stack([key, self.step.value, first % 2**31]), "uint32")
+        place = [self.seed.value, layer, self.step.value, first % 2**31]
+        return ops.cast(ops.stack(place), "uint32")
 
 
 def _shift_xor(bits, by):
@@ -73,9 +77,10 @@ def _mix(bits, added=0):
 def keep(count, place, rate):
     """Which of `count` elements stay: <bool>[count], each with probability 1 - rate.
 
-    place: <uint32>[3], of DropoutClock.
+    place: <uint32>[4], of DropoutClock.
     """
-    key, step, first = place[0], place[1], place[2]
+    seed, layer, step, first = (place[i] for i in range(4))
+    key = (seed + layer) % np.uint32(MERSENNE)
     stream = _mix(_mix(key * GOLDEN) + step)
     number = ops.cast(ops.arange(count, dtype="int32"), "uint32") + first
     bits = _mix(number * GOLDEN + stream, added=_mix(stream + GOLDEN))

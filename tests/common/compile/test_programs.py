@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
 from tensorflow.python.eager import context
 
 from common.compile import programs
@@ -33,11 +34,11 @@ def features(starts=None):
     return {name: tf.constant(value, tf.int32) for name, value in made.items()}
 
 
-def training(**optimizer):
+def training(seed=0, **optimizer):
     """Params, a tiny network with dropout, and its optimizer; equal at each call."""
     keras.utils.set_random_seed(1)
     rates = dict.fromkeys(("dropout_rate", "attention_dropout_rate", "cls_dropout_rate"), 0.3)
-    params = tiny_params(2, num_hidden_layers=1, class_weights=[0.5, 1.5], **rates)
+    params = tiny_params(2, seed=seed, num_hidden_layers=1, class_weights=[0.5, 1.5], **rates)
     model = make_model(params)
     weights = {name: w.value for name, w in model.weights_by_name().items()}
     cfg = OptimizerParams.model_validate(
@@ -46,7 +47,7 @@ def training(**optimizer):
     return params, model, make_optimizer(weights, cfg, 1)
 
 
-def keep_step(folder, params, model, optimizer, starts=None):
+def keep_step(folder, params, model, optimizer, starts=None, prefix="kept_"):
     """Writes the training step into a folder, as `--compile_only` does."""
     replica = Replica(model_fn, params, model, optimizer, ONE_DEVICE.mean)
     is_whole = optimizer.cfg.grad_accum_steps == 1
@@ -55,7 +56,7 @@ def keep_step(folder, params, model, optimizer, starts=None):
     step = replica.update_from if is_whole else replica.add
     concrete = tf.function(step, autograph=False).get_concrete_function(*arguments)
     variables = programs.variables_of(model, optimizer, replica.sums)
-    content, entry = programs.to_bytes(concrete, variables, "kept_")
+    content, entry = programs.to_bytes(concrete, variables, prefix)
     program = programs.bind(content, entry, variables, arguments)
     with rewritten_once():
         content, entry = keep_rewriting(content, entry, lambda: program(*arguments))
@@ -88,6 +89,28 @@ def test_a_kept_step_trains_to_the_same_bits_as_one_that_is_traced(tmp_path, opt
     assert figures == expected
     for name, values in expected_weights.items():
         np.testing.assert_array_equal(weights[name], values, err_msg=name)
+
+
+def test_a_kept_step_drops_what_another_seed_drops(tmp_path):
+    params, *rest = training(seed=0)
+    keep_step(tmp_path, params, *rest)
+    other, *_ = training(seed=3)
+    assert programs.config_facts(other) == programs.config_facts(params)
+    _, kept = weights_after_steps(*training(seed=3), programs.ProgramLibrary(tmp_path))
+    _, expected = weights_after_steps(*training(seed=3), None)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(kept[name], values, err_msg=name)
+
+
+def test_what_xla_compiles_has_the_same_name_in_another_configuration(tmp_path):
+    compiled = []
+    for rate in (1e-2, 1e-3):
+        folder = tmp_path / str(rate)
+        name = keep_step(folder, *training(learning_rate=rate), prefix=f"{rate}_")
+        content = OptimizedFunctionGraph.FromString((folder / f"{name}.pb").read_bytes())
+        functions = content.function_graph.library.function
+        compiled.append({f.signature.name for f in functions if "_XlaMustCompile" in f.attr})
+    assert compiled[0] == compiled[1] and len(compiled[0]) > 5
 
 
 def test_another_batch_size_and_a_damaged_program_are_compiled_by_the_run(tmp_path, capsys):
