@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from common.compile.machine import best_precision
 from common.errors import UserError
-from common.files import write_whole
+from common.files import cache_dir, write_whole
 from common.training.streams import gpus_of
 from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
@@ -20,7 +20,6 @@ from input.processors import get_processor, open_dataset
 from input.token_cache import check_unchanged, load_tokens, tokenize_texts
 from input.tokenizer import WordPieceTokenizer
 
-DEFAULT_CACHE_DIR = Path("~/.cache/bert_classifier")
 MAX_LISTED = 10  # skipped rows in the log; the file has all
 
 # Building one takes 0.3 s, and every part of a run asks for the same.
@@ -75,9 +74,8 @@ def _load(params, cfg, dataset, split, is_training=False, needs_labels=True):
 
 
 def _read_tokens(cfg, dataset, split):
-    cache_dir = Path(cfg.cache_dir or DEFAULT_CACHE_DIR).expanduser()
     try:
-        return load_tokens(dataset, split, get_tokenizer(cfg), cache_dir)
+        return load_tokens(dataset, split, get_tokenizer(cfg), Path(cfg.cache_dir or cache_dir()))
     except tf.errors.OpError as error:
         raise UserError(
             "\n  ".join(

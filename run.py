@@ -24,7 +24,8 @@ import sys
 from pathlib import Path
 
 from common.call_stack import in_one_piece
-from common.compile.machine import use_machine_code, use_multi_output_fusion
+from common.compile.cache import compiled_for
+from common.compile.machine import use_multi_output_fusion
 from common.cs import target
 from common.errors import RunError, UserError
 from common.files import delete_leftovers
@@ -258,8 +259,7 @@ def run_alone(params, args, cluster):
             "multiple_workers, or the flag: the run compiles by itself"
         )
     use_multi_output_fusion()
-    if is_alone:
-        use_machine_code(run.model_dir, write=run.compile_only)
+    compiled, is_cache = compiled_for(run) if is_alone else (None, False)
 
     import_quietly()
     poll()
@@ -307,7 +307,9 @@ def run_alone(params, args, cluster):
 
         with tf.device(run.device):
             return compile_ahead(params, make_model, model_fn, texts)
-    programs = open_programs(params) if is_alone and mode != "export" else None
+    programs = None
+    if compiled is not None and mode != "export":
+        programs = open_programs(compiled, params, is_cache)
     with tf.device(params.runconfig.device), distribution.only_the_chief_speaks():
         with contextlib.nullcontext() if checkpoint is None else backbone_is_loaded():
             estimator = Estimator(

@@ -4,15 +4,14 @@
     python benchmarks/starts.py --kind compiled ...     seconds to the first finished step
     python benchmarks/starts.py --steps 400 ...         seconds to the end, everything saved
 
-`bench.py` starts it. compiled: `--compile_only` comes first, once, and is not counted; cold:
-neither programs nor tokens are there.
+`bench.py` starts it. compiled: the same run comes before, once, and is not counted: it keeps its
+programs and tokens; cold: neither are there.
 """
 
 import argparse
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,14 +37,13 @@ def make_parser():
     return parser
 
 
-def command_of(args, model_dir, cache_dir):
+def command_of(args, model_dir, cache_dir, compile_cache_dir):
     overrides = {
+        "runconfig.compile_cache_dir": compile_cache_dir,
         "train_input.packing": args.packing,
         "train_input.max_sequence_length": args.length,
         "train_input.batch_size": args.batch_size,
         "train_input.cache_dir": cache_dir,
-        # --compile_only makes the programs of all; which the first step takes is one.
-        "train_input.num_buckets": 2,
     }
     if args.dataset is not None:
         overrides["train_input.dataset"] = args.dataset
@@ -79,16 +77,15 @@ def main():
     args = make_parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model_dir = Path(folder) / "model_dir"
-        cache_dir = args.cache_dir if args.kind == "compiled" else Path(folder) / "tokens"
-        command = command_of(args, model_dir, cache_dir)
         if args.kind == "compiled":
             # Made once, beside the token cache, for all blocks of the same settings.
             kept = Path(f"{args.cache_dir}-{args.packing}-{args.length}-{args.steps}")
             if not kept.exists():
-                made = [*command, "--compile_only"]
-                subprocess.run(made, check=True, stdout=sys.stderr)
-                shutil.copytree(model_dir, kept)
-            shutil.copytree(kept, model_dir, dirs_exist_ok=True)
+                first = command_of(args, Path(folder) / "first", args.cache_dir, kept)
+                subprocess.run(first, check=True, stdout=sys.stderr)
+            command = command_of(args, model_dir, args.cache_dir, kept)
+        else:
+            command = command_of(args, model_dir, *(Path(folder) / name for name in ("t", "p")))
         began = time.time()
         used = run_and_watch(command, model_dir / "metrics.jsonl")
         ended = time.time()

@@ -10,6 +10,15 @@ from pathlib import Path
 SECONDS_OF_A_WRITE = 60  # at most: what is older is that of a process that was killed
 
 
+def cache_dir():
+    """Path of the folder of what runs keep for later ones: tokens, compiled programs.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bert_classifier"
+
+
 def write_whole(path, content):
     """Writes a file so that at any moment, also after a kill, the old or the new one is there.
 

@@ -11,6 +11,14 @@ from common.compile.machine import use_multi_output_fusion
 use_multi_output_fusion()  # as run.py does, before any test imports TensorFlow
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory):
+    """What runs keep is in a folder of the tests': none finds what one before them has left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_dir():
     """pathlib.Path of the data that lies beside the project; tests skip where it is absent."""

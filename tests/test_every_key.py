@@ -508,6 +508,7 @@ ELSEWHERE = (
     "runconfig.multiple_workers",
     "runconfig.validate_only",
     "runconfig.compile_only",
+    "runconfig.compile_cache_dir",
     "runconfig.cs_ip",
     "csconfig.use_cbfloat16",
 )

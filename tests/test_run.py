@@ -402,13 +402,30 @@ def test_a_run_loads_what_was_compiled_ahead_and_has_the_bits_of_one_that_compil
     assert len(entries) > 1 and all(entry["devices"] for entry in entries)  # rewritten graphs
     loaded = succeed(*flags, "--model_dir", ahead).stderr
     assert "Loading" in loaded and "compiled now" not in loaded
-    succeed(*flags, "--model_dir", plain)
+    succeed(*flags, "--model_dir", plain, "--override", "runconfig.compile_cache_dir=false")
     expected = store.read_weights(plain / "checkpoint-3")
     for name, weight in store.read_weights(ahead / "checkpoint-3").items():
         np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)
     changed = ("--override", "model.dropout_rate=0.3", "--allow_changed_params", "--max_steps", 4)
     told = succeed(*flags, "--model_dir", ahead, *changed).stderr
     assert "of another configuration: model.dropout_rate was 0.1, is 0.3" in told
+
+
+def test_a_run_keeps_its_programs_for_those_that_train_alike_with_its_bits(folder, tiny):
+    kept = folder / "programs"
+    flags = ("--mode", "train", *tiny, "--override", f"runconfig.compile_cache_dir={kept}")
+    first, again, other = folder / "first", folder / "again", folder / "other"
+    assert "kept" not in succeed(*flags, "--model_dir", first, "--max_steps", 2).stderr
+    code = sorted(kept.glob("machine-*/xla/*"))
+    log = succeed(*flags, "--model_dir", again, "--max_steps", 2).stderr
+    assert "Loading 1 programs that a run before has kept" in log
+    expected = store.read_weights(first / "checkpoint-2")
+    for name, weight in store.read_weights(again / "checkpoint-2").items():
+        np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)
+    rate = ("--override", "optimizer.learning_rate=2.0e-3", "--max_steps", 1)
+    assert "Loading" not in succeed(*flags, "--model_dir", other, *rate).stderr
+    assert len(list(kept.glob("machine-*/config-*"))) == 2
+    assert sorted(kept.glob("machine-*/xla/*")) == code  # it compiled no loop of its own
 
 
 def test_several_params_files_are_compiled_each_by_a_process_of_its_own(monkeypatch):

@@ -13,15 +13,18 @@ import tensorflow as tf
 
 import data
 from common.compile.graph import Program
-from common.compile.machine import keep_machine_code, machine_dir, say
+from common.compile.machine import keep_machine_code, machine_dir, own_dir, say
 from common.compile.programs import (
     NotKept,
     bind,
     config_dir,
+    prefix_of,
     read_entries,
     shape_name,
     to_bytes,
+    trace,
     variables_of,
+    why_not_kept,
     write_manifest,
     write_program,
 )
@@ -47,7 +50,8 @@ def compile_ahead(params, make_model, model_fn, texts=()):
         exit code 0.
     """
     started = time.monotonic()
-    folder = config_dir(params)
+    compiled = own_dir(params.runconfig.model_dir)
+    folder = config_dir(compiled, params)
     model = make_model(params)
     entries, total, count = read_entries(folder), {"file": 0, "code": 0}, 0  # of another mode, too
     say("  ".join(f"{title:>12}" for title in HEAD))
@@ -55,7 +59,7 @@ def compile_ahead(params, make_model, model_fn, texts=()):
         for arguments in examples:
             name = shape_name(kind, arguments[0])
             try:
-                entries[name] = _compile(name, step, variables, arguments, folder, params)
+                entries[name] = _compile(name, step, variables, arguments, folder, compiled)
             except NotKept as reason:
                 say(f"{name} is not kept: {reason}")
                 continue
@@ -67,8 +71,7 @@ def compile_ahead(params, make_model, model_fn, texts=()):
     items = [
         ("Compiled", f"{count} programs in {time.monotonic() - started:.0f} s"),
         ("Programs", f"{folder}, {total['file'] / 1e6:.1f} MB"),
-        ("Machine code", f"{machine_dir(params.runconfig.model_dir) / 'xla'}, "
-                         f"{total['code'] / 1e6:.1f} MB"),
+        ("Machine code", f"{machine_dir(compiled) / 'xla'}, {total['code'] / 1e6:.1f} MB"),
         ("Next", "the same command without --compile_only loads them"),
     ]  # fmt: skip
     say(closing_summary(items))
@@ -79,7 +82,7 @@ def _steps(params, make_model, model, model_fn, texts):
     """Yields (kind, step, {name: variable}, list of arguments) of the params' mode."""
     run = params.runconfig
     is_training = run.mode in ("train", "train_and_eval")
-    reason = _why_not_kept(params)
+    reason = why_not_kept(params)
     if is_training and reason is not None:
         say(f"The training step is not kept: {reason}")
     elif is_training:
@@ -110,13 +113,6 @@ def _steps(params, make_model, model, model_fn, texts):
     yield "predict", predictor.logits_of, variables_of(model), list(examples.values())
 
 
-def _why_not_kept(params):
-    """Why a training step could be another one at the next start, or None."""
-    if params.runconfig.recovery_factor is not None:
-        return "runconfig.recover_from_nan changes the schedule while it runs"
-    return None
-
-
 def _examples(batches, num_parts):
     """Returns arguments of zeros for each shape of some Batches, the smallest first.
 
@@ -134,27 +130,26 @@ def _examples(batches, num_parts):
     ]
 
 
-def _compile(name, step, variables, arguments, folder, params):
+def _compile(name, step, variables, arguments, folder, compiled):
     """Makes one program and writes it. Returns its entry of the manifest."""
-    code_before = keep_machine_code(params.runconfig.model_dir)
+    code_before = keep_machine_code(compiled)
     start = time.perf_counter()
-    function = tf.function(step, autograph=False)
-    concrete = function.get_concrete_function(*arguments)
+    concrete = trace(step, arguments)
     traced = time.perf_counter() - start
-    content, entry = to_bytes(concrete, variables, prefix=f"ahead_{folder.name[-12:]}_{name}_")
+    content, entry = to_bytes(concrete, variables, prefix_of(folder, name))
     start = time.perf_counter()
     program = bind(content, entry, variables, arguments)
     loaded = time.perf_counter() - start
     times = []
 
-    def call():
+    def computed(*arguments):
         start = time.perf_counter()
         with rewritten_once():
             tf.nest.map_structure(np.asarray, program(*arguments))
         times.append(time.perf_counter() - start)
 
-    content, entry = keep_rewriting(content, entry, call)
-    call()  # which shows what of the first call was computing
+    _, content, entry = keep_rewriting(content, entry, computed, arguments)
+    computed(*arguments)  # which shows what of the first call was computing
     entry = write_program(folder, name, content, entry)
     library = concrete.graph.as_graph_def().library.function
     shape = tuple(arguments[0]["input_ids"].shape)
@@ -164,7 +159,7 @@ def _compile(name, step, variables, arguments, folder, params):
         "compile_seconds": max(0.0, times[0] - times[1]),
         "load_seconds": loaded,
         "file_bytes": len(content),
-        "code_bytes": keep_machine_code(params.runconfig.model_dir) - code_before,
+        "code_bytes": keep_machine_code(compiled) - code_before,
         "flops": traced_program.flops,
         "peak_buffer_bytes": traced_program.peak_bytes,
     }

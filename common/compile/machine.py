@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where programs that were compiled ahead lie, and for which machine; needs no TensorFlow.
+"""Where compiled programs lie, and for which machine; needs no TensorFlow.
 
-    model_dir/compiled/machine-<hash>/machine.json    libraries, processor, settings; hashes of xla/
-                                     xla/            XLA's machine code, one file a fused loop
-                                     config-<hash>/  the programs of one configuration
+    compiled/machine-<hash>/machine.json    libraries, processor, settings; hashes of xla/
+                            xla/            XLA's machine code, one file a fused loop
+                            config-<hash>/  the programs of one configuration
 
-`--compile_only` writes it, other runs only read. XLA compares the whole text of a loop with that of
-the file before it takes the file; what it does not compare is in the name of the machine's folder.
-The files hold machine code: as with any program, use only those that you or your site has made.
+In model_dir `--compile_only` writes it, and other runs only read; another one is the cache of all
+runs (`cache.py`). XLA compares the whole text of a loop with that of the file before it takes the
+file; what it does not compare is in the name of the machine's folder. The files hold machine code:
+as with any program, use only those that you or your site has made.
 """
 
 import hashlib
@@ -94,9 +95,14 @@ def hash_of(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def machine_dir(model_dir):
-    """Path of the folder of programs for this machine, there or not."""
-    return Path(model_dir) / "compiled" / f"machine-{hash_of(machine_facts())[:12]}"
+def own_dir(model_dir):
+    """Path of the programs that --compile_only makes for a model_dir."""
+    return Path(model_dir) / "compiled"
+
+
+def machine_dir(compiled):
+    """Path of this machine's part of a folder of compiled programs, there or not."""
+    return Path(compiled) / f"machine-{hash_of(machine_facts())[:12]}"
 
 
 def use_multi_output_fusion():
@@ -112,51 +118,80 @@ def use_multi_output_fusion():
         os.environ[XLA_FLAGS] = " ".join(filter(None, [given, option]))
 
 
-def use_machine_code(model_dir, write=False):
-    """Lets XLA read, and write, the machine code in model_dir. To be called before TensorFlow is
-    imported: it reads its flags once.
+def use_machine_code(compiled):
+    """Lets XLA read the machine code of --compile_only, where there is some for this machine that
+    is whole; says so where there is another. To be called before TensorFlow is imported.
 
     Returns:
         bool. Whether it will.
     """
-    folder = machine_dir(model_dir)
-    if not write:
-        if not folder.is_dir():
-            _tell_of_other_machine(folder)
-            return False
-        fault = _fault_in(folder)
-        if fault is not None:
-            say(f"{folder} is not used: {fault}; --compile_only writes it anew")
-            return False
-    cache = folder / "xla"
-    if write and _fault_in(folder) is not None:
-        shutil.rmtree(cache, ignore_errors=True)
-    cache.mkdir(parents=True, exist_ok=True)
+    folder = machine_dir(compiled)
+    if not folder.is_dir():
+        _tell_of_other_machine(folder)
+        return False
+    fault = _fault_in(folder)
+    if fault is not None:
+        say(f"{folder} is not used: {fault}; --compile_only writes it anew")
+        return False
+    give_to_xla(folder, write=False)
+    return True
+
+
+def write_machine_code(compiled):
+    """Lets XLA read and write machine code, for --compile_only, which has the folder to itself. To
+    be called before TensorFlow is imported."""
+    folder = machine_dir(compiled)
+    if _fault_in(folder) is not None:
+        shutil.rmtree(folder / "xla", ignore_errors=True)
+        (folder / MACHINE).unlink(missing_ok=True)
+    (folder / "xla").mkdir(parents=True, exist_ok=True)
+    give_to_xla(folder, write=True)
+
+
+def give_to_xla(folder, write):
+    """Sets the flags that TensorFlow reads once, when it is imported. folder: of a machine."""
     flags = [
         os.environ.get(FLAGS, ""),
-        f"--tf_xla_persistent_cache_directory={cache.resolve()}",
+        f"--tf_xla_persistent_cache_directory={(folder / 'xla').resolve()}",
         f"--tf_xla_persistent_cache_read_only={str(not write).lower()}",
     ]
     os.environ[FLAGS] = " ".join(flags).strip()
     # None yet. A variable that is there is changed without moving those that threads are reading.
     os.environ.setdefault(GRAPH_CACHE, "")
-    return True
 
 
-def keep_machine_code(model_dir):
+def keep_machine_code(compiled):
     """Notes what XLA has written, so that a damaged file is seen. Returns bytes of the files."""
-    folder = machine_dir(model_dir)
-    files = sorted((folder / "xla").glob("*.pb"))
-    content = {"machine": machine_facts(), "files": {file.name: sha256(file) for file in files}}
-    write_whole(folder / MACHINE, json.dumps(content, indent=2))
+    folder = machine_dir(compiled)
+    files, known = machine_code(folder), hashes(folder)
+    note_hashes(folder, {file.name: known.get(file.name) or sha256(file) for file in files})
     return sum(file.stat().st_size for file in files)
+
+
+def note_hashes(folder, files):
+    """Writes the list of a machine's folder. files: {file name: SHA-256}."""
+    content = {"machine": machine_facts(), "files": files}
+    write_whole(folder / MACHINE, json.dumps(content, indent=2))
+
+
+def machine_code(folder):
+    """The files that XLA has written, whole: it renames what it writes."""
+    return sorted((folder / "xla").glob("*.pb"))
+
+
+def hashes(folder):
+    """What `keep_machine_code` noted: {file name: SHA-256}; empty where it is damaged."""
+    try:
+        return dict(json.loads((folder / MACHINE).read_text("utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _fault_in(folder):
     """What is wrong with the machine code of a folder, as a phrase, or None."""
     try:
         files = json.loads((folder / MACHINE).read_text("utf-8"))["files"]
-        present = {file.name: sha256(file) for file in (folder / "xla").glob("*.pb")}
+        present = {file.name: sha256(file) for file in machine_code(folder)}
     except (OSError, ValueError, KeyError, TypeError):
         return f"{MACHINE} is missing or damaged"
     changed = sorted(name for name in present if files.get(name) != present[name])

@@ -21,8 +21,15 @@ import tensorflow as tf
 from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
 from tensorflow.python.eager import context
 
-from common.compile.machine import differences, hash_of, machine_dir, say, sha256
-from common.compile.rewriting import devices, rewritten_before
+from common.compile.machine import (
+    differences,
+    hash_of,
+    keep_machine_code,
+    machine_dir,
+    say,
+    sha256,
+)
+from common.compile.rewriting import devices, keep_rewriting, rewritten_before
 from common.files import write_whole
 
 MANIFEST = "programs.json"
@@ -36,7 +43,7 @@ NOT_COMPILED = {
         *("mode", "model_dir", "checkpoint_path", "validate_only", "compile_only", "cs_ip"),
         *("steps", "max_steps", "eval_steps", "predict_steps", "throttle_secs"),
         *("save_checkpoints_steps", "keep_checkpoint_max", "log_step_count_steps"),
-        *("tf_random_seed", "allow_changed_params", "eval_every_steps"),
+        *("tf_random_seed", "compile_cache_dir", "allow_changed_params", "eval_every_steps"),
         *("best_metric", "best_metric_mode", "early_stopping_patience", "export_best"),
         *("calibrate_temperature",),
     ),
@@ -69,10 +76,10 @@ def source_hash():
     return hash_of({str(file.relative_to(PROJECT)): sha256(file) for file in files})[:16]
 
 
-def config_dir(params):
-    """Path of the folder of programs for complete Params on this machine, there or not."""
-    facts = config_facts(params)
-    return machine_dir(params.runconfig.model_dir) / f"config-{hash_of(facts)[:12]}"
+def config_dir(compiled, params):
+    """Path of the programs for complete Params on this machine, there or not. compiled: a folder
+    as `machine.py` describes it."""
+    return machine_dir(compiled) / f"config-{hash_of(config_facts(params))[:12]}"
 
 
 def shape_name(kind, features):
@@ -108,8 +115,16 @@ def _collect(values, path, found):
             _collect(value, f"{path}/{name}", found)
 
 
+def why_not_kept(params):
+    """Why a training step could be another one at the next start, or None."""
+    if params.runconfig.recovery_factor is not None:
+        return "runconfig.recover_from_nan changes the schedule while it runs"
+    return None
+
+
 class ProgramLibrary:
-    """The programs of one configuration, each loaded when it is first asked for.
+    """The programs of one configuration, made by `--compile_only`; each is loaded when it is first
+    asked for.
 
     Args:
         folder: path-like, with programs.json.
@@ -120,26 +135,29 @@ class ProgramLibrary:
         self.entries = json.loads((self.folder / MANIFEST).read_text("utf-8"))["programs"]
         self.loaded = []
 
-    def finder(self, kind, variables):
-        """Returns find(features, ...) -> the program for these arguments, or None.
+    def maker(self, kind, variables):
+        """Returns make(step, *arguments) -> a program of the step for such arguments.
 
         Args:
             kind: "train", "add" (a batch of several to one update) or "predict".
             variables: of `variables_of`.
         """
 
-        def find(features, *rest):
-            name = shape_name(kind, features)
-            entry = self.entries.get(name)
-            if entry is None:
-                say(f"Program {name} is not among those in {self.folder}: it is compiled now")
-                return None
-            content = self._read(name, entry)
-            return None if content is None else bind(content, entry, variables, (features, *rest))
+        def make(step, *arguments):
+            name = shape_name(kind, arguments[0])
+            program = self._load(name, variables, arguments)
+            if program is None:
+                return self._compile(name, step, variables, arguments)
+            self.loaded.append(name)
+            return program
 
-        return find
+        return make
 
-    def _read(self, name, entry):
+    def _load(self, name, variables, arguments):
+        """None where there is none, or none that fits."""
+        entry = self.entries.get(name)
+        if entry is None:
+            return None
         try:
             content = (self.folder / f"{name}.pb").read_bytes()
         except OSError:
@@ -147,13 +165,77 @@ class ProgramLibrary:
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             say(f"{self.folder / name}.pb is not what was written: it is compiled anew")
             return None
-        self.loaded.append(name)
-        return content
+        return bind(content, entry, variables, arguments)
+
+    def _compile(self, name, step, variables, arguments):
+        if name not in self.entries:
+            say(f"Program {name} is not among those in {self.folder}: it is compiled now")
+        return trace(step, arguments)
 
 
-def open_programs(params):
-    """Returns the ProgramLibrary for complete Params, or None where there is none; says which."""
-    folder = config_dir(params)
+class ProgramCache(ProgramLibrary):
+    """The programs of one configuration that runs have kept; those that this one compiles are added
+    when they are first called.
+
+    Args:
+        compiled: path-like, of `open_cache`.
+        params: complete Params.
+    """
+
+    def __init__(self, compiled, params):
+        self.compiled, self.params = compiled, params
+        self.folder = config_dir(compiled, params)
+        self.entries = read_entries(self.folder)
+        self.loaded = []
+        if self.entries:
+            os.utime(self.folder)  # it was used
+
+    def _compile(self, name, step, variables, arguments):
+        concrete = trace(step, arguments)
+        try:
+            content, entry = to_bytes(concrete, variables, prefix_of(self.folder, name))
+        except NotKept:
+            return concrete
+        program = bind(content, entry, variables, arguments)
+        is_kept = False
+
+        def run(*arguments):
+            nonlocal is_kept
+            if not is_kept:
+                with _one_at_a_time:  # the graphs that TensorFlow tells of are of this program
+                    if not is_kept:
+                        result, *whole = keep_rewriting(content, entry, program, arguments)
+                        self._keep(name, *whole)
+                        is_kept = True
+                        return result
+            return program(*arguments)
+
+        return run
+
+    def _keep(self, name, content, entry):
+        try:
+            entry = write_program(self.folder, name, content, entry)
+            self.entries = read_entries(self.folder) | {name: entry}  # with those of other runs
+            write_manifest(self.folder, self.params, self.entries)
+            keep_machine_code(self.compiled)
+        except OSError as error:  # costs the cache, not the run
+            say(f"Compiled program {name} is not kept: {error}")
+
+
+def open_programs(compiled, params, is_cache):
+    """Returns the ProgramLibrary for complete Params, or None where there is none; says which.
+
+    Args:
+        compiled: path-like, a folder as `machine.py` describes it.
+        params: complete Params.
+        is_cache: bool. Whether it is that of `open_cache`, and else of `--compile_only`.
+    """
+    folder = config_dir(compiled, params)
+    if is_cache:
+        programs = ProgramCache(compiled, params)
+        if programs.entries:
+            say(f"Loading {len(programs.entries)} programs that a run before has kept in {folder}")
+        return programs
     try:
         programs = ProgramLibrary(folder)
     except FileNotFoundError:
@@ -202,6 +284,16 @@ def write_manifest(folder, params, entries):
 
 
 # ---- One program as bytes ------------------------------------------------------------------------
+
+
+def trace(step, arguments):
+    """Returns a ConcreteFunction of step(*arguments)."""
+    return tf.function(step, autograph=False).get_concrete_function(*arguments)
+
+
+def prefix_of(folder, name):
+    """What `to_bytes` puts before the names of a program's functions."""
+    return f"{folder.name}_{name}_"
 
 
 class NotKept(Exception):

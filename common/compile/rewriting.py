@@ -56,20 +56,20 @@ def _options_of_one_rewriting():
     return options
 
 
-def keep_rewriting(content, entry, call):
+def keep_rewriting(content, entry, program, arguments):
     """Calls a program for the first time, and adds what TensorFlow makes of its graph.
 
     Args:
         content, entry: of `programs.to_bytes`.
-        call: () -> anything. Calls the program, and nothing else that is new.
+        program: of `programs.bind`. arguments: what it is called with.
     Returns:
-        both, with the graph and the names of the devices that it was made for; as they are where
-        TensorFlow did not make one graph of the program.
+        its result; and content and entry with the graph and the names of the devices that it was
+        made for, as they are where TensorFlow did not make one graph of the program.
     """
     with context.collect_graphs(optimized=True) as graphs:
-        call()
+        result = program(*arguments)
     if len(graphs) != 1:
-        return content, entry
+        return result, content, entry
     kept = OptimizedFunctionGraph.FromString(content)
     whole = copy.deepcopy(kept.function_graph.library.function[-1])
     kept.name = whole.signature.name
@@ -79,7 +79,8 @@ def keep_rewriting(content, entry, call):
     kept.node_name_to_control_ret.update({node: name for name, node in whole.control_ret.items()})
     kept.ret_types.extend(output.type for output in whole.signature.output_arg)
     kept.num_return_nodes = len(whole.signature.output_arg)
-    return kept.SerializeToString(deterministic=True), entry | {"devices": devices()}
+    content = kept.SerializeToString(deterministic=True)
+    return result, content, entry | {"devices": devices()}
 
 
 def devices():

@@ -10,7 +10,15 @@ import yaml
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "numpy", "onnx", "onnxruntime")
 # What belongs to the machine or the cluster; the rest of the params is the same anywhere.
 PLACES = (
-    *("data_dir", "vocab_file", "cache_dir", "model_dir", "checkpoint_path", "device"),
+    *(
+        "data_dir",
+        "vocab_file",
+        "cache_dir",
+        "compile_cache_dir",
+        "model_dir",
+        "checkpoint_path",
+        "device",
+    ),
     *("pretrain_params_path", "cs_ip"),
 )
 CLUSTER = "csconfig"  # a section: addresses, credentials, folders

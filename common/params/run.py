@@ -30,6 +30,11 @@ class RunParams(Section):
         strict=True,
         description="Compile the run's programs ahead, train nothing. Normally --compile_only.",
     )
+    compile_cache_dir: Literal[False] | Path | None = Field(
+        None,
+        description="Folder of the compiled programs that runs keep for later ones, on a CPU. "
+        "Not given: ~/.cache/bert_classifier/compiled. false: none are kept.",
+    )
     device: str | None = Field(None, min_length=1, description="Device to run on, as /gpu:0.")
     cs_ip: str | None = Field(
         None,

@@ -63,7 +63,7 @@ class Estimator:
         label_names: str per class.
         vocab: list of str, kept with every checkpoint.
         distribution: Distribution. Of its workers only the chief writes to model_dir; all read it.
-        programs: ProgramLibrary of programs compiled ahead, or None.
+        programs: ProgramLibrary or None.
     """
 
     def __init__(

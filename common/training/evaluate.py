@@ -22,13 +22,13 @@ class Predictor:
         model_fn: as in `model.py`.
         params: complete Params.
         model: BaseModel.
-        programs: ProgramLibrary of programs compiled ahead, or None.
+        programs: ProgramLibrary or None.
     """
 
     def __init__(self, model_fn, params, model, programs=None):
         self.model_fn, self.params, self.model = model_fn, params, model
-        find = None if programs is None else programs.finder("predict", variables_of(model))
-        self._logits_of = one_program_per_shape(self.logits_of, find=find)
+        make = None if programs is None else programs.maker("predict", variables_of(model))
+        self._logits_of = one_program_per_shape(self.logits_of, make=make)
 
     def step(self):
         """Returns predict_step(features) -> logits <float32>[B, C], of the weights as they are."""

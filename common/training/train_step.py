@@ -7,14 +7,14 @@ import threading
 import tensorflow as tf
 
 from common.BaseModel import TRAIN
-from common.compile.programs import variables_of
+from common.compile.programs import trace, variables_of, why_not_kept
 from common.compile.rewriting import rewritten_once
 from common.optimizers.summaries import gradient_summaries
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 
 
-def one_program_per_shape(step, after_compiling=None, find=None):
+def one_program_per_shape(step, after_compiling=None, make=None):
     """Compiles a step into one TensorFlow program for every shape of its features.
 
     A single tf.function would do so too, but warn at every new shape, and could settle on unknown
@@ -23,17 +23,15 @@ def one_program_per_shape(step, after_compiling=None, find=None):
     Args:
         step: (features, ...) -> tensors.
         after_compiling: called before a new program runs for the first time; or None.
-        find: (features, ...) -> a program that was compiled ahead, or None where there is none.
+        make: of a ProgramLibrary; or None: nothing is loaded or kept.
     """
     programs = {}
     one_at_a_time = threading.Lock()
 
     def program_for(shape, features, *rest):
         if shape not in programs:
-            program = None if find is None else find(features, *rest)
-            if program is None:
-                function = tf.function(step, autograph=False)
-                program = function.get_concrete_function(features, *rest)
+            arguments = (features, *rest)
+            program = trace(step, arguments) if make is None else make(step, *arguments)
             if after_compiling is not None:
                 after_compiling()
             programs[shape] = program
@@ -69,7 +67,7 @@ def make_train_step(
         optimizer: Optimizer over the model's trainable weights, in their order.
         distribution: Distribution. Batches are this worker's share.
         build: () -> (model, optimizer) alike, of any values, where a worker has several devices.
-        programs: ProgramLibrary of programs compiled ahead for one device, or None.
+        programs: ProgramLibrary, of programs for one device, or None.
     """
     cfg = optimizer.cfg
     num_batches = cfg.grad_accum_steps
@@ -90,11 +88,11 @@ def make_train_step(
 
     # One of several workers that stopped by itself would leave the others waiting for it.
     after_compiling = poll if distribution.num_workers == 1 else None
-    find = None
-    if programs is not None and distribution.num_replicas == 1:
+    make = None
+    if programs is not None and distribution.num_replicas == 1 and why_not_kept(params) is None:
         kind = "train" if num_batches == 1 else "add"
-        find = programs.finder(kind, variables_of(model, optimizer, replicas[0].sums))
-    compiled = functools.partial(one_program_per_shape, after_compiling=after_compiling, find=find)
+        make = programs.maker(kind, variables_of(model, optimizer, replicas[0].sums))
+    compiled = functools.partial(one_program_per_shape, after_compiling=after_compiling, make=make)
 
     @compiled
     def update_from(features, labels):

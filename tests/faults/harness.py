@@ -356,6 +356,7 @@ class Runs:
         overrides = OVERRIDES | CONFIGURATIONS[name] | (changes or {})
         overrides |= {f"*_input.{key}": folder / file for key, file in files.items()}
         overrides["*_input.cache_dir"] = folder / "cache"
+        overrides["runconfig.compile_cache_dir"] = "false"  # every child compiles
         (folder / "params.yaml").write_text(params_text(), "utf-8")
         self.flags = ["--mode=train_and_eval", f"--params={folder / 'params.yaml'}"]
         self.flags += [f"--override={key}={value}" for key, value in overrides.items()]

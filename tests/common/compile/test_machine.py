@@ -17,11 +17,11 @@ def this_machine(monkeypatch):
     return facts
 
 
-def compile_on(model_dir):
+def compile_on(compiled):
     """What `--compile_only` leaves: one file of machine code."""
-    assert machine.use_machine_code(model_dir, write=True)
-    (machine.machine_dir(model_dir) / "xla" / "loop.pb").write_bytes(b"code")
-    assert machine.keep_machine_code(model_dir) == len(b"code")
+    machine.write_machine_code(compiled)
+    (machine.machine_dir(compiled) / "xla" / "loop.pb").write_bytes(b"code")
+    assert machine.keep_machine_code(compiled) == len(b"code")
 
 
 def test_machine_code_is_written_once_and_then_only_read(tmp_path):
@@ -57,8 +57,10 @@ def test_damaged_code_is_not_loaded_and_is_deleted_when_compiled_anew(tmp_path, 
         file.write_bytes(b"c0de")
     assert not machine.use_machine_code(tmp_path)
     assert f"{folder} is not used" in capsys.readouterr().err
-    assert machine.use_machine_code(tmp_path, write=True)
+    machine.write_machine_code(tmp_path)
     assert not file.exists()
+    compile_on(tmp_path)
+    assert machine.use_machine_code(tmp_path)
 
 
 def test_the_differences_of_two_machines_are_told_in_short():

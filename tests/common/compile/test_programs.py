@@ -4,6 +4,7 @@
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from common.compile.rewriting import keep_rewriting, rewritten_once
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.training.distribution import ONE_DEVICE
+from common.training.evaluate import Predictor
 from common.training.train_step import Replica, make_train_step
 from model import make_model, model_fn
 from tests.reference.tiny_bert import random_features, tiny_params
@@ -59,7 +61,7 @@ def keep_step(folder, params, model, optimizer, starts=None, prefix="kept_"):
     content, entry = programs.to_bytes(concrete, variables, prefix)
     program = programs.bind(content, entry, variables, arguments)
     with rewritten_once():
-        content, entry = keep_rewriting(content, entry, lambda: program(*arguments))
+        _, content, entry = keep_rewriting(content, entry, program, arguments)
     context.context().clear_kernel_cache()  # as in the process of the run
     name = programs.shape_name("train" if is_whole else "add", arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,16 +115,84 @@ def test_what_xla_compiles_has_the_same_name_in_another_configuration(tmp_path):
     assert compiled[0] == compiled[1] and len(compiled[0]) > 5
 
 
+@pytest.mark.parametrize("optimizer", [{}, {"grad_accum_steps": 2}])
+def test_what_a_run_compiles_the_next_one_loads_to_the_same_bits(tmp_path, capsys, optimizer):
+    params, *_ = training(**optimizer)
+    expected, expected_weights = weights_after_steps(*training(**optimizer), None)
+    results = []
+    for _ in range(2):
+        library = programs.open_programs(tmp_path, params, True)
+        results.append(weights_after_steps(*training(**optimizer), library))
+        context.context().clear_kernel_cache()
+    name = f"{'add' if optimizer else 'train'}-3x7"
+    assert library.loaded == [name] and library.entries[name]["devices"]
+    assert "Loading 1 programs that a run before has kept" in capsys.readouterr().err
+    for figures, weights in results:
+        assert figures == expected
+        for key, values in expected_weights.items():
+            np.testing.assert_array_equal(weights[key], values, err_msg=key)
+
+
+def test_threads_that_call_a_new_program_at_once_keep_it_once(tmp_path, monkeypatch):
+    params, model, _ = training()
+    library = programs.open_programs(tmp_path, params, True)
+    keep, times = library._keep, []
+    monkeypatch.setattr(library, "_keep", lambda *whole: times.append(1) or keep(*whole))
+    predict_step = Predictor(model_fn, params, model, library).step()
+    barrier = threading.Barrier(4)
+
+    def logits(_):
+        barrier.wait(timeout=60)
+        return predict_step(features()).numpy()
+
+    with ThreadPoolExecutor(4) as threads:
+        first, *others = threads.map(logits, range(4))
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+    assert len(times) == 1 and list(programs.read_entries(library.folder)) == ["predict-3x7"]
+    context.context().clear_kernel_cache()
+    again = programs.open_programs(tmp_path, params, True)
+    loaded = Predictor(model_fn, params, model, again).step()(features())
+    np.testing.assert_array_equal(loaded, first)
+    assert again.loaded == ["predict-3x7"]
+
+
+def test_a_program_that_cannot_be_written_runs_all_the_same(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    params, model, optimizer = training()
+    library = programs.open_programs(tmp_path, params, True)
+    monkeypatch.setattr(programs, "write_whole", full)
+    figures, _ = weights_after_steps(params, model, optimizer, library)
+    assert np.isfinite(figures["train/cost_cls"])
+    assert "train-3x7 is not kept: [Errno 28] No space" in capsys.readouterr().err
+
+
+def test_nothing_is_kept_of_a_run_whose_schedule_changes_when_it_recovers(tmp_path):
+    params, model, optimizer = training()
+    params = params.with_runconfig(recover_from_nan=True)
+    library = programs.open_programs(tmp_path, params, True)
+    weights_after_steps(params, model, optimizer, library)
+    assert library.entries == {} and list(tmp_path.iterdir()) == []
+
+
 def test_another_batch_size_and_a_damaged_program_are_compiled_by_the_run(tmp_path, capsys):
     params, model, optimizer = training()
     name = keep_step(tmp_path, params, model, optimizer)
     library = programs.ProgramLibrary(tmp_path)
-    find = library.finder("train", programs.variables_of(model, optimizer))
+    make = library.maker("train", programs.variables_of(model, optimizer))
+    replica = Replica(model_fn, params, model, optimizer, ONE_DEVICE.mean)
     smaller = {key: value[:2] for key, value in features().items()}
-    assert find(smaller, LABELS[:2]) is None
+    assert isinstance(
+        make(replica.update_from, smaller, LABELS[:2]), tf.types.experimental.ConcreteFunction
+    )
     assert "train-2x7 is not among those" in capsys.readouterr().err
     (tmp_path / f"{name}.pb").write_bytes(b"damaged")
-    assert find(features(), LABELS) is None and library.loaded == []
+    assert isinstance(
+        make(replica.update_from, features(), LABELS), tf.types.experimental.ConcreteFunction
+    )
+    assert library.loaded == []
     assert "is not what was written" in capsys.readouterr().err
     assert programs.read_entries(tmp_path) == {}
 
@@ -138,14 +208,14 @@ def test_a_step_that_reads_an_unknown_variable_is_not_kept():
 
 def test_programs_of_another_configuration_are_told_of_and_not_loaded(tmp_path, capsys):
     params = tiny_params().with_runconfig(model_dir=str(tmp_path))
-    folder = programs.config_dir(params)
+    folder = programs.config_dir(tmp_path, params)
     programs.write_manifest(folder, params, {})
-    assert programs.open_programs(params).folder == folder
+    assert programs.open_programs(tmp_path, params, False).folder == folder
     longer = params.with_runconfig(max_steps=7, mode="eval")  # computes nothing else
-    assert programs.open_programs(longer) is not None
+    assert programs.open_programs(tmp_path, longer, False) is not None
     capsys.readouterr()
     other = tiny_params(dropout_rate=0.5).with_runconfig(model_dir=str(tmp_path))
-    assert programs.open_programs(other) is None
+    assert programs.open_programs(tmp_path, other, False) is None
     assert "model.dropout_rate was 0.0, is 0.5" in capsys.readouterr().err
 
 
@@ -155,10 +225,10 @@ def test_a_change_of_a_source_file_of_ours_is_another_configuration(tmp_path, mo
         (tmp_path / name).write_text("x = 1\n")
     monkeypatch.setattr(programs, "PROJECT", tmp_path)
     params = tiny_params().with_runconfig(model_dir=str(tmp_path))
-    before = programs.config_dir(params)
-    assert programs.config_dir(params) == before
+    before = programs.config_dir(tmp_path, params)
+    assert programs.config_dir(tmp_path, params) == before
     (tmp_path / "common" / "losses.py").write_text("x = 2\n")
-    assert programs.config_dir(params) != before
+    assert programs.config_dir(tmp_path, params) != before
 
 
 def test_threads_that_run_programs_for_the_first_time_leave_stderr_as_it_was(capfd):

@@ -28,7 +28,7 @@ def kept_program(factor=2.0, prefix=None):
     variables = {"count": count}
     content, entry = to_bytes(concrete, variables, prefix or f"kept_{next(numbers)}_")
     call = bind(content, entry, variables, [SEVEN])
-    kept = keep_rewriting(content, entry, lambda: call(SEVEN))
+    _, *kept = keep_rewriting(content, entry, call, [SEVEN])
     return *kept, variables
 
 

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs keep for later ones: whole, of this machine, in bounds, and never in a run's way."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.compile import cache, machine
+from common.params import RunParams
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def flags(monkeypatch):
+    """Locks are let go of at the end of a test, and no flags of TensorFlow remain."""
+    monkeypatch.setenv(machine.FLAGS, "")
+    monkeypatch.setattr(cache, "_held", [])
+    yield
+    let_go()
+
+
+def let_go():
+    """As the end of a process does."""
+    while cache._held:
+        os.close(cache._held.pop())
+
+
+def part_of(folder):
+    """The part of a cache that belongs to this machine, opened once."""
+    assert cache.open_cache(folder) == folder
+    return machine.machine_dir(folder)
+
+
+def write_code(folder, name, content=b"code", is_noted=True):
+    path = machine.machine_dir(folder) / "xla" / f"{name}.pb"
+    path.write_bytes(content)
+    if is_noted:
+        machine.keep_machine_code(folder)
+    return path
+
+
+def another_run(folder):
+    """A process that has opened the cache, until its stdin is closed."""
+    code = (
+        "import sys; from common.compile import cache; "
+        f"print(cache.open_cache({str(folder)!r}), flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline().decode().strip() == str(folder)
+    return process
+
+
+def test_xla_reads_and_writes_the_part_of_this_machine(tmp_path):
+    part = part_of(tmp_path)
+    given = machine.os.environ[machine.FLAGS]
+    assert f"--tf_xla_persistent_cache_directory={part / 'xla'}" in given
+    assert "--tf_xla_persistent_cache_read_only=false" in given
+
+
+def test_the_default_is_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.open_cache(None) == tmp_path / "bert_classifier" / "compiled"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.open_cache(None) == tmp_path / "home/.cache/bert_classifier/compiled"
+
+
+def test_what_was_noted_is_there_for_the_next_run_and_what_is_damaged_is_not(tmp_path):
+    part_of(tmp_path)
+    whole, damaged = write_code(tmp_path, "whole"), write_code(tmp_path, "damaged")
+    damaged.write_bytes(b"c0de")
+    let_go()
+    part = part_of(tmp_path)
+    assert whole.read_bytes() == b"code" and not damaged.exists()
+    damaged = write_code(tmp_path, "damaged", b"compiled anew")
+    let_go()
+    part_of(tmp_path)
+    assert damaged.exists() and set(machine.hashes(part)) == {"whole.pb", "damaged.pb"}
+
+
+def test_what_a_killed_run_left_is_deleted_and_what_a_live_one_writes_is_not(tmp_path):
+    part_of(tmp_path)
+    code = write_code(tmp_path, "code", is_noted=False)
+    aside = code.with_suffix(".tmp")
+    aside.write_bytes(b"co")
+    let_go()
+    live = another_run(tmp_path)
+    assert not code.exists() and not aside.exists()
+    code.write_bytes(b"code")
+    aside.write_bytes(b"co")
+    part_of(tmp_path)
+    assert code.exists() and aside.exists()
+    let_go()
+    live.kill()
+    live.communicate()
+    part_of(tmp_path)
+    assert not code.exists() and not aside.exists()
+
+
+def test_a_damaged_list_costs_the_code_alone(tmp_path):
+    part = part_of(tmp_path)
+    code = write_code(tmp_path, "code")
+    (part / machine.MACHINE).write_text("{")
+    let_go()
+    part_of(tmp_path)
+    assert not code.exists()
+    write_code(tmp_path, "code")
+    let_go()
+    part_of(tmp_path)
+    assert code.exists()
+
+
+def test_programs_that_are_longest_unused_make_room_then_all_code(tmp_path, monkeypatch):
+    part = part_of(tmp_path)
+    monkeypatch.setattr(cache, "MOST_BYTES", 60_000)
+    for age, name in enumerate(("config-new", "config-older", "config-oldest")):
+        (part / name).mkdir()
+        (part / name / "train.pb").write_bytes(bytes(20_000))
+        os.utime(part / name, (1e9 - age, 1e9 - age))
+    code = write_code(tmp_path, "code", bytes(10_000))
+    let_go()
+    part_of(tmp_path)
+    assert {folder.name for folder in part.glob("config-*")} == {"config-new", "config-older"}
+    assert code.exists()
+    write_code(tmp_path, "code", bytes(70_000))
+    let_go()
+    part_of(tmp_path)
+    assert list(part.glob("config-*")) == [] and not code.exists()
+    assert (part / "xla").is_dir()
+
+
+def test_no_room_is_made_while_another_run_is_alive(tmp_path, monkeypatch):
+    part = part_of(tmp_path)
+    let_go()
+    live = another_run(tmp_path)
+    (part / "config-used").mkdir()
+    monkeypatch.setattr(cache, "MOST_BYTES", 1)
+    part_of(tmp_path)
+    assert (part / "config-used").is_dir()
+    live.communicate()
+
+
+@pytest.mark.parametrize("fault", ["a file", "read only", "full", "over quota"])
+def test_where_nothing_can_be_written_a_run_does_without(tmp_path, monkeypatch, fault):
+    folder = tmp_path / "cache"
+    if fault == "a file":
+        folder.write_text("")
+    elif fault == "read only":
+        monkeypatch.setattr(cache.os, "open", no_space)
+    elif fault == "full":
+        monkeypatch.delattr(cache.os, "posix_fallocate", raising=False)
+        usage = cache.shutil.disk_usage(tmp_path)._replace(free=2**20)
+        monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage)
+    else:
+        monkeypatch.setattr(cache.os, "posix_fallocate", no_space, raising=False)
+    assert cache.open_cache(folder) is None and machine.os.environ[machine.FLAGS] == ""
+
+
+def no_space(*_):
+    raise OSError("no space, or none that may be written to")
+
+
+# ---- Which folder a run takes --------------------------------------------------------------------
+
+
+def run_params(folder, **values):
+    return RunParams.model_validate(
+        {
+            "mode": "train",
+            "model_dir": folder / "model",
+            "compile_cache_dir": folder / "c",
+            **values,
+        }
+    )
+
+
+def test_a_run_takes_what_was_compiled_for_it_and_else_the_cache(tmp_path):
+    own, kept = tmp_path / "model" / "compiled", tmp_path / "c"
+    assert cache.compiled_for(run_params(tmp_path)) == (kept, True)
+    assert cache.compiled_for(run_params(tmp_path, compile_only=True)) == (own, False)
+    machine.keep_machine_code(own)
+    assert cache.compiled_for(run_params(tmp_path)) == (own, False)
+
+
+@pytest.mark.parametrize("values", [{"compile_cache_dir": False}, {"mode": "export"}])
+def test_no_cache_where_none_is_wanted(tmp_path, values):
+    assert cache.compiled_for(run_params(tmp_path, **values)) == (None, False)
+    assert list(tmp_path.iterdir()) == [] and machine.os.environ[machine.FLAGS] == ""
+
+
+def test_programs_for_gpus_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
+    assert cache.compiled_for(run_params(tmp_path)) == (None, False)
+    assert cache._may_use_gpu("/gpu:0") and not cache._may_use_gpu("/CPU:0")
