@@ -422,8 +422,8 @@ def test_a_run_keeps_its_programs_for_those_that_train_alike_with_its_bits(folde
     expected = store.read_weights(first / "checkpoint-2")
     for name, weight in store.read_weights(again / "checkpoint-2").items():
         np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)
-    rate = ("--override", "optimizer.learning_rate=2.0e-3", "--max_steps", 1)
-    assert "Loading" not in succeed(*flags, "--model_dir", other, *rate).stderr
+    decay = ("--override", "optimizer.weight_decay_rate=0.5", "--max_steps", 1)
+    assert "Loading" not in succeed(*flags, "--model_dir", other, *decay).stderr
     assert len(list(kept.glob("machine-*/config-*"))) == 2
     assert sorted(kept.glob("machine-*/xla/*")) == code  # it compiled no loop of its own
 

@@ -24,7 +24,6 @@ from common.compile.programs import (
     to_bytes,
     trace,
     variables_of,
-    why_not_kept,
     write_manifest,
     write_program,
 )
@@ -82,10 +81,7 @@ def _steps(params, make_model, model, model_fn, texts):
     """Yields (kind, step, {name: variable}, list of arguments) of the params' mode."""
     run = params.runconfig
     is_training = run.mode in ("train", "train_and_eval")
-    reason = why_not_kept(params)
-    if is_training and reason is not None:
-        say(f"The training step is not kept: {reason}")
-    elif is_training:
+    if is_training:
         optimizer = optimizer_of(model, params)
         replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
         per_update = params.optimizer.grad_accum_steps

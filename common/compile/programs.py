@@ -35,17 +35,18 @@ from common.files import write_whole
 MANIFEST = "programs.json"
 PROJECT = Path(__file__).resolve().parents[2]
 # Keys of these sections that no program depends on: seeds are variables (`DropoutClock`), or of
-# fresh weights; the others say what is done with the programs.
+# fresh weights, the learning rate is one (`Optimizer.set_rate`); the others say what is done with
+# the programs.
 NOT_COMPILED = {
     "model": ("dropout_seed", "weight_initialization_seed"),
-    "optimizer": (),
+    "optimizer": ("learning_rate", "disable_lr_steps_reset"),
     "runconfig": (
         *("mode", "model_dir", "checkpoint_path", "validate_only", "compile_only", "cs_ip"),
         *("steps", "max_steps", "eval_steps", "predict_steps", "throttle_secs"),
         *("save_checkpoints_steps", "keep_checkpoint_max", "log_step_count_steps"),
         *("tf_random_seed", "compile_cache_dir", "allow_changed_params", "eval_every_steps"),
         *("best_metric", "best_metric_mode", "early_stopping_patience", "export_best"),
-        *("calibrate_temperature",),
+        *("calibrate_temperature", "recover_from_nan"),
     ),
 }
 # Where in TensorFlow's sources the lines come from that `without_false_alarms` leaves out.
@@ -113,13 +114,6 @@ def _collect(values, path, found):
             found[f"{path}/{name}"] = value
         elif isinstance(value, dict):
             _collect(value, f"{path}/{name}", found)
-
-
-def why_not_kept(params):
-    """Why a training step could be another one at the next start, or None."""
-    if params.runconfig.recovery_factor is not None:
-        return "runconfig.recover_from_nan changes the schedule while it runs"
-    return None
 
 
 class ProgramLibrary:

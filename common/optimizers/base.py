@@ -37,6 +37,7 @@ class Optimizer:
         num_layers: int, of the encoder, trained or not; for `layer_wise_lr_decay`.
     Attributes:
         step: <int64> variable []: updates so far, the run's global step.
+        rate: <float32> variable []: the learning rate, where `set_rate` is called.
         slots: {slot: {neutral name: variable}}.
         averages: {neutral name: variable}; empty where none are asked for.
         state: {name: variable}: everything a checkpoint has to keep besides the weights.
@@ -49,6 +50,7 @@ class Optimizer:
         self.cfg = cfg
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.learning_rate = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
+        self.rate = tf.Variable(0.0, trainable=False)
         self.loss_scale = make_loss_scale(cfg)
         self.weights = dict(weights)
         self.slots = {
@@ -107,11 +109,17 @@ class Optimizer:
         """Returns the loss whose gradients `apply` takes. loss: <float>[]."""
         return loss * tf.cast(self.loss_scale.factor, loss.dtype)
 
-    def apply(self, gradients):
+    def set_rate(self):
+        """Sets `rate` to the schedule's at `step`. A program that takes it from there has nothing
+        of the schedule in it, and is that of any other."""
+        self.rate.assign(self.learning_rate(self.step))
+
+    def apply(self, gradients, rate=None):
         """Makes one update and advances `step`.
 
         Args:
             gradients: tensors or IndexedSlices of the scaled loss, in the order of `weights`.
+            rate: <float32>[], the learning rate; None: the schedule's at `step`.
         Returns:
             {"train/lr", "train/unclipped_grad_norm", "train/loss_scale"}: <float32>[], as used;
             {} without `log_summaries`.
@@ -124,7 +132,7 @@ class Optimizer:
         scale = 1.0 / self.loss_scale.factor
         if cfg.max_gradient_norm is not None:
             scale *= cfg.max_gradient_norm / tf.maximum(norm, cfg.max_gradient_norm)
-        rate = self.learning_rate(self.step)
+        rate = self.learning_rate(self.step) if rate is None else rate
         numbers = {"scale": scale, **self.rule_numbers()}
         if cfg.max_gradient_value is not None:
             numbers["max_value"] = cfg.max_gradient_value

@@ -7,7 +7,7 @@ import threading
 import tensorflow as tf
 
 from common.BaseModel import TRAIN
-from common.compile.programs import trace, variables_of, why_not_kept
+from common.compile.programs import trace, variables_of
 from common.compile.rewriting import rewritten_once
 from common.optimizers.summaries import gradient_summaries
 from common.signals import poll
@@ -86,10 +86,15 @@ def make_train_step(
                 figures |= scalars | ({"histograms": histograms} if histograms else {})
         return figures
 
+    @tf.function(autograph=False)
+    def set_rates():
+        for replica in replicas:
+            replica.optimizer.set_rate()
+
     # One of several workers that stopped by itself would leave the others waiting for it.
     after_compiling = poll if distribution.num_workers == 1 else None
     make = None
-    if programs is not None and distribution.num_replicas == 1 and why_not_kept(params) is None:
+    if programs is not None and distribution.num_replicas == 1:
         kind = "train" if num_batches == 1 else "add"
         make = programs.maker(kind, variables_of(model, optimizer, replicas[0].sums))
     compiled = functools.partial(one_program_per_shape, after_compiling=after_compiling, make=make)
@@ -99,8 +104,12 @@ def make_train_step(
         """One optimizer update from one batch. labels: <int32>[B]."""
         return distribution.run(Replica.update_from, replicas, (features, labels))
 
+    def update(features, labels):
+        set_rates()
+        return with_summaries(update_from(features, labels))
+
     if num_batches == 1:
-        return lambda features, labels: with_summaries(update_from(features, labels))
+        return update
 
     @compiled
     def add(features, labels, batch):
@@ -117,7 +126,10 @@ def make_train_step(
         nonlocal num_added
         add(features, labels, tf.constant(num_added))
         num_added = (num_added + 1) % num_batches
-        return with_summaries(update_from_sums()) if num_added == 0 else None
+        if num_added:
+            return None
+        set_rates()
+        return with_summaries(update_from_sums())
 
     return accumulate
 
@@ -184,7 +196,8 @@ class Replica:
                 tf.cast(tf.convert_to_tensor(gradient), tf.float32) for gradient in gradients
             ]
             figures["summaries"] = self._summaries(gradients)
-        return {**figures, **self.optimizer.apply(gradients)}
+        rate = self.optimizer.rate.read_value()
+        return {**figures, **self.optimizer.apply(gradients, rate)}
 
     def _summaries(self, gradients):
         """Computed at steps with a summary only; zeros at the others."""
