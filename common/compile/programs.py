@@ -30,6 +30,7 @@ from common.compile.machine import (
     sha256,
 )
 from common.compile.rewriting import devices, keep_rewriting, rewritten_before
+from common.errors import RunError
 from common.files import write_whole
 
 MANIFEST = "programs.json"
@@ -177,12 +178,35 @@ class ProgramCache(ProgramLibrary):
     """
 
     def __init__(self, compiled, params):
-        self.compiled, self.params = compiled, params
+        self.compiled, self.params = Path(compiled), params
         self.folder = config_dir(compiled, params)
         self.entries = read_entries(self.folder)
         self.loaded = []
         if self.entries:
             os.utime(self.folder)  # it was used
+
+    def maker(self, kind, variables):
+        make = super().maker(kind, variables)
+        return lambda step, *arguments: self._explained(make(step, *arguments))
+
+    def _explained(self, program):
+        """XLA ends a program whose machine code it cannot write."""
+
+        def run(*arguments):
+            try:
+                return program(*arguments)
+            except tf.errors.OpError as error:
+                if str(self.compiled.resolve()) not in error.message:
+                    raise
+                reason = error.message.splitlines()[0].rpartition("}} ")[2]
+                raise RunError(
+                    f"compiled programs cannot be kept: {reason}\n"
+                    "Make room there, name another folder (--override runconfig.compile_cache_dir="
+                    "PATH), or keep none (--override runconfig.compile_cache_dir=false); then "
+                    "start the run again"
+                ) from error
+
+        return run
 
     def _compile(self, name, step, variables, arguments):
         concrete = trace(step, arguments)

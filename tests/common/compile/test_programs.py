@@ -15,6 +15,7 @@ from tensorflow.python.eager import context
 
 from common.compile import programs
 from common.compile.rewriting import keep_rewriting, rewritten_once
+from common.errors import RunError
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.training.distribution import ONE_DEVICE
@@ -181,6 +182,24 @@ def test_a_program_that_cannot_be_written_runs_all_the_same(tmp_path, capsys, mo
     figures, _ = weights_after_steps(params, model, optimizer, library)
     assert np.isfinite(figures["train/cost_cls"])
     assert "train-3x7 is not kept: [Errno 28] No space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_cache", [True, False])
+def test_a_full_disk_beneath_xla_ends_the_run_with_a_sentence(tmp_path, is_cache):
+    folder = tmp_path if is_cache else "/elsewhere"
+    params, *_ = training()
+    library = programs.open_programs(tmp_path, params, True)
+
+    def program(features):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, f"{{{{function_node f}}}} {folder}/xla/a.pb; No space left\nmore"
+        )
+
+    expected = RunError if is_cache else tf.errors.ResourceExhaustedError
+    with pytest.raises(expected) as caught:
+        library._explained(program)(features())
+    if is_cache:
+        assert f"kept: {folder}/xla/a.pb; No space left\nMake room there" in str(caught.value)
 
 
 def test_another_batch_size_and_a_damaged_program_are_compiled_by_the_run(tmp_path, capsys):
