@@ -138,3 +138,34 @@ class EpochPlan:
             lengths.append(epoch_lengths[within:end])
             step += end - within
         return np.concatenate(rows), np.concatenate(lengths)
+
+
+class BalancedPlan(EpochPlan):
+    """Random batches of about the same number of tokens each, in a new order every epoch.
+
+    Sorted by length and cut into as many strata as a batch has rows, each batch gets a random row
+    of every stratum: all have the lengths of the data, and each row stands in any of them with the
+    same probability (stratified sampling, Cochran 1977, chapter 5). Of a stratum, where lengths
+    differ, the shortest goes to the batch that is fullest so far.
+
+    Args:
+        row_lengths, batch_size, seed: as of EpochPlan.
+    """
+
+    def __init__(self, row_lengths, batch_size, seed=0):
+        super().__init__(row_lengths, batch_size, [int(row_lengths.max())], True, seed)
+
+    def epoch(self, epoch):
+        """As `EpochPlan.epoch`; the rows of a short batch, which is left out, are random ones."""
+        random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+        steps = self.steps_per_epoch
+        order = random.permutation(self.num_rows)[: steps * self.batch_size]
+        increasing = order[np.argsort(self.row_lengths[order], kind="stable")]
+        rows, tokens = np.empty((steps, self.batch_size), np.int32), np.zeros(steps, np.int64)
+        # From the longest stratum, whose lengths differ most, to the shortest, which evens out.
+        for place, stratum in enumerate(increasing.reshape(self.batch_size, steps)[::-1]):
+            fullest_first = np.lexsort((random.random(steps), -tokens))
+            rows[fullest_first, place] = stratum
+            tokens[fullest_first] += self.row_lengths[stratum]
+        rows = rows[random.permutation(steps)]
+        return rows, np.full(steps, self.bucket_lengths[-1], np.int32)

@@ -10,13 +10,15 @@ import math
 
 import numpy as np
 
-from input.epoch_plan import EpochPlan, choose_bucket_lengths
+from input.epoch_plan import BalancedPlan, EpochPlan, choose_bucket_lengths
 
 # To make a program for another shape takes as long as to compute about so many batches with it:
 # MiniLM and BERT-base, batches of 32, on two cores.
 BATCHES_PER_PROGRAM = 20
 MAX_TRIED = 200  # batches: a hundredth of a second
-SMALL_HIDDEN_SIZE = 384  # MiniLM's; larger networks spend less on attention
+# MiniLM's, as larger networks spend less on attention; a third of it, as softmax and dropout of
+# the probabilities, there and back, take twice as long as the products of attention.
+HIDDEN_SIZE = 384 / 3
 
 
 def pack(lengths, num_rows):
@@ -66,10 +68,21 @@ def choose_num_rows(lengths, room_of=np.mean):
     most = math.ceil(lengths.sum(axis=1).mean() / lengths.max())
     return min(
         (1, *range(2, most + 2, 2)),
-        key=lambda rows: num_products(
-            [[rows, room_of(pack(lengths, rows)[-1])]], SMALL_HIDDEN_SIZE
-        ),
+        key=lambda rows: num_products([[rows, room_of(pack(lengths, rows)[-1])]], HIDDEN_SIZE),
     )
+
+
+def choose_lengths(room, most):
+    """Returns increasing lengths of long rows, `most` at most: as many as are worth a program each.
+
+    room: int [N], the tokens that a long row of each batch needs.
+    """
+    choices = [choose_bucket_lengths(room, number) for number in range(1, most + 1)]
+
+    def tokens(lengths):
+        return round_up(room, lengths).sum() + len(lengths) * BATCHES_PER_PROGRAM * room.max()
+
+    return min(choices, key=tokens)
 
 
 def round_up(numbers, choices):
@@ -92,13 +105,15 @@ class PackedPlan:
 
     def __init__(self, plan, num_choices):
         self.lengths = plan.row_lengths
-        longest = [int(self.lengths.max())]
-        self.random = EpochPlan(self.lengths, plan.batch_size, longest, plan.shuffle, plan.seed)
+        self.batches = BalancedPlan(self.lengths, plan.batch_size, plan.seed)
+        if not plan.shuffle:
+            longest = [int(self.lengths.max())]
+            self.batches = EpochPlan(self.lengths, plan.batch_size, longest, shuffle=False)
         # Of the first epoch: the same at whichever step a run begins. A batch of a later one that
         # needs more has a length of its own.
-        lengths = self.lengths[self.random.epoch(0)[0]]
+        lengths = self.lengths[self.batches.epoch(0)[0]]
         self.num_rows = choose_num_rows(lengths)
-        self.choices = choose_bucket_lengths(pack(lengths, self.num_rows)[-1], num_choices)
+        self.choices = choose_lengths(pack(lengths, self.num_rows)[-1], num_choices)
 
     def steps(self, first_step, last_step):
         """Returns the batches of first_step <= step < last_step.
@@ -109,7 +124,7 @@ class PackedPlan:
                 tokens from the first long row's beginning.
             shapes: int32 [steps, 2], how many long rows there are, and their tokens.
         """
-        rows, _ = self.random.steps(first_step, last_step)
+        rows, _ = self.batches.steps(first_step, last_step)
         packed = pack(self.lengths[rows], self.num_rows)
         return _placed(rows, packed, self.num_rows, round_up(packed[-1], self.choices))
 
@@ -137,10 +152,7 @@ def pack_every_row(lengths, batch_size):
     num_rows = choose_num_rows(lengths, np.max)
     packed = pack(lengths, num_rows)
     room = packed[-1]
-    rounded = round_up(room, choose_bucket_lengths(room, 2))
-    if (room.max() - rounded).sum() < BATCHES_PER_PROGRAM * room.max():
-        rounded = np.full_like(room, room.max())
-    return _placed(rows, packed, num_rows, rounded)
+    return _placed(rows, packed, num_rows, round_up(room, choose_lengths(room, 2)))
 
 
 def _placed(rows, packed, num_rows, room):

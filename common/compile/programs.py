@@ -180,9 +180,9 @@ class ProgramCache(ProgramLibrary):
     def __init__(self, compiled, params):
         self.compiled, self.params = Path(compiled), params
         self.folder = config_dir(compiled, params)
-        self.entries = read_entries(self.folder)
+        self.entries = _entries(self.folder)
         self.loaded = []
-        if self.entries:
+        with contextlib.suppress(OSError):
             os.utime(self.folder)  # it was used
 
     def maker(self, kind, variables):
@@ -233,7 +233,7 @@ class ProgramCache(ProgramLibrary):
     def _keep(self, name, content, entry):
         try:
             entry = write_program(self.folder, name, content, entry)
-            self.entries = read_entries(self.folder) | {name: entry}  # with those of other runs
+            self.entries = _entries(self.folder) | {name: entry}  # with those of other runs
             write_manifest(self.folder, self.params, self.entries)
             keep_machine_code(self.compiled)
         except OSError as error:  # costs the cache, not the run
@@ -279,12 +279,19 @@ def _tell_of_other_config(folder, params):
 def read_entries(folder):
     """Returns {name: entry} of the programs in a folder, without those that are damaged."""
     try:
-        entries = json.loads((Path(folder) / MANIFEST).read_text("utf-8"))["programs"]
         return {
             name: entry
-            for name, entry in entries.items()
+            for name, entry in _entries(folder).items()
             if sha256(Path(folder) / f"{name}.pb") == entry["sha256"]
         }
+    except (OSError, KeyError, TypeError):
+        return {}
+
+
+def _entries(folder):
+    """As `read_entries`, without a look at the programs."""
+    try:
+        return dict(json.loads((Path(folder) / MANIFEST).read_text("utf-8"))["programs"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

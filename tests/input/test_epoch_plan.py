@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from input.epoch_plan import EpochPlan, choose_bucket_lengths, truncated_lengths
+from input.epoch_plan import BalancedPlan, EpochPlan, choose_bucket_lengths, truncated_lengths
 
 lengths_of_rows = st.lists(st.integers(3, 40), min_size=1, max_size=120)
 batch_sizes = st.integers(1, 11)
@@ -186,3 +186,48 @@ def test_no_steps_are_no_batches(step):
     rows, lengths = make_plan([3, 4, 5], 2).steps(step, step)
     assert rows.shape == (0, 2)
     assert lengths.shape == (0,)
+
+
+# ---- Batches of about the same number of tokens --------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 40), min_size=12, max_size=150), st.integers(1, 12))
+def test_a_balanced_batch_has_a_row_of_every_stratum(row_lengths, batch_size):
+    row_lengths = np.array(row_lengths)
+    rows, _ = BalancedPlan(row_lengths, batch_size, seed=3).epoch(2)
+    assert rows.shape == (len(row_lengths) // batch_size, batch_size)
+    assert len(set(rows.ravel())) == rows.size
+    lengths = np.sort(row_lengths[rows], axis=1)
+    strata = np.sort(lengths.ravel()).reshape(batch_size, -1)  # of the rows that are not left out
+    assert (lengths >= strata[:, 0]).all() and (lengths <= strata[:, -1]).all()
+
+
+def test_balanced_batches_differ_by_a_few_tokens_where_random_ones_do_by_hundreds():
+    row_lengths = np.minimum(np.random.default_rng(0).geometric(0.1, 6400) + 2, 66)
+    balanced, _ = BalancedPlan(row_lengths, 32, seed=3).epoch(0)
+    random, _ = EpochPlan(row_lengths, 32, [66], shuffle=True, seed=3).epoch(0)
+    tokens, of_random = (row_lengths[rows].sum(axis=1) for rows in (balanced, random))
+    assert np.ptp(tokens) < 10 and tokens.std() < 2 and np.ptp(of_random) > 200
+
+
+def test_every_row_stands_in_every_balanced_batch_without_preference():
+    # 1000 epochs of 12 rows in batches of 3: each row is in the first batch about 250 times, and
+    # the standard deviation of that count is sqrt(1000 * 0.25 * 0.75) = 13.7.
+    plan = BalancedPlan(np.arange(3, 15), 3, seed=1)
+    first = np.bincount(np.ravel([plan.epoch(n)[0][0] for n in range(1000)]), minlength=12)
+    assert abs(first - 250).max() < 5 * 13.7
+
+
+def test_rows_that_are_equally_long_meet_in_balanced_batches_by_chance():
+    # Of 8 rows of one length in batches of 2, row 0 meets each other one in 1 of 7 epochs: 143 of
+    # 1000, with a standard deviation of sqrt(1000 * 6 / 49) = 11.1.
+    plan = BalancedPlan(np.full(8, 5), 2, seed=1)
+    batches = [rows for n in range(1000) for rows in plan.epoch(n)[0].tolist() if 0 in rows]
+    met = np.bincount([max(rows) for rows in batches], minlength=8)[1:]
+    assert abs(met - 1000 / 7).max() < 5 * 11.1
+
+
+def test_balanced_batches_of_a_fixed_seed_stay_as_they_are():
+    plan = BalancedPlan(np.array([3, 9, 4, 4, 8, 3, 5]), 2, seed=11)
+    # The longest of one stratum, 9, with the shortest of the other, 3; row 2 is left out.
+    assert plan.epoch(3)[0].tolist() == [[4, 0], [6, 3], [1, 5]]
