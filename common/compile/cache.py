@@ -28,7 +28,9 @@ from common.compile.machine import (
 from common.files import cache_dir
 
 LOCK = "lock"
-MOST_BYTES = 512 * 2**20  # of a machine's part; a shape of MiniLM's takes 7 to 10 MB
+# Of a machine's part, which each start reads to see that it is whole: a quarter of a second at
+# most. A shape of MiniLM's takes 7 to 10 MB.
+MOST_BYTES = 256 * 2**20
 ROOM = 64 * 2**20  # free bytes that a run needs to write: a full disk would stop XLA, and the run
 _held = []  # descriptors of locks, which the kernel lets go of with the process
 
