@@ -105,8 +105,9 @@ class PackedPlan:
 
     def __init__(self, plan, num_choices):
         self.lengths = plan.row_lengths
-        self.batches = BalancedPlan(self.lengths, plan.batch_size, plan.seed)
-        if not plan.shuffle:
+        if plan.shuffle:
+            self.batches = BalancedPlan(self.lengths, plan.batch_size, plan.seed)
+        else:
             longest = [int(self.lengths.max())]
             self.batches = EpochPlan(self.lengths, plan.batch_size, longest, shuffle=False)
         # Of the first epoch: the same at whichever step a run begins. A batch of a later one that

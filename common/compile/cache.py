@@ -108,7 +108,7 @@ def _make_room(part):
 def _delete_damaged(part, is_alone):
     """Deletes machine code that is not what was noted. What nobody has noted, another run may be
     writing; of a run that was killed, nobody knows whether it is whole."""
-    noted = hashes(part)
+    noted = hashes(part) or {}
     present = {file: sha256(file) for file in machine_code(part)}
     whole = {
         file.name: digest for file, digest in present.items() if digest == noted.get(file.name)

@@ -163,7 +163,7 @@ def give_to_xla(folder, write):
 def keep_machine_code(compiled):
     """Notes what XLA has written, so that a damaged file is seen. Returns bytes of the files."""
     folder = machine_dir(compiled)
-    files, known = machine_code(folder), hashes(folder)
+    files, known = machine_code(folder), hashes(folder) or {}
     note_hashes(folder, {file.name: known.get(file.name) or sha256(file) for file in files})
     return sum(file.stat().st_size for file in files)
 
@@ -180,22 +180,24 @@ def machine_code(folder):
 
 
 def hashes(folder):
-    """What `keep_machine_code` noted: {file name: SHA-256}; empty where it is damaged."""
+    """What `keep_machine_code` noted: {file name: SHA-256}; None where it is missing or damaged."""
     try:
         return dict(json.loads((folder / MACHINE).read_text("utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return None
 
 
 def _fault_in(folder):
     """What is wrong with the machine code of a folder, as a phrase, or None."""
-    try:
-        files = json.loads((folder / MACHINE).read_text("utf-8"))["files"]
-        present = {file.name: sha256(file) for file in machine_code(folder)}
-    except (OSError, ValueError, KeyError, TypeError):
+    noted = hashes(folder)
+    if noted is None:
         return f"{MACHINE} is missing or damaged"
-    changed = sorted(name for name in present if files.get(name) != present[name])
-    return f"xla/{changed[0]} is not what was written" if changed else None
+    changed = (file.name for file in machine_code(folder) if sha256(file) != noted.get(file.name))
+    try:
+        first = next(changed, None)
+    except OSError as error:  # it cannot be read
+        return str(error)
+    return None if first is None else f"xla/{first} is not what was written"
 
 
 def _tell_of_other_machine(folder):

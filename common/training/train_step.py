@@ -104,11 +104,12 @@ def make_train_step(
         """One optimizer update from one batch. labels: <int32>[B]."""
         return distribution.run(Replica.update_from, replicas, (features, labels))
 
-    def update(features, labels):
-        set_rates()
-        return with_summaries(update_from(features, labels))
-
     if num_batches == 1:
+
+        def update(features, labels):
+            set_rates()
+            return with_summaries(update_from(features, labels))
+
         return update
 
     @compiled

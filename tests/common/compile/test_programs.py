@@ -57,7 +57,7 @@ def keep_step(folder, params, model, optimizer, starts=None, prefix="kept_"):
     batch = features(starts), LABELS
     arguments = batch if is_whole else (*batch, tf.constant(0))
     step = replica.update_from if is_whole else replica.add
-    concrete = tf.function(step, autograph=False).get_concrete_function(*arguments)
+    concrete = programs.trace(step, arguments)
     variables = programs.variables_of(model, optimizer, replica.sums)
     content, entry = programs.to_bytes(concrete, variables, prefix)
     program = programs.bind(content, entry, variables, arguments)
