@@ -166,7 +166,16 @@ def measure_training(args, gate):
         return step(features, labels)
 
     endless = batches.dataset.repeat()
-    train(gated_step, endless, 0, sys.maxsize, params.runconfig, figures, save=lambda step: None)
+    train(
+        gated_step,
+        endless,
+        0,
+        sys.maxsize,
+        params.runconfig,
+        figures,
+        save=lambda step: None,
+        is_ahead=True,
+    )
 
 
 def typical_stretch(flops, shapes, steps):

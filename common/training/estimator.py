@@ -43,6 +43,7 @@ from common.training.predict import write_predictions
 from common.training.progress import format_duration
 from common.training.reports import NoReports, Reports, closing_summary, read_curves
 from common.training.run_state import PREFIX, BestMetric, RunState
+from common.training.streams import gpus_of
 from common.training.train_step import make_train_step
 
 MAX_RECOVERIES = 3  # steps back from numbers that are not finite, in all of a run
@@ -353,6 +354,8 @@ class Estimator:
                     self.state.losses,
                     check_gradients=not self.optimizer.loss_scale.skips_overflow,
                     num_workers=self.distribution.num_workers,
+                    # A GPU is handed operations ahead of time as it is.
+                    is_ahead=self.distribution.num_replicas == 1 and not gpus_of(self.run.device),
                 )
                 return step, signal_number, metrics
             except NotFiniteError as error:

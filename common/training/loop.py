@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: next batch, step, then log, save and evaluate, each on its stated interval."""
 
+import contextlib
 import math
 
 from common.errors import RunError
 from common.signals import Stopped, listening
+from common.training.ahead import StepsAhead
 from common.training.progress import Progress, TimedInput
 
 
@@ -32,6 +34,7 @@ def train(
     losses=None,
     check_gradients=True,
     num_workers=1,
+    is_ahead=False,
 ):
     """Trains from first_step to last_step, or until a signal or `evaluate` ends it, and saves.
 
@@ -47,6 +50,7 @@ def train(
         losses: list of float. Those since the last line of figures, continued and kept up to date.
         check_gradients: bool. False where the optimizer skips an update that is not finite.
         num_workers: int. Processes that each take a batch like the one given here.
+        is_ahead: bool. Each step is handed over while the one before is computed (`StepsAhead`).
     Returns:
         (global step reached, signal number or None).
     Raises:
@@ -56,7 +60,9 @@ def train(
     unchecked, saved = [], first_step
     step, rows = first_step, 0
     timed = TimedInput(batches)
+    ahead = StepsAhead(train_step) if is_ahead else None
     with (
+        ahead or contextlib.nullcontext(train_step) as train_step,
         listening() as requests,
         Progress(last_step, initial=first_step, log_every=run.log_steps) as progress,
     ):
@@ -65,6 +71,8 @@ def train(
                 figures = train_step(features, labels)
             except Stopped:  # polled once the step is compiled: nothing of it has been done
                 break
+            if ahead is not None:
+                timed.take_off(ahead.waited)
             rows += labels.shape[0] * num_workers
             if figures is None:  # the update needs more batches
                 continue

@@ -53,8 +53,8 @@ class _Bar(tqdm):
 class TimedInput:
     """Hands on what an iterable gives, and adds up how long it took to give it.
 
-    A CPU computes nothing in that time, as a step is over when the next batch is asked for; a GPU
-    may still be busy with steps that were handed to it before.
+    Where steps are handed over ahead of time, by a GPU or `StepsAhead`, some of that time may have
+    been one of computing.
 
     Attributes:
         seconds: float, waited so far.
@@ -62,13 +62,20 @@ class TimedInput:
 
     def __init__(self, batches):
         self.batches, self.seconds = batches, 0.0
+        self._last = 0.0
 
     def __iter__(self):
         asked = time.monotonic()
         for batch in self.batches:
-            self.seconds += time.monotonic() - asked
+            self._last = time.monotonic() - asked
+            self.seconds += self._last
             yield batch
             asked = time.monotonic()
+
+    def take_off(self, seconds):
+        """Tells that computing went on for so long when the last batch was there: it was waited for
+        at most as much longer."""
+        self.seconds -= min(self._last, seconds)
 
 
 class Progress:
@@ -93,7 +100,7 @@ class Progress:
         self.log_every = max(1, log_every)
         self.stream = stream or sys.stderr
         self.done = self.shown = initial
-        self.figures = {}
+        self.figures, self.figures_before = {}, {}  # of the last update, and of the one before it
         self.times = deque(maxlen=WINDOW_UPDATES)  # (seconds, steps done, waited) at each update
         self.refreshed = float("-inf")
         self.bar = None
@@ -120,20 +127,21 @@ class Progress:
         waited: seconds, all in all, for which there was no input to work on; None: not known.
 
         Costs a few microseconds, except where something is drawn; a figure that is a tensor is
-        read only then.
+        read only then. On the way a bar has those of the update before, as those of the last may
+        still be computed.
         """
         is_first = not self.times
         crosses = (self.done + n) // self.log_every > self.done // self.log_every
         self.done += n
-        self.figures.update(figures)
+        self.figures_before, self.figures = self.figures, {**self.figures, **figures}
         now = time.monotonic()
         self.times.append((now, self.done, waited))
         if self.bar is not None:
             if now - self.refreshed >= REFRESH_SECONDS or self.done == self.total:
                 self.refreshed = now
-                self._show()
+                self._show(self.figures if self.done == self.total else self.figures_before)
         elif is_first or crosses or self.done == self.total:
-            self._show()
+            self._show(self.figures)
 
     def write(self, text):
         """Prints lines of text without disturbing the bar."""
@@ -145,7 +153,7 @@ class Progress:
     def close(self):
         """Shows the last step and ends the bar. Further calls do nothing."""
         if self.shown != self.done:
-            self._show()
+            self._show(self.figures)
         if self.bar is not None:
             self.bar.close()
 
@@ -175,9 +183,9 @@ class Progress:
         waited = None if None in (first[2], last[2]) else last[2] - first[2]
         return last[0] - first[0], last[1] - first[1], waited
 
-    def _parts(self):
+    def _parts(self, figures):
         """The figures, the rate and the time left as a list of short texts."""
-        figures = dict(self.figures)
+        figures = dict(figures)
         examples_per_second = figures.pop("examples_per_second", None)
         parts = []
         for name, value in figures.items():
@@ -196,13 +204,13 @@ class Progress:
             parts.append(f"{format_duration((self.total - self.done) / rate)} left")
         return parts
 
-    def _show(self):
+    def _show(self, figures):
         self.shown = self.done
         if self.bar is not None:
             self.bar.n = self.done
-            self.bar.set_postfix_str(", ".join(self._parts()), refresh=False)
+            self.bar.set_postfix_str(", ".join(self._parts(figures)), refresh=False)
             self.bar.refresh()
             return
         counted = f"{self.done}/{self.total}" if self.total is not None else f"{self.done}"
         head = f"{self.description} {_SINGULAR.get(self.unit, self.unit)} {counted}"
-        print(" · ".join([head, *self._parts()]), file=self.stream, flush=True)
+        print(" · ".join([head, *self._parts(figures)]), file=self.stream, flush=True)

@@ -104,6 +104,15 @@ def test_input_that_is_waited_for_is_a_share_of_the_recent_time_without_the_firs
     ]
 
 
+def test_input_that_came_while_a_step_was_computed_was_not_waited_for(clock):
+    timed = TimedInput(slow_batches(clock, [1.0, 0.5, 2.0]))
+    waited = []
+    for _ in timed:
+        timed.take_off(0.75)  # so long computing went on after the batch was there
+        waited.append(timed.seconds)
+    assert waited == [0.25, 0.25, 1.5]
+
+
 def slow_batches(clock, delays):
     for delay in delays:
         clock.seconds += delay
@@ -172,6 +181,19 @@ def test_figures_that_are_not_shown_are_never_read():
         progress.update(1, loss=Unread())
     progress.update(9, loss=0.25)
     assert "loss 0.2500" in progress.stream.getvalue().splitlines()[-1]
+
+
+def test_a_bar_on_its_way_leaves_the_last_figures_to_be_computed(clock):
+    class Unread:
+        def __float__(self):
+            raise AssertionError("waited for the last step")
+
+    stream = Terminal()
+    progress = Progress(100, stream=stream)
+    for loss in (0.5, 0.25, Unread()):
+        clock.seconds += 1
+        progress.update(1, loss=loss)
+    assert "3/100, loss 0.2500" in stream.getvalue().replace("\r", "\n").splitlines()[-1]
 
 
 def test_figure_that_is_not_finite_is_shown():

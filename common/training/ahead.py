@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training steps handed to TensorFlow while it computes the ones before; between the loop and
+`train_step.py`."""
+
+import time
+
+import tensorflow as tf
+from tensorflow.python.eager import context, executor
+
+
+class StepsAhead:
+    """A train_step whose call ends when the step before is computed. A context manager.
+
+    What Python does between two steps, and what TensorFlow does to begin one, is then done beside
+    the computing: 1.05 times the examples of short rows. When the context is left, for whatever
+    reason, nothing is left to be computed.
+
+    Args:
+        train_step: of `make_train_step`, for one CPU.
+    Call:
+        as of train_step. To read one of the figures waits for the step.
+    Attributes:
+        waited: float, seconds of the last call in which the step before was still computed.
+    """
+
+    def __init__(self, train_step):
+        self.train_step, self.waited = train_step, 0.0
+        self._executor = executor.new_executor(enable_async=True)
+        self._compiled, self._before = set(), None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        try:
+            self._executor.wait()
+        except tf.errors.OpError:
+            self._executor.clear_error()
+            if error is None:
+                raise
+
+    def __call__(self, features, labels):
+        shapes = tuple(tuple(feature.shape) for feature in features.values())
+        if shapes not in self._compiled:
+            # What compiles answers signals, and explains what it fails for, while it is called.
+            self._executor.wait()
+            figures = self.train_step(features, labels)
+            self._compiled.add(shapes)
+            self._before, self.waited = figures, 0.0
+            return figures
+        with context.executor_scope(self._executor):
+            figures = self.train_step(features, labels)
+        begun = time.monotonic()
+        if self._before is not None:  # None: a batch of several to one update
+            float(self._before["train/cost_cls"])
+        self._before, self.waited = figures, time.monotonic() - begun
+        return figures
