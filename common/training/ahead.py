@@ -7,6 +7,8 @@ import time
 import tensorflow as tf
 from tensorflow.python.eager import context, executor
 
+READ_SECONDS = 1e-3  # to read a figure that is there takes much less
+
 
 class StepsAhead:
     """A train_step whose call ends when the step before is computed. A context manager.
@@ -20,11 +22,11 @@ class StepsAhead:
     Call:
         as of train_step. To read one of the figures waits for the step.
     Attributes:
-        waited: float, seconds of the last call in which the step before was still computed.
+        was_busy: bool. When the last call handed its step over, the step before was still computed.
     """
 
     def __init__(self, train_step):
-        self.train_step, self.waited = train_step, 0.0
+        self.train_step, self.was_busy = train_step, False
         self._executor = executor.new_executor(enable_async=True)
         self._compiled, self._before = set(), None
 
@@ -46,12 +48,12 @@ class StepsAhead:
             self._executor.wait()
             figures = self.train_step(features, labels)
             self._compiled.add(shapes)
-            self._before, self.waited = figures, 0.0
+            self._before, self.was_busy = figures, False
             return figures
         with context.executor_scope(self._executor):
             figures = self.train_step(features, labels)
         begun = time.monotonic()
         if self._before is not None:  # None: a batch of several to one update
             float(self._before["train/cost_cls"])
-        self._before, self.waited = figures, time.monotonic() - begun
+        self._before, self.was_busy = figures, time.monotonic() - begun > READ_SECONDS
         return figures

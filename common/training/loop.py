@@ -71,8 +71,8 @@ def train(
                 figures = train_step(features, labels)
             except Stopped:  # polled once the step is compiled: nothing of it has been done
                 break
-            if ahead is not None:
-                timed.take_off(ahead.waited)
+            if ahead is not None and ahead.was_busy:
+                timed.take_off_last()
             rows += labels.shape[0] * num_workers
             if figures is None:  # the update needs more batches
                 continue

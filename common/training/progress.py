@@ -53,8 +53,8 @@ class _Bar(tqdm):
 class TimedInput:
     """Hands on what an iterable gives, and adds up how long it took to give it.
 
-    Where steps are handed over ahead of time, by a GPU or `StepsAhead`, some of that time may have
-    been one of computing.
+    Steps that were handed over before may be computed in that time: on a CPU the loop tells of it,
+    on a GPU nobody does.
 
     Attributes:
         seconds: float, waited so far.
@@ -72,10 +72,9 @@ class TimedInput:
             yield batch
             asked = time.monotonic()
 
-    def take_off(self, seconds):
-        """Tells that computing went on for so long when the last batch was there: it was waited for
-        at most as much longer."""
-        self.seconds -= min(self._last, seconds)
+    def take_off_last(self):
+        """Tells that computing went on until the last batch was there: it was not waited for."""
+        self.seconds -= self._last
 
 
 class Progress:

@@ -107,10 +107,11 @@ def test_input_that_is_waited_for_is_a_share_of_the_recent_time_without_the_firs
 def test_input_that_came_while_a_step_was_computed_was_not_waited_for(clock):
     timed = TimedInput(slow_batches(clock, [1.0, 0.5, 2.0]))
     waited = []
-    for _ in timed:
-        timed.take_off(0.75)  # so long computing went on after the batch was there
+    for delay in timed:
+        if delay == 0.5:
+            timed.take_off_last()
         waited.append(timed.seconds)
-    assert waited == [0.25, 0.25, 1.5]
+    assert waited == [1.0, 1.0, 3.0]
 
 
 def slow_batches(clock, delays):
