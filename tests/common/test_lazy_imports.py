@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from common.lazy_imports import imported_lazily
+from common.lazy_imports import import_alone, imported_lazily
 
 
 @pytest.fixture
@@ -38,6 +38,39 @@ def test_a_named_module_runs_at_its_first_use_and_the_others_at_once(package):
     assert sys.meta_path == finders
 
 
+@pytest.fixture
+def nested(tmp_path, monkeypatch):
+    """A package within a package, whose code imports all of its parts."""
+    inner = tmp_path / "alone_example" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").write_text("from alone_example.inner import *\n")
+    (inner / "__init__.py").write_text("from alone_example.inner import heavy, light\n")
+    (inner / "heavy.py").write_text("")
+    (inner / "light.py").write_text("from alone_example.inner.base import number\n")
+    (inner / "base.py").write_text("number = 3\n")
+    (inner / "broken.py").write_text("import alone_example.inner.absent\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda: {name for name in sys.modules if name.startswith("alone_example")}
+    for name in [name for name in sys.modules if name.startswith("alone_example")]:
+        del sys.modules[name]
+
+
+def test_a_module_is_imported_without_the_rest_of_its_packages(nested):
+    light = import_alone("alone_example.inner.light")
+    assert light.number == 3
+    assert nested() == {"alone_example.inner.light", "alone_example.inner.base"}
+    with pytest.raises(ImportError):
+        import_alone("alone_example.inner.broken")
+    with pytest.raises(ImportError):
+        import_alone("alone_example.inner.absent")
+    assert nested() == {"alone_example.inner.light", "alone_example.inner.base"}
+    import alone_example.inner
+
+    assert alone_example.inner.light is light and "alone_example.inner.heavy" in nested()
+    assert import_alone("alone_example.inner.light") is light
+    assert sys.modules["alone_example.inner"] is alone_example.inner
+
+
 def test_a_run_imports_neither_pictures_nor_version_1_nor_tensorflow_text_and_can_still_use_them():
     program = """
 import sys
@@ -52,6 +85,16 @@ import gc
 print(gc.isenabled(), gc.get_freeze_count() > 100_000)  # what is imported is not looked through
 import tensorflow as tf
 print(tf.compat.v1.GraphDef.__name__, tf.lite.Interpreter.__name__)
+from input.tokenizer import WordPieceTokenizer
+tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"], do_lower=True)
+print(tokenizer.tokenize(tf.constant(["a b"])).to_list())
+libraries = open("/proc/self/maps").read()
+print("_fast_wordpiece_tokenizer.so" in libraries, "_sentencepiece_tokenizer.so" in libraries)
+import tensorflow_text
+print(tensorflow_text.BertTokenizer.__name__)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["[]", "True True", "GraphDef Interpreter"], done.stderr
+    assert done.stdout.splitlines() == [
+        *("[]", "True True", "GraphDef Interpreter"),
+        *("[[5, 1]]", "True False", "BertTokenizer"),
+    ], done.stderr
