@@ -158,7 +158,7 @@ def measure_training(args, gate):
         nonlocal done
         if done % args.steps == 0:
             if done:
-                wait = figures.values.get("train/input_wait")  # known from the second step on
+                wait = figures.values.get("train/input_wait")  # known from the third step on
                 known = {} if wait is None else {"input_wait": wait}
                 gate.end(rows, flops=flops, loss=figures.values["train/cost_cls"], **known)
             gate.begin()

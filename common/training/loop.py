@@ -64,7 +64,13 @@ def train(
     with (
         ahead or contextlib.nullcontext(train_step) as train_step,
         listening() as requests,
-        Progress(last_step, initial=first_step, log_every=run.log_steps) as progress,
+        Progress(
+            last_step,
+            initial=first_step,
+            log_every=run.log_steps,
+            # The first is computed when its call ends, and the second handed over at once.
+            num_untimed=2 if is_ahead else 1,
+        ) as progress,
     ):
         for features, labels in timed:
             try:

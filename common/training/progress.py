@@ -80,7 +80,7 @@ class TimedInput:
 class Progress:
     """Shows steps done, the latest figures, the recent rate and the time left. A context manager.
 
-    The rate is that of the last updates and leaves out the first, so that compiling does not
+    The rate is that of the last updates and leaves out the first ones, so that compiling does not
     distort it; the time left follows from it.
 
     Args:
@@ -90,10 +90,18 @@ class Progress:
         description: str, first word of every line.
         log_every: int, steps between two plain lines; the first and the last step always get one.
         stream: text file; None is the standard error stream.
+        num_untimed: int, first updates that the rate leaves out.
     """
 
     def __init__(
-        self, total, unit="steps", initial=0, description="train", log_every=100, stream=None
+        self,
+        total,
+        unit="steps",
+        initial=0,
+        description="train",
+        log_every=100,
+        stream=None,
+        num_untimed=1,
     ):
         self.total, self.unit, self.description = total, unit, description
         self.log_every = max(1, log_every)
@@ -101,6 +109,7 @@ class Progress:
         self.done = self.shown = initial
         self.figures, self.figures_before = {}, {}  # of the last update, and of the one before it
         self.times = deque(maxlen=WINDOW_UPDATES)  # (seconds, steps done, waited) at each update
+        self.num_untimed = num_untimed
         self.refreshed = float("-inf")
         self.bar = None
         if self.stream.isatty():
@@ -134,6 +143,9 @@ class Progress:
         self.done += n
         self.figures_before, self.figures = self.figures, {**self.figures, **figures}
         now = time.monotonic()
+        if self.num_untimed > 0:
+            self.num_untimed -= 1
+            self.times.clear()
         self.times.append((now, self.done, waited))
         if self.bar is not None:
             if now - self.refreshed >= REFRESH_SECONDS or self.done == self.total:
@@ -164,7 +176,7 @@ class Progress:
     def input_wait(self):
         """Returns the share of recent time spent waiting for input, or None where not known.
 
-        It leaves out the first update, as `rate` does: with it the input begins from nothing.
+        It leaves out the first updates, as `rate` does: with them the input begins from nothing.
         """
         seconds, _, waited = self._recent()
         return waited / seconds if seconds > 0 and waited is not None else None

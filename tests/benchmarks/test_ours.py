@@ -56,8 +56,8 @@ def test_training_counts_the_rows_and_the_products_of_each_block(flags, packing)
     gate = measure("train", *flags, f"--packing={packing}")
     for block in gate.blocks:
         assert block["count"] == 2 * 6
-        assert block["flops"] > 0 and 0 <= block["input_wait"] < 1
-        assert np.isfinite(block["loss"])
+        assert block["flops"] > 0 and np.isfinite(block["loss"])
+    assert 0 <= gate.blocks[1]["input_wait"] < 1
     assert (packing == "none") == (gate.facts["shapes"] == [[6, 40]])
     if packing == "none":
         # Two layers, forward and twice as much backward, two steps; of a token 4 products of D x D
@@ -67,9 +67,9 @@ def test_training_counts_the_rows_and_the_products_of_each_block(flags, packing)
 
 
 def test_a_block_may_be_a_single_step(flags):
-    blocks = measure("train", *flags, "--packing=none", "--steps=1").blocks
-    assert [block["count"] for block in blocks] == [6, 6]
-    assert ["input_wait" in block for block in blocks] == [False, True]
+    blocks = measure("train", *flags, "--packing=none", "--steps=1", blocks=3).blocks
+    assert [block["count"] for block in blocks] == [6, 6, 6]
+    assert ["input_wait" in block for block in blocks] == [False, False, True]
 
 
 @pytest.mark.slow

@@ -79,6 +79,18 @@ def test_compile_time_and_a_slow_past_leave_the_rate(clock):
     assert progress.rate() == pytest.approx(1.0)
 
 
+def test_as_many_first_updates_are_left_out_of_the_rate_as_asked_for(clock):
+    stream = io.StringIO()
+    progress = Progress(100, log_every=1, stream=stream, num_untimed=2)
+    clock.seconds += 60
+    progress.update(1)
+    progress.update(1)  # at once
+    assert progress.rate() is None
+    _run(progress, clock, 3, seconds=2.0)
+    assert progress.rate() == pytest.approx(1 / 2)
+    assert stream.getvalue().count("\n") == 5
+
+
 def test_rate_counts_steps_and_not_updates(clock):
     progress = Progress(1000, unit="examples", stream=io.StringIO())
     for _ in range(5):
