@@ -70,6 +70,7 @@ def make_parser():
     add("--length", type=int, default=128)
     add("--batch_size", type=int, default=32)
     add("--num_streams", type=int, default=1)
+    add("--lazy", action="store_true", help="optimizer.lazy_word_embeddings")
     add("--precision", choices=PRECISIONS, default="float32")
     add("--steps", type=int, default=10, help="of a block")
     add("--sentences", type=int, help="infer: so many of the validation split")
@@ -89,6 +90,7 @@ def params_of(args):
         "runconfig.log_step_count_steps": args.steps,
         "model.mixed_precision": PRECISIONS[args.precision],
         "runconfig.num_streams": args.num_streams,
+        "optimizer.lazy_word_embeddings": args.lazy,
     }
     if args.dataset is not None:
         overrides["train_input.dataset"] = args.dataset

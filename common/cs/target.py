@@ -197,6 +197,8 @@ def check_rules(params):
             )
         if optimizer.moving_average_decay is not None:
             faults.append("optimizer.moving_average_decay: not on a CS system; leave it out")
+        if optimizer.lazy_word_embeddings:
+            faults.append("optimizer.lazy_word_embeddings: not on a CS system; leave it out")
         if params.train_input.batch_size < cs.num_csx:
             faults.append(
                 f"train_input.batch_size: {params.train_input.batch_size} rows cannot be shared by "

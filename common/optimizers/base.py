@@ -17,6 +17,8 @@ from common.optimizers.loss_scale import make_loss_scale
 from common.optimizers.schedules import make_schedule
 from common.optimizers.update import TableGradient, gradient_of, half_square, move
 
+WORD_TABLE = "embeddings/word_embeddings"
+
 
 class Optimizer:
     """One step: clip all gradients together, move every weight by the rule, advance `step`.
@@ -26,6 +28,8 @@ class Optimizer:
         w       -= update + r * weight_decay_rate * w    decay unless the name is excluded
         average += (1 - d) * (w - average)               d = min(moving_average_decay,
                                                                  (1 + t) / (10 + t)), step t from 1
+
+    With `lazy_word_embeddings` a row of the word table whose gradient is 0, and its slots, stay.
 
     Decay is decoupled from the gradient (Loshchilov & Hutter 2019) under every rule. The average is
     that of tf.train.ExponentialMovingAverage with `num_updates`; it begins at the weights that the
@@ -157,6 +161,7 @@ class Optimizer:
                 names,
                 # The same for many weights, and for each an operation that waits: see `update`.
                 tf.identity(numbers_at(self.rate_factors[name], name in self.decayed)),
+                is_lazy=cfg.lazy_word_embeddings and name == WORD_TABLE,
             )
 
         def update():

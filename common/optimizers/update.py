@@ -16,12 +16,14 @@ class TableGradient(NamedTuple):
     others wait for the norm of all gradients.
 
     Attributes:
-        rows: <float32>[K + 1, D]. The first is 0.
+        rows: <float32>[K + 1, D]. The first is 0, and those behind the U that are looked up.
         place: <int32>[V]. Which of `rows` is the gradient of each row of the table.
+        ids: <int32>[U]. Of which row of the table each of `rows` is the gradient, from the second.
     """
 
     rows: tf.Tensor
     place: tf.Tensor
+    ids: tf.Tensor
 
 
 def gradient_of(weight, gradient):
@@ -38,10 +40,12 @@ def gradient_of(weight, gradient):
     if num_slices is None or weight.shape[0] <= num_slices or "GPU" in weight.device:
         return tf.convert_to_tensor(gradient)
     indices = tf.cast(gradient.indices, tf.int32)
-    which = 1 + tf.unique(indices).idx
+    ids, which = tf.unique(indices)
+    which += 1
     rows = tf.math.unsorted_segment_sum(gradient.values, which, num_slices + 1)
     nowhere = tf.zeros(weight.shape[:1], tf.int32)
-    return TableGradient(rows, tf.tensor_scatter_nd_update(nowhere, indices[:, None], which))
+    place = tf.tensor_scatter_nd_update(nowhere, indices[:, None], which)
+    return TableGradient(rows, place, ids)
 
 
 def half_square(gradient):
@@ -75,7 +79,7 @@ def _square(x):
     return high * high + low * low
 
 
-def move(rule, weight, slots, average, gradient, names, numbers):
+def move(rule, weight, slots, average, gradient, names, numbers, is_lazy=False):
     """Moves a weight, its slots and its average (or None).
 
     Args:
@@ -85,37 +89,67 @@ def move(rule, weight, slots, average, gradient, names, numbers):
         names: tuple of str, of the numbers: those of the rule; "scale", on the gradient; "decay",
             share of the weight; "max_value" of the gradient, or none; "average_share".
         numbers: <float32>[N], one tensor, as XLA makes a loop of several only of few inputs.
+        is_lazy: bool. Rows whose gradient is 0 and their slots stay as they are; their average
+            does not.
     """
+    if is_lazy and average is None and isinstance(gradient, TableGradient):
+        _move_rows(rule, weight, slots, gradient, names, numbers)
+        return
     num_results = 1 + len(slots) + (average is not None)
     # What two values have in common, XLA would compute first and write out. So each is computed
     # from a gradient and numbers of its own, of which XLA is not told that they are the same.
-    _move(rule, weight, slots, average, names, [(gradient, numbers)] * num_results)
+    _move(rule, weight, slots, average, names, [(gradient, numbers)] * num_results, is_lazy)
+
+
+def _move_rows(rule, weight, slots, gradient, names, numbers):
+    """A lazy `move` of a TableGradient: reads and writes the rows that are looked up."""
+    variables = [weight, *slots.values()]
+    num_ids, num_slices = tf.size(gradient.ids), gradient.rows.shape[0] - 1
+    # As many rows as tokens, whose number the program knows.
+    ids = tf.ensure_shape(tf.pad(gradient.ids, [[0, num_slices - num_ids]]), [num_slices])
+    weight, *old = [tf.gather(variable.read_value(), ids) for variable in variables]
+    slots = dict(zip(slots, old, strict=True))
+    values = _moved_rows(rule, weight, slots, gradient.rows[1:], names, numbers)
+    for variable, value in zip(variables, values, strict=True):
+        variable.scatter_update(tf.IndexedSlices(value[:num_ids], gradient.ids))
+        # Or whoever reads the variable from now on gets a copy of the whole table.
+        tf.raw_ops.DisableCopyOnRead(resource=variable.handle)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _moved_rows(rule, weight, slots, gradient, names, numbers):
+    numbers = dict(zip(names, tf.unstack(numbers), strict=True))
+    return _moved(rule, weight, slots, None, gradient, numbers, is_lazy=True)
 
 
 # One compiled loop over a weight and its slots, where `machine.use_multi_output_fusion` was called:
 # it reads and writes each number once. A function of one weight, not of all: equal shapes share the
 # program, and TensorFlow runs several at once.
 @tf.function(jit_compile=True, autograph=False)
-def _move(rule, weight, slots, average, names, inputs):
+def _move(rule, weight, slots, average, names, inputs, is_lazy):
     """inputs: list of (gradient, numbers), for each of what `_moved` returns."""
     variables, values = [weight, *slots.values(), average], []
     for place, (gradient, numbers) in enumerate(inputs):
         numbers = dict(zip(names, tf.unstack(numbers), strict=True))
-        values.append(_moved(rule, weight, slots, average, gradient, numbers)[place])
+        values.append(_moved(rule, weight, slots, average, gradient, numbers, is_lazy)[place])
     for variable, value in zip(variables, values, strict=False):  # the average is None, or last
         variable.assign(value)
 
 
-def _moved(rule, weight, slots, average, gradient, numbers):
+def _moved(rule, weight, slots, average, gradient, numbers, is_lazy):
     """Returns the new values of weight, slots and average, in this order."""
     if isinstance(gradient, TableGradient):
         gradient = tf.gather(gradient.rows, gradient.place)
+    has_gradient = tf.reduce_any(gradient != 0, axis=-1, keepdims=True) if is_lazy else None
     gradient = tf.cast(gradient, weight.dtype) * numbers["scale"]
     if "max_value" in numbers:
         gradient = tf.clip_by_value(gradient, -numbers["max_value"], numbers["max_value"])
     update, new_slots = rule(gradient, slots, numbers)
     new_weight = weight - (update + numbers["decay"] * weight)
     values = [new_weight, *(new_slots[name] for name in slots)]
+    if is_lazy:
+        old = [weight, *slots.values()]
+        values = [tf.where(has_gradient, *pair) for pair in zip(values, old, strict=True)]
     if average is not None:
-        values.append(average + numbers["average_share"] * (new_weight - average))
+        values.append(average + numbers["average_share"] * (values[0] - average))
     return values

@@ -201,7 +201,7 @@ class OptimizerParams(Section):
     rmsprop_decay: Probability = Field(0.9, description="rmsprop: decay of the mean of squares.")
     rmsprop_momentum: Probability = Field(0.0, description="rmsprop: decay of the sum of updates.")
 
-    # Decay, clipping, accumulation, average
+    # Decay, clipping, rows, accumulation, average
     weight_decay_rate: NonNegative = Field(
         0.0, description="Times the weight, added to the update before the learning rate."
     )
@@ -214,6 +214,13 @@ class OptimizerParams(Section):
     )
     max_gradient_value: NonNegative | None = Field(
         None, description="Cut every element of the gradients to +- this. 0 or null: never."
+    )
+    lazy_word_embeddings: bool = Field(
+        False,
+        strict=True,
+        description="Of the word table, move only the rows whose gradient is not 0, those of the "
+        "batch's words, as LazyAdam does: the others wait, without decay, and so do their slots. "
+        "Faster, the more so the larger the vocabulary, but no longer the same training.",
     )
     grad_accum_steps: Count = Field(
         1,

@@ -142,6 +142,7 @@ def test_mount_dirs_of_the_launcher_reach_the_params(monkeypatch):
         ("train", {"optimizer": {"optimizer_type": "rmsprop"}}, "adam, adamw"),
         ("train", {"optimizer": {"grad_accum_steps": 3}}, "train_input.batch_size: 12"),
         ("train", {"optimizer": {"moving_average_decay": 0.9}}, "moving_average_decay"),
+        ("train", {"optimizer": {"lazy_word_embeddings": True}}, "lazy_word_embeddings"),
         ("train", {"csconfig": {"num_csx": 5}}, "5 systems"),
         ("train", {"csconfig": {"use_cbfloat16": True}}, "needs model.mixed_precision: true"),
     ],

@@ -287,6 +287,92 @@ def test_rows_that_occur_twice_are_added_before_they_are_squared(optimizer_type,
         np.testing.assert_allclose(variables[name].numpy(), wanted, rtol=1e-6, atol=1e-9)
 
 
+# ---- Lazy rows -----------------------------------------------------------------------------------
+
+
+def lazy_and_plain(optimizer_type, moving_average_decay=None, name="embeddings/word_embeddings"):
+    """Two optimizers of the same table of 7 rows, all decayed."""
+    values = {
+        "optimizer_type": optimizer_type,
+        "moving_average_decay": moving_average_decay,
+        "max_gradient_norm": 0.5,
+        "weight_decay_rate": 0.1,
+    }
+    table = {name: np.random.default_rng(0).normal(size=(7, 3))}
+    return make(settings(lazy_word_embeddings=True, **values), table), make(
+        settings(**values), table
+    )
+
+
+def slices_of(rows, seed):
+    values = np.random.default_rng(seed).normal(size=(len(rows), 3))
+    return tf.IndexedSlices(tf.constant(values, tf.float32), tf.constant(rows), (7, 3))
+
+
+@pytest.mark.parametrize("is_dense", [False, True])  # as several batches or devices make it
+@pytest.mark.parametrize("moving_average_decay", [None, 0.9])
+@pytest.mark.parametrize("optimizer_type", OPTIMIZERS)
+def test_a_lazy_update_is_a_plain_one_whose_other_rows_are_put_back(
+    optimizer_type, moving_average_decay, is_dense
+):
+    lazy, plain = lazy_and_plain(optimizer_type, moving_average_decay)
+    (name,) = plain.weights
+    average = plain.weights[name].numpy()
+    for t, rows in enumerate([[4, 1, 4], [0, 1, 0], [6, 4]], start=1):
+        slices = slices_of(rows, seed=t)
+        lazy.apply([tf.convert_to_tensor(slices) if is_dense else slices])
+        variables = [plain.weights[name], *(slot[name] for slot in plain.slots.values())]
+        before = [variable.numpy() for variable in variables]
+        plain.apply([slices])
+        others = [row for row in range(7) if row not in rows]
+        for variable, old in zip(variables, before, strict=True):
+            new = variable.numpy()
+            assert (new[rows] != old[rows]).all()
+            new[others] = old[others]
+            variable.assign(new)
+        share = 1 - min(0.9, (1 + t) / (10 + t))
+        average = average + share * (plain.weights[name].numpy() - average)
+    assert_equal_bits(arrays(lazy.weights), arrays(plain.weights))
+    for slot, expected in plain.slots.items():
+        assert_equal_bits(arrays(lazy.slots[slot]), arrays(expected))
+    if moving_average_decay is not None:  # of every row, as the weight is where it was put
+        assert_close(arrays(lazy.averages), {name: average})
+
+
+def test_only_the_word_table_is_lazy():
+    lazy, plain = lazy_and_plain("adamw", name="embeddings/position_embeddings")
+    for optimizer in (lazy, plain):
+        optimizer.apply([slices_of([4, 1, 4], seed=1)])
+    assert_equal_bits(arrays(lazy.weights), arrays(plain.weights))
+
+
+@pytest.mark.parametrize("moving_average_decay", [None, 0.9])
+def test_a_compiled_lazy_update_equals_one_operation_by_operation(moving_average_decay, compiled):
+    (traced, _), (eager, _) = (lazy_and_plain("adamw", moving_average_decay) for _ in range(2))
+
+    @tf.function(autograph=False)
+    def step(values, rows):
+        traced.apply([tf.IndexedSlices(values, rows, (7, 3))])
+
+    for seed, rows in enumerate([[4, 1, 4], [0, 1, 0], [6, 4, 5]]):
+        slices = slices_of(rows, seed)
+        step(slices.values, slices.indices)
+        tf.config.run_functions_eagerly(True)
+        eager.apply([slices])
+        tf.config.run_functions_eagerly(False)
+    for kind in ("weights", "averages", "state"):
+        actual, expected = (arrays(getattr(each, kind)) for each in (traced, eager))
+        assert_close(actual, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_table_is_read_without_a_copy_after_a_lazy_update(compiled):
+    lazy, _ = lazy_and_plain("adamw")
+    lazy.apply([slices_of([4, 1, 4], seed=1)])
+    for variable in lazy.state.values():
+        reads = [memoryview(variable.read_value()) for _ in range(2)]
+        assert np.shares_memory(*reads)
+
+
 # ---- State ---------------------------------------------------------------------------------------
 
 

@@ -141,7 +141,7 @@ def test_class_weights_auto_are_counted_on_the_training_rows(tmp_path, capsys):
     ("mixed_precision", "optimizer"),
     [
         ("float32", {}),
-        ("mixed_bfloat16", {"use_bias_correction": True}),
+        ("mixed_bfloat16", {"use_bias_correction": True, "lazy_word_embeddings": True}),
         # Doubles every third step, so that its counters matter too.
         (
             "mixed_float16",
