@@ -95,6 +95,9 @@ def move(rule, weight, slots, average, gradient, names, numbers, is_lazy=False):
     if is_lazy and average is None and isinstance(gradient, TableGradient):
         _move_rows(rule, weight, slots, gradient, names, numbers)
         return
+    if isinstance(gradient, TableGradient):
+        # Another number of words in every batch would be another program to compile.
+        gradient = gradient._replace(ids=None)
     num_results = 1 + len(slots) + (average is not None)
     # What two values have in common, XLA would compute first and write out. So each is computed
     # from a gradient and numbers of its own, of which XLA is not told that they are the same.

@@ -87,3 +87,31 @@ def test_an_update_is_one_loop_without_copies(kind, has_average, monkeypatch):
     loops = re.findall(r"= (\(.*?\)|\S+) (fusion|copy)\(", entry)
     whole = [(what, shape.count("f32[512,256]")) for shape, what in loops if "512,256" in shape]
     assert whole == [("fusion", 4 if has_average else 3)]
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_what_is_compiled_has_the_same_shapes_whatever_words_a_batch_has(is_lazy, monkeypatch):
+    weight, m, v = (tf.Variable(tf.zeros((300, 4))) for _ in range(3))
+    names = ("scale", "decay", "rate", "correction", "epsilon")
+    names += tuple(f"{one_minus}beta{i}" for one_minus in ("", "one_minus_") for i in (1, 2))
+    seen = []
+
+    def watched(program):
+        def watch(*arguments, **options):
+            seen.extend(each for each in tf.nest.flatten(arguments) if tf.is_tensor(each))
+            return program(*arguments, **options)
+
+        return watch
+
+    for name in ("_move", "_moved_rows"):
+        monkeypatch.setattr(update, name, watched(getattr(update, name)))
+
+    @tf.function(autograph=False)
+    def step(values, words):
+        gradient = gradient_of(weight, tf.IndexedSlices(values, words, weight.shape))
+        numbers = tf.fill([len(names)], 0.5)
+        move(AdamW.rule, weight, {"m": m, "v": v}, None, gradient, names, numbers, is_lazy)
+
+    step.get_concrete_function(tf.TensorSpec([40, 4]), tf.TensorSpec([40], tf.int32))
+    assert len(seen) > 4
+    assert all(tensor.shape.is_fully_defined() for tensor in seen)
