@@ -646,11 +646,25 @@ def summary(results):
             by_processor = own.by_processor / their.by_processor
             by_processor = 1 / by_processor if own.spec.unit == "s" else by_processor
             sides += f"; {by_processor:.2f} by processor time"
+        in_turns = turn_by_turn(own, their)
+        if goal.of == "figure" and in_turns is not None:
+            sides += f"; {in_turns:.2f} turn by turn"
         lines.append(f"{ratio:8.2f}  (wanted {goal.wanted:.1f}, {verdict})  {goal.text}: {sides}")
     if len(lines) == 2:
         lines.append("  none: PEERS=1 measures peers beside us")
     shares = shares_wanted(results)
     return "\n".join([*lines, *(["", "Share of the limit:", *shares] if shares else [])])
+
+
+def turn_by_turn(own, their):
+    """Returns the median of the ratios of each turn, or None where they did not take turns.
+
+    What others take of the machine meanwhile, they take of both sides of a turn.
+    """
+    if own.spec.group != their.spec.group or len(own.blocks) != len(their.blocks):
+        return None
+    pairs = zip(own.figures, their.figures, strict=True)
+    return statistics.median(b / a if own.spec.unit == "s" else a / b for a, b in pairs)
 
 
 def to_json(results, settings, machine):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver of the benchmarks over workers that compute nothing: turns, medians, what is told."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -165,6 +166,20 @@ def test_ratios_are_of_the_best_of_each_side_and_of_less_where_less_is_better(mo
     assert found == {"rate": (2.0, "hf"), "memory": (1.5, "keras_hub"), "start": (0.75, "hf")}
     text = bench.summary(results)
     assert "2.00  (wanted 1.5, reached)" in text and "0.75  (wanted 1.0, not reached)" in text
+
+
+@pytest.mark.parametrize(("unit", "wanted"), [("examples/s", 3.0), ("s", 1 / 3)])
+def test_turn_by_turn_is_the_median_of_the_ratios_of_blocks_of_the_same_turn(unit, wanted):
+    own, their = result("own", 1.0, unit=unit), result("their", 1.0, who="hf", unit=unit)
+    for made, figures in ((own, [30.0, 8.0, 9.0]), (their, [5.0, 4.0, 3.0])):  # 6, 2 and 3
+        made.blocks = [
+            {"seconds": figure if unit == "s" else 1.0, "count": figure} for figure in figures
+        ]
+    assert bench.turn_by_turn(own, their) == pytest.approx(wanted)
+    their.blocks.pop()
+    assert bench.turn_by_turn(own, their) is None
+    other = Result(dataclasses.replace(their.spec, group="another"), their.blocks)
+    assert bench.turn_by_turn(Result(own.spec, own.blocks[:2]), other) is None
 
 
 def test_every_goal_finds_both_its_sides_among_what_is_measured():
