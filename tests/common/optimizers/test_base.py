@@ -299,9 +299,7 @@ def lazy_and_plain(optimizer_type, moving_average_decay=None, name="embeddings/w
         "weight_decay_rate": 0.1,
     }
     table = {name: np.random.default_rng(0).normal(size=(7, 3))}
-    return make(settings(lazy_word_embeddings=True, **values), table), make(
-        settings(**values), table
-    )
+    return [make(settings(lazy_word_embeddings=lazy, **values), table) for lazy in (True, False)]
 
 
 def slices_of(rows, seed):

@@ -16,6 +16,8 @@ from common.optimizers.update import MIN_COMPILED, NUM_PIECES, gradient_of, half
 
 # float16 holds nothing above 65,504, but its squares are added up in float32 as well.
 LARGEST = {"float32": 1e18, "bfloat16": 1e18, "float16": 3e4}
+NAMES = ("scale", "decay", "rate", "correction", "epsilon", "average_share")  # numbers of AdamW
+NAMES += tuple(f"{one_minus}beta{i}" for one_minus in ("", "one_minus_") for i in (1, 2))
 
 
 @pytest.mark.parametrize("dtype", list(LARGEST))
@@ -70,8 +72,6 @@ def test_an_update_is_one_loop_without_copies(kind, has_average, monkeypatch):
         gradient = gradient_of(weight, rows)
     else:
         gradient = tf.ones(size, kind)
-    names = ("scale", "decay", "rate", "correction", "epsilon", "average_share")
-    names += tuple(f"{one_minus}beta{i}" for one_minus in ("", "one_minus_") for i in (1, 2))
     texts = []
 
     def compile_only(*arguments):
@@ -81,8 +81,8 @@ def test_an_update_is_one_loop_without_copies(kind, has_average, monkeypatch):
     program = update._move
     monkeypatch.setattr(update, "_move", compile_only)
     average = average if has_average else None
-    numbers = tf.fill([len(names)], 0.5)
-    move(AdamW.rule, weight, {"m": m, "v": v}, average, gradient, names, numbers)
+    numbers = tf.fill([len(NAMES)], 0.5)
+    move(AdamW.rule, weight, {"m": m, "v": v}, average, gradient, NAMES, numbers)
     entry = texts[0].split("\nENTRY ")[1]
     loops = re.findall(r"= (\(.*?\)|\S+) (fusion|copy)\(", entry)
     whole = [(what, shape.count("f32[512,256]")) for shape, what in loops if "512,256" in shape]
@@ -92,8 +92,6 @@ def test_an_update_is_one_loop_without_copies(kind, has_average, monkeypatch):
 @pytest.mark.parametrize("is_lazy", [False, True])
 def test_what_is_compiled_has_the_same_shapes_whatever_words_a_batch_has(is_lazy, monkeypatch):
     weight, m, v = (tf.Variable(tf.zeros((300, 4))) for _ in range(3))
-    names = ("scale", "decay", "rate", "correction", "epsilon")
-    names += tuple(f"{one_minus}beta{i}" for one_minus in ("", "one_minus_") for i in (1, 2))
     seen = []
 
     def watched(program):
@@ -109,8 +107,8 @@ def test_what_is_compiled_has_the_same_shapes_whatever_words_a_batch_has(is_lazy
     @tf.function(autograph=False)
     def step(values, words):
         gradient = gradient_of(weight, tf.IndexedSlices(values, words, weight.shape))
-        numbers = tf.fill([len(names)], 0.5)
-        move(AdamW.rule, weight, {"m": m, "v": v}, None, gradient, names, numbers, is_lazy)
+        numbers = tf.fill([len(NAMES)], 0.5)
+        move(AdamW.rule, weight, {"m": m, "v": v}, None, gradient, NAMES, numbers, is_lazy)
 
     step.get_concrete_function(tf.TensorSpec([40, 4]), tf.TensorSpec([40], tf.int32))
     assert len(seen) > 4
