@@ -29,8 +29,8 @@ from common.compile.programs import (
 )
 from common.compile.rewriting import keep_rewriting, rewritten_once
 from common.optimizers.factory import optimizer_of
+from common.reports.reports import closing_summary
 from common.training.evaluate import Predictor
-from common.training.reports import closing_summary
 from common.training.train_step import Replica
 
 # Seconds to trace, compile and load; size of the program and of its machine code; FLOP of matrix

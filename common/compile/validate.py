@@ -27,6 +27,7 @@ from common.errors import RunError, UserError
 from common.export.export import check_format
 from common.files import write_whole
 from common.optimizers.factory import optimizer_of
+from common.reports.reports import closing_summary
 from common.training.checks import (
     check_device,
     check_fits,
@@ -37,7 +38,6 @@ from common.training.checks import (
     set_up,
 )
 from common.training.distribution import ONE_DEVICE, make_distribution
-from common.training.reports import closing_summary
 from common.training.run_state import PREFIX, BestMetric
 
 REPORT = Path("validate", "report.json")

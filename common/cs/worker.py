@@ -447,7 +447,7 @@ class Worker:
         }
 
     def _write_figures(self, split, step, figures):
-        """Appends a line to metrics.jsonl, as common/training/reports.py writes them."""
+        """Appends a line to metrics.jsonl, as common/reports/reports.py writes them."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "split": split, "step": step, **figures}
         with open(self.model_dir / "metrics.jsonl", "a", encoding="utf-8") as file:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The step-based loop, evaluation, prediction, and what people look at."""
+"""The step-based loop, evaluation and prediction."""

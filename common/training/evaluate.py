@@ -8,9 +8,9 @@ import numpy as np
 from common.BaseModel import PREDICT
 from common.compile.programs import variables_of
 from common.layers.dense import rounded_kernels, use_rounded
+from common.reports.progress import Progress
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
-from common.training.progress import Progress
 from common.training.streams import in_streams
 from common.training.train_step import one_program_per_shape
 

@@ -5,9 +5,9 @@ import contextlib
 import math
 
 from common.errors import RunError
+from common.reports.progress import Progress, TimedInput
 from common.signals import Stopped, listening
 from common.training.ahead import StepsAhead
-from common.training.progress import Progress, TimedInput
 
 
 class NotFiniteError(RunError):

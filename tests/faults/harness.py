@@ -208,7 +208,8 @@ class Child:
 
     def install(self):
         from common.checkpoints import store
-        from common.training import estimator, reports
+        from common.reports import reports
+        from common.training import estimator
         from input import token_cache
 
         reports.draw_confusion = reports.draw_curves = lambda *_: Blank()

@@ -15,10 +15,10 @@ from common.errors import RunError, UserError
 from common.layers.dropout import Dropout, DropoutClock
 from common.metrics.classification import classification_report
 from common.params import RunParams
+from common.reports.reports import NoReports, Reports
 from common.training.cluster import Cluster
 from common.training.distribution import Distribution, make_distribution
 from common.training.evaluate import collect_logits
-from common.training.reports import NoReports, Reports
 from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
 
 ROOT = Path(__file__).resolve().parents[3]

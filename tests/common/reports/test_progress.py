@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-import common.training.progress as progress_module
-from common.training.progress import Progress, TimedInput, format_duration, format_rate
+import common.reports.progress as progress_module
+from common.reports.progress import Progress, TimedInput, format_duration, format_rate
 
 
 class Terminal(io.StringIO):

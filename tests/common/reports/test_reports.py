@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from common.errors import RunError
-from common.training.reports import (
+from common.reports.reports import (
     Reports,
     closing_summary,
     draw_confusion,
@@ -180,7 +180,7 @@ def test_a_file_torn_anywhere_gives_its_whole_lines_and_can_be_continued(tmp_pat
 def test_lines_are_whole_after_a_real_kill(tmp_path):
     program = """
 import sys
-from common.training.reports import Reports
+from common.reports.reports import Reports
 Reports._write_events = lambda *arguments: None
 reports = Reports(sys.argv[1])
 for step in range(10**9):
