@@ -92,7 +92,7 @@ test-cs: setup cs-setup
 	$(CS_BIN)/python -m pytest tests/cs
 
 docs: setup
-	$(BIN)/python -m common.params_docs
+	$(BIN)/python -m common.params.docs
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ from common.optimizers.factory import make_optimizer
 from common.optimizers.schedules import make_schedule
 from common.optimizers.summaries import gradient_summaries
 from common.params import NO_EFFECT, AnySchedule, Initializer
-from common.params_docs import ORIGINAL
+from common.params.docs import ORIGINAL
 from common.training import estimator as estimator_module
 from common.training import loop
 from common.training.checks import last_step_of, set_up
@@ -599,7 +599,7 @@ def test_a_key_whose_effect_is_shown_elsewhere_stands_in_another_test(key):
     name = key.partition(".")[2]
     others = set(tests.rglob("test_*.py")) - {
         Path(__file__),
-        tests / "common" / "test_params.py",
+        tests / "common" / "params" / "test_params.py",
         tests / "test_utils.py",
     }
     assert any(name in path.read_text("utf-8") for path in others)

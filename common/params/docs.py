@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schema of `common/params/` for readers and for editors.
 
-    python -m common.params_docs        (or `make docs`)
+    python -m common.params.docs        (or `make docs`)
 
 writes the tables of docs/configuration.md anew, between its markers, and a JSON Schema,
 configs/params.schema.json, with which an editor completes the keys of a params file and underlines
-its mistakes. Run it after a change of `common/params/`; tests/common/test_params_docs.py tells
+its mistakes. Run it after a change of `common/params/`; tests/common/params/test_docs.py tells
 when it is due.
 """
 
@@ -28,7 +28,7 @@ from common.params import (
     TrainInputParams,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "configs" / "params.schema.json"
 

@@ -9,13 +9,12 @@ import jsonschema
 import pytest
 import yaml
 
-from common import params_docs
-from common.params import Params
-from common.params_docs import ORIGINAL, PAGE, SCHEMA, SECTIONS, SINCE, page, schema_text
+from common.params import Params, docs
+from common.params.docs import ORIGINAL, PAGE, SCHEMA, SECTIONS, SINCE, page, schema_text
 from tests.reference.small_params import VALID
 from utils import get_params
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))
 MODELINE = "# yaml-language-server: $schema=params.schema.json"
 
@@ -107,7 +106,7 @@ def test_tables_of_versions_and_of_the_original_name_keys_that_exist():
     ],
 )
 def test_a_type_is_told_in_words(schema, words):
-    assert params_docs.type_of(schema) == words
+    assert docs.type_of(schema) == words
 
 
 # ---- The JSON Schema -----------------------------------------------------------------------------
