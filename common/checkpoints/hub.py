@@ -9,8 +9,9 @@ import logging
 import re
 from pathlib import Path
 
-from common.checkpoints import huggingface, tokenizer_json
-from common.checkpoints.files import brief
+from common.checkpoints import tokenizer_json
+from common.checkpoints.formats import huggingface
+from common.checkpoints.small_files import brief
 from common.errors import UserError
 
 NAME = re.compile(r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w-][\w./-]*))?")

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 
 from common.checkpoints import store
-from common.checkpoints.files import NETWORK_KEYS
-from common.checkpoints.huggingface import read_safetensors
+from common.checkpoints.formats.huggingface import read_safetensors
 from common.checkpoints.load import FORMATS, open_checkpoint
 from common.checkpoints.names import StoredTensor, axes_of
+from common.checkpoints.small_files import NETWORK_KEYS
 from common.errors import printable
 from common.params import COMPUTED_KEYS
 

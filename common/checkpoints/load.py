@@ -25,12 +25,12 @@ from common.errors import UserError, printable
 
 # Looked at in this order; imported when a checkpoint is opened.
 FORMATS = {
-    "huggingface": "common.checkpoints.huggingface",
+    "huggingface": "common.checkpoints.formats.huggingface",
     "ours": "common.checkpoints.store",
-    "cerebras_mdl": "common.checkpoints.cerebras_mdl",
-    "keras_h5": "common.checkpoints.keras_h5",
-    "cerebras_tf": "common.checkpoints.cerebras_tf",
-    "google_tf1": "common.checkpoints.google_tf1",  # any other checkpoint of TensorFlow
+    "cerebras_mdl": "common.checkpoints.formats.cerebras_mdl",
+    "keras_h5": "common.checkpoints.formats.keras_h5",
+    "cerebras_tf": "common.checkpoints.formats.cerebras_tf",
+    "google_tf1": "common.checkpoints.formats.google_tf1",  # any other checkpoint of TensorFlow
 }
 HUB = "hf://"
 

@@ -29,8 +29,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from common.checkpoints.files import read_json, unreadable
 from common.checkpoints.names import LazyTensor
+from common.checkpoints.small_files import read_json, unreadable
 from common.errors import RunError, UserError
 from common.files import flush, write_whole
 from common.params import COMPUTED_KEYS

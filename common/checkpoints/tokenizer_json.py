@@ -7,7 +7,7 @@ BERT's is read: WordPieces with `##`, behind BERT's own normalization.
 
 from pathlib import Path
 
-from common.checkpoints.files import read_json
+from common.checkpoints.small_files import read_json
 from common.errors import UserError
 
 NAME = "tokenizer.json"

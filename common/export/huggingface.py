@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export for transformers: a folder for AutoModelForSequenceClassification and AutoTokenizer.
 
-The names are those of `common/checkpoints/huggingface.py`, read the other way round.
+The names are those of `common/checkpoints/formats/huggingface.py`, read the other way round.
 """
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from common.checkpoints.huggingface import CONFIG_KEYS, MODULES, TENSORS, WEIGHTS_FILE
+from common.checkpoints.formats.huggingface import CONFIG_KEYS, MODULES, TENSORS, WEIGHTS_FILE
 from common.checkpoints.names import pattern_of
 from common.export.export import (
     refuse_other_networks,

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export under the names of google-research/bert, for tools that read its TensorFlow 1 checkpoints.
 
-The names are those of `common/checkpoints/google_tf1.py`, read the other way round.
+The names are those of `common/checkpoints/formats/google_tf1.py`, read the other way round.
 What `run_classifier.py` leaves: `bert_model.ckpt.{index,data-00000-of-00001}` as a name-based
 Saver writes them, `bert_config.json` and `vocab.txt`.
 """
 
 import numpy as np
 
-from common.checkpoints.google_tf1 import CONFIG_FILE, CONFIG_KEYS, MODULES, TENSORS, TURNED
+from common.checkpoints.formats.google_tf1 import CONFIG_FILE, CONFIG_KEYS, MODULES, TENSORS, TURNED
 from common.checkpoints.names import pattern_of
 from common.errors import UserError
 from common.export.export import (

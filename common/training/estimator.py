@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from common.checkpoints import store
-from common.checkpoints.files import read_params_yaml
 from common.checkpoints.load import load_weights, open_checkpoint
+from common.checkpoints.small_files import read_params_yaml
 from common.checkpoints.writer import CheckpointWriter, NoWriter
 from common.errors import RunError, UserError
 from common.export.export import Classifier, export

@@ -37,11 +37,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from common.checkpoints import cerebras_mdl, cerebras_tf, hdf5, store
+from common.checkpoints import store
+from common.checkpoints.containers import hdf5
+from common.checkpoints.containers.tf_index import MAGIC, block_at, varint
+from common.checkpoints.formats import cerebras_mdl, cerebras_tf
 from common.checkpoints.inspect import inspect_checkpoint
 from common.checkpoints.load import LoadReport, match_weights, open_checkpoint
 from common.checkpoints.names import WEIGHTS, LazyTensor
-from common.checkpoints.tf_index import MAGIC, block_at, varint
 from common.errors import UserError
 from common.params import Params
 from common.training.run_state import RunState

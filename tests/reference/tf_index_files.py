@@ -3,7 +3,7 @@
 
 import struct
 
-from common.checkpoints.tf_index import crc32c, masked
+from common.checkpoints.containers.tf_index import crc32c, masked
 
 
 def varint(value):

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from common.checkpoints import huggingface, tokenizer_json
+from common.checkpoints import tokenizer_json
+from common.checkpoints.formats import huggingface
 from common.errors import UserError
 from input.tokenizer import WordPieceTokenizer
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface

@@ -11,7 +11,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from common.BaseModel import PREDICT
-from common.checkpoints import huggingface as checkpoints
+from common.checkpoints.formats import huggingface as checkpoints
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.names import WEIGHTS
 from common.errors import UserError

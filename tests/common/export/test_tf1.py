@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.checkpoints import google_tf1
+from common.checkpoints.formats import google_tf1
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.errors import UserError
 from common.export.export import export

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoints.files import MAX_YAML_BYTES, brief, read_small, unreadable
+from common.checkpoints.containers.tf_index import crc32c, masked, read_index
 from common.checkpoints.names import StoredTensor
-from common.checkpoints.tf_index import crc32c, masked, read_index
+from common.checkpoints.small_files import MAX_YAML_BYTES, brief, read_small, unreadable
 from common.errors import UserError
 
 MAX_INDEX_BYTES = 2_000_000  # BERT large with Adam's slots has 60,000

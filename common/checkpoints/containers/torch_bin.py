@@ -18,7 +18,7 @@ from functools import partial
 import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16)
 import numpy as np
 
-from common.checkpoints.files import unreadable
+from common.checkpoints.small_files import unreadable
 from common.errors import UserError
 
 MAX_PICKLE_BYTES = 2_000_000  # BERT large has 60,000

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.checkpoints import cerebras_tf, google_tf1, tf_bundle
+from common.checkpoints.containers import tf_bundle
+from common.checkpoints.formats import cerebras_tf, google_tf1
 from common.checkpoints.load import open_checkpoint
 from common.checkpoints.names import encoder_names
 from common.errors import UserError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 GENERATOR = np.random.default_rng(0)
 
 

@@ -15,13 +15,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from common.checkpoints import huggingface
+from common.checkpoints.formats import huggingface
 from common.checkpoints.names import WEIGHTS, pattern_of
 from common.errors import UserError
 from tests.reference.shards import save_shards
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
-FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
+FIXTURES = Path(__file__).parents[5] / "shared" / "fixtures"
 needs_fixtures = pytest.mark.skipif(
     not FIXTURES.is_dir(), reason="../shared/fixtures, written by transformers, is not there"
 )

@@ -9,15 +9,15 @@ in this project's features, and its GELU is the tanh form.
 import re
 from pathlib import Path
 
-from common.checkpoints import tf_bundle
-from common.checkpoints.files import (
+from common.checkpoints.containers import tf_bundle
+from common.checkpoints.names import geometry, notes_on_state, weights_of
+from common.checkpoints.small_files import (
     NETWORK_KEYS,
     check_against,
     network_of_params,
     read_params_yaml,
     vocab_beside,
 )
-from common.checkpoints.names import geometry, notes_on_state, weights_of
 from common.errors import UserError
 
 LOOKS_FOR = "Cerebras TF: a prefix such as model.ckpt-1000 with its .index and .data files"

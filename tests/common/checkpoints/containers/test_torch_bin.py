@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from common.checkpoints import huggingface, torch_bin
+from common.checkpoints.containers import torch_bin
+from common.checkpoints.formats import huggingface
 from common.errors import UserError
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 from tests.reference.torch_files import Rebuilt, Stored, save_legacy, save_zip
 
-FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
+FIXTURES = Path(__file__).parents[5] / "shared" / "fixtures"
 
 
 def arrays_of(path):

@@ -8,8 +8,9 @@ has the layer's own name, which is the neutral one, as an attribute, and its var
 from functools import partial
 from pathlib import Path
 
-from common.checkpoints import hdf5
-from common.checkpoints.files import (
+from common.checkpoints.containers import hdf5
+from common.checkpoints.names import StoredTensor, axes_of, geometry, weights_of
+from common.checkpoints.small_files import (
     NETWORK_KEYS,
     check_against,
     export_beside,
@@ -17,7 +18,6 @@ from common.checkpoints.files import (
     read_params_yaml,
     vocab_beside,
 )
-from common.checkpoints.names import StoredTensor, axes_of, geometry, weights_of
 from common.errors import UserError
 
 LOOKS_FOR = "Keras: a .weights.h5 file of this project's model, or its folder"

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoints.files import brief, unreadable
+from common.checkpoints.small_files import brief, unreadable
 from common.errors import UserError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_RATIO = 256  # LZ4 and deflate of zeros: 255 and 1,030 to 1; weights do not shrink by a tenth
 LZ4 = 32004
 INSTALL = "pip install hdf5plugin"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MAX_SECONDS = 600  # for a process that reads a file; one of 1 GB takes 3
 KINDS = "fiub"  # of NumPy's types: numbers, bool
 ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError, RecursionError)
@@ -68,7 +68,13 @@ def check_survives(path, with_values=False):
 def survives(path, version, with_values):
     """Whether a process of its own reads a file to its end. version: of the file, for the cache."""
     del version
-    command = [sys.executable, "-m", "common.checkpoints.hdf5", path, *["values"] * with_values]
+    command = [
+        sys.executable,
+        "-m",
+        "common.checkpoints.containers.hdf5",
+        path,
+        *["values"] * with_values,
+    ]
     try:
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, timeout=MAX_SECONDS, check=False

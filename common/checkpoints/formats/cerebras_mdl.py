@@ -11,8 +11,9 @@ import re
 from functools import partial
 from pathlib import Path
 
-from common.checkpoints import hdf5
-from common.checkpoints.files import (
+from common.checkpoints.containers import hdf5
+from common.checkpoints.names import StoredTensor, geometry, notes_on_state, weights_of
+from common.checkpoints.small_files import (
     NETWORK_KEYS,
     check_against,
     network_of_params,
@@ -20,7 +21,6 @@ from common.checkpoints.files import (
     unreadable,
     vocab_beside,
 )
-from common.checkpoints.names import StoredTensor, geometry, notes_on_state, weights_of
 from common.errors import UserError
 
 LOOKS_FOR = "Cerebras .mdl: a checkpoint_<step>.mdl file, or their folder"

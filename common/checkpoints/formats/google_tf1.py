@@ -9,8 +9,9 @@ import dataclasses
 import re
 from pathlib import Path
 
-from common.checkpoints import tf_bundle
-from common.checkpoints.files import (
+from common.checkpoints.containers import tf_bundle
+from common.checkpoints.names import geometry, notes_on_state, weights_of
+from common.checkpoints.small_files import (
     NETWORK_KEYS,
     brief,
     check_against,
@@ -20,7 +21,6 @@ from common.checkpoints.files import (
     read_json,
     vocab_beside,
 )
-from common.checkpoints.names import geometry, notes_on_state, weights_of
 from common.errors import UserError
 
 LOOKS_FOR = (

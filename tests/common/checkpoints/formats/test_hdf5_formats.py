@@ -13,13 +13,14 @@ import h5py
 import numpy as np
 import pytest
 
-from common.checkpoints import cerebras_mdl, hdf5, keras_h5
+from common.checkpoints.containers import hdf5
+from common.checkpoints.formats import cerebras_mdl, keras_h5
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.errors import UserError
 from model import make_model
 from tests.reference.tiny_bert import randomize, tiny_params
 
-FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures" / "cerebras_mdl"
+FIXTURES = Path(__file__).parents[5] / "shared" / "fixtures" / "cerebras_mdl"
 needs_fixtures = pytest.mark.skipif(
     not FIXTURES.is_dir(), reason="../shared/fixtures, written by cerebras-pytorch, is not there"
 )

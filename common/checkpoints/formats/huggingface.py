@@ -13,8 +13,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from common.checkpoints import tokenizer_json, torch_bin
-from common.checkpoints.files import (
+from common.checkpoints import tokenizer_json
+from common.checkpoints.containers import torch_bin
+from common.checkpoints.names import StoredTensor, axes_of, geometry, weights_of
+from common.checkpoints.small_files import (
     MAX_JSON_BYTES,
     NETWORK_KEYS,
     check_against,
@@ -25,7 +27,6 @@ from common.checkpoints.files import (
     vocab_beside,
     what_is_wrong_with,
 )
-from common.checkpoints.names import StoredTensor, axes_of, geometry, weights_of
 from common.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"

@@ -21,7 +21,7 @@ from common.training.train_step import make_train_step
 from model import make_model, model_fn
 from tests.reference.tiny_bert import tiny_params
 
-FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
+FIXTURES = Path(__file__).parents[5] / "shared" / "fixtures"
 pytestmark = pytest.mark.skipif(
     not FIXTURES.is_dir(), reason="../shared/fixtures, checkpoints of other programs, is not there"
 )
