@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from common.compile.machine import best_precision
 from common.errors import UserError
 from common.files import cache_dir, write_whole
-from common.training.streams import gpus_of
+from common.platform.machine import best_precision, gpus_of
 from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
 from input.features import Layout, TextFeatures

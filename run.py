@@ -8,7 +8,7 @@ in training with everything saved (a second signal ends the process at once). Te
 imported only once the params have been accepted.
 """
 
-from common.huge_pages import use_huge_pages
+from common.platform.huge_pages import use_huge_pages
 
 if __name__ == "__main__":
     use_huge_pages()  # before the imports, as it makes them again
@@ -23,13 +23,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.call_stack import in_one_piece
-from common.compile.cache import compiled_for
-from common.compile.machine import use_multi_output_fusion
 from common.cs import target
 from common.errors import RunError, UserError
 from common.files import delete_leftovers
-from common.lazy_imports import imported_lazily
+from common.platform.lazy_imports import imported_lazily
+from common.platform.machine_code import use_multi_output_fusion
+from common.platform.program_cache import compiled_for
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
 from common.training.lock import locked
@@ -235,7 +234,7 @@ def validate_alone(params, args):
     """`run_mode` where this machine is asked whether a run would succeed. Returns the exit code."""
     import_quietly()
     poll()
-    from common.compile.validate import validate
+    from common.validate.validate import validate
     from model import make_model, model_fn
 
     return validate(
@@ -267,13 +266,13 @@ def run_alone(params, args, cluster):
 
     import data
     from common.checkpoints.load import open_checkpoint
-    from common.compile.programs import open_programs
     from common.export.export import check_format
     from common.layers.initializers import backbone_is_loaded
+    from common.platform.kept_programs import open_programs
+    from common.platform.streams import take_streams
     from common.training.checks import set_up
     from common.training.distribution import make_distribution
     from common.training.estimator import Estimator
-    from common.training.streams import take_streams
     from model import make_model, model_fn
 
     mode = params.runconfig.mode
@@ -303,7 +302,7 @@ def run_alone(params, args, cluster):
         check_format(run.export_best, params)  # now, not after hours of training
     set_up(params.runconfig)
     if run.compile_only:
-        from common.compile.ahead import compile_ahead
+        from common.validate.compile_ahead import compile_ahead
 
         with tf.device(run.device):
             return compile_ahead(params, make_model, model_fn, texts)
@@ -487,4 +486,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(in_one_piece(main))
+    sys.exit(main())

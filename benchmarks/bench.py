@@ -731,7 +731,7 @@ def draw(results, path, title):
 
 def machine_facts():
     """{fact: str} of the machine and of the libraries that are measured here."""
-    from common.compile import machine
+    from common.platform import machine
 
     facts = machine.machine_facts()
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()

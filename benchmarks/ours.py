@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.compile.machine import use_multi_output_fusion
-from common.huge_pages import use_huge_pages
+from common.platform.huge_pages import use_huge_pages
+from common.platform.machine_code import use_multi_output_fusion
 
 if __name__ == "__main__":
     use_huge_pages()
@@ -33,13 +33,13 @@ import tensorflow as tf
 import data
 from benchmarks.worker import Gate
 from common.checkpoints.load import load_weights, open_checkpoint
-from common.compile import graph
 from common.optimizers.factory import optimizer_of
+from common.platform.streams import take_streams
 from common.training.checks import set_up
 from common.training.evaluate import Predictor, collect_logits
 from common.training.loop import train
-from common.training.streams import take_streams
 from common.training.train_step import make_train_step
+from common.validate import graph
 from input.processors import open_dataset
 from input.token_cache import ROWS_PER_CALL, tokenize_rows
 from model import make_model, model_fn

@@ -2,6 +2,8 @@
 """Files that are whole or absent: written beside their place, forced to disk, renamed."""
 
 import contextlib
+import hashlib
+import json
 import os
 import re
 import time
@@ -68,3 +70,13 @@ def flush(path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hash_of(value):
+    """SHA-256, hexadecimal, of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from common.checkpoints import tokenizer_json
 from common.errors import UserError
-from common.lazy_imports import import_alone
+from common.platform.lazy_imports import import_alone
 
 ALGORITHM_VERSION = 1  # part of the fingerprint: raise it with any change that changes an id
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.compile.machine import use_multi_output_fusion
+from common.platform.machine_code import use_multi_output_fusion
 
 use_multi_output_fusion()  # as run.py does, before any test imports TensorFlow
 

@@ -27,6 +27,7 @@ from common.metrics.calibration import expected_calibration_error, fit_temperatu
 from common.metrics.classification import classification_report, cross_entropy, softmax
 from common.metrics.regression import regression_report
 from common.optimizers.factory import optimizer_of
+from common.platform.machine import gpus_of
 from common.reports.progress import format_duration
 from common.reports.reports import NoReports, Reports, closing_summary, read_curves
 from common.signals import poll
@@ -43,7 +44,6 @@ from common.training.lock import check_still_there
 from common.training.loop import NotFiniteError, is_evaluated, train
 from common.training.predict import write_predictions
 from common.training.run_state import PREFIX, BestMetric, RunState
-from common.training.streams import gpus_of
 from common.training.train_step import make_train_step
 
 MAX_RECOVERIES = 3  # steps back from numbers that are not finite, in all of a run

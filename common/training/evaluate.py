@@ -6,12 +6,12 @@ import math
 import numpy as np
 
 from common.BaseModel import PREDICT
-from common.compile.programs import variables_of
 from common.layers.dense import rounded_kernels, use_rounded
+from common.platform.kept_programs import variables_of
+from common.platform.streams import in_streams
 from common.reports.progress import Progress
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
-from common.training.streams import in_streams
 from common.training.train_step import one_program_per_shape
 
 

@@ -7,7 +7,7 @@ import math
 from common.errors import RunError
 from common.reports.progress import Progress, TimedInput
 from common.signals import Stopped, listening
-from common.training.ahead import StepsAhead
+from common.training.steps_ahead import StepsAhead
 
 
 class NotFiniteError(RunError):

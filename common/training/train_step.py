@@ -7,9 +7,9 @@ import threading
 import tensorflow as tf
 
 from common.BaseModel import TRAIN
-from common.compile.programs import trace, variables_of
-from common.compile.rewriting import rewritten_once
 from common.optimizers.summaries import gradient_summaries
+from common.platform.graph_rewriting import rewritten_once
+from common.platform.kept_programs import trace, variables_of
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from benchmarks import ours, worker
 from benchmarks.worker import Finished, Gate, StepGate
-from common.compile import graph
 from common.optimizers.factory import optimizer_of
+from common.validate import graph
 from model import make_model, model_fn
 
 

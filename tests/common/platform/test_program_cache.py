@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.compile import cache, machine
 from common.params import RunParams
+from common.platform import machine_code, program_cache
 
 ROOT = Path(__file__).parents[3]
 
@@ -17,37 +17,37 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(autouse=True)
 def flags(monkeypatch):
     """Locks are let go of at the end of a test, and no flags of TensorFlow remain."""
-    monkeypatch.setenv(machine.FLAGS, "")
-    monkeypatch.setattr(cache, "_held", [])
+    monkeypatch.setenv(machine_code.FLAGS, "")
+    monkeypatch.setattr(program_cache, "_held", [])
     yield
     let_go()
 
 
 def let_go():
     """As the end of a process does."""
-    while cache._held:
-        os.close(cache._held.pop())
+    while program_cache._held:
+        os.close(program_cache._held.pop())
 
 
 def part_of(folder):
     """The part of a cache that belongs to this machine, opened once."""
-    assert cache.open_cache(folder) == folder
-    return machine.machine_dir(folder)
+    assert program_cache.open_cache(folder) == folder
+    return machine_code.machine_dir(folder)
 
 
 def write_code(folder, name, content=b"code", is_noted=True):
-    path = machine.machine_dir(folder) / "xla" / f"{name}.pb"
+    path = machine_code.machine_dir(folder) / "xla" / f"{name}.pb"
     path.write_bytes(content)
     if is_noted:
-        machine.keep_machine_code(folder)
+        machine_code.keep_machine_code(folder)
     return path
 
 
 def another_run(folder):
     """A process that has opened the cache, until its stdin is closed."""
     code = (
-        "import sys; from common.compile import cache; "
-        f"print(cache.open_cache({str(folder)!r}), flush=True); sys.stdin.read()"
+        "import sys; from common.platform import program_cache; "
+        f"print(program_cache.open_cache({str(folder)!r}), flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -58,17 +58,17 @@ def another_run(folder):
 
 def test_xla_reads_and_writes_the_part_of_this_machine(tmp_path):
     part = part_of(tmp_path)
-    given = machine.os.environ[machine.FLAGS]
+    given = os.environ[machine_code.FLAGS]
     assert f"--tf_xla_persistent_cache_directory={part / 'xla'}" in given
     assert "--tf_xla_persistent_cache_read_only=false" in given
 
 
 def test_the_default_is_in_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.open_cache(None) == tmp_path / "bert_classifier" / "compiled"
+    assert program_cache.open_cache(None) == tmp_path / "bert_classifier" / "compiled"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache.open_cache(None) == tmp_path / "home/.cache/bert_classifier/compiled"
+    assert program_cache.open_cache(None) == tmp_path / "home/.cache/bert_classifier/compiled"
 
 
 def test_what_was_noted_is_there_for_the_next_run_and_what_is_damaged_is_not(tmp_path):
@@ -81,7 +81,7 @@ def test_what_was_noted_is_there_for_the_next_run_and_what_is_damaged_is_not(tmp
     damaged = write_code(tmp_path, "damaged", b"compiled anew")
     let_go()
     part_of(tmp_path)
-    assert damaged.exists() and set(machine.hashes(part)) == {"whole.pb", "damaged.pb"}
+    assert damaged.exists() and set(machine_code.hashes(part)) == {"whole.pb", "damaged.pb"}
 
 
 def test_what_a_killed_run_left_is_deleted_and_what_a_live_one_writes_is_not(tmp_path):
@@ -106,7 +106,7 @@ def test_what_a_killed_run_left_is_deleted_and_what_a_live_one_writes_is_not(tmp
 def test_a_damaged_list_costs_the_code_alone(tmp_path):
     part = part_of(tmp_path)
     code = write_code(tmp_path, "code")
-    (part / machine.MACHINE).write_text("{")
+    (part / machine_code.MACHINE).write_text("{")
     let_go()
     part_of(tmp_path)
     assert not code.exists()
@@ -118,7 +118,7 @@ def test_a_damaged_list_costs_the_code_alone(tmp_path):
 
 def test_programs_that_are_longest_unused_make_room_then_all_code(tmp_path, monkeypatch):
     part = part_of(tmp_path)
-    monkeypatch.setattr(cache, "MOST_BYTES", 60_000)
+    monkeypatch.setattr(program_cache, "MOST_BYTES", 60_000)
     for age, name in enumerate(("config-new", "config-older", "config-oldest")):
         (part / name).mkdir()
         (part / name / "train.pb").write_bytes(bytes(20_000))
@@ -140,7 +140,7 @@ def test_no_room_is_made_while_another_run_is_alive(tmp_path, monkeypatch):
     let_go()
     live = another_run(tmp_path)
     (part / "config-used").mkdir()
-    monkeypatch.setattr(cache, "MOST_BYTES", 1)
+    monkeypatch.setattr(program_cache, "MOST_BYTES", 1)
     part_of(tmp_path)
     assert (part / "config-used").is_dir()
     live.communicate()
@@ -152,14 +152,14 @@ def test_where_nothing_can_be_written_a_run_does_without(tmp_path, monkeypatch, 
     if fault == "a file":
         folder.write_text("")
     elif fault == "read only":
-        monkeypatch.setattr(cache.os, "open", no_space)
+        monkeypatch.setattr(program_cache.os, "open", no_space)
     elif fault == "full":
-        monkeypatch.delattr(cache.os, "posix_fallocate", raising=False)
-        usage = cache.shutil.disk_usage(tmp_path)._replace(free=2**20)
-        monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage)
+        monkeypatch.delattr(program_cache.os, "posix_fallocate", raising=False)
+        usage = program_cache.shutil.disk_usage(tmp_path)._replace(free=2**20)
+        monkeypatch.setattr(program_cache.shutil, "disk_usage", lambda folder: usage)
     else:
-        monkeypatch.setattr(cache.os, "posix_fallocate", no_space, raising=False)
-    assert cache.open_cache(folder) is None and machine.os.environ[machine.FLAGS] == ""
+        monkeypatch.setattr(program_cache.os, "posix_fallocate", no_space, raising=False)
+    assert program_cache.open_cache(folder) is None and os.environ[machine_code.FLAGS] == ""
 
 
 def no_space(*_):
@@ -182,19 +182,19 @@ def run_params(folder, **values):
 
 def test_a_run_takes_what_was_compiled_for_it_and_else_the_cache(tmp_path):
     own, kept = tmp_path / "model" / "compiled", tmp_path / "c"
-    assert cache.compiled_for(run_params(tmp_path)) == (kept, True)
-    assert cache.compiled_for(run_params(tmp_path, compile_only=True)) == (own, False)
-    machine.keep_machine_code(own)
-    assert cache.compiled_for(run_params(tmp_path)) == (own, False)
+    assert program_cache.compiled_for(run_params(tmp_path)) == (kept, True)
+    assert program_cache.compiled_for(run_params(tmp_path, compile_only=True)) == (own, False)
+    machine_code.keep_machine_code(own)
+    assert program_cache.compiled_for(run_params(tmp_path)) == (own, False)
 
 
 @pytest.mark.parametrize("values", [{"compile_cache_dir": False}, {"mode": "export"}])
 def test_no_cache_where_none_is_wanted(tmp_path, values):
-    assert cache.compiled_for(run_params(tmp_path, **values)) == (None, False)
-    assert list(tmp_path.iterdir()) == [] and machine.os.environ[machine.FLAGS] == ""
+    assert program_cache.compiled_for(run_params(tmp_path, **values)) == (None, False)
+    assert list(tmp_path.iterdir()) == [] and os.environ[machine_code.FLAGS] == ""
 
 
 def test_programs_for_gpus_are_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache.Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
-    assert cache.compiled_for(run_params(tmp_path)) == (None, False)
-    assert cache._may_use_gpu("/gpu:0") and not cache._may_use_gpu("/CPU:0")
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
+    assert program_cache.compiled_for(run_params(tmp_path)) == (None, False)
+    assert program_cache._may_use_gpu("/gpu:0") and not program_cache._may_use_gpu("/CPU:0")

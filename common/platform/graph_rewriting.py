@@ -21,7 +21,7 @@ from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.eager import context
 
-from common.compile.machine import GRAPH_CACHE
+from common.platform.machine_code import GRAPH_CACHE
 
 
 @contextlib.contextmanager
@@ -60,8 +60,8 @@ def keep_rewriting(content, entry, program, arguments):
     """Calls a program for the first time, and adds what TensorFlow makes of its graph.
 
     Args:
-        content, entry: of `programs.to_bytes`.
-        program: of `programs.bind`. arguments: what it is called with.
+        content, entry: of `kept_programs.to_bytes`.
+        program: of `kept_programs.bind`. arguments: what it is called with.
     Returns:
         its result; and content and entry with the graph and the names of the devices that it was
         made for, as they are where TensorFlow did not make one graph of the program.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""common/huge_pages.py: who is started anew, and that nothing of the call is lost."""
+"""common/platform/huge_pages.py: who is started anew, and that nothing of the call is lost."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from common.huge_pages import ENABLED, TUNABLES, environment_with_huge_pages
+from common.platform.huge_pages import ENABLED, TUNABLES, environment_with_huge_pages
 
 ASKED = "always [madvise] never\n"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_setting_is_added_to_those_that_are_there():
@@ -45,7 +45,7 @@ def test_the_new_program_has_the_same_process_arguments_and_input(tmp_path):
     script.write_text(
         "import json, os, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from common.huge_pages import TUNABLES, use_huge_pages\n"
+        "from common.platform.huge_pages import TUNABLES, use_huge_pages\n"
         "print(os.getpid(), flush=True)\n"
         "use_huge_pages()\n"
         "print(json.dumps([sys.argv[1:], sys.flags.optimize, os.environ[TUNABLES], input()]))\n"

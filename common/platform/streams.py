@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from common.platform.machine import gpus_of, num_cores
+
 
 def take_streams(run):
     """Deals the cores to the streams. To be called before TensorFlow computes anything.
@@ -55,16 +57,3 @@ def in_streams(function, elements, num_streams):
             if len(begun) > num_streams:  # one waits for the next thread that is free
                 yield begun.popleft().result()
         yield from (each.result() for each in begun)
-
-
-def gpus_of(device):
-    """The GPUs that a run on `device` (None: the default) may take: tf.config.PhysicalDevices."""
-    if device is not None and "cpu" in device.lower():
-        return []
-    return tf.config.list_physical_devices("GPU")
-
-
-def num_cores():
-    """Of those that this process may run on: as many as TensorFlow runs operations at once."""
-    given = int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0)
-    return given or len(os.sched_getaffinity(0))

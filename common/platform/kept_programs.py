@@ -21,17 +21,15 @@ import tensorflow as tf
 from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
 from tensorflow.python.eager import context
 
-from common.compile.machine import (
+from common.errors import RunError
+from common.files import hash_of, sha256, write_whole
+from common.platform.graph_rewriting import devices, keep_rewriting, rewritten_before
+from common.platform.machine_code import (
     differences,
-    hash_of,
     keep_machine_code,
     machine_dir,
     say,
-    sha256,
 )
-from common.compile.rewriting import devices, keep_rewriting, rewritten_before
-from common.errors import RunError
-from common.files import write_whole
 
 MANIFEST = "programs.json"
 PROJECT = Path(__file__).resolve().parents[2]
@@ -80,7 +78,7 @@ def source_hash():
 
 def config_dir(compiled, params):
     """Path of the programs for complete Params on this machine, there or not. compiled: a folder
-    as `machine.py` describes it."""
+    as `machine_code.py` describes it."""
     return machine_dir(compiled) / f"config-{hash_of(config_facts(params))[:12]}"
 
 
@@ -244,7 +242,7 @@ def open_programs(compiled, params, is_cache):
     """Returns the ProgramLibrary for complete Params, or None where there is none; says which.
 
     Args:
-        compiled: path-like, a folder as `machine.py` describes it.
+        compiled: path-like, a folder as `machine_code.py` describes it.
         params: complete Params.
         is_cache: bool. Whether it is that of `open_cache`, and else of `--compile_only`.
     """

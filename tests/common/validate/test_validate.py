@@ -10,7 +10,7 @@ import yaml
 
 import run
 from common.checkpoints import store
-from common.compile import validate as validate_module
+from common.validate import validate as validate_module
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
 LETTERS = "abcdefghijklmnopqrs"

@@ -6,93 +6,28 @@
                             config-<hash>/  the programs of one configuration
 
 In model_dir `--compile_only` writes it, and other runs only read; another one is the cache of all
-runs (`cache.py`). XLA compares the whole text of a loop with that of the file before it takes the
-file; what it does not compare is in the name of the machine's folder. The files hold machine code:
-as with any program, use only those that you or your site has made.
+runs (`program_cache.py`). XLA compares the whole text of a loop with that of the file before it
+takes the file; what it does not compare is in the name of the machine's folder. The files hold
+machine code: as with any program, use only those that you or your site has made.
 """
 
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import sys
 from pathlib import Path
 
-from common.files import write_whole
+from common.files import hash_of, sha256, write_whole
+from common.platform.machine import machine_facts
 
 MACHINE = "machine.json"
-LIBRARIES = ("tensorflow", "keras", "numpy")
 XLA_FLAGS, EXTRA_OPTIONS = "XLA_FLAGS", "xla_backend_extra_options"
-# Settings that change what is compiled, or which kernels run.
-SETTINGS = (XLA_FLAGS, "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
 FLAGS = "TF_XLA_FLAGS"
-GRAPH_CACHE = "TF_GRAPH_CACHING"  # a folder, of rewriting.py
-# Names in /proc/cpuinfo: Intel from Cooper Lake on and AMD from Zen 4 on; Intel from Sapphire
-# Rapids on; Arm from Neoverse V1 on.
-BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
-FIRST_CAPABILITY_WITH_BFLOAT16 = (8, 0)  # Ampere
+GRAPH_CACHE = "TF_GRAPH_CACHING"  # a folder, of graph_rewriting.py
 
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
-
-
-def machine_facts():
-    """Returns what machine code depends on besides the program: {fact: str}."""
-    facts = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    facts |= {"python": platform.python_version(), "architecture": platform.machine()}
-    facts |= _processor()
-    facts["cores"] = str(len(os.sched_getaffinity(0)))
-    facts |= {name: os.environ[name] for name in SETTINGS if name in os.environ}
-    return facts
-
-
-def _processor():
-    fields = _cpuinfo()
-    if not fields:
-        return {"processor": platform.processor()}
-    return {
-        "processor": fields.get("model name", platform.processor()),
-        "instructions": hash_of(sorted(_instructions(fields)))[:16],
-    }
-
-
-def _cpuinfo():
-    """What Linux says of the first core: {field: str}; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0].splitlines()
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in lines)}
-
-
-def _instructions(fields):
-    return set(fields.get("flags", fields.get("Features", "")).split())
-
-
-def best_precision(gpu_capabilities):
-    """The dtype policy that `mixed_precision: auto` stands for on this machine.
-
-    Elsewhere TensorFlow computes bfloat16 in float32 and converts to and fro, which is slower than
-    float32 by itself.
-
-    Args:
-        gpu_capabilities: (major, minor) of each GPU of the run, as CUDA counts; empty: the CPU.
-    Returns:
-        "mixed_bfloat16" or "float32".
-    """
-    if gpu_capabilities:
-        is_fast = min(gpu_capabilities) >= FIRST_CAPABILITY_WITH_BFLOAT16
-    else:
-        is_fast = bool(BFLOAT16_INSTRUCTIONS & _instructions(_cpuinfo()))
-    return "mixed_bfloat16" if is_fast else "float32"
-
-
-def hash_of(value):
-    """SHA-256, hexadecimal, of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def own_dir(model_dir):
@@ -219,8 +154,3 @@ def differences(then, now, most=3):
     ]
     more = f", and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--compile_only`: makes every program that the run will need, and trains nothing.
 
-Each program is traced, kept (`programs.py`), taken up again as a run would, and run once on
-variables that are thrown away, so that XLA compiles its fused loops and keeps their machine code
-(`machine.py`). Checkpoints of model_dir are neither read into the network nor written.
+Each program is traced, kept (`platform/kept_programs.py`), taken up again as a run would, and run
+once on variables that are thrown away, so that XLA compiles its fused loops and keeps their machine
+code (`platform/machine_code.py`). Checkpoints of model_dir are neither read into the network nor
+written.
 """
 
 import time
@@ -12,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from common.compile.graph import Program
-from common.compile.machine import keep_machine_code, machine_dir, own_dir, say
-from common.compile.programs import (
+from common.optimizers.factory import optimizer_of
+from common.platform.graph_rewriting import keep_rewriting, rewritten_once
+from common.platform.kept_programs import (
     NotKept,
     bind,
     config_dir,
@@ -27,11 +28,11 @@ from common.compile.programs import (
     write_manifest,
     write_program,
 )
-from common.compile.rewriting import keep_rewriting, rewritten_once
-from common.optimizers.factory import optimizer_of
+from common.platform.machine_code import keep_machine_code, machine_dir, own_dir, say
 from common.reports.reports import closing_summary
 from common.training.evaluate import Predictor
 from common.training.train_step import Replica
+from common.validate.graph import Program
 
 # Seconds to trace, compile and load; size of the program and of its machine code; FLOP of matrix
 # products and most bytes of intermediate results, both counted from the graph (`graph.py`).

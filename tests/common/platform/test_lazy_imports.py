@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from common.lazy_imports import import_alone, imported_lazily
+from common.platform.lazy_imports import import_alone, imported_lazily
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ import sys
 import run
 run.import_quietly()
 import data, model
-import common.compile.programs, common.training.estimator
+import common.platform.kept_programs, common.training.estimator
 unused = ["matplotlib", "tensorflow_text", "tensorflow.lite.python"]
 unused += ["tensorflow._api.v2.compat.v1.io"]
 print([name for name in unused if name in sys.modules])

@@ -4,8 +4,8 @@
 import pytest
 import tensorflow as tf
 
-from common.compile.graph import Program, new_graph, trace_predict_step, trace_train_step
 from common.optimizers.factory import optimizer_of
+from common.validate.graph import Program, new_graph, trace_predict_step, trace_train_step
 from model import make_model, model_fn
 from tests.reference.tiny_bert import (
     FILTER_SIZE,

@@ -22,7 +22,6 @@ from safetensors import SafetensorError
 import data
 from common.checkpoints import store
 from common.checkpoints.load import match_weights, open_checkpoint
-from common.compile import graph
 from common.errors import RunError, UserError
 from common.export.export import check_format
 from common.files import write_whole
@@ -39,6 +38,7 @@ from common.training.checks import (
 )
 from common.training.distribution import ONE_DEVICE, make_distribution
 from common.training.run_state import PREFIX, BestMetric
+from common.validate import graph
 
 REPORT = Path("validate", "report.json")
 TRAINING_MODES = ("train", "train_and_eval")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from common.params import RunParams
-from common.training.streams import in_streams, take_streams
+from common.platform.streams import in_streams, take_streams
 
 
 @pytest.fixture

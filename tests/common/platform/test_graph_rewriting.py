@@ -8,9 +8,9 @@ import tensorflow as tf
 from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
 from tensorflow.python.eager import context
 
-from common.compile.machine import GRAPH_CACHE
-from common.compile.programs import bind, to_bytes
-from common.compile.rewriting import keep_rewriting
+from common.platform.graph_rewriting import keep_rewriting
+from common.platform.kept_programs import bind, to_bytes
+from common.platform.machine_code import GRAPH_CACHE
 
 SEVEN = tf.constant(7.0)
 numbers = itertools.count()  # TensorFlow knows a function's name for good

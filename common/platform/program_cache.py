@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled programs that runs keep for the runs after them; needs no TensorFlow.
 
-A folder as `machine.py` describes it, by default in ~/.cache/bert_classifier, which all runs of a
-user share, also at the same time. Each holds a lock of its machine's part until its process ends.
-Who holds it alone puts in order what killed runs have left, and lets go of what is longest unused.
-Nothing here fails: where the folder cannot be written to, a run compiles as if there were none.
+A folder as `machine_code.py` describes it, by default in ~/.cache/bert_classifier, which all runs
+of a user share, also at the same time. Each holds a lock of its machine's part until its process
+ends. A run that holds it alone tidies up after killed runs and deletes the least recently used
+programs. Nothing here fails: where the folder cannot be written to, a run compiles as if there were
+none.
 """
 
 import contextlib
@@ -14,18 +15,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from common.compile.machine import (
+from common.files import cache_dir, sha256
+from common.platform.machine_code import (
     give_to_xla,
     hashes,
     machine_code,
     machine_dir,
     note_hashes,
     own_dir,
-    sha256,
     use_machine_code,
     write_machine_code,
 )
-from common.files import cache_dir
 
 LOCK = "lock"
 # Of a machine's part, which each start reads to see that it is whole: a quarter of a second at
@@ -41,8 +41,8 @@ def compiled_for(run):
     Args:
         run: RunParams with model_dir.
     Returns:
-        pathlib.Path of a folder as `machine.py` describes it, or None; and whether it is the cache,
-        to which the run adds.
+        pathlib.Path of a folder as `machine_code.py` describes it, or None; and whether it is the
+        cache, to which the run adds.
     """
     own = own_dir(run.model_dir)
     if run.compile_only:

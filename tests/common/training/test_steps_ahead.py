@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from common.params import RunParams
-from common.training.ahead import StepsAhead
 from common.training.loop import train
+from common.training.steps_ahead import StepsAhead
 
 BATCH = {"input_ids": np.zeros((3, 2), np.int32)}, np.zeros(3, np.int32)
 

@@ -13,11 +13,11 @@ import tensorflow as tf
 from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
 from tensorflow.python.eager import context
 
-from common.compile import programs
-from common.compile.rewriting import keep_rewriting, rewritten_once
 from common.errors import RunError
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
+from common.platform import kept_programs
+from common.platform.graph_rewriting import keep_rewriting, rewritten_once
 from common.training.distribution import ONE_DEVICE
 from common.training.evaluate import Predictor
 from common.training.train_step import Replica, make_train_step
@@ -57,17 +57,17 @@ def keep_step(folder, params, model, optimizer, starts=None, prefix="kept_"):
     batch = features(starts), LABELS
     arguments = batch if is_whole else (*batch, tf.constant(0))
     step = replica.update_from if is_whole else replica.add
-    concrete = programs.trace(step, arguments)
-    variables = programs.variables_of(model, optimizer, replica.sums)
-    content, entry = programs.to_bytes(concrete, variables, prefix)
-    program = programs.bind(content, entry, variables, arguments)
+    concrete = kept_programs.trace(step, arguments)
+    variables = kept_programs.variables_of(model, optimizer, replica.sums)
+    content, entry = kept_programs.to_bytes(concrete, variables, prefix)
+    program = kept_programs.bind(content, entry, variables, arguments)
     with rewritten_once():
         _, content, entry = keep_rewriting(content, entry, program, arguments)
     context.context().clear_kernel_cache()  # as in the process of the run
-    name = programs.shape_name("train" if is_whole else "add", arguments[0])
+    name = kept_programs.shape_name("train" if is_whole else "add", arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
-    entry = programs.write_program(folder, name, content, json.loads(json.dumps(entry)))
-    programs.write_manifest(folder, params, {name: entry})
+    entry = kept_programs.write_program(folder, name, content, json.loads(json.dumps(entry)))
+    kept_programs.write_manifest(folder, params, {name: entry})
     return name
 
 
@@ -85,7 +85,7 @@ def weights_after_steps(params, model, optimizer, library, starts=None):
 )
 def test_a_kept_step_trains_to_the_same_bits_as_one_that_is_traced(tmp_path, optimizer, starts):
     keep_step(tmp_path, *training(**optimizer), starts)
-    library = programs.ProgramLibrary(tmp_path)
+    library = kept_programs.ProgramLibrary(tmp_path)
     expected, expected_weights = weights_after_steps(*training(**optimizer), None, starts)
     figures, weights = weights_after_steps(*training(**optimizer), library, starts)
     assert len(library.loaded) == 1
@@ -98,8 +98,8 @@ def test_a_kept_step_is_that_of_another_seed(tmp_path):
     params, *rest = training(seed=0)
     keep_step(tmp_path, params, *rest)
     other, *_ = training(seed=3)
-    assert programs.config_facts(other) == programs.config_facts(params)
-    _, kept = weights_after_steps(*training(seed=3), programs.ProgramLibrary(tmp_path))
+    assert kept_programs.config_facts(other) == kept_programs.config_facts(params)
+    _, kept = weights_after_steps(*training(seed=3), kept_programs.ProgramLibrary(tmp_path))
     _, expected = weights_after_steps(*training(seed=3), None)
     for name, values in expected.items():
         np.testing.assert_array_equal(kept[name], values, err_msg=name)
@@ -111,7 +111,7 @@ def test_a_kept_step_is_that_of_another_learning_rate(tmp_path, others):
     warm_up = {"scheduler": "Linear", "initial_learning_rate": 0.0, "end_learning_rate": 0.1}
     fall = {"scheduler": "Cosine", "initial_learning_rate": 0.1, "decay_steps": 5}
     schedule = {"learning_rate": [warm_up | {"steps": 2}, fall], **others}
-    library = programs.ProgramLibrary(tmp_path)
+    library = kept_programs.ProgramLibrary(tmp_path)
     figures, kept = weights_after_steps(*training(**schedule), library)
     expected_figures, expected = weights_after_steps(*training(**schedule), None)
     assert len(library.loaded) == 1 and figures == expected_figures
@@ -136,7 +136,7 @@ def test_what_a_run_compiles_the_next_one_loads_to_the_same_bits(tmp_path, capsy
     expected, expected_weights = weights_after_steps(*training(**optimizer), None)
     results = []
     for _ in range(2):
-        library = programs.open_programs(tmp_path, params, True)
+        library = kept_programs.open_programs(tmp_path, params, True)
         results.append(weights_after_steps(*training(**optimizer), library))
         context.context().clear_kernel_cache()
     name = f"{'add' if optimizer else 'train'}-3x7"
@@ -150,7 +150,7 @@ def test_what_a_run_compiles_the_next_one_loads_to_the_same_bits(tmp_path, capsy
 
 def test_threads_that_call_a_new_program_at_once_keep_it_once(tmp_path, monkeypatch):
     params, model, _ = training()
-    library = programs.open_programs(tmp_path, params, True)
+    library = kept_programs.open_programs(tmp_path, params, True)
     keep, times = library._keep, []
     monkeypatch.setattr(library, "_keep", lambda *whole: times.append(1) or keep(*whole))
     predict_step = Predictor(model_fn, params, model, library).step()
@@ -164,9 +164,9 @@ def test_threads_that_call_a_new_program_at_once_keep_it_once(tmp_path, monkeypa
         first, *others = threads.map(logits, range(4))
     for other in others:
         np.testing.assert_array_equal(first, other)
-    assert len(times) == 1 and list(programs.read_entries(library.folder)) == ["predict-3x7"]
+    assert len(times) == 1 and list(kept_programs.read_entries(library.folder)) == ["predict-3x7"]
     context.context().clear_kernel_cache()
-    again = programs.open_programs(tmp_path, params, True)
+    again = kept_programs.open_programs(tmp_path, params, True)
     loaded = Predictor(model_fn, params, model, again).step()(features())
     np.testing.assert_array_equal(loaded, first)
     assert again.loaded == ["predict-3x7"]
@@ -177,8 +177,8 @@ def test_a_program_that_cannot_be_written_runs_all_the_same(tmp_path, capsys, mo
         raise OSError(28, "No space left on device")
 
     params, model, optimizer = training()
-    library = programs.open_programs(tmp_path, params, True)
-    monkeypatch.setattr(programs, "write_whole", full)
+    library = kept_programs.open_programs(tmp_path, params, True)
+    monkeypatch.setattr(kept_programs, "write_whole", full)
     figures, _ = weights_after_steps(params, model, optimizer, library)
     assert np.isfinite(figures["train/cost_cls"])
     assert "train-3x7 is not kept: [Errno 28] No space" in capsys.readouterr().err
@@ -188,7 +188,7 @@ def test_a_program_that_cannot_be_written_runs_all_the_same(tmp_path, capsys, mo
 def test_a_full_disk_beneath_xla_ends_the_run_with_a_sentence(tmp_path, is_cache):
     folder = tmp_path if is_cache else "/elsewhere"
     params, *_ = training()
-    library = programs.open_programs(tmp_path, params, True)
+    library = kept_programs.open_programs(tmp_path, params, True)
 
     def program(features):
         raise tf.errors.ResourceExhaustedError(
@@ -205,8 +205,8 @@ def test_a_full_disk_beneath_xla_ends_the_run_with_a_sentence(tmp_path, is_cache
 def test_another_batch_size_and_a_damaged_program_are_compiled_by_the_run(tmp_path, capsys):
     params, model, optimizer = training()
     name = keep_step(tmp_path, params, model, optimizer)
-    library = programs.ProgramLibrary(tmp_path)
-    make = library.maker("train", programs.variables_of(model, optimizer))
+    library = kept_programs.ProgramLibrary(tmp_path)
+    make = library.maker("train", kept_programs.variables_of(model, optimizer))
     replica = Replica(model_fn, params, model, optimizer, ONE_DEVICE.mean)
     smaller = {key: value[:2] for key, value in features().items()}
     assert isinstance(
@@ -219,7 +219,7 @@ def test_another_batch_size_and_a_damaged_program_are_compiled_by_the_run(tmp_pa
     )
     assert library.loaded == []
     assert "is not what was written" in capsys.readouterr().err
-    assert programs.read_entries(tmp_path) == {}
+    assert kept_programs.read_entries(tmp_path) == {}
 
 
 def test_a_step_that_reads_an_unknown_variable_is_not_kept():
@@ -227,20 +227,20 @@ def test_a_step_that_reads_an_unknown_variable_is_not_kept():
     concrete = tf.function(lambda x: x * variable, autograph=False).get_concrete_function(
         tf.constant(2.0)
     )
-    with pytest.raises(programs.NotKept, match="no name"):
-        programs.to_bytes(concrete, {}, "kept_")
+    with pytest.raises(kept_programs.NotKept, match="no name"):
+        kept_programs.to_bytes(concrete, {}, "kept_")
 
 
 def test_programs_of_another_configuration_are_told_of_and_not_loaded(tmp_path, capsys):
     params = tiny_params().with_runconfig(model_dir=str(tmp_path))
-    folder = programs.config_dir(tmp_path, params)
-    programs.write_manifest(folder, params, {})
-    assert programs.open_programs(tmp_path, params, False).folder == folder
+    folder = kept_programs.config_dir(tmp_path, params)
+    kept_programs.write_manifest(folder, params, {})
+    assert kept_programs.open_programs(tmp_path, params, False).folder == folder
     longer = params.with_runconfig(max_steps=7, mode="eval")  # computes nothing else
-    assert programs.open_programs(tmp_path, longer, False) is not None
+    assert kept_programs.open_programs(tmp_path, longer, False) is not None
     capsys.readouterr()
     other = tiny_params(dropout_rate=0.5).with_runconfig(model_dir=str(tmp_path))
-    assert programs.open_programs(tmp_path, other, False) is None
+    assert kept_programs.open_programs(tmp_path, other, False) is None
     assert "model.dropout_rate was 0.0, is 0.5" in capsys.readouterr().err
 
 
@@ -248,24 +248,24 @@ def test_a_change_of_a_source_file_of_ours_is_another_configuration(tmp_path, mo
     (tmp_path / "common").mkdir()
     for name in ("model.py", "BertClassifierModel.py", "common/losses.py"):
         (tmp_path / name).write_text("x = 1\n")
-    monkeypatch.setattr(programs, "PROJECT", tmp_path)
+    monkeypatch.setattr(kept_programs, "PROJECT", tmp_path)
     params = tiny_params().with_runconfig(model_dir=str(tmp_path))
-    before = programs.config_dir(tmp_path, params)
-    assert programs.config_dir(tmp_path, params) == before
+    before = kept_programs.config_dir(tmp_path, params)
+    assert kept_programs.config_dir(tmp_path, params) == before
     (tmp_path / "common" / "losses.py").write_text("x = 2\n")
-    assert programs.config_dir(tmp_path, params) != before
+    assert kept_programs.config_dir(tmp_path, params) != before
 
 
 def test_threads_that_run_programs_for_the_first_time_leave_stderr_as_it_was(capfd):
     has_begun, may_end = threading.Event(), threading.Event()
 
     def first():
-        with programs.without_false_alarms():
+        with kept_programs.without_false_alarms():
             has_begun.set()
             may_end.wait(timeout=60)
 
     def second():
-        with programs.without_false_alarms():
+        with kept_programs.without_false_alarms():
             one.join(timeout=1)  # waited for in vain if it is to come first
 
     one, two = threading.Thread(target=first), threading.Thread(target=second)

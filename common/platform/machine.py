@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts of the machine: processor, cores, GPUs, versions; needs no TensorFlow but for the GPUs."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+from common.files import hash_of
+
+LIBRARIES = ("tensorflow", "keras", "numpy")
+# Settings that change what is compiled, or which kernels run.
+SETTINGS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
+# Names in /proc/cpuinfo: Intel from Cooper Lake on and AMD from Zen 4 on; Intel from Sapphire
+# Rapids on; Arm from Neoverse V1 on.
+BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
+FIRST_CAPABILITY_WITH_BFLOAT16 = (8, 0)  # Ampere
+
+
+def machine_facts():
+    """Returns what machine code depends on besides the program: {fact: str}."""
+    facts = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    facts |= {"python": platform.python_version(), "architecture": platform.machine()}
+    facts |= _processor()
+    facts["cores"] = str(len(os.sched_getaffinity(0)))
+    facts |= {name: os.environ[name] for name in SETTINGS if name in os.environ}
+    return facts
+
+
+def _processor():
+    fields = _cpuinfo()
+    if not fields:
+        return {"processor": platform.processor()}
+    return {
+        "processor": fields.get("model name", platform.processor()),
+        "instructions": hash_of(sorted(_instructions(fields)))[:16],
+    }
+
+
+def _cpuinfo():
+    """What Linux says of the first core: {field: str}; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in lines)}
+
+
+def _instructions(fields):
+    return set(fields.get("flags", fields.get("Features", "")).split())
+
+
+def best_precision(gpu_capabilities):
+    """The dtype policy that `mixed_precision: auto` stands for on this machine.
+
+    Elsewhere TensorFlow computes bfloat16 in float32 and converts to and fro, which is slower than
+    float32 by itself.
+
+    Args:
+        gpu_capabilities: (major, minor) of each GPU of the run, as CUDA counts; empty: the CPU.
+    Returns:
+        "mixed_bfloat16" or "float32".
+    """
+    if gpu_capabilities:
+        is_fast = min(gpu_capabilities) >= FIRST_CAPABILITY_WITH_BFLOAT16
+    else:
+        is_fast = bool(BFLOAT16_INSTRUCTIONS & _instructions(_cpuinfo()))
+    return "mixed_bfloat16" if is_fast else "float32"
+
+
+def gpus_of(device):
+    """The GPUs that a run on `device` (None: the default) may take: tf.config.PhysicalDevices."""
+    if device is not None and "cpu" in device.lower():
+        return []
+    import tensorflow as tf
+
+    return tf.config.list_physical_devices("GPU")
+
+
+def num_cores():
+    """Of those that this process may run on: as many as TensorFlow runs operations at once."""
+    given = int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0)
+    return given or len(os.sched_getaffinity(0))
