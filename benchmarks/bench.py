@@ -656,15 +656,21 @@ def summary(results):
     return "\n".join([*lines, *(["", "Share of the limit:", *shares] if shares else [])])
 
 
-def turn_by_turn(own, their):
-    """Returns the median of the ratios of each turn, or None where they did not take turns.
+def ratios_in_turns(own, their):
+    """Returns the ratio of each turn, none where they did not take turns.
 
     What others take of the machine meanwhile, they take of both sides of a turn.
     """
     if own.spec.group != their.spec.group or len(own.blocks) != len(their.blocks):
-        return None
+        return []
     pairs = zip(own.figures, their.figures, strict=True)
-    return statistics.median(b / a if own.spec.unit == "s" else a / b for a, b in pairs)
+    return [b / a if own.spec.unit == "s" else a / b for a, b in pairs]
+
+
+def turn_by_turn(own, their):
+    """Returns the median of the ratios of each turn, or None where they did not take turns."""
+    ratios = ratios_in_turns(own, their)
+    return statistics.median(ratios) if ratios else None
 
 
 def to_json(results, settings, machine):
