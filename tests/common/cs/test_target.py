@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -173,15 +172,13 @@ def test_an_absent_sdk_is_refused_with_how_to_install_it(monkeypatch, tmp_path):
     assert target.find_python() == tmp_path / "python"
 
 
-def test_an_address_where_nothing_answers_is_told_at_once():
+def test_an_address_where_nothing_answers_is_named():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # a port that is ours, and not listening
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        started = time.monotonic()
         with pytest.raises(RunError, match=f"no CS system answers at {address}") as error:
             target.check_reachable(make_params(csconfig={"mgmt_address": address}))
     assert "--mgmt_address" in str(error.value)
-    assert time.monotonic() - started < 2 * target.CONNECT_SECONDS
 
 
 def test_a_server_that_listens_is_taken_for_a_cluster():

@@ -41,26 +41,31 @@ class GatedSteps:
         return {"train/cost_cls": self.compute()}
 
 
-def in_thread(function):
-    thread = threading.Thread(target=function)
-    thread.start()
-    return thread
-
-
 def test_a_step_is_handed_over_while_the_one_before_is_computed():
-    steps = GatedSteps(num_open=2)
-    with StepsAhead(steps) as ahead:
-        ahead(*BATCH)
-        ahead(*BATCH)
-        figures = ahead(*BATCH)  # the second is computed when this comes back, and the third is not
-        assert steps.num_called == 3 and not ahead.was_busy
-        fourth = in_thread(lambda: ahead(*BATCH))
-        fourth.join(0.3)
-        assert fourth.is_alive() and steps.num_called == 4 and steps.done.numpy() == 2
-        steps.gate.release()
-        fourth.join()
-        assert float(figures["train/cost_cls"]) == 3.0 and ahead.was_busy
-        steps.gate.release()
+    steps, seen = GatedSteps(num_open=1), []
+
+    class Loss:
+        """Of a step that is let through when its loss is read, and not before."""
+
+        def __init__(self, number, tensor):
+            self.number, self.tensor = number, tensor
+
+        def __float__(self):
+            seen.append((self.number, steps.num_called, steps.done.numpy()))
+            if self.number > 1:
+                steps.gate.release()
+            return float(self.tensor)
+
+    def train_step(features, labels):
+        figures = steps(features, labels)
+        return {name: Loss(steps.num_called, value) for name, value in figures.items()}
+
+    with StepsAhead(train_step) as ahead:
+        for _ in range(4):
+            figures = ahead(*BATCH)
+        # A call hands its step over, and then waits for the one before; the first is compiled.
+        assert seen == [(1, 2, 1), (2, 3, 1), (3, 4, 2)]
+        assert float(figures["train/cost_cls"]) == 4.0
     assert steps.done.numpy() == 4
 
 
@@ -143,20 +148,30 @@ def test_what_is_saved_and_evaluated_is_that_of_the_step():
     assert reports == [("report", 4, 2.5), ("report", 8, 6.5), ("report", 9, 9.0)]
 
 
-@pytest.mark.parametrize("is_busy", [True, False])
-def test_input_is_waited_for_where_nothing_is_computed_meanwhile(is_busy):
-    """Where a step is let through after the next is handed over, or all are from the beginning."""
-    steps, values = GatedSteps(num_open=1 if is_busy else 20), {}
+@pytest.mark.parametrize("is_busy, expected", [(True, 0.0), (False, 0.5)])
+def test_input_is_waited_for_where_nothing_is_computed_meanwhile(monkeypatch, is_busy, expected):
+    """By a clock of the test's: a batch takes a second, and so does a step, be it when the next has
+    been handed over (busy) or within its call."""
+    now, values = [0.0], {}
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Loss:
+        """Takes a second to be read for the first time, where it is still computed."""
+
+        seconds = float(is_busy)
+
+        def __float__(self):
+            now[0] += self.seconds
+            self.seconds = 0.0
+            return 1.0
 
     def train_step(features, labels):
-        if is_busy and steps.num_called >= 2:
-            num_open = 2 if steps.num_called == 19 else 1  # nothing comes after the last
-            threading.Timer(0.02, lambda: steps.gate.release(num_open)).start()
-        return steps(features, labels)
+        now[0] += 1.0 - float(is_busy)
+        return {"train/cost_cls": Loss()}
 
     def slow_batches():
         for _ in range(20):
-            time.sleep(0.02)
+            now[0] += 1.0
             yield BATCH
 
     class KeptReports:
@@ -165,5 +180,4 @@ def test_input_is_waited_for_where_nothing_is_computed_meanwhile(is_busy):
 
     run = RunParams(save_checkpoints_steps=20, save_summary_steps=20)
     train(train_step, slow_batches(), 0, 20, run, KeptReports(), save=bool, is_ahead=True)
-    # The first two have none before them that is computed meanwhile.
-    assert values["train/input_wait"] < 0.2 if is_busy else values["train/input_wait"] > 0.5
+    assert values["train/input_wait"] == expected
