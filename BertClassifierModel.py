@@ -11,13 +11,13 @@ import numpy as np
 from keras import ops
 
 from common.BaseModel import TRAIN, BaseModel
+from common.kernels.packed import PackedRows
 from common.layers.activations import ACTIVATIONS
 from common.layers.dropout import Dropout, DropoutClock
 from common.layers.embeddings import BertEmbeddings
 from common.layers.encoder import Encoder
 from common.layers.freezing import freeze
 from common.layers.initializers import FreshWeights
-from common.layers.packed import PackedRows
 from common.layers.pooling import POOLERS
 from common.losses import make_loss, r_drop
 from common.metrics.classification import classification_metrics

@@ -2,7 +2,7 @@
 """Where the rows of a batch stand when several share one long row, computed from lengths alone.
 
 `packing: packed` keeps the batches random, as rows of like length (`epoch_plan.py`) are not, and
-leaves padding only at the ends of the long rows. `common/layers/packed.py` is how the network
+leaves padding only at the ends of the long rows. `common/kernels/packed.py` is how the network
 keeps the rows apart.
 """
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from keras import ops
 
-from common.layers.fusion import fuse, is_compiled
+from common.kernels.fusion import fuse, is_compiled
 
 
 class Activation:

@@ -6,10 +6,10 @@ import functools
 import keras
 from keras import ops
 
+from common.kernels.fusion import compiled, in_float32, is_compiled
 from common.layers.dense import Dense
 from common.layers.dot_product_attention import dot_product_attention
 from common.layers.dropout import Dropout
-from common.layers.fusion import compiled, in_float32, is_compiled
 
 
 def _split(rows, *bias, num_heads, scale):

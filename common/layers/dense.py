@@ -12,7 +12,7 @@ import functools
 import keras
 from keras import ops
 
-from common.layers.fusion import compiled, narrow
+from common.kernels.fusion import compiled, narrow
 
 
 @functools.cache

@@ -11,8 +11,8 @@ import functools
 import keras
 from keras import ops
 
-from common.layers.dropout import drop
-from common.layers.fusion import compiled, fuse, in_float32, is_compiled
+from common.kernels.dropout_bits import drop
+from common.kernels.fusion import compiled, fuse, in_float32, is_compiled
 
 # Added to the scores of padding before the softmax: its exponential is zero in every dtype that the
 # softmax runs in, and it is finite, so a row of nothing but padding gives no NaN.

@@ -3,22 +3,15 @@
 
 Keras' own layer keeps a counter variable per layer that every call advances: state to save, and a
 different mask after a resume. Here the training step sets one step counter and nothing else counts.
-The random bits are a hash of an element's number, computed in the same loop that drops: nothing is
-drawn ahead, and the backward pass computes the mask once more in place of keeping it.
 """
 
-import functools
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
-from common.layers.fusion import fuse_residual, fuse_self_adjoint, is_compiled
-
-# 2^32 divided by the golden ratio: multiples of it spread evenly (Knuth, TAOCP 3, section 6.4).
-GOLDEN = np.uint32(0x9E3779B9)
-MERSENNE = 2**31 - 1  # a prime
+from common.kernels.dropout_bits import MERSENNE, make_add, make_drop
+from common.kernels.fusion import is_compiled
 
 
 class DropoutClock:
@@ -59,60 +52,6 @@ class DropoutClock:
         return ops.cast(ops.stack(place), "uint32")
 
 
-def _shift_xor(bits, by):
-    return ops.bitwise_xor(bits, ops.right_shift(bits, np.uint32(by)))
-
-
-def _mix(bits, added=0):
-    """A permutation of 32 bits in which each input bit changes half of the output bits.
-
-    "lowbias32" of Chris Wellons' hash prospector, found by search; `added` comes between its two
-    products, so that two streams are no permutation of each other.
-    """
-    bits = _shift_xor(bits, 16) * np.uint32(0x7FEB352D)
-    bits = (_shift_xor(bits, 15) + ops.cast(added, "uint32")) * np.uint32(0x846CA68B)
-    return _shift_xor(bits, 16)
-
-
-def keep(count, place, rate):
-    """Which of `count` elements stay: <bool>[count], each with probability 1 - rate.
-
-    place: <uint32>[4], of DropoutClock.
-    """
-    seed, layer, step, first = (place[i] for i in range(4))
-    key = (seed + layer) % np.uint32(MERSENNE)
-    stream = _mix(_mix(key * GOLDEN) + step)
-    number = ops.cast(ops.arange(count, dtype="int32"), "uint32") + first
-    bits = _mix(number * GOLDEN + stream, added=_mix(stream + GOLDEN))
-    return bits >= np.uint32(round(rate * 2**32))
-
-
-def drop(x, place, rate):
-    """Sets those to zero that `keep` does not keep, and divides the others by 1 - rate.
-
-    x: <float32>[...], fastest in one dimension, whose loop XLA turns into vectors.
-    """
-    kept = ops.reshape(keep(math.prod(x.shape), place, rate), x.shape)
-    return ops.where(kept, x * (1.0 / (1.0 - rate)), 0.0)
-
-
-@functools.cache  # the layers of a network share the compiled loops of a rate
-def _make_drop(rate):
-    return fuse_self_adjoint(functools.partial(drop, rate=rate))
-
-
-@functools.cache
-def _make_add(rate):
-    def dropped(x, *place):
-        return drop(x, *place, rate) if place else x
-
-    def gradient(upstream, *place):
-        of_x = dropped(upstream, *place)
-        return of_x, ops.sum(of_x, axis=0)
-
-    return fuse_residual(lambda x, bias, *place: dropped(x + bias, *place), gradient)
-
-
 class Dropout(keras.layers.Layer):
     """Sets a share of the elements to zero in training and scales the others up.
 
@@ -140,7 +79,7 @@ class Dropout(keras.layers.Layer):
         place = self.place_of(x.shape) if training else ()
         if not place:
             return x
-        return ops.reshape(_make_drop(self.rate)(ops.reshape(x, (-1,)), *place), x.shape)
+        return ops.reshape(make_drop(self.rate)(ops.reshape(x, (-1,)), *place), x.shape)
 
     def place_of(self, shape):
         """What the mask of an input of this shape is computed from, as a tuple of one tensor; an
@@ -162,5 +101,5 @@ class Dropout(keras.layers.Layer):
             return residual + ops.reshape(x, ops.shape(residual))
         place = self.place_of(residual.shape) if training else ()
         bias = ops.zeros(x.shape[-1:], "float32") if bias is None else bias
-        y = _make_add(self.rate)(ops.reshape(residual, x.shape), x, bias, *place)
+        y = make_add(self.rate)(ops.reshape(residual, x.shape), x, bias, *place)
         return ops.reshape(y, residual.shape)

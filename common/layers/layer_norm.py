@@ -8,7 +8,7 @@ closed form needs the input, and a mean and a deviation for each token.
 import keras
 from keras import ops
 
-from common.layers.fusion import fuse_with_gradient, is_compiled
+from common.kernels.fusion import fuse_with_gradient, is_compiled
 
 
 def _mean(x):

@@ -7,9 +7,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.kernels.dropout_bits import keep
 from common.layers import dot_product_attention as module
 from common.layers.dot_product_attention import dot_product_attention
-from common.layers.dropout import Dropout, DropoutClock, keep
+from common.layers.dropout import Dropout, DropoutClock
 
 
 def reference(query, key, value, mask, kept, upstream):

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from common.kernels.fusion import fuse, narrow
 from common.layers.activations import ACTIVATIONS
-from common.layers.fusion import fuse, narrow
 
 # Both tails, where the forms meet 0 and x, and the middle, where they differ from each other.
 X = np.concatenate([np.linspace(-6, 6, 121), [-1e-3, 1e-3, -40, 40, 0]])
