@@ -15,9 +15,9 @@ from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
 from input.features import Layout, TextFeatures
 from input.packing import PackedPlan, num_products, pack_every_row
-from input.processors import get_processor, open_dataset
+from input.sources.processors import get_processor, open_source
 from input.token_cache import check_unchanged, load_tokens, tokenize_texts
-from input.tokenizer import WordPieceTokenizer
+from input.tokenizers.wordpiece import WordPieceTokenizer
 
 MAX_LISTED = 10  # skipped rows in the log; the file has all
 
@@ -203,7 +203,7 @@ def train_input_fn(params, first_step, last_step):
     step says where in it to begin.
     """
     cfg = params.train_input
-    dataset = open_dataset(cfg)
+    dataset = open_source(cfg)
     split = dataset.processor.train_split
     tokens, _ = _load(params, cfg, dataset, split, is_training=True)
     per_step = params.optimizer.grad_accum_steps
@@ -225,7 +225,7 @@ def train_input_fn(params, first_step, last_step):
 def eval_input_fn(params):
     """Returns {split: Batches} of the evaluation splits; every row stands in exactly one batch."""
     cfg = params.eval_input
-    dataset = open_dataset(cfg)
+    dataset = open_source(cfg)
     batches = {}
     for name, split in _eval_splits(cfg, dataset).items():
         tokens, _ = _load(params, cfg, dataset, split)
@@ -247,7 +247,7 @@ def predict_input_fn(params, texts=()):
     """
     cfg = params.predict_input
     if not texts:
-        dataset = open_dataset(cfg)
+        dataset = open_source(cfg)
         batches, texts_of_split = {}, {}
         for name, split in _eval_splits(cfg, dataset).items():
             content = dataset.fingerprint(split)
@@ -344,7 +344,7 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     vocab = get_tokenizer(cfg).vocab
     label_names = tuple(checkpoint_config.get("label_names", ()))
     if not (labels_from_checkpoint and label_names):
-        label_names = open_dataset(cfg).label_names
+        label_names = open_source(cfg).label_names
         _check_label_order(label_names, checkpoint_config)
     known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
     return params.complete(checkpoint_config, known, params_path), label_names, vocab

@@ -40,7 +40,7 @@ from common.training.evaluate import Predictor, collect_logits
 from common.training.loop import train
 from common.training.train_step import make_train_step
 from common.validate import graph
-from input.processors import open_dataset
+from input.sources.processors import open_source
 from input.token_cache import ROWS_PER_CALL, tokenize_rows
 from model import make_model, model_fn
 from utils import get_params
@@ -237,7 +237,7 @@ def measure_inference(args, gate):
     model = network_of(params, checkpoint)
     predictor = Predictor(model_fn, params, model)
     cfg = params.predict_input
-    dataset = open_dataset(cfg)
+    dataset = open_source(cfg)
     texts = dataset.read_texts(dataset.processor.eval_splits[0])[: args.sentences]
 
     def classify():
@@ -256,7 +256,7 @@ def measure_tokenizing(args, gate):
     """Blocks of one pass over the training split each, as it is done once for the token cache."""
     params, _ = params_of(args)
     cfg = params.train_input
-    dataset = open_dataset(cfg)
+    dataset = open_source(cfg)
     tokenizer = data.get_tokenizer(cfg)
     rows = dataset.read(dataset.processor.train_split, ROWS_PER_CALL)
     num_texts = len(dataset.processor.text_keys)
@@ -313,7 +313,7 @@ def write_rows(args):
     """Writes label and texts with tabs between them, the training rows in a shuffled order."""
     params, _ = params_of(args)
     cfg = params.train_input
-    dataset = open_dataset(cfg)
+    dataset = open_source(cfg)
     names = {
         dataset.processor.train_split: Path(args.out),
         dataset.processor.eval_splits[0]: Path(f"{args.out}.validation"),

@@ -113,7 +113,7 @@ def load_tokens(dataset, split, tokenizer, cache_dir):
     """Returns the Tokens of a split, from the cache where it holds them, else made and kept.
 
     Args:
-        dataset: TfdsDataset or TextFileDataset.
+        dataset: TfdsSource or TextFileSource.
         split: str.
         tokenizer: WordPieceTokenizer.
         cache_dir: Path, made if absent. Where it cannot be written the tokens are made each time.

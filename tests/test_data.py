@@ -10,8 +10,8 @@ import pytest
 import data
 from common.errors import UserError
 from common.params import Params
-from input.processors import PROCESSORS
 from input.samples import sample_glue
+from input.sources.processors import PROCESSORS
 
 # Every character by itself, so that the text can be read off the ids.
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"-()$&%"
@@ -242,7 +242,7 @@ def test_a_split_without_labels_can_be_predicted_but_not_scored(
 
 def test_a_damaged_data_file_is_refused(make_params, tmp_path):
     params = make_params(data_dir=str(tmp_path))
-    data.open_dataset(params.eval_input)  # prepares it
+    data.open_source(params.eval_input)  # prepares it
     (file,) = tmp_path.rglob("*validation.tfrecord*")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

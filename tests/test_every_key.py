@@ -36,7 +36,7 @@ from common.training import loop
 from common.training.checks import last_step_of, set_up
 from common.training.estimator import Estimator
 from common.training.evaluate import collect_logits
-from input.processors import open_dataset
+from input.sources.processors import open_source
 from model import make_model, model_fn
 from tests.reference.tiny_bert import huggingface_tensors, random_features, save_huggingface
 from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
@@ -234,7 +234,7 @@ def num_training_steps(params):
 
 def place_of_data(params):
     try:
-        return str(open_dataset(params.train_input))
+        return str(open_source(params.train_input))
     except UserError as error:
         return str(error)
 

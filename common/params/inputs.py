@@ -20,7 +20,7 @@ from common.params.values import (
     to_int,
 )
 
-# One processor in input/processors.py for each.
+# One processor in input/sources/processors.py for each.
 DataProcessor = Literal[
     "MnliDataProcessor", "Sst2DataProcessor", "TextFileDataProcessor", "TfdsDataProcessor"
 ]

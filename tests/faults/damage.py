@@ -109,7 +109,7 @@ class Records:
     def __init__(self, folder):
         import tensorflow as tf
 
-        from input.processors import TfdsDataset
+        from input.sources.processors import TfdsSource
 
         self.errors = tf.errors.OpError
         path = folder / "split.tfrecord"
@@ -117,9 +117,9 @@ class Records:
             for row in range(NUM_RECORDS):
                 writer.write(f"row {row} of a split".encode())
         self.files = [path]
-        # What TfdsDataset.damages asks of TensorFlow Datasets; preparing a data set takes seconds.
+        # What TfdsSource.damages asks of TensorFlow Datasets; preparing a data set takes seconds.
         info = type("Info", (), {"filepaths": [path], "shard_lengths": [NUM_RECORDS]})
-        self.dataset = TfdsDataset.__new__(TfdsDataset)
+        self.dataset = TfdsSource.__new__(TfdsSource)
         self.dataset._split_info = lambda split: info
 
     def is_detected(self, file):

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.errors import UserError
 from common.params import EvalInputParams
-from input.text_files import TextFileDataset
+from input.sources.text_files import TextFileSource
 from tests.faults.broken_bytes import broken
 
 SECONDS = 5
@@ -79,7 +79,7 @@ def read_everything(path, generator):
     if generator.random() < 0.2:
         cfg = cfg.model_copy(update={"task": "regression", "label_names": None})
     try:
-        dataset = TextFileDataset(cfg, SimpleNamespace(text_keys=("text",), label_key="label"))
+        dataset = TextFileSource(cfg, SimpleNamespace(text_keys=("text",), label_key="label"))
         texts, count = dataset.read_texts("train"), dataset.num_rows("train")
         skipped = dataset.skipped("train")
         dataset.fingerprint("train")

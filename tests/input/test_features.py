@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from input.batches import make_batches, row_lengths
 from input.features import Layout, TextFeatures
 from input.token_cache import tokenize_texts
-from input.tokenizer import WordPieceTokenizer
+from input.tokenizers.wordpiece import WordPieceTokenizer
 
 TOKENIZER = WordPieceTokenizer(["a", "b", "##c", "[UNK]", "[SEP]", "[CLS]", "[PAD]", "!"])
 

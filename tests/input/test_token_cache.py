@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from common.errors import UserError
 from input import token_cache
 from input.token_cache import Tokens, load_tokens, tokenize_rows
-from input.tokenizer import WordPieceTokenizer
+from input.tokenizers.wordpiece import WordPieceTokenizer
 
 SINGLES = [("4 5 6 6",), ("",), ("1 8 10 9",), ("7",)]
 PAIRS = [("4", "5 5"), ("", "7"), ("", ""), ("4 6 11", "")]

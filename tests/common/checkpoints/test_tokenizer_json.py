@@ -8,7 +8,7 @@ import pytest
 from common.checkpoints import tokenizer_json
 from common.checkpoints.formats import huggingface
 from common.errors import UserError
-from input.tokenizer import WordPieceTokenizer
+from input.tokenizers.wordpiece import WordPieceTokenizer
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "never", "once", "dull", "##er", "né"]

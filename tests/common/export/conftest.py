@@ -10,7 +10,7 @@ import pytest
 
 from common.export.export import Classifier
 from input.features import Layout, TextFeatures
-from input.tokenizer import WordPieceTokenizer
+from input.tokenizers.wordpiece import WordPieceTokenizer
 from model import make_model
 from tests.reference.tiny_bert import VOCAB_SIZE, randomize, tiny_params
 

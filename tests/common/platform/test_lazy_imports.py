@@ -85,7 +85,7 @@ import gc
 print(gc.isenabled(), gc.get_freeze_count() > 100_000)  # what is imported is not looked through
 import tensorflow as tf
 print(tf.compat.v1.GraphDef.__name__, tf.lite.Interpreter.__name__)
-from input.tokenizer import WordPieceTokenizer
+from input.tokenizers.wordpiece import WordPieceTokenizer
 tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"], do_lower=True)
 print(tokenizer.tokenize(tf.constant(["a b"])).to_list())
 libraries = open("/proc/self/maps").read()

@@ -10,8 +10,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from common.params import EvalInputParams
-from input.processors import open_dataset
 from input.samples import sample_glue
+from input.sources.processors import open_source
 
 PROCESSORS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
 SPLITS = [(name, split) for name, splits in sample_glue.SPLITS.items() for split in splits]
@@ -35,7 +35,7 @@ def data_dir(tmp_path_factory):
 
 
 def open_sample(name, data_dir):
-    return open_dataset(
+    return open_source(
         EvalInputParams(
             data_processor=PROCESSORS[name],
             dataset=f"sample_glue/{name}",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The user's own files: CSV, TSV and JSON Lines -> rows of texts and a label.
 
-Nothing here needs TensorFlow but `TextFileDataset.read`. A file is read in one go, and all that is
+Nothing here needs TensorFlow but `TextFileSource.read`. A file is read in one go, and all that is
 wrong in it is found before it is refused: each row with its line.
 
     .csv    comma-separated, text with commas, quotes or line ends in double quotes (RFC 4180)
@@ -271,7 +271,7 @@ def to_value(label):
 # ---- The data set --------------------------------------------------------------------------------
 
 
-class TextFileDataset:
+class TextFileSource:
     """The files of `train_file` and `eval_file`, as splits train and validation.
 
     Args:

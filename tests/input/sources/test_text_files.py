@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""input/text_files.py: every row of a file is read as it stands, or named with its line."""
+"""input/sources/text_files.py: every row of a file is read as it stands, or named with its line."""
 
 import csv
 import io
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.params import EvalInputParams
-from input import text_files
-from input.text_files import TextFileDataset, classes_of_names, names_of_labels, parse_rows
+from input.sources import text_files
+from input.sources.text_files import TextFileSource, classes_of_names, names_of_labels, parse_rows
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -25,7 +25,7 @@ def parse(content, suffix=".csv", text_columns=("text",), label_column="label"):
 
 
 def make_dataset(folder, train=None, validation=None, suffix=".csv", **keys):
-    """A TextFileDataset of the given contents, str or bytes."""
+    """A TextFileSource of the given contents, str or bytes."""
     contents = {"train_file": train, "eval_file": validation}
     for key, content in contents.items():
         if content is not None:
@@ -35,7 +35,7 @@ def make_dataset(folder, train=None, validation=None, suffix=".csv", **keys):
     keys = {"text_columns": "text", "max_sequence_length": 9, "batch_size": 2} | keys
     cfg = EvalInputParams(data_processor="TextFileDataProcessor", **keys)
     # get_processor would import TensorFlow.
-    return TextFileDataset(
+    return TextFileSource(
         cfg, SimpleNamespace(text_keys=cfg.text_columns, label_key=cfg.label_column or "label")
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""input/processors.py: what is prepared is read as it is, and what is not says so in a sentence."""
+"""input/sources/tfds.py: what is prepared is read as it is; what is not says so in a sentence."""
 
 import functools
 import os
@@ -16,8 +16,8 @@ from common.errors import UserError
 from common.metrics.classification import classification_metrics
 from common.metrics.regression import regression_metrics
 from common.params import DataProcessor, EvalInputParams
-from input.processors import PROCESSORS, get_processor
-from input.processors import open_dataset as open_dataset_of
+from input.sources.processors import PROCESSORS, get_processor
+from input.sources.processors import open_source as open_source_of
 
 NAME = "awkward_sentences/whole"
 ROWS = {
@@ -77,8 +77,8 @@ def make_cfg(processor="Sst2DataProcessor", data_dir="none", **keys):
     return EvalInputParams(data_processor=processor, data_dir=str(data_dir), **shape, **keys)
 
 
-def open_dataset(data_dir, name=NAME, processor="Sst2DataProcessor", **keys):
-    return open_dataset_of(make_cfg(processor, data_dir, dataset=name, **keys))
+def open_source(data_dir, name=NAME, processor="Sst2DataProcessor", **keys):
+    return open_source_of(make_cfg(processor, data_dir, dataset=name, **keys))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ GLUE_PROCESSORS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
 def test_prepared_glue_is_read_whole_and_without_a_download(
     name, split, count, shared_dir, no_network
 ):
-    dataset = open_dataset(shared_dir / "tfds", None, GLUE_PROCESSORS[name])
+    dataset = open_source(shared_dir / "tfds", None, GLUE_PROCESSORS[name])
     assert dataset.num_rows(split) == sum(count)
     batches = list(dataset.read(split, 8192).as_numpy_iterator())
     texts, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
@@ -136,7 +136,7 @@ def test_prepared_glue_is_read_whole_and_without_a_download(
 
 def test_glue_labels_have_the_published_order(shared_dir):
     names = {
-        name: open_dataset(shared_dir / "tfds", None, processor).label_names
+        name: open_source(shared_dir / "tfds", None, processor).label_names
         for name, processor in GLUE_PROCESSORS.items()
     }
     assert names["sst2"] == ("negative", "positive")
@@ -144,7 +144,7 @@ def test_glue_labels_have_the_published_order(shared_dir):
 
 
 def test_rows_come_in_the_order_of_the_file(shared_dir):
-    dataset = open_dataset(shared_dir / "tfds", None, "MnliDataProcessor")
+    dataset = open_source(shared_dir / "tfds", None, "MnliDataProcessor")
     folder = shared_dir / "tfds" / "glue" / "mnli" / "2.0.0"
     file = folder / "glue-validation_matched.tfrecord-00000-of-00001"
     expected = []
@@ -159,7 +159,7 @@ def test_rows_come_in_the_order_of_the_file(shared_dir):
 
 
 def test_texts_that_are_not_utf_8_are_shown_with_a_replacement_character(prepared):
-    dataset = open_dataset(prepared)
+    dataset = open_source(prepared)
     texts = [("a",), ("",), ("naïve 中",), ("caf\ufffd",), ("tab\tand\nline",)]
     assert dataset.read_texts("train") == texts
     ((raw, labels),) = dataset.read("train", 9).as_numpy_iterator()
@@ -177,7 +177,7 @@ def test_rows_are_those_that_tfds_reads_whatever_the_labels_are_stored_as(name, 
             .as_dataset(split=split, shuffle_files=False)
             .as_numpy_iterator()
         )
-        read = open_dataset(prepared, f"awkward_sentences/{name}", **keys).read(split, 2)
+        read = open_source(prepared, f"awkward_sentences/{name}", **keys).read(split, 2)
         texts, labels = (np.concatenate(part) for part in zip(*read, strict=True))
         assert texts.tolist() == [[row["sentence"]] for row in rows]
         expected = np.array([row["label"] for row in rows], np.float32 if is_float else np.int64)
@@ -191,7 +191,7 @@ def test_files_with_fewer_rows_than_they_should_have_are_noticed(data_dir):
         for record in records[:4]:
             writer.write(record.numpy())
     with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 5"):
-        list(open_dataset(data_dir).read("train", 2))
+        list(open_source(data_dir).read("train", 2))
 
 
 def test_rows_of_several_files_come_file_after_file(prepared, data_dir):
@@ -208,11 +208,11 @@ def test_rows_of_several_files_come_file_after_file(prepared, data_dir):
     text = info.read_text()
     assert text.count('"5"') == 1  # rows of each file of the training split
     info.write_text(text.replace('"5"', '"3",\n        "2"'))
-    assert open_dataset(data_dir).read_texts("train") == open_dataset(prepared).read_texts("train")
+    assert open_source(data_dir).read_texts("train") == open_source(prepared).read_texts("train")
 
 
 def test_the_fingerprint_follows_the_contents_not_the_place(prepared, data_dir):
-    original, copy = open_dataset(prepared), open_dataset(data_dir)
+    original, copy = open_source(prepared), open_source(data_dir)
     assert copy.fingerprint("train") == original.fingerprint("train")
     assert copy.fingerprint("train") != copy.fingerprint("validation")
     file = data_dir / NAME / "2.0.0" / "awkward_sentences-train.tfrecord-00000-of-00001"
@@ -230,14 +230,14 @@ def test_the_highest_version_is_read_and_what_a_killed_download_left_is_not(data
         shutil.copytree(folder / "2.0.0", folder / version)
     (folder / "12.0.0").mkdir()
     (folder / "10.0.0" / "label.labels.txt").write_text("down\nup\n")
-    assert open_dataset(data_dir).label_names == ("down", "up")
+    assert open_source(data_dir).label_names == ("down", "up")
 
 
 def test_only_half_a_download_is_not_prepared(data_dir, no_network):
     folder = data_dir / NAME
     (folder / "2.0.0").rename(folder / "incomplete.ABCDEF_2.0.0")
     with pytest.raises(UserError, match="is not prepared in"):
-        open_dataset(data_dir)
+        open_source(data_dir)
     assert no_network == ["awkward_sentences"]
 
 
@@ -278,7 +278,7 @@ def test_every_task_of_glue_is_read_by_its_keys_and_scored_by_its_metrics(
     ]
     prepare_glue(tmp_path, name, rows)
     own = {"task": "regression"} if is_regression else {}
-    dataset = open_dataset(tmp_path, f"glue/{name}", "TfdsDataProcessor", text_keys=keys, **own)
+    dataset = open_source(tmp_path, f"glue/{name}", "TfdsDataProcessor", text_keys=keys, **own)
     assert dataset.read_texts("train") == [tuple(row[key] for key in keys) for row in rows]
     ((_, read),) = dataset.read("train", 9).as_numpy_iterator()
     np.testing.assert_array_equal(read, np.array(labels, read.dtype), strict=True)
@@ -295,9 +295,9 @@ def test_every_task_of_glue_is_read_by_its_keys_and_scored_by_its_metrics(
 
 def test_renamed_features_are_found_under_the_processors_own_names(prepared):
     keys = {"feature_rename_map": {"sentence": "premise"}, "text_keys": ["premise"]}
-    assert open_dataset(prepared, **keys).read_texts("validation") == [("b",), ("c",)]
+    assert open_source(prepared, **keys).read_texts("validation") == [("b",), ("c",)]
     with pytest.raises(UserError, match="has no feature nowhere; it has label, sentence"):
-        open_dataset(prepared, feature_rename_map={"nowhere": "x"})
+        open_source(prepared, feature_rename_map={"nowhere": "x"})
 
 
 def test_columns_of_files_can_be_renamed(tmp_path):
@@ -310,7 +310,7 @@ def test_columns_of_files_can_be_renamed(tmp_path):
         max_sequence_length=9,
         batch_size=1,
     )
-    dataset = open_dataset_of(cfg)
+    dataset = open_source_of(cfg)
     assert dataset.label_names == ("1", "2")
     ((texts, labels),) = dataset.read("train", 9).as_numpy_iterator()
     assert texts.tolist() == [[b"a"], [b"b"]]
@@ -318,35 +318,35 @@ def test_columns_of_files_can_be_renamed(tmp_path):
 
 
 def test_names_can_be_given_to_classes_and_to_whole_numbers(prepared):
-    assert open_dataset(prepared, label_names=["bad", "good"]).label_names == ("bad", "good")
-    numbers = open_dataset(prepared, "awkward_sentences/numbers", label_names=["bad", "good"])
+    assert open_source(prepared, label_names=["bad", "good"]).label_names == ("bad", "good")
+    numbers = open_source(prepared, "awkward_sentences/numbers", label_names=["bad", "good"])
     assert numbers.label_names == ("bad", "good")
     with pytest.raises(UserError, match=r"label_names has 3 names, but .* has 2 classes: no, yes"):
-        open_dataset(prepared, label_names=["a", "b", "c"])
+        open_source(prepared, label_names=["a", "b", "c"])
 
 
 def test_a_regression_needs_numbers(prepared):
-    numbers = open_dataset(prepared, "awkward_sentences/numbers", task="regression")
+    numbers = open_source(prepared, "awkward_sentences/numbers", task="regression")
     ((_, labels),) = numbers.read("train", 9).as_numpy_iterator()
     np.testing.assert_array_equal(labels, np.float32([0, 1, 1, 0, 1]), strict=True)
     with pytest.raises(UserError, match="feature label that is no number"):
-        open_dataset(prepared, task="regression")
+        open_source(prepared, task="regression")
 
 
 def test_a_text_key_that_is_no_text_is_refused(prepared):
     with pytest.raises(UserError, match="feature label that is no text"):
-        open_dataset(prepared, text_keys=["sentence", "label"])
+        open_source(prepared, text_keys=["sentence", "label"])
 
 
 def test_a_set_without_a_validation_split_is_scored_on_its_test_split(prepared, data_dir):
     info = data_dir / NAME / "2.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace('"validation"', '"development"'))
     keys = {"processor": "TfdsDataProcessor", "text_keys": ["sentence"]}
-    assert open_dataset(data_dir, **keys).processor.eval_splits == ("test",)
+    assert open_source(data_dir, **keys).processor.eval_splits == ("test",)
     info.write_text(info.read_text().replace('"test"', '"hidden"'))
     with pytest.raises(UserError, match=r"no split validation or test; .* Write eval_fraction"):
-        open_dataset(data_dir, **keys)
-    assert open_dataset(data_dir, eval_fraction=0.2, **keys).processor.eval_splits == ()
+        open_source(data_dir, **keys)
+    assert open_source(data_dir, eval_fraction=0.2, **keys).processor.eval_splits == ()
 
 
 # ---- Damaged records -----------------------------------------------------------------------------
@@ -365,21 +365,21 @@ def damage_record(folder, number, split="train"):
 
 def test_a_damaged_record_is_named_and_can_be_skipped_with_what_follows(data_dir):
     path = damage_record(data_dir, 3)
-    dataset = open_dataset(data_dir)
+    dataset = open_source(data_dir)
     (sentence,) = dataset.damages("train")
     assert sentence.startswith(f"{path}, record 3: damaged or missing; ")
     assert "2 of 5" in sentence
     with pytest.raises(tf.errors.DataLossError):
         list(dataset.read("train", 2))
     assert dataset.skipped("train") == []
-    dataset = open_dataset(data_dir, on_bad_row="skip")
+    dataset = open_source(data_dir, on_bad_row="skip")
     assert dataset.read_texts("train") == [("a",), ("",), ("naïve 中",)]
     assert dataset.skipped("train") == [sentence]
     assert dataset.skipped("validation") == []
 
 
 def test_the_place_of_a_row_is_its_file_and_record(prepared):
-    dataset = open_dataset(prepared)
+    dataset = open_source(prepared)
     assert dataset.place("train", 4).endswith("train.tfrecord-00000-of-00001, record 4")
 
 
@@ -388,7 +388,7 @@ def test_the_place_of_a_row_is_its_file_and_record(prepared):
 
 def test_without_a_network_it_says_how_to_prepare_the_data_elsewhere(tmp_path, no_network, capsys):
     with pytest.raises(UserError) as error:
-        open_dataset(tmp_path, None)
+        open_source(tmp_path, None)
     text = str(error.value)
     assert "data set glue/sst2 is not prepared" in text
     assert str(tmp_path / "glue/sst2") in text
@@ -402,18 +402,18 @@ def test_without_a_network_it_says_how_to_prepare_the_data_elsewhere(tmp_path, n
 def test_a_data_dir_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"sst2 is not prepared .* Not a directory") as error:
-        open_dataset(tmp_path / "file", "sample_glue/sst2")
+        open_source(tmp_path / "file", "sample_glue/sst2")
     assert "network" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["glue/sst3", "nonsense", "sample_glue/x", "a b", "../glue", "/"])
 def test_an_unknown_dataset_is_refused(tmp_path, name):
     with pytest.raises(UserError, match=f"data set {name} is neither prepared in .* nor known"):
-        open_dataset(tmp_path, name)
+        open_source(tmp_path, name)
 
 
 def test_a_missing_split_is_refused(prepared):
-    dataset = open_dataset(prepared)
+    dataset = open_source(prepared)
     read = functools.partial(dataset.read, batch_size=2)
     for method in (read, dataset.num_rows, dataset.fingerprint, dataset.read_texts):
         with pytest.raises(UserError, match="split dev; its splits are train, validation, test"):
@@ -422,22 +422,22 @@ def test_a_missing_split_is_refused(prepared):
 
 def test_a_missing_feature_is_refused(prepared):
     with pytest.raises(UserError, match="has no feature premise, hypothesis; it has label, sen"):
-        open_dataset(prepared, processor="MnliDataProcessor")
+        open_source(prepared, processor="MnliDataProcessor")
 
 
 def test_labels_that_are_no_classes_are_refused(prepared):
     with pytest.raises(UserError, match="feature label that is no class"):
-        open_dataset(prepared, "awkward_sentences/numbers")
+        open_source(prepared, "awkward_sentences/numbers")
 
 
 def test_a_missing_file_is_refused(data_dir):
     (data_dir / NAME / "2.0.0" / "awkward_sentences-train.tfrecord-00000-of-00001").unlink()
     with pytest.raises(UserError, match=r"is incomplete: .*No such file.*Copy it there again"):
-        open_dataset(data_dir).fingerprint("train")
+        open_source(data_dir).fingerprint("train")
 
 
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
 def test_a_damaged_description_is_refused(data_dir, file):
     (data_dir / NAME / "2.0.0" / file).write_text('{"half')
     with pytest.raises(UserError, match=r"2\.0\.0 cannot be read .*delete the folder"):
-        open_dataset(data_dir)
+        open_source(data_dir)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""input/tokenizer.py: the same ids as Hugging Face's Rust tokenizer, eagerly and in any graph."""
+"""input/tokenizers/wordpiece.py: the ids of Hugging Face's Rust tokenizer, in any graph."""
 
 import hashlib
 import json
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 
 from common.errors import UserError
-from input.tokenizer import ALGORITHM_VERSION, WordPieceTokenizer, _character_tables
+from input.tokenizers.unicode_tables import character_tables
+from input.tokenizers.wordpiece import ALGORITHM_VERSION, WordPieceTokenizer
 
 # ruff: noqa: RUF001 - letters that look like others are what is tested.
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -361,7 +362,7 @@ def test_other_tables_of_characters_need_another_algorithm_version():
     """The fingerprint holds the version in place of the tables, which take a second to build."""
     digest = hashlib.sha256()
     for do_lower in (True, False):
-        for table in _character_tables(do_lower):
+        for table in character_tables(do_lower):
             digest.update(table.astype("<i4").tobytes())
     tables = {1: "256a51295408f9532c497a0b2e795e03651703df05c15e3002d8b65e24f16aeb"}
     assert tables[ALGORITHM_VERSION] == digest.hexdigest()
@@ -374,6 +375,6 @@ def test_the_fingerprint_tells_what_decides_the_ids(uncased, cased, tmp_path, mo
     assert same == WordPieceTokenizer(vocab).fingerprint
     assert len(same) == 64
     others = [WordPieceTokenizer(vocab[::-1]).fingerprint, uncased.fingerprint, cased.fingerprint]
-    monkeypatch.setattr("input.tokenizer.ALGORITHM_VERSION", 2)
+    monkeypatch.setattr("input.tokenizers.wordpiece.ALGORITHM_VERSION", 2)
     others.append(WordPieceTokenizer(vocab).fingerprint)
     assert len({same, *others}) == 5

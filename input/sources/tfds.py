@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the text comes from: one processor per kind of data.
-
-The texts are those of a data set of TensorFlow Datasets (TFDS), or of the user's own files.
-"""
+"""The source of rows that are a data set of TensorFlow Datasets (TFDS)."""
 
 import contextlib
 import functools
 import hashlib
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from common.errors import UserError
 from input.samples.sample_glue import SampleGlue
-from input.text_files import REGRESSION_NAMES, TextFileDataset
+from input.sources.text_files import REGRESSION_NAMES
 
 # Those that TFDS decodes to what it has stored.
 PLAIN_FEATURES = (
@@ -29,67 +26,11 @@ PLAIN_FEATURES = (
 )
 
 
-@dataclass(frozen=True)
-class DataProcessor:
-    """Which data set, which of its features, which splits.
-
-    Attributes:
-        dataset: name in TFDS, `builder/config`; `text_files` for files.
-        text_keys: one feature name or column (a sentence) or two (a pair).
-        eval_splits: names of the splits to score, together and each for itself; empty: those of
-            EVAL_SPLITS that the data set has.
-        label_key: feature name or column of the label.
-    """
-
-    dataset: str
-    text_keys: tuple[str, ...]
-    eval_splits: tuple[str, ...]
-    label_key: str = "label"
-    train_split: str = "train"
-
-
-# GLUE (Wang et al. 2019) as TFDS names it. The hidden test splits have no labels and are not used.
-PROCESSORS = {
-    "Sst2DataProcessor": DataProcessor("glue/sst2", ("sentence",), ("validation",)),
-    "MnliDataProcessor": DataProcessor(
-        "glue/mnli",
-        ("premise", "hypothesis"),
-        ("validation_matched", "validation_mismatched"),
-    ),
-    "TfdsDataProcessor": DataProcessor("", (), ()),
-    "TextFileDataProcessor": DataProcessor("text_files", (), ("validation",)),
-}
-
 # What is scored of a data set whose processor does not say it: the first that it has.
 EVAL_SPLITS = (("validation",), ("validation_matched", "validation_mismatched"), ("test",))
 
 
-def get_processor(cfg):
-    """Returns the DataProcessor that InputParams `cfg` name, with their own keys put in."""
-    own = {
-        "dataset": cfg.dataset,
-        "text_keys": cfg.text_keys or cfg.text_columns,
-        "label_key": cfg.label_key or cfg.label_column,
-    }
-    own = {name: value for name, value in own.items() if value is not None}
-    processor = replace(PROCESSORS[cfg.data_processor], **own)
-    old_names = {new: old for old, new in (cfg.feature_rename_map or {}).items()}
-    return replace(
-        processor,
-        text_keys=tuple(old_names.get(key, key) for key in processor.text_keys),
-        label_key=old_names.get(processor.label_key, processor.label_key),
-    )
-
-
-def open_dataset(cfg):
-    """Returns the TfdsDataset or the TextFileDataset of InputParams `cfg`."""
-    processor = get_processor(cfg)
-    if cfg.data_processor == "TextFileDataProcessor":
-        return TextFileDataset(cfg, processor)
-    return TfdsDataset(cfg, processor)
-
-
-class TfdsDataset:
+class TfdsSource:
     """A prepared TFDS data set: its texts, labels, label names, and a fingerprint of its files.
 
     Opening it (milliseconds) prepares what is not prepared yet: the embedded sample from the

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of data processors: which data set, features and splits each name of them reads.
+
+Another task on TFDS data is a row here and a name in `common/params/inputs.py`.
+"""
+
+from dataclasses import dataclass, replace
+
+from input.sources.text_files import TextFileSource
+from input.sources.tfds import TfdsSource
+
+
+@dataclass(frozen=True)
+class DataProcessor:
+    """Which data set, which of its features, which splits.
+
+    Attributes:
+        dataset: name in TFDS, `builder/config`; `text_files` for files.
+        text_keys: one feature name or column (a sentence) or two (a pair).
+        eval_splits: names of the splits to score, together and each for itself; empty: those of
+            EVAL_SPLITS that the data set has.
+        label_key: feature name or column of the label.
+    """
+
+    dataset: str
+    text_keys: tuple[str, ...]
+    eval_splits: tuple[str, ...]
+    label_key: str = "label"
+    train_split: str = "train"
+
+
+# GLUE (Wang et al. 2019) as TFDS names it. The hidden test splits have no labels and are not used.
+PROCESSORS = {
+    "Sst2DataProcessor": DataProcessor("glue/sst2", ("sentence",), ("validation",)),
+    "MnliDataProcessor": DataProcessor(
+        "glue/mnli",
+        ("premise", "hypothesis"),
+        ("validation_matched", "validation_mismatched"),
+    ),
+    "TfdsDataProcessor": DataProcessor("", (), ()),
+    "TextFileDataProcessor": DataProcessor("text_files", (), ("validation",)),
+}
+
+
+def get_processor(cfg):
+    """Returns the DataProcessor that InputParams `cfg` name, with their own keys put in."""
+    own = {
+        "dataset": cfg.dataset,
+        "text_keys": cfg.text_keys or cfg.text_columns,
+        "label_key": cfg.label_key or cfg.label_column,
+    }
+    own = {name: value for name, value in own.items() if value is not None}
+    processor = replace(PROCESSORS[cfg.data_processor], **own)
+    old_names = {new: old for old, new in (cfg.feature_rename_map or {}).items()}
+    return replace(
+        processor,
+        text_keys=tuple(old_names.get(key, key) for key in processor.text_keys),
+        label_key=old_names.get(processor.label_key, processor.label_key),
+    )
+
+
+def open_source(cfg):
+    """Returns the TfdsSource or the TextFileSource of InputParams `cfg`."""
+    processor = get_processor(cfg)
+    if cfg.data_processor == "TextFileDataProcessor":
+        return TextFileSource(cfg, processor)
+    return TfdsSource(cfg, processor)
