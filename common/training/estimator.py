@@ -20,6 +20,7 @@ from common.checkpoints import store
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.small_files import read_params_yaml
 from common.checkpoints.writer import CheckpointWriter, NoWriter
+from common.console import closing_summary, format_duration
 from common.errors import RunError, UserError
 from common.export.export import Classifier, export
 from common.files import write_whole
@@ -28,8 +29,8 @@ from common.metrics.classification import classification_report, cross_entropy, 
 from common.metrics.regression import regression_report
 from common.optimizers.factory import optimizer_of
 from common.platform.machine import gpus_of
-from common.reports.progress import format_duration
-from common.reports.reports import NoReports, Reports, closing_summary, read_curves
+from common.reports.metrics_file import read_curves
+from common.reports.reports import NoReports, Reports
 from common.signals import poll
 from common.training.checks import (
     check_fits,
@@ -678,7 +679,7 @@ class Estimator:
     def _metrics_of(self, path, step):
         """Returns {name: figure} of a checkpoint of model_dir that was evaluated, else {}."""
         inside = self._is_in_model_dir(path)
-        curves = read_curves(self.model_dir / "metrics.jsonl") if inside else {}
+        curves = read_curves(self.model_dir) if inside else {}
         return {
             name: curve[step]
             for (split, name), curve in curves.items()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation and prediction: the logits of every row, in the order of the split; their metrics."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from common.BaseModel import PREDICT
 from common.layers.dense import rounded_kernels, use_rounded
 from common.platform.kept_programs import variables_of
 from common.platform.streams import in_streams
-from common.reports.progress import Progress
+from common.reports.progress import Console
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 from common.training.train_step import one_program_per_shape
@@ -51,7 +52,6 @@ def collect_logits(
     batches,
     max_batches=None,
     description="eval",
-    log_every=100,
     distribution=ONE_DEVICE,
     num_streams=1,
 ):
@@ -62,7 +62,6 @@ def collect_logits(
         batches: Batches with weights.
         max_batches: int or None. Stop after so many.
         description: str, first word of the progress lines.
-        log_every: int, batches between two plain lines.
         distribution: Distribution.
         num_streams: int. Batches computed at a time, see `streams.py`.
     Returns:
@@ -72,15 +71,16 @@ def collect_logits(
     """
     total = len(batches) if max_batches is None else min(max_batches, len(batches))
     share = math.ceil(total / distribution.num_workers)
-    with Progress(share, "batches", description=description, log_every=log_every) as progress:
+    with contextlib.closing(Console()) as console:
+        console.on_batch(description, 0, share)
 
         def logits_of(features, *_):
             return predict_step(features).numpy()
 
         def logits_of_each(elements):
-            for logits in in_streams(logits_of, elements, num_streams):
+            for done, logits in enumerate(in_streams(logits_of, elements, num_streams), start=1):
                 poll()
-                progress.update()
+                console.on_batch(description, done, share)
                 yield logits
 
         logits = distribution.collect(batches.dataset.take(total), logits_of_each, total)

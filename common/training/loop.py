@@ -5,7 +5,8 @@ import contextlib
 import math
 
 from common.errors import RunError
-from common.reports.progress import Progress, TimedInput
+from common.reports.progress import Console
+from common.reports.rate import StepRate, TimedInput
 from common.signals import Stopped, listening
 from common.training.steps_ahead import StepsAhead
 
@@ -60,18 +61,15 @@ def train(
     unchecked, saved = [], first_step
     step, rows = first_step, 0
     timed = TimedInput(batches)
+    # The first is computed when its call ends, and the second handed over at once.
+    rate = StepRate(num_untimed=2 if is_ahead else 1)
     ahead = StepsAhead(train_step) if is_ahead else None
     with (
         ahead or contextlib.nullcontext(train_step) as train_step,
         listening() as requests,
-        Progress(
-            last_step,
-            initial=first_step,
-            log_every=run.log_steps,
-            # The first is computed when its call ends, and the second handed over at once.
-            num_untimed=2 if is_ahead else 1,
-        ) as progress,
+        contextlib.closing(Console(run.log_steps)) as console,
     ):
+        console.on_start(first_step, last_step, rate)
         for features, labels in timed:
             try:
                 figures = train_step(features, labels)
@@ -88,7 +86,8 @@ def train(
             shown = {"loss": figures["train/cost_cls"]}
             if "train/lr" in figures:
                 shown["learning_rate"] = figures["train/lr"]
-            progress.update(waited=timed.seconds, **shown)
+            rate.update(step, waited=timed.seconds)
+            console.on_step(step, shown)
 
             if step % run.save_summary_steps == 0 or is_last:
                 losses += _finite_losses(unchecked, step, check_gradients)
@@ -96,10 +95,10 @@ def train(
                 histograms = figures.pop("histograms", {})
                 values = {name: float(value) for name, value in figures.items()}
                 values["train/cost_cls"] = sum(losses) / len(losses)
-                rate = progress.rate()
-                if rate is not None:
-                    values["train/examples_per_second"] = rate * rows
-                    values["train/input_wait"] = progress.input_wait()
+                per_second = rate.per_second()
+                if per_second is not None:
+                    values["train/examples_per_second"] = per_second * rows
+                    values["train/input_wait"] = rate.input_wait()
                 reports.scalars("train", step, values)
                 if histograms:
                     reports.histograms("train", step, histograms)

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import data
+from common.console import closing_summary
 from common.optimizers.factory import optimizer_of
 from common.platform.graph_rewriting import keep_rewriting, rewritten_once
 from common.platform.kept_programs import (
@@ -29,7 +30,6 @@ from common.platform.kept_programs import (
     write_program,
 )
 from common.platform.machine_code import keep_machine_code, machine_dir, own_dir, say
-from common.reports.reports import closing_summary
 from common.training.evaluate import Predictor
 from common.training.train_step import Replica
 from common.validate.graph import Program

@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 import data
 from common.checkpoints import store
 from common.checkpoints.load import match_weights, open_checkpoint
+from common.console import closing_summary
 from common.errors import RunError, UserError
 from common.export.export import check_format
 from common.files import write_whole
 from common.optimizers.factory import optimizer_of
-from common.reports.reports import closing_summary
 from common.training.checks import (
     check_device,
     check_fits,

@@ -208,11 +208,11 @@ class Child:
 
     def install(self):
         from common.checkpoints import store
-        from common.reports import reports
+        from common.reports import plots
         from common.training import estimator
         from input import token_cache
 
-        reports.draw_confusion = reports.draw_curves = lambda *_: Blank()
+        plots.draw_confusion = plots.draw_curves = lambda *_: Blank()
         self.wrap(os, "replace", self.file_event("rename to", 1))
         self.wrap(os, "fsync", self.file_event("flush"))
         self.wrap(shutil, "rmtree", self.file_event("delete"))

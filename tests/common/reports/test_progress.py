@@ -2,12 +2,11 @@
 """The plain lines of a run to the letter, and what reaches a terminal."""
 
 import io
-import time
 
 import pytest
 
-import common.reports.progress as progress_module
-from common.reports.progress import Progress, TimedInput, format_duration, format_rate
+from common.reports.progress import Console, format_rate
+from common.reports.rate import StepRate
 
 
 class Terminal(io.StringIO):
@@ -16,254 +15,174 @@ class Terminal(io.StringIO):
     def isatty(self):
         return True
 
+    def lines(self):
+        """What is drawn, without the moves between the lines of two bars."""
+        return self.getvalue().replace("\x1b[A", "").replace("\r", "\n").split("\n")
 
-class Clock:
-    """A clock that only a test moves."""
 
-    def __init__(self):
+class Training:
+    """A Console that is told of training steps, on a clock that only the test moves."""
+
+    def __init__(self, last_step, first_step=0, log_steps=100, stream=None):
         self.seconds = 1000.0
+        self.stream = stream or io.StringIO()
+        self.console = Console(log_steps, self.stream, clock=lambda: self.seconds)
+        self.rate = StepRate(clock=lambda: self.seconds)
+        self.console.on_start(first_step, last_step, self.rate)
+        self.step = first_step
 
-    def monotonic(self):
-        return self.seconds
+    def steps(self, count=1, seconds=1.0, waited=None, **figures):
+        for _ in range(count):
+            self.seconds += seconds
+            self.step += 1
+            self.rate.update(self.step, waited)
+            self.console.on_step(self.step, figures)
+
+    def lines(self):
+        return self.stream.getvalue().splitlines()
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(progress_module.time, "monotonic", clock.monotonic)
-    return clock
+class Unread:
+    def __float__(self):
+        raise AssertionError("read a value, which would wait for the device")
 
 
-def _run(progress, clock, steps, seconds=1.0):
-    for _ in range(steps):
-        clock.seconds += seconds
-        progress.update(1)
-
-
-def test_lines_off_a_terminal_are_the_first_every_interval_and_the_last(clock):
-    stream = io.StringIO()
-    with Progress(7, log_every=3, stream=stream) as progress:
-        clock.seconds += 40  # compiling; not part of any rate
-        progress.update(1, loss=0.7, learning_rate=1e-5, examples_per_second=3.21)
-        _run(progress, clock, 2, seconds=0.5)
-        _run(progress, clock, 2, seconds=0.5)
-        clock.seconds += 0.5
-        progress.update(1, loss=0.31211, learning_rate=4.2e-5, examples_per_second=212.4)
-        _run(progress, clock, 1, seconds=0.5)
-    assert stream.getvalue().splitlines() == [
-        "train step 1/7 · loss 0.7000 · lr 1e-05 · 3.21 examples/s",
-        "train step 3/7 · loss 0.7000 · lr 1e-05 · 3.21 examples/s · 2 s left",
-        "train step 6/7 · loss 0.3121 · lr 4.2e-05 · 212 examples/s · 0 s left",
-        "train step 7/7 · loss 0.3121 · lr 4.2e-05 · 212 examples/s",
+def test_lines_off_a_terminal_are_the_first_every_interval_and_the_last():
+    training = Training(7, log_steps=3)
+    training.steps(seconds=40, loss=0.7, learning_rate=1e-5)  # compiling; not part of any rate
+    training.steps(4, seconds=0.5, loss=0.5, learning_rate=2e-5)
+    training.steps(2, seconds=0.5, loss=0.31211, learning_rate=4.2e-5, scale=32768.0)
+    training.console.on_stop()
+    assert training.lines() == [
+        "train step 1/7 · loss 0.7000 · lr 1e-05",
+        "train step 3/7 · loss 0.5000 · lr 2e-05 · 2.00 steps/s · 2 s left",
+        "train step 6/7 · loss 0.3121 · lr 4.2e-05 · scale 32768 · 2.00 steps/s · 0 s left",
+        "train step 7/7 · loss 0.3121 · lr 4.2e-05 · scale 32768 · 2.00 steps/s",
     ]
 
 
-def test_rate_without_given_figures_is_in_the_unit(clock):
-    stream = io.StringIO()
-    with Progress(28, "batches", description="evaluate", log_every=28, stream=stream) as progress:
-        _run(progress, clock, 28, seconds=0.05)
+def test_batches_of_an_evaluation_are_counted_for_themselves():
+    seconds, stream = [0.0], io.StringIO()
+    console = Console(stream=stream, clock=lambda: seconds[0])
+    for description, total in (("eval matched", 3), ("eval mismatched", 128)):
+        for done in range(total + 1):
+            console.on_batch(description, done, total)
+            seconds[0] += 0.05
     assert stream.getvalue().splitlines() == [
-        "evaluate batch 1/28",
-        "evaluate batch 28/28 · 20 batches/s",
+        "eval matched batch 1/3",
+        "eval matched batch 3/3 · 20 batches/s",
+        "eval mismatched batch 1/128",
+        "eval mismatched batch 100/128 · 20 batches/s · 1 s left",
+        "eval mismatched batch 128/128 · 20 batches/s",
     ]
 
 
-def test_compile_time_and_a_slow_past_leave_the_rate(clock):
-    progress = Progress(10_000, stream=io.StringIO())
-    clock.seconds += 60
-    progress.update(1)
-    assert progress.rate() is None
-    _run(progress, clock, 100, seconds=30.0)
-    assert progress.rate() == pytest.approx(1 / 30)
-    _run(progress, clock, 100, seconds=1.0)  # 100 s: the last 60 hold none of the slow ones
-    assert progress.rate() == pytest.approx(1.0)
-
-
-def test_as_many_first_updates_are_left_out_of_the_rate_as_asked_for(clock):
-    stream = io.StringIO()
-    progress = Progress(100, log_every=1, stream=stream, num_untimed=2)
-    clock.seconds += 60
-    progress.update(1)
-    progress.update(1)  # at once
-    assert progress.rate() is None
-    _run(progress, clock, 3, seconds=2.0)
-    assert progress.rate() == pytest.approx(1 / 2)
-    assert stream.getvalue().count("\n") == 5
-
-
-def test_rate_counts_steps_and_not_updates(clock):
-    progress = Progress(1000, unit="examples", stream=io.StringIO())
-    for _ in range(5):
-        clock.seconds += 0.5
-        progress.update(32)
-    assert progress.rate() == pytest.approx(64)
-
-
-def test_input_that_is_waited_for_is_a_share_of_the_recent_time_without_the_first_step(clock):
-    stream = io.StringIO()
-    timed = TimedInput(slow_batches(clock, [30.0, 1.0, 1.0, 0.5, 0.5]))
-    with Progress(5, log_every=2, stream=stream) as progress:
-        for _ in timed:
-            clock.seconds += 1.0  # the step
-            progress.update(waited=timed.seconds)
-    assert timed.seconds == 33.0
-    assert progress.input_wait() == pytest.approx(3 / 7)
-    assert stream.getvalue().splitlines() == [
-        "train step 1/5",
-        "train step 2/5 · 0.50 steps/s · input wait 50.0% · 6 s left",
-        "train step 4/5 · 0.55 steps/s · input wait 45.5% · 2 s left",
-        "train step 5/5 · 0.57 steps/s · input wait 42.9%",
+def test_the_wait_for_input_is_shown_where_it_is_known():
+    training = Training(3, log_steps=1)
+    training.steps(seconds=30.0, waited=29.0)
+    training.steps(seconds=2.0, waited=30.0)
+    training.steps(seconds=2.0, waited=30.5)
+    assert training.lines() == [
+        "train step 1/3",
+        "train step 2/3 · 0.50 steps/s · input wait 50.0% · 2 s left",
+        "train step 3/3 · 0.50 steps/s · input wait 37.5%",
     ]
 
 
-def test_input_that_came_while_a_step_was_computed_was_not_waited_for(clock):
-    timed = TimedInput(slow_batches(clock, [1.0, 0.5, 2.0]))
-    waited = []
-    for delay in timed:
-        if delay == 0.5:
-            timed.take_off_last()
-        waited.append(timed.seconds)
-    assert waited == [1.0, 1.0, 3.0]
-
-
-def slow_batches(clock, delays):
-    for delay in delays:
-        clock.seconds += delay
-        yield delay
-
-
-def test_resumed_run_continues_its_count(clock):
-    stream = io.StringIO()
-    with Progress(2000, initial=1000, log_every=100, stream=stream) as progress:
-        _run(progress, clock, 100)
-    assert [line.split(" · ")[0] for line in stream.getvalue().splitlines()] == [
+def test_resumed_run_continues_its_count():
+    training = Training(2000, first_step=1000)
+    training.steps(100)
+    lines = training.lines()
+    assert [line.split(" · ")[0] for line in lines] == [
         "train step 1001/2000",
         "train step 1100/2000",
     ]
-    assert stream.getvalue().endswith("15 min left\n")  # 900 steps of 1 s
-
-
-def test_updates_of_many_steps_get_a_line_where_they_cross_the_interval(clock):
-    stream = io.StringIO()
-    with Progress(100, unit="examples", log_every=50, stream=stream) as progress:
-        for n in (32, 32, 32, 4):
-            clock.seconds += 1
-            progress.update(n)
-    assert [line.split()[2] for line in stream.getvalue().splitlines()] == [
-        "32/100",
-        "64/100",
-        "100/100",
-    ]
+    assert lines[-1].endswith("15 min left")  # 900 steps of 1 s
 
 
 def test_a_run_that_stops_early_says_where_once():
-    stream = io.StringIO()
-    with pytest.raises(KeyboardInterrupt), Progress(100, stream=stream) as progress:
-        for _ in range(5):
-            progress.update(1)
-        raise KeyboardInterrupt
-    progress.close()
-    assert [line.split(" · ")[0] for line in stream.getvalue().splitlines()] == [
+    training = Training(100)
+    training.steps(5)
+    training.console.on_stop()
+    training.console.close()
+    assert [line.split(" · ")[0] for line in training.lines()] == [
         "train step 1/100",
         "train step 5/100",
     ]
 
 
-def test_without_a_total_there_is_no_time_left(clock):
+def test_an_evaluation_that_is_interrupted_says_where_once():
     stream = io.StringIO()
-    with Progress(None, log_every=2, stream=stream) as progress:
-        _run(progress, clock, 2)
-    assert stream.getvalue().splitlines() == ["train step 1", "train step 2 · 1.00 steps/s"]
-
-
-def test_nothing_done_prints_nothing():
-    stream = io.StringIO()
-    with Progress(10, stream=stream):
-        pass
-    assert stream.getvalue() == ""
-
-
-def test_figures_that_are_not_shown_are_never_read():
-    class Unread:
-        def __float__(self):
-            raise AssertionError("read a value, which would wait for the device")
-
-    progress = Progress(100, log_every=50, stream=io.StringIO())
-    progress.update(1, loss=0.5)
-    for _ in range(40):
-        progress.update(1, loss=Unread())
-    progress.update(9, loss=0.25)
-    assert "loss 0.2500" in progress.stream.getvalue().splitlines()[-1]
-
-
-def test_a_bar_on_its_way_leaves_the_last_figures_to_be_computed(clock):
-    class Unread:
-        def __float__(self):
-            raise AssertionError("waited for the last step")
-
-    stream = Terminal()
-    progress = Progress(100, stream=stream)
-    for loss in (0.5, 0.25, Unread()):
-        clock.seconds += 1
-        progress.update(1, loss=loss)
-    assert "3/100, loss 0.2500" in stream.getvalue().replace("\r", "\n").splitlines()[-1]
-
-
-def test_figure_that_is_not_finite_is_shown():
-    stream = io.StringIO()
-    Progress(10, stream=stream).update(1, loss=float("nan"), scale=32768.0)
-    assert stream.getvalue() == "train step 1/10 · loss nan · scale 32768\n"
-
-
-def test_terminal_gets_a_bar_with_the_same_figures_and_text_between(clock):
-    stream = Terminal()
-    with Progress(60, stream=stream) as progress:
-        clock.seconds += 1
-        progress.update(30, loss=0.3)
-        clock.seconds += 1
-        progress.update(15)
-        progress.write("validation: accuracy 0.9")
-        clock.seconds += 1
-        progress.update(15)
-    shown = stream.getvalue().replace("\r", "\n").split("\n")
-    assert "validation: accuracy 0.9" in shown
-    assert any(line.endswith("| 45/60, loss 0.3000, 15 steps/s, 1 s left") for line in shown)
-    assert shown[-2].startswith("train 100% |") and "60/60, loss 0.3000" in shown[-2]
-
-
-def test_text_off_a_terminal_is_a_line():
-    stream = io.StringIO()
-    Progress(10, stream=stream).write("two\nlines")
-    assert stream.getvalue() == "two\nlines\n"
+    console = Console(stream=stream)
+    for done in range(3):
+        console.on_batch("eval", done, 10)
+    console.on_batch("predict", 0, 2)  # another one
+    console.close()
+    assert [line.split(" · ")[0] for line in stream.getvalue().splitlines()] == [
+        "eval batch 1/10",
+        "eval batch 2/10",
+    ]
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_update_costs_microseconds(stream):
-    with Progress(10**9, log_every=10**9, stream=stream) as progress:
-        best = float("inf")  # the least of five: what the work costs on a busy machine
-        for _ in range(5):
-            start = time.perf_counter()
-            for _ in range(2000):
-                progress.update(1)
-            best = min(best, (time.perf_counter() - start) / 2000)
-    assert best < 20e-6  # 0.6 us measured on one core; a bar drawn every time costs 100 us
+def test_nothing_done_prints_no_line(stream):
+    training = Training(10, stream=stream)
+    training.console.on_stop()
+    assert "10/10" not in stream.getvalue() and "step" not in stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "0 s"),
-        (42.4, "42 s"),
-        (59.4, "59 s"),
-        (59.7, "1 min"),
-        (14 * 60 + 10, "14 min"),
-        (59.7 * 60, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-        (100 * 3600, "100 h 00 min"),
-    ],
-)
-def test_durations_round_without_a_60(seconds, text):
-    assert format_duration(seconds) == text
+def test_figures_that_are_not_shown_are_never_read():
+    training = Training(100, log_steps=50)
+    training.steps(1, loss=0.5)
+    training.steps(48, loss=Unread())
+    training.steps(1, loss=0.25)
+    assert "loss 0.2500" in training.lines()[-1]
+
+
+def test_a_bar_that_is_not_due_reads_nothing():
+    training = Training(10**6, stream=Terminal())
+    training.steps(1, loss=0.5)
+    training.steps(200, seconds=0.001, loss=Unread())  # within 0.25 s of the first
+
+
+def test_a_bar_on_its_way_leaves_the_last_figures_to_be_computed():
+    training = Training(100, stream=Terminal())
+    for loss in (0.5, 0.25, Unread()):
+        training.steps(loss=loss)
+    assert "3/100, loss 0.2500" in training.stream.lines()[-1]
+
+
+def test_figure_that_is_not_finite_is_shown():
+    training = Training(10)
+    training.steps(loss=float("nan"))
+    assert training.lines() == ["train step 1/10 · loss nan"]
+
+
+def test_terminal_gets_a_bar_with_the_same_figures_and_text_between():
+    training = Training(3, stream=Terminal())
+    training.steps(2, loss=0.3)
+    training.console.on_batch("eval", 0, 2)
+    training.console.on_batch("eval", 1, 2)
+    training.console.on_message("within an evaluation")
+    training.console.on_batch("eval", 2, 2)
+    training.console.on_evaluation(2, {"num_examples": 8, "pearson": 0.5})
+    training.steps(1, loss=0.2)
+    training.console.on_stop()
+    training.console.on_message("after the end")
+    lines = training.stream.lines()
+    assert "within an evaluation" in lines
+    assert "validation at step 2: pearson 0.5000, 8 examples" in lines
+    assert any(line.endswith("| 2/3, loss 0.3000, 1.00 steps/s, 1 s left") for line in lines)
+    assert lines[-3].startswith("train 100% |") and "3/3, loss 0.2000" in lines[-3]
+    assert lines[-2:] == ["after the end", ""]
+
+
+def test_text_off_a_terminal_is_a_line(capsys):
+    console = Console()
+    console.on_message("before")
+    console.on_start(0, 10, StepRate())
+    console.on_message("two\nlines")
+    assert capsys.readouterr() == ("", "before\ntwo\nlines\n")
 
 
 @pytest.mark.parametrize(

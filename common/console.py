@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people read on the standard error stream: lines, aligned summaries, durations in words."""
+
+import sys
+
+
+def log(text, stream=None):
+    """Prints lines of text at once. stream: text file; None is the standard error stream."""
+    print(text, file=stream or sys.stderr, flush=True)
+
+
+def closing_summary(items):
+    """Returns (name, value) pairs of str as aligned lines, names left, values in one column."""
+    width = max((len(name) for name, _ in items), default=0)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in items)
+
+
+def format_duration(seconds):
+    """Returns a rounded duration in words: "42 s", "14 min", "2 h 05 min"."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

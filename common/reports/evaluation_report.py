@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The latest evaluation: eval/report-<name>.json, and the same as a text table."""
+
+from pathlib import Path
+
+from common.files import write_whole
+from common.reports.listener import Listener
+from common.reports.metrics_file import to_json
+
+MAX_TABLE_WIDTH = 100  # columns of text; a wider confusion matrix is left to its plot
+
+
+class EvaluationReport(Listener):
+    """Writes report-<name>.json: per-class metrics and confusion matrix. model_dir: path-like."""
+
+    def __init__(self, model_dir):
+        self.folder = Path(model_dir) / "eval"
+
+    def on_evaluation(self, step, report, name="validation"):
+        content = to_json({"name": name, "step": int(step), **report}, indent=2) + "\n"
+        write_whole(self.folder / f"report-{name}.json", content)
+
+
+def evaluation_text(step, report, name="validation"):
+    """Returns a report as text: a line of figures, and of classes their metrics and confusion.
+
+    Args: see `Listener.on_evaluation`.
+    """
+    head = f"{name} at step {step}: "
+    if "per_class" not in report:
+        figures = {key: value for key, value in report.items() if key != "num_examples"}
+        listed = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
+        return f"{head}{listed}, {report['num_examples']} examples"
+    classes = report["per_class"]
+    head += (
+        f"accuracy {report['accuracy']:.4f}, loss {report['loss']:.4f}, "
+        f"{report['num_examples']} examples"
+    )
+    rows = [["class", "precision", "recall", "f1", "examples"]]
+    for figures in classes:
+        scores = [f"{figures[metric]:.4f}" for metric in ("precision", "recall", "f1")]
+        rows.append([figures["label"], *scores, str(figures["support"])])
+    matrix = [["true \\ predicted", *(figures["label"] for figures in classes)]]
+    for figures, counts in zip(classes, report["confusion"], strict=True):
+        matrix.append([figures["label"], *map(str, counts)])
+    matrix = _align(matrix)
+    if max(map(len, matrix)) > MAX_TABLE_WIDTH:
+        matrix = [f"confusion matrix of {len(classes)} classes: plots/confusion_{name}.png"]
+    return "\n".join([head, *_align(rows), "", *matrix])
+
+
+def _align(rows):
+    """Rows of str as lines: the first column left, the others right aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in rows
+    ]

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a running mode tells the outside: the base class of everything that shows or records it.
+
+Trainer, evaluator and predictor print nothing and write no reports: they call the methods below,
+in the thread that trains. A process whose figures another one reports has no listeners.
+"""
+
+
+class Listener:
+    """A subclass overrides the methods it needs; by default each of them does nothing."""
+
+    def on_message(self, text):
+        """Lines of text for people."""
+
+    def on_resume(self, step, evaluated_step):
+        """Training continues at `step`: later figures, and evaluations after `evaluated_step`, are
+        of a past that is repeated."""
+
+    def on_start(self, first_step, last_step, rate):
+        """The training loop begins. rate: StepRate, which the loop keeps up to date."""
+
+    def on_step(self, step, figures):
+        """An update is done, or handed to the device.
+
+        figures: {name: number or scalar tensor}. Reading a tensor may wait for the device.
+        """
+
+    def on_stop(self):
+        """The training loop has ended: at its last step, at a signal, or by an exception."""
+
+    def on_figures(self, split, step, values, histograms=None):
+        """Figures are due.
+
+        Args:
+            split: "train" or "eval".
+            step: int, the global step the figures belong to.
+            values: {name: float}.
+            histograms: {name: <float64>[K, 3]}: left edge, right edge and count of K buckets.
+        """
+
+    def on_batch(self, description, done, total):
+        """So many batches of an evaluation or prediction are done: 0 before the first."""
+
+    def on_evaluation(self, step, report, name="validation"):
+        """A split or file has been evaluated.
+
+        Args:
+            step: int, the global step of the weights.
+            report: dict of figures, of the task. "num_examples" is among them; a classification
+                has "per_class" and "confusion" too.
+            name: str, what was evaluated; becomes part of file names.
+        """
+
+    def on_save(self, step, path):
+        """A checkpoint is whole on disk."""
+
+    def on_end(self, result):
+        """The mode has ended without an error. result: its Result."""
+
+    def close(self):
+        """Closes files and bars; a later call of another method opens them again."""
+
+
+class Listeners(Listener):
+    """Tells each of several listeners, in their order. listeners: iterable of Listener."""
+
+    def __init__(self, listeners=()):
+        self.listeners = tuple(listeners)
+
+
+def _forward(name):
+    def tell(self, *args, **kwargs):
+        for listener in self.listeners:
+            getattr(listener, name)(*args, **kwargs)
+
+    return tell
+
+
+for _name in vars(Listener):
+    if not _name.startswith("_"):
+        setattr(Listeners, _name, _forward(_name))

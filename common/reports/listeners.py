@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The listeners of every run."""
+
+from common.reports.evaluation_report import EvaluationReport
+from common.reports.listener import Listeners
+from common.reports.metrics_file import MetricsFile
+from common.reports.plots import Plots
+from common.reports.progress import Console
+from common.reports.tensorboard import TensorBoard
+
+
+def standard_listeners(model_dir, log_steps=100):
+    """Returns the Listeners of the one process of a run that reports it.
+
+    Files come before the lines that tell of them. Nothing is on disk before the first figure.
+
+    Args:
+        model_dir: path-like.
+        log_steps: int, training steps between two plain lines of progress.
+    """
+    metrics_file = MetricsFile(model_dir)
+    return Listeners(
+        [
+            metrics_file,
+            TensorBoard(model_dir, metrics_file),
+            EvaluationReport(model_dir),
+            Plots(model_dir),
+            Console(log_steps),
+        ]
+    )

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""metrics.jsonl: one JSON object per line, {"time", "split", "step", names: values}."""
+
+import contextlib
+import json
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.errors import RunError
+from common.files import write_whole
+from common.reports.listener import Listener
+
+METRICS_FILE = "metrics.jsonl"
+SPLITS = ("eval", "train")
+
+
+class MetricsFile(Listener):
+    """Appends a line per call, and flushes it. The file is made with the first line.
+
+    Args:
+        model_dir: path-like.
+    Attributes:
+        has_dropped: bool. Whether the last resume took lines out of the file.
+    """
+
+    def __init__(self, model_dir):
+        self.path = Path(model_dir) / METRICS_FILE
+        self.has_dropped = False
+        self._file = None
+
+    def on_figures(self, split, step, values, histograms=None):
+        """JSON has no word for a number that is not finite: see `to_json`."""
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}; available: {', '.join(SPLITS)}")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        values = {name: float(value) for name, value in values.items()}
+        line = {"time": now, "split": split, "step": int(step), **values}
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _drop_torn_line(self.path)
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        try:
+            self._file.write(to_json(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # closing it would write again, and fail again
+                self._file.close()
+            self._file = None
+            raise not_written(self.path, error.strerror) from error
+
+    def on_resume(self, step, evaluated_step):
+        """Drops the lines of later steps."""
+        last = {"train": step, "eval": evaluated_step}
+        self.close()
+        self.has_dropped = False
+        if not self.path.exists():
+            return
+        lines = [
+            line
+            for line, figures in _lines(self.path)
+            if figures["step"] <= last.get(figures["split"], step)
+        ]
+        content = "".join(lines).encode()
+        if content != self.path.read_bytes():
+            write_whole(self.path, content)
+            self.has_dropped = True
+
+    def close(self):
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def has_evaluation(model_dir, step):
+    """Whether the file has an evaluation of a step."""
+    return any(
+        (figures["split"], figures["step"]) == ("eval", step)
+        for _, figures in _lines(Path(model_dir) / METRICS_FILE)
+    )
+
+
+def read_curves(model_dir):
+    """Returns {(split, name): {step: float}} with rising steps.
+
+    A step that occurs twice, after a resume, keeps the later figure. A line that is not whole,
+    after a kill, is left out. A missing file has no curves.
+    """
+    curves = {}
+    for _, figures in _lines(Path(model_dir) / METRICS_FILE):
+        for name in figures.keys() - {"time", "split", "step"}:
+            curve = curves.setdefault((figures["split"], name), {})
+            curve[figures["step"]] = float(figures[name])
+    return {key: dict(sorted(curve.items())) for key, curve in sorted(curves.items())}
+
+
+def _lines(path):
+    """Yields (line, its dict) of the whole lines of a file; of none where there is no file."""
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                figures = json.loads(line)
+            except ValueError:
+                continue
+            if (
+                line.endswith("\n")
+                and isinstance(figures, dict)
+                and {"split", "step"} <= figures.keys()
+            ):
+                yield line, figures
+
+
+def _drop_torn_line(path):
+    """Cuts off what follows the last line end, so that the next line starts on its own."""
+    if path.exists():
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def not_written(path, reason):
+    """The RunError of a report that cannot be written."""
+    return RunError(
+        f"{path} could not be written: {reason}. Checkpoints are whole; make room or choose "
+        "another --model_dir, and run again"
+    )
+
+
+def to_json(values, indent=None):
+    """Returns valid JSON of any figures.
+
+    A number that is not finite becomes the string "NaN", "Infinity" or "-Infinity", which
+    `float()` reads back.
+    """
+    return json.dumps(_finite(values), allow_nan=False, ensure_ascii=False, indent=indent)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

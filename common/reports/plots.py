@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plots of a run: confusion matrices and learning curves. matplotlib is imported with the first."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+
+from common.files import write_whole
+from common.reports.listener import Listener
+from common.reports.metrics_file import read_curves
+
+# Okabe and Ito 2008: told apart with every common form of colour blindness.
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+GREY = "#555555"
+ACCURACY_LABELS = {
+    "eval/accuracy_cls": "evaluation",
+    "eval/accuracy_matched": "matched",
+    "eval/accuracy_mismatched": "mismatched",
+}
+MAX_NAMED_CLASSES = 40  # above, the plot of a confusion matrix has neither names nor counts
+DPI = 160
+
+
+class Plots(Listener):
+    """Writes plots/confusion_<name>.png at each evaluation, plots/learning_curves.png at the end.
+
+    Args:
+        model_dir: path-like. The curves are those of its metrics.jsonl.
+    """
+
+    def __init__(self, model_dir):
+        self.model_dir = Path(model_dir)
+        self.folder = self.model_dir / "plots"
+
+    def on_evaluation(self, step, report, name="validation"):
+        if "confusion" in report:
+            scored = f"accuracy {report['accuracy']:.4f} over {report['num_examples']:,} examples"
+            figure = draw_confusion(report, f"{name}, step {step:,}\n{scored}")
+            _save_figure(figure, self.folder / f"confusion_{name}.png")
+
+    def on_end(self, result):
+        curves = read_curves(self.model_dir)
+        figure = draw_curves(curves, f"Learning curves of {self.model_dir.resolve().name}")
+        if figure is not None:
+            _save_figure(figure, self.folder / "learning_curves.png")
+
+
+def _save_figure(figure, path):
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    write_whole(path, png.getvalue())
+
+
+def draw_confusion(report, title):
+    """Returns a matplotlib Figure: counts, and in colour their share of the true class."""
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    names = [figures["label"] for figures in report["per_class"]]
+    counts = np.asarray(report["confusion"])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    num_classes = len(names)
+    has_names, has_shares = num_classes <= MAX_NAMED_CLASSES, num_classes <= 8
+    cell = 1.5 if num_classes <= 3 else 0.85 if has_shares else 0.55  # inches
+    side = cell * min(num_classes, MAX_NAMED_CLASSES)
+    figure = Figure(figsize=(side + 2, side + 2), layout="constrained")
+    axes = figure.add_subplot()
+    # One hue from light to dark: read the same with every form of colour blindness and in grey.
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if has_names:
+        for (row, column), count in np.ndenumerate(counts):
+            share = shares[row, column]
+            axes.text(
+                column,
+                row,
+                f"{count:,}\n{share:.1%}" if has_shares else f"{count:,}",
+                ha="center",
+                va="center",
+                fontsize=13 if num_classes <= 3 else 10,
+                color="white" if share > 0.55 else "black",
+                in_layout=False,  # inside the axes; measuring 400 of them takes seconds
+            )
+        is_slanted = max(map(len, names)) > 10 * cell  # characters that fit side by side
+        # parse_math: a label such as "$10" is text, not TeX.
+        axes.set_yticks(range(num_classes), names, parse_math=False, fontsize=11)
+        axes.set_xticks(range(num_classes), names, parse_math=False, fontsize=11)
+        if is_slanted:
+            for label in axes.get_xticklabels():
+                label.set(rotation=45, ha="right", rotation_mode="anchor")
+    axes.tick_params(length=0)
+    shade = "percentage and shade" if has_shares else "shade"
+    axes.set_xlabel(f"predicted class\n({shade}: share of the row)", fontsize=11, color=GREY)
+    axes.set_ylabel("true class", fontsize=11, color=GREY)
+    axes.set_title(title, loc="left", parse_math=False, fontsize=12)
+    return figure
+
+
+def smooth(values, window):
+    """Returns the centred running mean, float64 [N]; the window shrinks towards both ends."""
+    values = np.asarray(values, np.float64)
+    half = window // 2
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
+    return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
+
+
+def _finite_points(curve):
+    """Steps and values of a curve's finite figures, as two arrays."""
+    points = [(step, value) for step, value in curve.items() if math.isfinite(value)]
+    return np.array([step for step, _ in points]), np.array([value for _, value in points])
+
+
+def draw_curves(curves, title):
+    """Returns a matplotlib Figure of what `read_curves` returns; None without a finite figure."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    points = {key: _finite_points(curve) for key, curve in curves.items()}
+    points = {key: curve for key, curve in points.items() if len(curve[0])}
+    training_loss = points.get(("train", "train/cost_cls"))
+    evaluation_loss = points.get(("eval", "loss"))
+    learning_rate = points.get(("train", "train/lr"))
+    accuracies = {
+        ACCURACY_LABELS[name]: points["eval", name]
+        for name in ACCURACY_LABELS
+        if ("eval", name) in points
+    }
+    heights = {"loss": 2.8, "accuracy": 2.8, "learning rate": 1.3}  # inches, top to bottom
+    has_panel = [training_loss or evaluation_loss, accuracies, learning_rate]
+    heights = {
+        name: inches for (name, inches), has in zip(heights.items(), has_panel, strict=True) if has
+    }
+    if not heights:
+        return None
+
+    figure = Figure(figsize=(9, sum(heights.values()) + 1), layout="constrained")
+    panels = figure.subplots(
+        len(heights), sharex=True, squeeze=False, height_ratios=list(heights.values())
+    )[:, 0]
+    panels = dict(zip(heights, panels, strict=True))
+    if training_loss:
+        steps, values = training_loss
+        smoothed = smooth(values, len(values) // 15)
+        panels["loss"].plot(steps, values, color=BLUE, alpha=0.25, linewidth=1)
+        _plot_line(panels["loss"], steps, smoothed, color=BLUE, label="training, smoothed")
+    if evaluation_loss:
+        _plot_evaluations(panels["loss"], *evaluation_loss, "evaluation", ORANGE, np.argmin)
+    for (label, curve), color in zip(accuracies.items(), (ORANGE, GREEN, PURPLE), strict=False):
+        _plot_evaluations(panels["accuracy"], *curve, label, color, np.argmax)
+    if learning_rate:
+        _plot_line(panels["learning rate"], *learning_rate, color=BLUE)
+        panels["learning rate"].ticklabel_format(axis="y", scilimits=(-2, 3))
+
+    for name, axes in panels.items():
+        axes.set_ylabel(name, fontsize=11)
+        axes.grid(color="#e4e4e4", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        if name != "learning rate":
+            axes.legend(frameon=False, fontsize=10)
+    axes.set_xlabel("step", fontsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    figure.align_ylabels()
+    figure.suptitle(title, parse_math=False, fontsize=12)
+    return figure
+
+
+def _plot_line(axes, steps, values, **style):
+    axes.plot(steps, values, linewidth=2, marker="o" if len(steps) == 1 else None, **style)
+
+
+def _plot_evaluations(axes, steps, values, label, color, find_best):
+    """One curve of evaluations, its best point ringed and named in the legend."""
+    best = find_best(values)
+    label = f"{label}, best {values[best]:.4f} at step {steps[best]:,}"
+    axes.plot(steps, values, color=color, linewidth=2, marker="o", markersize=4, label=label)
+    ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 2}
+    axes.plot(steps[best], values[best], marker="o", color=color, **ring)
