@@ -26,6 +26,7 @@ from pathlib import Path
 from common.cs import target
 from common.errors import RunError, UserError
 from common.files import delete_leftovers
+from common.params import flag_keys
 from common.platform.lazy_imports import imported_lazily
 from common.platform.machine_code import use_multi_output_fusion
 from common.platform.program_cache import compiled_for
@@ -130,21 +131,12 @@ def add_params(parser):
 
 def overrides_of(args):
     """Returns {dotted key: value} of the flags that were given."""
-    overrides = {}
-    for text in args.override:
-        key, value = parse_override(text)
-        overrides[key] = value
-    runconfig_flags = (
-        "mode", "model_dir", "checkpoint_path", "steps", "max_steps", "eval_steps", "device",
-        "allow_changed_params", "validate_only", "compile_only",
-    )  # fmt: skip
-    for flag in runconfig_flags:
+    overrides = dict(map(parse_override, args.override))
+    for flag, key in flag_keys().items():
         value = getattr(args, flag)
         if value is not None:
-            overrides[f"runconfig.{flag}"] = value
-    if args.data_dir is not None:
-        overrides["*_input.data_dir"] = args.data_dir
-    return overrides | target.overrides_of(args)
+            overrides[key] = value
+    return overrides | target.overrides_of_launcher(args)
 
 
 def import_quietly():

@@ -17,13 +17,17 @@ from common.errors import UserError
 from common.files import write_whole
 from common.params import (
     INPUTS,
-    NO_EFFECT,
+    SECTIONS,
+    ModelParams,
     Params,
     Section,
     derive_inputs,
     differences,
     fault_list,
+    flag_keys,
     found,
+    keys_of,
+    no_effect,
     plain_differences,
 )
 
@@ -33,19 +37,6 @@ MAX_ALIASES = 100
 MAX_DEPTH = 50  # of lists and mappings in one another; real files have 4
 MAX_DIGITS = 1_000  # of a whole number; Python itself writes no more than 4,300
 MAX_FAULTS = 100  # told at once
-
-# Keys that have a flag of their own in run.py; --override gives the others.
-FLAGS = (
-    *("mode", "model_dir", "checkpoint_path", "steps", "max_steps", "eval_steps", "device"),
-    "allow_changed_params",
-    "data_dir",
-)
-
-# The sections, and where in them a key may stand that was written in the wrong one.
-SECTIONS = {
-    name: field.annotation if isinstance(field.annotation, type) else field.annotation.__args__[0]
-    for name, field in Params.model_fields.items()
-}
 
 
 def get_params(path, overrides=None, on_warning=None):
@@ -334,7 +325,7 @@ def set_value(values, lines, path, value):
             return  # not a mapping: a fault of the file, which is found below
         values = values[key]
     values[path[-1]] = value
-    lines[path] = f"--{path[-1]}" if path[-1] in FLAGS else "--override"
+    lines[path] = f"--{path[-1]}" if path[-1] in flag_keys() else "--override"
 
 
 def copy_lines(lines, old, new):
@@ -357,14 +348,6 @@ def move_initializer(values, lines):
         if path[0] == "initializer":
             lines[("model", *path)] = line
     return []
-
-
-# Of the pre-training's `model`: what means something else, or nothing, to a classifier.
-NOT_FROM_PRETRAINING = {
-    "num_cls_classes",  # the two of the next-sentence head
-    "pretrain_params_path",
-    *(dotted.removeprefix("model.") for dotted in NO_EFFECT if dotted.startswith("model.")),
-}
 
 
 def with_pretrain_params(path, values, lines):
@@ -399,11 +382,9 @@ def with_pretrain_params(path, values, lines):
         del model[key[1]]
         return [Fault(key, str(error))]
     own = {name for name, value in model.items() if value is not None}
-    taken = {
-        name: value
-        for name, value in theirs["model"].items()
-        if name not in own and name not in NOT_FROM_PRETRAINING
-    }
+    left_out = {*own, *keys_of(ModelParams, from_pretraining=False)}
+    left_out |= {dotted.removeprefix("model.") for dotted in no_effect()}
+    taken = {name: value for name, value in theirs["model"].items() if name not in left_out}
     del model[key[1]]
     model.update(taken)
     for place, line in their_lines.items():
@@ -708,7 +689,7 @@ def describe(path, faults, lines):
 
 
 def warnings_of(values, lines):
-    """What to tell of the keys in NO_EFFECT that a file gives, in the order of the file.
+    """What to tell of the keys without effect that a file gives, in the order of the file.
 
     A value that is the key's default changed nothing in the original either.
 
@@ -716,16 +697,15 @@ def warnings_of(values, lines):
         List of "line 3: runconfig.ir_mode has no effect here; ...".
     """
     told = []
-    for dotted, instead in NO_EFFECT.items():
+    for dotted, instead in no_effect().items():
         section, key = dotted.split(".")
-        for name in INPUTS if section == "*_input" else (section,):
-            given = (values.get(name) or {}).get(key)
-            if given is None or given == SECTIONS[name].model_fields[key].default:
-                continue
-            line = lines.get((name, key), "")
-            where = f"line {line}" if isinstance(line, int) else line
-            order = line if isinstance(line, int) else MAX_BYTES
-            told.append((order, f"{where}: {name}.{key} has no effect here; {instead}"))
+        given = (values.get(section) or {}).get(key)
+        if given is None or given == SECTIONS[section].model_fields[key].default:
+            continue
+        line = lines.get((section, key), "")
+        where = f"line {line}" if isinstance(line, int) else line
+        order = line if isinstance(line, int) else MAX_BYTES
+        told.append((order, f"{where}: {dotted} has no effect here; {instead}"))
     return [text for _, text in sorted(told)]
 
 

@@ -29,7 +29,7 @@ from common.errors import UserError
 from common.optimizers.factory import make_optimizer
 from common.optimizers.schedules import make_schedule
 from common.optimizers.summaries import gradient_summaries
-from common.params import NO_EFFECT, AnySchedule, Initializer
+from common.params import AnySchedule, Initializer, no_effect
 from common.params.docs import ORIGINAL
 from common.training import estimator as estimator_module
 from common.training import loop
@@ -584,9 +584,7 @@ SEEN = {}  # (what is looked at, the file that is begun from): what was seen
 def test_every_key_without_effect_is_told_with_what_does_its_work(key, value, folder):
     warnings = []
     read(folder, {key: value}, warnings)
-    name = key.partition(".")[2]
-    instead = NO_EFFECT.get(key) or NO_EFFECT[f"*_input.{name}"]
-    assert any(f"{key} has no effect here; {instead}" in warning for warning in warnings)
+    assert any(f"{key} has no effect here; {no_effect()[key]}" in warning for warning in warnings)
 
 
 def listed():
@@ -619,7 +617,7 @@ def test_every_key_of_schedules_and_initializers_is_listed_here():
 
 def test_every_key_without_effect_is_listed_here():
     told = {key for key, _ in WARNINGS}
-    for dotted in NO_EFFECT:
+    for dotted in no_effect():
         section, name = dotted.split(".")
         assert any(
             key.endswith(f".{name}") and (section == "*_input" or key.startswith(section))
@@ -644,6 +642,8 @@ def test_every_key_without_effect_is_listed_here():
         (["--validate_only"], {"runconfig.validate_only": True}),
         (["--compile_only"], {"runconfig.compile_only": True}),
         (["--cs_ip", "10.0.0.1"], {"runconfig.cs_ip": "10.0.0.1"}),
+        (["--num_csx", "2"], {"csconfig.num_csx": 2}),
+        (["--mount_dirs", "/a", "/b"], {"csconfig.mount_dirs": ["/a", "/b"]}),
         (["--data_dir", "d"], {"*_input.data_dir": "d"}),
         ([], {}),
     ],

@@ -33,7 +33,7 @@ from common.checkpoints.names import LazyTensor
 from common.checkpoints.small_files import read_json, unreadable
 from common.errors import RunError, UserError
 from common.files import flush, write_whole
-from common.params import COMPUTED_KEYS
+from common.params import COMPUTED_KEYS, FROM_CHECKPOINT, ModelParams, keys_of
 
 FORMAT, VERSION = "bert-classifier", 2
 DIGESTS = {1: "sha256", 2: "blake2b"}  # version of a manifest -> how its files are hashed
@@ -42,21 +42,7 @@ BEST = "best.json"
 WEIGHTS, STATE = "weights.safetensors", "training_state.safetensors"
 LOOKS_FOR = f"our own format, a checkpoint-<step> folder with {MANIFEST}, or a model_dir"
 # The keys of ModelParams that the config of a checkpoint of a run says.
-GEOMETRY = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_heads",
-    "filter_size",
-    "vocab_size",
-    "max_position_embeddings",
-    "encoder_nonlinearity",
-    "layer_norm_epsilon",
-    "use_pre_normalization",
-    "use_position_embedding",
-    "use_segment_embedding",
-    "embedding_size",
-    *COMPUTED_KEYS,
-)
+GEOMETRY = (*FROM_CHECKPOINT, *COMPUTED_KEYS, *keys_of(ModelParams, in_config=True))
 # Types of what it says, where it says it. Of the geometry the params check the rest.
 TYPES_OF_CONFIG = {
     **dict.fromkeys(GEOMETRY, (int, float, bool, str)),

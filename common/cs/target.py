@@ -64,30 +64,15 @@ def add_flags(parser):
         )
 
 
-# Flag -> the key that it sets.
-KEYS = {
-    "cs_ip": "runconfig.cs_ip",
-    "mgmt_address": "csconfig.mgmt_address",
-    "credentials_path": "csconfig.credentials_path",
-    "num_csx": "csconfig.num_csx",
-    "num_wgt_servers": "csconfig.num_wgt_servers",
-    "mount_dirs": "csconfig.mount_dirs",
-    "python_paths": "csconfig.python_paths",
-    "job_labels": "csconfig.job_labels",
-    "job_time_sec": "csconfig.job_time_sec",
-    "compile_dir": "csconfig.compile_dir",
-}
-
-
-def overrides_of(args):
-    """Returns {dotted key: value} of the flags of `add_flags` that were given; names the others."""
+def overrides_of_launcher(args):
+    """Returns {dotted key: value} of what the launcher sets, and names the flags without effect."""
     for flag, reason in IGNORED_FLAGS.items():
         if getattr(args, flag.removeprefix("--")):
             print(f"{flag} has no effect: {reason}", file=sys.stderr)
-    given = {key: getattr(args, flag) for flag, key in KEYS.items()}
-    if args.mount_dirs is None and os.environ.get(MOUNT_DIRS):
-        given[KEYS["mount_dirs"]] = os.environ[MOUNT_DIRS].split(os.pathsep)
-    return {key: value for key, value in given.items() if value is not None}
+    folders = os.environ.get(MOUNT_DIRS)
+    if args.mount_dirs is not None or not folders:
+        return {}
+    return {"csconfig.mount_dirs": folders.split(os.pathsep)}
 
 
 def is_for_cs(args, params):

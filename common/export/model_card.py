@@ -7,22 +7,9 @@ from pathlib import PurePath
 
 import yaml
 
+from common.params import Properties, every_key
+
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "numpy", "onnx", "onnxruntime")
-# What belongs to the machine or the cluster; the rest of the params is the same anywhere.
-PLACES = (
-    *(
-        "data_dir",
-        "vocab_file",
-        "cache_dir",
-        "compile_cache_dir",
-        "model_dir",
-        "checkpoint_path",
-        "device",
-    ),
-    *("pretrain_params_path", "cs_ip"),
-)
-CLUSTER = "csconfig"  # a section: addresses, credentials, folders
-FILES = ("train_file", "eval_file")  # their names say which data it was, their folders do not
 # At the head of the card, where the hub of Hugging Face looks for it.
 HUB_METADATA = """---
 library_name: transformers
@@ -110,15 +97,16 @@ def params_text(sections):
 
     sections: {section: {key: value}}.
     """
-    kept = {
-        name: {
-            key: PurePath(value).name if key in FILES and value else value
-            for key, value in section.items()
-            if key not in PLACES
-        }
-        for name, section in sections.items()
-        if name != CLUSTER
-    }
+    kept = {}
+    for name, section in sections.items():
+        public = kept[name] = {}
+        for key, value in section.items():
+            known = every_key().get(f"{name}.{key}", Properties())
+            if known.names_data and value:
+                public[key] = PurePath(value).name
+            elif known.names_data or not known.is_local:
+                public[key] = value
+    kept = {name: public for name, public in kept.items() if public}
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 

@@ -16,16 +16,23 @@ The sections are the top level of a file, which is `Params` in `params.py`:
     runconfig: {...}        run.py        what to do, for how long, what to keep
     csconfig: {...}         cs.py         a CS system, and how it is reached
 
-`values.py` has the kinds of value, `rules.py` what keys demand of one another, `no_effect.py` the
-original's keys that change nothing here.
+`values.py` has the kinds of value and `Key`, with which a field says all that the program has to
+know of it; `keys.py` answers from the fields, `rules.py` has what keys demand of one another.
 
 An empty value (`null`) means "not given". A number may be written as text: PyYAML reads `1e-6` so.
 """
 
 from common.params.cs import CsParams
 from common.params.inputs import INPUTS, DataProcessor, EvalInputParams, TrainInputParams
+from common.params.keys import (
+    SECTIONS,
+    compiled_keys,
+    every_key,
+    flag_keys,
+    may_change,
+    no_effect,
+)
 from common.params.model import COMPUTED_KEYS, FROM_CHECKPOINT, SHAPES, Initializer, ModelParams
-from common.params.no_effect import NO_EFFECT
 from common.params.optimizer import (
     AnySchedule,
     ConstantSchedule,
@@ -37,13 +44,13 @@ from common.params.optimizer import (
 from common.params.params import Params, derive_inputs, differences, plain_differences
 from common.params.rules import fault_list, rule_faults
 from common.params.run import RunParams
-from common.params.values import Section, found
+from common.params.values import Properties, Section, found, keys_of
 
 __all__ = [
     "COMPUTED_KEYS",
     "FROM_CHECKPOINT",
     "INPUTS",
-    "NO_EFFECT",
+    "SECTIONS",
     "SHAPES",
     "AnySchedule",
     "ConstantSchedule",
@@ -56,14 +63,21 @@ __all__ = [
     "OptimizerParams",
     "Params",
     "PolynomialSchedule",
+    "Properties",
     "RunParams",
     "Schedule",
     "Section",
     "TrainInputParams",
+    "compiled_keys",
     "derive_inputs",
     "differences",
+    "every_key",
     "fault_list",
+    "flag_keys",
     "found",
+    "keys_of",
+    "may_change",
+    "no_effect",
     "plain_differences",
     "rule_faults",
 ]

@@ -3,45 +3,41 @@
 
 from typing import Literal
 
-from pydantic import Field
-
-from common.params.values import Count, Path, Section, Whole
+from common.params.values import Count, Key, Path, Section, Switch, Whole
 
 
 class CsParams(Section):
     """A CS system and how it is reached; on another device these keys have no meaning."""
 
-    mgmt_address: str | None = Field(
+    mgmt_address: str | None = Key(
         None,
+        "Management server of the cluster, HOST:PORT. Not given: runconfig.cs_ip.",
         pattern=r".:[0-9]+$",
-        description="Management server of the cluster, HOST:PORT. Not given: runconfig.cs_ip.",
+        flag=True,
     )
-    credentials_path: Path | None = Field(
-        None, description="TLS certificate of the cluster. Not given: the machine's own set-up."
+    credentials_path: Path | None = Key(
+        None, "TLS certificate of the cluster. Not given: the machine's own set-up.", flag=True
     )
-    num_csx: Count = Field(1, description="CS systems that share each batch.")
-    num_wgt_servers: Whole = Field(
-        0, description="Weight servers, at most. 0: as many as the cluster sees fit."
+    num_csx: Count = Key(1, "CS systems that share each batch.", flag=True)
+    num_wgt_servers: Whole = Key(
+        0, "Weight servers, at most. 0: as many as the cluster sees fit.", flag=True
     )
-    mount_dirs: tuple[Path, ...] = Field(
-        (),
-        description="Folders that the cluster's workers see, besides this project and model_dir.",
+    mount_dirs: tuple[Path, ...] = Key(
+        (), "Folders that the cluster's workers see, besides this project and model_dir.", flag=True
     )
-    python_paths: tuple[Path, ...] = Field((), description="Folders on their Python path.")
-    job_labels: tuple[str, ...] = Field((), description="KEY=VALUE labels of the cluster's jobs.")
-    job_time_sec: Count | None = Field(
-        None, description="Time limit of the cluster's jobs in seconds, without their queue."
+    python_paths: tuple[Path, ...] = Key((), "Folders on their Python path.", flag=True)
+    job_labels: tuple[str, ...] = Key((), "KEY=VALUE labels of the cluster's jobs.", flag=True)
+    job_time_sec: Count | None = Key(
+        None, "Time limit of the cluster's jobs in seconds, without their queue.", flag=True
     )
-    compile_dir: str | None = Field(
-        None, min_length=1, description="Where the cluster keeps compiled programs."
+    compile_dir: str | None = Key(
+        None, "Where the cluster keeps compiled programs.", min_length=1, flag=True
     )
-    use_cbfloat16: bool = Field(
-        False,
-        strict=True,
-        description="Compute in the vendor's 16-bit floating-point type instead of float16.",
+    use_cbfloat16: Switch = Key(
+        False, "Compute in the vendor's 16-bit floating-point type instead of float16."
     )
-    backend: Literal["csx", "cpu"] = Field(
+    backend: Literal["csx", "cpu"] = Key(
         "csx",
-        description="What the vendor's SDK runs the model on: csx, CS systems; cpu, this machine, "
+        "What the vendor's SDK runs the model on: csx, CS systems; cpu, this machine, "
         "which needs no cluster.",
     )

@@ -16,25 +16,18 @@ from pathlib import Path
 
 from common.params import (
     INPUTS,
-    NO_EFFECT,
-    CsParams,
-    EvalInputParams,
-    ModelParams,
-    OptimizerParams,
+    SECTIONS,
     Params,
-    RunParams,
     Schedule,
     Section,
     TrainInputParams,
+    every_key,
+    no_effect,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "configs" / "params.schema.json"
-
-# The first version that knows a key: this one, where SINCE does not name a later one.
-FIRST_VERSION = "0.1"
-SINCE: dict[str, str] = {}
 
 # Defaults of the original (Model Zoo R_1.7.1) as a params file would write them; `required` where
 # it had none. A key that is not here is one that the original does not know.
@@ -162,16 +155,6 @@ ORIGINAL = {
     "csconfig": {"use_cbfloat16": "false"},
 }
 
-# What each table of the page shows, by the name in its markers.
-SECTIONS = {
-    "train_input": TrainInputParams,
-    "eval_input": EvalInputParams,
-    "model": ModelParams,
-    "optimizer": OptimizerParams,
-    "runconfig": RunParams,
-    "csconfig": CsParams,
-}
-
 
 # ---- The page ------------------------------------------------------------------------------------
 
@@ -257,16 +240,14 @@ def row_of(name, key, section, properties):
     original = ORIGINAL.get(name, {}).get(key)
     if original is None and name in INPUTS:
         original = ORIGINAL["train_input"].get(key)
-    without_effect = f"{name}.{key}" in NO_EFFECT or (
-        name in INPUTS and f"*_input.{key}" in NO_EFFECT
-    )
-    meaning = field.description + (" No effect here, with a warning." if without_effect else "")
+    own = every_key()[f"{name}.{key}"]
+    meaning = field.description + (" No effect here, with a warning." if own.no_effect else "")
     return (
         f"`{key}`",
         type_of(properties[key]),
         default_of(field),
         f"`{original}`" if original else "-",
-        SINCE.get(f"{name}.{key}", FIRST_VERSION),
+        own.since,
         meaning,
     )
 
@@ -342,10 +323,15 @@ def initializer_lines():
 
 
 def without_effect_lines():
-    rows = []
-    for dotted, instead in NO_EFFECT.items():
-        rows.append((f"`{dotted}`", f"{instead}."))
-    return table(("key", "what does its work here"), rows)
+    """A row for each key without effect; `*_input` where it has none in any of the inputs."""
+    reasons = no_effect()
+    rows = {}
+    for dotted, instead in reasons.items():
+        section, key = dotted.split(".")
+        if section in INPUTS and all(f"{name}.{key}" in reasons for name in INPUTS):
+            dotted = f"*_input.{key}"
+        rows[f"`{dotted}`"] = f"{instead}."
+    return table(("key", "what does its work here"), rows.items())
 
 
 def page(text):

@@ -4,7 +4,7 @@
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from common.errors import UserError
@@ -19,9 +19,9 @@ from common.params.model import (
     ModelParams,
 )
 from common.params.optimizer import RMSPROP_EPSILON, OptimizerParams
-from common.params.rules import REQUIRED, checkpoint_name, contradictions, fault_list, rule_faults
+from common.params.rules import checkpoint_name, contradictions, fault_list, rule_faults
 from common.params.run import RunParams
-from common.params.values import Section, found, to_lower, to_path
+from common.params.values import Key, Section, found, properties_of, to_lower, to_path
 
 
 def given(section):
@@ -49,19 +49,27 @@ def derive_inputs(values):
 class Params(Section):
     """A whole file. What `utils.get_params` returns, and what every other part reads."""
 
-    train_input: TrainInputParams | None = Field(
-        None, description="Rows to train on. May be absent where eval_input is given."
+    train_input: TrainInputParams | None = Key(
+        None, "Rows to train on. May be absent where eval_input is given."
     )
-    eval_input: EvalInputParams = Field(
-        description="Rows to score. Absent: train_input's keys, each row once and in order."
+    eval_input: EvalInputParams = Key(
+        ..., "Rows to score. Absent: train_input's keys, each row once and in order."
     )
-    predict_input: EvalInputParams = Field(
-        description="Rows to predict: eval_input's keys, but for those given here."
+    predict_input: EvalInputParams = Key(
+        ...,
+        "Rows to predict: eval_input's keys, but for those given here.",
+        changes="where and how long",
     )
-    model: ModelParams = Field(description="The network.")
-    optimizer: OptimizerParams = Field(OptimizerParams(), description="One update of the weights.")
-    runconfig: RunParams = Field(RunParams(), description="What to do, and for how long.")
-    csconfig: CsParams = Field(CsParams(), description="A CS system, and how it is reached.")
+    model: ModelParams = Key(..., "The network.")
+    optimizer: OptimizerParams = Key(OptimizerParams(), "One update of the weights.")
+    runconfig: RunParams = Key(RunParams(), "What to do, and for how long.")
+    csconfig: CsParams = Key(
+        CsParams(),
+        "A CS system, and how it is reached.",
+        changes="where and how long",
+        compiled=False,
+        is_local=True,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -164,9 +172,9 @@ class Params(Section):
                 filled[name] = checkpoint[name]
         self._fill_the_rest(filled, checkpoint, data)
         faults += [
-            (f"model.{name}", f"not given, and {missing}")
-            for name, missing in REQUIRED.items()
-            if filled.get(name) is None
+            (f"model.{name}", f"not given, and {needed}")
+            for name, field in ModelParams.model_fields.items()
+            if (needed := properties_of(field).needed) and filled.get(name) is None
         ]
         try:
             model = ModelParams.model_validate(filled)

@@ -1,21 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules between keys, and between a params file, its checkpoint and its data."""
 
-from common.params.inputs import INPUTS
+from common.params.inputs import INPUTS, InputParams
 from common.params.model import COMPUTED_KEYS, SHAPES, Uniform
 from common.params.optimizer import PiecewiseConstantSchedule
-from common.params.values import found
-
-NO_CHECKPOINT = "no checkpoint brings it; write it, or give --checkpoint_path"
-REQUIRED = {
-    "hidden_size": NO_CHECKPOINT,
-    "num_hidden_layers": NO_CHECKPOINT,
-    "num_heads": NO_CHECKPOINT,
-    "filter_size": NO_CHECKPOINT,
-    "vocab_size": "neither a checkpoint nor vocab_size of an input brings it; write it, "
-    "or give --checkpoint_path",
-    "num_cls_classes": "the data does not say it; write it",
-}
+from common.params.values import found, keys_of
 
 
 def checkpoint_name(checkpoint):
@@ -212,27 +201,17 @@ def training_faults(model):
     return faults
 
 
-# What the network and the reports have to know of every row, and so is the same in all inputs.
-SHARED = ("task", "invert_mask", "add_special_tokens")
-
-# What says which rows there are, and so is the same where eval_fraction divides them.
-DIVIDED = (
-    *("data_processor", "dataset", "data_dir", "train_file", "feature_rename_map", "eval_fraction"),
-    *("text_keys", "label_key", "text_columns", "label_column", "label_names", "on_bad_row"),
-)
-
-
 def input_faults(params):
     """The rules between the inputs, and those of the labels. As `rule_faults`."""
     faults = []
     inputs = {name: section for name in INPUTS if (section := getattr(params, name)) is not None}
     first, *others = inputs
     for name in others:
-        names = SHARED
+        names = keys_of(InputParams, same_in_inputs="always")
         if name == "eval_input" and inputs[first].eval_fraction != inputs[name].eval_fraction:
-            names = (*SHARED, "eval_fraction")
+            names += ("eval_fraction",)
         elif name == "eval_input" and inputs[name].eval_fraction is not None:
-            names = (*SHARED, *DIVIDED)
+            names += keys_of(InputParams, same_in_inputs="with eval_fraction")
         for key in names:
             own, theirs = getattr(inputs[name], key), getattr(inputs[first], key)
             if own != theirs:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kinds of value in a params file, and what a section of it is."""
 
+import dataclasses
 import json
 import math
 import os
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -117,6 +119,7 @@ NonNegative = Annotated[float, Field(ge=0), BeforeValidator(to_float)]
 Probability = Annotated[float, Field(ge=0, lt=1), BeforeValidator(to_float)]
 # A factor whose multiples and fractions float32 holds.
 Scale = Annotated[float, Field(ge=2.0**-126, le=2.0**127), BeforeValidator(to_float)]
+Switch = Annotated[bool, Field(strict=True)]
 BetweenZeroAndOne = Annotated[float, Field(gt=0, lt=1), BeforeValidator(to_float)]
 Path = Annotated[
     str, BeforeValidator(to_path), WithJsonSchema({"type": "string", "format": "path"})
@@ -127,6 +130,91 @@ TextKeys = Annotated[
     tuple[str, ...], BeforeValidator(to_text_keys, json_schema_input_type=OneOrMore)
 ]
 LabelNames = Annotated[tuple[str, ...], BeforeValidator(to_label_names)]
+
+
+# ---- Keys and sections ---------------------------------------------------------------------------
+
+
+CHANGES = ("nothing", "where and how long", "speed", "the trained weights")
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What the program has to know of a key besides its type, range and default.
+
+    The defaults are the strict ones, so that a key that says nothing is neither changed at a resume
+    nor left out of what a kept program depends on. A key inside a schedule or an initializer has
+    the properties of the key that holds it.
+
+    Attributes:
+        changes: one of CHANGES, what another value changes. A checkpoint is not resumed with
+            another value of a key that changes "the trained weights"; the figures of an evaluation
+            count among these.
+        changes_in_evaluation: the same, of the key in eval_input; None: as in train_input.
+        compiled: bool. A kept program depends on its value.
+        flag: bool. run.py has a flag of its name.
+        from_checkpoint: bool. A checkpoint says it where the file does not.
+        fixed_by_checkpoint: bool. The file may say nothing else than the checkpoint.
+        in_config: bool. The config of our checkpoints says it, as it says every key of the two
+            properties above.
+        from_pretraining: bool. The file of model.pretrain_params_path may give it.
+        needed: str or None. What to tell where file, checkpoint and data leave it open.
+        same_in_inputs: when all inputs must have the same value, or None.
+        is_local: bool. It belongs to the machine or its network and does not describe the training;
+            so does every path, without saying it.
+        names_data: bool. A path whose last part tells which data it is.
+        no_effect: str or None. The key changes nothing here; what does its work instead.
+        since: the first version of this project that knows the key.
+    """
+
+    changes: str = "the trained weights"
+    changes_in_evaluation: str | None = None
+    compiled: bool = True
+    flag: bool = False
+    from_checkpoint: bool = False
+    fixed_by_checkpoint: bool = False
+    in_config: bool = False
+    from_pretraining: bool = True
+    needed: str | None = None
+    same_in_inputs: Literal["always", "with eval_fraction"] | None = None
+    is_local: bool = False
+    names_data: bool = False
+    no_effect: str | None = None
+    since: str = "0.1"
+
+    def __post_init__(self):
+        for value in (self.changes, self.changes_in_evaluation or self.changes):
+            if value not in CHANGES:
+                raise ValueError(f"a key changes {value!r}; it can be one of {CHANGES}")
+
+
+PROPERTIES = {field.name for field in dataclasses.fields(Properties)}
+
+
+def Key(default, meaning, **settings):
+    """A field of a section: `name: type = Key(default, meaning, ...)`.
+
+    default: `...` where the key has to be given. meaning: a sentence for docs/configuration.md.
+    settings: of `Properties`; the others are pydantic's, such as min_length.
+    """
+    own = {name: settings.pop(name) for name in PROPERTIES & settings.keys()}
+    field = Field(default, description=meaning, **settings)
+    field.metadata.append(Properties(**own))
+    return field
+
+
+def properties_of(field):
+    """The Properties of a field of pydantic, the strict ones where it is no `Key`."""
+    return next((item for item in field.metadata if isinstance(item, Properties)), Properties())
+
+
+def keys_of(section, **wanted):
+    """Names of the keys of a Section whose properties have these values, in the section's order."""
+    return tuple(
+        name
+        for name, field in section.model_fields.items()
+        if wanted.items() <= vars(properties_of(field)).items()
+    )
 
 
 class Section(BaseModel):

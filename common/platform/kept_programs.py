@@ -23,6 +23,7 @@ from tensorflow.python.eager import context
 
 from common.errors import RunError
 from common.files import hash_of, sha256, write_whole
+from common.params import compiled_keys
 from common.platform.graph_rewriting import devices, keep_rewriting, rewritten_before
 from common.platform.machine_code import (
     differences,
@@ -33,39 +34,17 @@ from common.platform.machine_code import (
 
 MANIFEST = "programs.json"
 PROJECT = Path(__file__).resolve().parents[2]
-# Keys of these sections that no program depends on: seeds are variables (`DropoutClock`), or of
-# fresh weights, the learning rate is one (`Optimizer.set_rate`); the others say what is done with
-# the programs.
-NOT_COMPILED = {
-    "model": ("dropout_seed", "weight_initialization_seed"),
-    "optimizer": ("learning_rate", "disable_lr_steps_reset"),
-    "runconfig": (
-        *("mode", "model_dir", "checkpoint_path", "validate_only", "compile_only", "cs_ip"),
-        *("steps", "max_steps", "eval_steps", "predict_steps", "throttle_secs"),
-        *("save_checkpoints_steps", "keep_checkpoint_max", "log_step_count_steps"),
-        *("tf_random_seed", "compile_cache_dir", "allow_changed_params", "eval_every_steps"),
-        *("best_metric", "best_metric_mode", "early_stopping_patience", "export_best"),
-        *("calibrate_temperature", "recover_from_nan"),
-    ),
-}
 # Where in TensorFlow's sources the lines come from that `without_false_alarms` leaves out.
 FALSE_ALARMS = (b"cpu_aot_loader.cc", b"XlaSerializedCacheEntry")
-# Keys of an input that the network sees other than by the shape of a batch.
-INPUT_KEYS = ("task", "invert_mask", "feature_rename_map")
 
 
 def config_facts(params):
     """Returns what the programs of complete Params depend on besides shapes: {dotted key: str}."""
     sections = params.model_dump(mode="json")
     facts = {"source": source_hash()}
-    for name, left_out in NOT_COMPILED.items():
-        for key, value in sections[name].items():
-            if key not in left_out:
-                facts[f"{name}.{key}"] = json.dumps(value, sort_keys=True)
-    for name in ("train_input", "eval_input", "predict_input"):
-        for key in INPUT_KEYS:
-            value = (sections[name] or {}).get(key)
-            facts[f"{name}.{key}"] = json.dumps(value, sort_keys=True)
+    for dotted in compiled_keys():
+        section, key = dotted.split(".")
+        facts[dotted] = json.dumps((sections[section] or {}).get(key), sort_keys=True)
     return facts
 
 

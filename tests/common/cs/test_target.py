@@ -107,15 +107,9 @@ def test_port_9000_is_added_to_an_address_without_one(sections, expected):
     assert target.address_of(make_params(**sections)) == expected
 
 
-def test_flags_become_keys_and_those_without_effect_are_named(capsys):
-    args = parse(
-        *("--num_csx", "2", "--mount_dirs", "/a", "/b", "--execution_strategy", "pipeline"),
-        "--disable_version_check",
-    )
-    assert target.overrides_of(args) == {
-        "csconfig.num_csx": 2,
-        "csconfig.mount_dirs": ["/a", "/b"],
-    }
+def test_flags_without_effect_are_named(capsys):
+    args = parse("--execution_strategy", "pipeline", "--disable_version_check")
+    assert target.overrides_of_launcher(args) == {}
     told = capsys.readouterr().err
     assert "--execution_strategy has no effect" in told
     assert "--disable_version_check has no effect" in told
@@ -123,8 +117,8 @@ def test_flags_become_keys_and_those_without_effect_are_named(capsys):
 
 def test_mount_dirs_of_the_launcher_reach_the_params(monkeypatch):
     monkeypatch.setenv(target.MOUNT_DIRS, "/a:/b")
-    assert target.overrides_of(parse()) == {"csconfig.mount_dirs": ["/a", "/b"]}
-    assert target.overrides_of(parse("--mount_dirs", "/c")) == {"csconfig.mount_dirs": ["/c"]}
+    assert target.overrides_of_launcher(parse()) == {"csconfig.mount_dirs": ["/a", "/b"]}
+    assert target.overrides_of_launcher(parse("--mount_dirs", "/c")) == {}
 
 
 # ---- What is refused -----------------------------------------------------------------------------

@@ -11,8 +11,6 @@ import pytest
 from common.errors import RunError, UserError
 from common.export import huggingface
 from common.export.export import FORMATS, export
-from common.export.model_card import FILES, PLACES
-from common.params import Params
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -102,18 +100,6 @@ def test_the_card_has_the_params_of_the_training_without_places(make_classifier,
     assert "| Data | reviews.csv: body -> stars |" in card
     for place in ("/home", "/data", "10.0.0.1"):
         assert place not in card
-
-
-def test_every_path_among_the_params_is_left_out_of_a_card():
-    definitions = Params.model_json_schema()["$defs"]
-    paths = {
-        key
-        for name, definition in definitions.items()
-        for key, value in definition["properties"].items()
-        if name != "CsParams" and '"path"' in json.dumps(value)
-    }
-    assert {"train_file", "model_dir", "checkpoint_path"} <= paths
-    assert paths <= {*PLACES, *FILES}
 
 
 def test_what_the_written_files_score_stands_in_card_and_manifest(make_classifier, tmp_path):

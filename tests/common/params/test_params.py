@@ -499,12 +499,10 @@ def test_without_a_checkpoint_everything_that_is_missing_is_listed():
     brings = "not given, and no checkpoint brings it; write it, or give --checkpoint_path"
     assert str(caught.value).splitlines() == [
         "x.yaml: 6 keys to correct",
-        *(
-            f"  model.{key}: {brings}"
-            for key in ("hidden_size", "num_hidden_layers", "num_heads", "filter_size")
-        ),
+        f"  model.hidden_size: {brings}",
         "  model.vocab_size: not given, and neither a checkpoint nor vocab_size of an input brings "
         "it; write it, or give --checkpoint_path",
+        *(f"  model.{key}: {brings}" for key in ("num_hidden_layers", "num_heads", "filter_size")),
         "  model.num_cls_classes: not given, and the data does not say it; write it",
     ]
 
