@@ -7,17 +7,19 @@ been deleted, moved or unmounted since.
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from common.console import log
 from common.errors import RunError, UserError
 
 LOCK = "run.lock"
+RETRY_SECONDS = 0.2  # for a lock file that its holder deletes meanwhile
 _folders = {}  # absolute model_dir that this process has locked -> descriptor of the folder
 
 
@@ -26,31 +28,28 @@ def locked(model_dir):
     """While open, no other process can open it for the same folder.
 
     The kernel holds the lock (flock) as long as the process lives, so that a killed run keeps
-    nobody out. The file says who holds it, and is deleted at the end; the folder too where it was
-    made for the lock and nothing else came into it.
+    nobody out. The file names its holder, and is deleted at the end; so is the folder where it was
+    made for the lock and is otherwise empty.
 
     Args:
         model_dir: path-like. Made if absent.
     Raises:
         UserError: another process holds it, or the folder cannot be written to.
     """
-    path = Path(model_dir) / LOCK
-    is_new = not path.parent.exists()
-    descriptor = _take(path)
-    name = path.parent.absolute()
-    _folders[name] = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+    folder = Path(model_dir).absolute()
+    is_new = not folder.exists()
+    lock = _acquire(folder, model_dir)
+    descriptor = _folders[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with contextlib.suppress(OSError):  # a full disk: the lock is held all the same
-            _write_holder(descriptor)
         yield
     finally:
         with contextlib.suppress(OSError):
-            if _is_at(descriptor, path):  # not that of a run in a folder that has its name now
-                path.unlink()  # while it is held: see _take
+            if _is_at(descriptor, folder):  # not that of a run in a folder that has its name now
+                (folder / LOCK).unlink()  # while it is held: others see that theirs has no name
                 if is_new:
-                    path.parent.rmdir()  # fails where there is something in it
-        os.close(_folders.pop(name))
-        os.close(descriptor)
+                    folder.rmdir()  # fails where there is something in it
+        os.close(_folders.pop(folder))
+        lock.release()
 
 
 def check_still_there(model_dir):
@@ -74,44 +73,49 @@ def check_still_there(model_dir):
     )
 
 
+def _acquire(folder, model_dir):
+    path = folder / LOCK
+    # Not soft, where flock is missing: such a lock outlives a killed process.
+    lock = FileLock(path, timeout=RETRY_SECONDS, fallback_to_soft=False, on_acquired=_write_holder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # a lock file of a killed run may be writable
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        path.touch(0o644)
+    except OSError as error:
+        raise UserError(
+            f"model_dir {model_dir} cannot be written to: {error.strerror}; choose another "
+            "--model_dir"
+        ) from None
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"model_dir {model_dir} is being written by {_holder(path)}; wait for it to end, or "
+            "choose another --model_dir"
+        ) from None
+    except OSError as error:  # a network file system without locks
+        log(f"{path} cannot be locked ({error.strerror}): make sure that no other run writes there")
+    return lock
+
+
 def _write_holder(descriptor):
     holder = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(holder).encode())
+    with contextlib.suppress(OSError):  # a full disk: the lock is held all the same
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(holder).encode())
 
 
-def _take(path):
-    """Returns the descriptor of the lock file, locked."""
+def _holder(path):
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):  # a lock file of a killed run may be writable
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = _refusal(path)
-                os.close(descriptor)
-                raise UserError(text) from None
-            except OSError as error:  # a network file system without locks
-                print(
-                    f"{path} cannot be locked ({error.strerror}): see to it that no other run "
-                    "writes there",
-                    file=sys.stderr,
-                )
-            if _is_at(descriptor, path):
-                return descriptor
-            os.close(descriptor)  # its holder has deleted it between the two calls
-    except OSError as error:
-        raise UserError(
-            f"model_dir {path.parent} cannot be written to: {error.strerror}; choose another "
-            "--model_dir"
-        ) from None
+        holder = json.loads(path.read_text("utf-8"))
+        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def _is_at(descriptor, path):
@@ -119,15 +123,3 @@ def _is_at(descriptor, path):
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
         return False
-
-
-def _refusal(path):
-    try:
-        holder = json.loads(path.read_text("utf-8"))
-        who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        who = "another process"
-    return (
-        f"model_dir {path.parent} is being written by {who}; wait for it to end, or choose "
-        "another --model_dir"
-    )
