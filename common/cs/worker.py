@@ -16,13 +16,13 @@ import os
 import shutil
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from common.checkpoints import store
 from common.checkpoints.load import load_weights, open_checkpoint
+from common.console import log
 from common.cs import job as jobs
 from common.cs.lowering import count_operations, keep_files, shortened
 from common.cs.rows import rows_of_zeros
@@ -30,6 +30,7 @@ from common.errors import RunError, UserError
 from common.files import write_whole
 from common.metrics.classification import classification_metrics
 from common.metrics.regression import regression_metrics
+from common.reports.metrics_file import MetricsFile
 from common.training.lock import locked
 from common.training.predict import write_predictions
 from common.training.run_state import PREFIX
@@ -37,10 +38,6 @@ from common.training.run_state import PREFIX
 HALF_DTYPES = {"mixed_bfloat16": "bfloat16"}  # dtype policy -> of the SDK; float16 elsewhere
 MAX_MESSAGE = 400  # characters of a message of the SDK
 SLOT_ARRAY = "{}/{}/{}"  # name in a training state: optimizer, slot, weight
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 class Worker:
@@ -57,6 +54,7 @@ class Worker:
         self.run = self.params.runconfig
         self.cfg = self.params.model
         self.model_dir = Path(self.run.model_dir)
+        self.metrics_file = MetricsFile(self.model_dir)
         self.cs_dir = self.folder.parent
         self.artifacts = self.cs_dir / "artifacts"
         self.is_training = self.run.mode == "train"
@@ -84,7 +82,7 @@ class Worker:
         shutil.rmtree(self.artifacts, ignore_errors=True)  # of an earlier run
         if cs.backend == "cpu" and self.job.action != "validate":
             if self.cfg.dtype_policy != "float32":
-                say(f"{self.cfg.dtype_policy} is computed in float32: the backend is the CPU")
+                log(f"{self.cfg.dtype_policy} is computed in float32: the backend is the CPU")
             return cstorch.backend("CPU", artifact_dir=str(self.artifacts))
         half = HALF_DTYPES.get(self.cfg.dtype_policy, "float16")
         cstorch.amp.set_half_dtype("cbfloat16" if cs.use_cbfloat16 else half)
@@ -308,7 +306,7 @@ class Worker:
         self._build_training()
         job, run = self.job, self.run
         num_steps = job.last_step - job.first_step
-        say(f"Training steps {job.first_step + 1:,} to {job.last_step:,} of {rows.batch_size} rows")
+        log(f"Training steps {job.first_step + 1:,} to {job.last_step:,} of {rows.batch_size} rows")
         executor = self._executor(
             "train",
             num_steps=num_steps,
@@ -327,11 +325,11 @@ class Worker:
                 )
             if step % run.save_summary_steps == 0 or step == job.last_step:
                 figures = {"train/cost_cls": sum(losses) / len(losses), "train/lr": float(rate)}
-                self._write_figures("train", step, figures)
+                self.metrics_file.on_figures("train", step, figures)
                 losses.clear()
             if step % run.log_steps == 0 or step == job.last_step:
                 place = f"step {step:,}/{job.last_step:,}"
-                say(f"{place}  loss {float(loss):.4f}  rate {float(rate):.3g}")
+                log(f"{place}  loss {float(loss):.4f}  rate {float(rate):.3g}")
 
         @self.cstorch.checkpoint_closure
         def save():
@@ -391,7 +389,7 @@ class Worker:
             place = places[id(weight.parameter)]
             slots["state"][place][theirs] = weight.as_stored(self.state[name])
         self.optimizer.load_state_dict(slots)
-        say(f"Resuming {path} at step {self.job.first_step}")
+        log(f"Resuming {path} at step {self.job.first_step}")
 
     def _save(self, step):
         """Writes a checkpoint as training in TensorFlow writes it."""
@@ -421,7 +419,7 @@ class Worker:
             self.run.keep_checkpoint_max,
             keep={int(self.state.get(f"{PREFIX}best_step", -1))},
         )
-        say(f"Saved {path}")
+        log(f"Saved {path}")
 
     def _loss_scale_state(self):
         """Returns {name: array} as common/optimizers/loss_scale.py saves it; {} of a fixed one."""
@@ -445,13 +443,6 @@ class Worker:
                 ("loss_scale/overflows", "overflows_since_rescale", np.int32),
             )
         }
-
-    def _write_figures(self, split, step, figures):
-        """Appends a line to metrics.jsonl, as common/reports/reports.py writes them."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"time": now, "split": split, "step": step, **figures}
-        with open(self.model_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
     # ---- evaluation and prediction ---------------------------------------------------------------
 
@@ -491,8 +482,7 @@ class Worker:
                 name = f"eval/accuracy_{split.removeprefix('validation_')}"
                 metrics[name] = float((split_logits.argmax(axis=-1) == split_labels).mean())
         step = open_checkpoint(self.job.checkpoint).config.get("step", 0)
-        self.model_dir.mkdir(parents=True, exist_ok=True)
-        self._write_figures("eval", step, metrics)
+        self.metrics_file.on_figures("eval", step, metrics)
         print(f"Evaluated {self.job.checkpoint} on {len(labels):,} rows")
         for name, value in metrics.items():
             print(f"  {name.removeprefix('eval/')}: {value:.4f}")
