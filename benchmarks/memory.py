@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Peak memory and time of one training step, with and without `model.recompute` and `freeze`.
+"""Measures memory and time of a training step, with and without `model.recompute` and `freeze`.
 
     python benchmarks/memory.py [--layers 12] [--batch_size 32] [--tokens 128]
 
-BERT-base's width in float32, each setting in a process of its own: the peak is that of the whole
-process, TensorFlow, weights and optimizer included. Time is that of the second step.
+BERT-base's width in float32, each setting in its own process. Memory is the peak of the whole
+process, including TensorFlow, weights and optimizer. Time is that of the second step.
 """
 
 import argparse
@@ -20,7 +20,7 @@ WIDTH = {"hidden_size": 768, "num_heads": 12, "filter_size": 3072, "vocab_size":
 
 
 def measure(layers, batch_size, tokens, model):
-    """Makes two steps. Returns {"peak_mb", "seconds"}."""
+    """Runs two steps. Returns {"peak_mb", "seconds", "loss"}."""
     import os
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

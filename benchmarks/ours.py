@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One measurement of this project; `bench.py` starts it, see `worker.py` for what they say.
+"""One measurement of this project; `bench.py` starts it, by the protocol of `worker.py`.
 
     python benchmarks/ours.py train --packing packed ...      examples of training steps
     python benchmarks/ours.py infer ...                       sentences, from raw text to logits
@@ -7,7 +7,7 @@
     python benchmarks/ours.py ceiling --network base ...      FLOP of matrix products alone
     python benchmarks/ours.py rows --out FILE ...             the rows, for peers to read
 
-All of it is done by the functions that `run.py` calls.
+It calls the functions that `run.py` calls.
 """
 
 import argparse
@@ -52,7 +52,7 @@ NETWORKS = {  # those without weights of their own; "minilm" has the size of its
 }
 SIZES = {"minilm": (384, 1536), "base": (768, 3072), "tiny": (32, 64)}  # D and F
 PROCESSORS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
-TYPICAL = 0.01  # the share of a mean by which it may differ
+TYPICAL = 0.01  # relative difference of a mean that still counts as equal
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
@@ -73,13 +73,13 @@ def make_parser():
     add("--lazy", action="store_true", help="optimizer.lazy_word_embeddings")
     add("--precision", choices=PRECISIONS, default="float32")
     add("--steps", type=int, default=10, help="of a block")
-    add("--sentences", type=int, help="infer: so many of the validation split")
+    add("--sentences", type=int, help="infer: the first N of the validation split")
     add("--out", help="rows: the file; the validation split's is FILE.validation")
     return parser
 
 
 def params_of(args):
-    """Returns complete Params, the Checkpoint (None: fresh weights) as `run.py` has them."""
+    """Returns the complete Params and the Checkpoint (None: random weights), as in `run.py`."""
     overrides = {
         "train_input.data_processor": PROCESSORS[args.data],
         "train_input.data_dir": args.data_dir,
@@ -119,7 +119,7 @@ def network_of(params, checkpoint):
 
 
 class LastFigures:
-    """In the place of Reports: keeps the figures of the last line."""
+    """Stands in for Reports: stores the figures of the last line."""
 
     def __init__(self):
         self.values = {}
@@ -130,9 +130,9 @@ class LastFigures:
 
 
 def measure_training(args, gate):
-    """Blocks of training steps within the loop, each on the same batches of the data's order.
+    """Measures blocks of training steps in the loop, each on the batches of `typical_stretch`.
 
-    Their shapes alone are compiled. Which they are says `typical_stretch`.
+    Only the shapes of these batches are compiled.
     """
     params, checkpoint = params_of(args)
     model = network_of(params, checkpoint)
@@ -181,12 +181,12 @@ def measure_training(args, gate):
 
 
 def typical_stretch(flops, shapes, steps):
-    """Returns where in the epoch those consecutive steps begin that are like all of it.
+    """Returns the first of those consecutive steps that represent the epoch best.
 
-    Like: their mean of FLOP is within TYPICAL of the epoch's, or the nearest to it if none is. Of
-    these the stretch with the fewest shapes to compile, of those the nearest.
+    Their mean FLOP is within TYPICAL of the epoch's, or the nearest where none is that near. Among
+    such stretches one with the fewest shapes to compile is chosen, then the nearest.
 
-    flops: float [steps of the epoch], of each. shapes: int [steps of the epoch, 2].
+    flops: float [steps of the epoch]. shapes: int [steps of the epoch, 2].
     """
     means = np.convolve(flops, np.full(steps, 1.0 / steps), mode="valid")
     off = np.abs(means / flops.mean() - 1.0)
@@ -196,21 +196,21 @@ def typical_stretch(flops, shapes, steps):
 
 
 def one_of_each_shape(batches):
-    """Returns a batch of each shape of the epoch, the smallest first."""
-    found = {}
+    """Returns one batch of each shape, the smallest shape first."""
+    batch_of_shape = {}
     wanted = {tuple(shape) for shape in batches.shapes.tolist()}
     for features, labels in batches:
-        found.setdefault(tuple(features["input_ids"].shape), (features, labels))
-        if len(found) == len(wanted):
+        batch_of_shape.setdefault(tuple(features["input_ids"].shape), (features, labels))
+        if len(batch_of_shape) == len(wanted):
             break
-    return [found[shape] for shape in sorted(found)]
+    return [batch_of_shape[shape] for shape in sorted(batch_of_shape)]
 
 
 def flops_of_steps(params, batches):
-    """Returns {shape: FLOP of the matrix products in a training step}, counted in graphs.
+    """Returns {shape: FLOP of the matrix products of a training step}, counted in graphs.
 
-    A product's FLOP grow with the long rows R, and at fixed T that is all: so the smallest and the
-    largest R give the others. With R fixed they are a polynomial of second degree in T.
+    With T fixed, FLOP are linear in the number of long rows R, so the smallest and the largest R
+    determine the others. With R fixed, they are a polynomial of second degree in T.
     """
     shapes = np.unique(batches.shapes, axis=0)
     varying = 0 if len(np.unique(shapes[:, 0])) > 1 else 1
@@ -224,15 +224,15 @@ def flops_of_steps(params, batches):
 
 
 def count_flops(params, shape, num_packed):
-    """Of each product forward there are two backward, of the same size: to trace them as well would
-    take twice as long."""
+    """Counts the forward products three times, as each has two of the same size in the backward
+    pass, whose tracing would take twice as long."""
     with graph.new_graph().as_default():
         model = make_model(params)
         return 3 * graph.trace_predict_step(model_fn, params, model, shape, num_packed).flops
 
 
 def measure_inference(args, gate):
-    """Blocks of one pass over the validation split each: text -> tokens -> batches -> logits."""
+    """Measures passes over the validation split: text -> tokens -> batches -> logits."""
     params, checkpoint = params_of(args)
     model = network_of(params, checkpoint)
     predictor = Predictor(model_fn, params, model)
@@ -253,7 +253,7 @@ def measure_inference(args, gate):
 
 
 def measure_tokenizing(args, gate):
-    """Blocks of one pass over the training split each, as it is done once for the token cache."""
+    """Measures tokenising of the training split, which a run does once for the token cache."""
     params, _ = params_of(args)
     cfg = params.train_input
     dataset = open_source(cfg)
@@ -268,10 +268,10 @@ def measure_tokenizing(args, gate):
 
 
 def measure_ceiling(args, gate):
-    """Blocks of the matrix products of a training step of one encoder layer, and nothing else.
+    """Measures the matrix products of one encoder layer's training step, and nothing else.
 
-    Four D x D and two D x F forward, twice as many backward, at batch_size x length tokens, in the
-    orders in which TensorFlow's gradients have them. `count` is FLOP.
+    Four D x D and two D x F forward, twice as many backward, at batch_size x length tokens, with
+    the transpositions of TensorFlow's gradients. `count` is FLOP.
     """
     dtype = {"float32": tf.float32, "bfloat16": tf.bfloat16}[args.precision]
     hidden, filters = SIZES[args.network]
@@ -310,7 +310,7 @@ def measure_ceiling(args, gate):
 
 
 def write_rows(args):
-    """Writes label and texts with tabs between them, the training rows in a shuffled order."""
+    """Writes label and texts, separated by tabs; the training rows are shuffled."""
     params, _ = params_of(args)
     cfg = params.train_input
     dataset = open_source(cfg)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of a training step against Keras' own: dropout, layer norm, AdamW's update.
+"""Compares parts of a training step with those of Keras: dropout, layer norm, AdamW's update.
 
     python benchmarks/parts.py [--rows 13] [--tokens 66] [--calls 30]
 
-Milliseconds of processor time on one thread, forward and backward, taking turns, the least of the
-calls: what others do on the machine makes a call longer, never shorter.
+Prints milliseconds of processor time on one thread, forward and backward: the least of the calls,
+which run in turn. Other load on the machine makes a call longer, never shorter.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WIDTH, HEADS, VOCAB_SIZE = 384, 12, 30522
 
 
 def there_and_back(layer, x, **arguments):
-    """A call that computes a layer and the gradients of its input and weights."""
+    """Returns a function that computes a layer and the gradients of its input and weights."""
     weights = [weight.value for weight in layer.weights if weight.trainable]
 
     @tf.function(autograph=False)
@@ -43,32 +43,32 @@ def there_and_back(layer, x, **arguments):
 
 
 def updates():
-    """Calls that make AdamW's update of the word table: ours, with clipping, and Keras'."""
+    """Returns functions that apply AdamW, with clipping, to the word table: ours and Keras'."""
     gradient = tf.random.stateless_normal((VOCAB_SIZE, WIDTH), (1, 2), stddev=1e-3)
     tables = [tf.Variable(gradient) for _ in range(2)]
     cfg = OptimizerParams(
         learning_rate=1e-5, epsilon=1e-7, max_gradient_norm=1.0, weight_decay_rate=0.01
     )
     ours = make_optimizer({"embeddings/word_embeddings": tables[0]}, cfg)
-    theirs = keras.optimizers.AdamW(1e-5, weight_decay=0.01, clipnorm=1.0)
+    keras_adamw = keras.optimizers.AdamW(1e-5, weight_decay=0.01, clipnorm=1.0)
     table = keras.Variable(tables[1])
-    theirs.build([table])
+    keras_adamw.build([table])
     return {
         "ours": tf.function(lambda: ours.apply([gradient]), autograph=False),
-        "Keras": tf.function(lambda: theirs.apply([gradient], [table]), autograph=False),
+        "Keras": tf.function(lambda: keras_adamw.apply([gradient], [table]), autograph=False),
     }
 
 
 def milliseconds(calls, count):
-    """{name: the least of `count` calls, in turns, after two that compile}."""
+    """Returns {name: milliseconds of the fastest of `count` calls}, after two that compile."""
     times = {name: [] for name in calls}
     for number in range(count + 2):
         for name, call in calls.items():
             start = time.process_time()
-            call()  # on the CPU it returns when it is done
+            call()  # synchronous on the CPU
             if number > 1:
                 times[name].append(1e3 * (time.process_time() - start))
-    return {name: min(found) for name, found in times.items()}
+    return {name: min(each) for name, each in times.items()}
 
 
 def main():
@@ -101,8 +101,8 @@ def main():
     }
     print(f"{'':32}{'ours':>8}{'Keras':>8}  ms")
     for title, calls in parts.items():
-        found = milliseconds(calls, args.calls)
-        print(f"{title:32}{found['ours']:8.2f}{found['Keras']:8.2f}", flush=True)
+        times = milliseconds(calls, args.calls)
+        print(f"{title:32}{times['ours']:8.2f}{times['Keras']:8.2f}", flush=True)
 
 
 if __name__ == "__main__":

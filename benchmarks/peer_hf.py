@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One measurement of Hugging Face transformers on PyTorch; `bench.py` starts it.
+"""One measurement of Hugging Face transformers on PyTorch, started by `bench.py`.
 
     .venv-hf/bin/python benchmarks/peer_hf.py train --rows FILE --weights DIR --padding longest
     .venv-hf/bin/python benchmarks/peer_hf.py infer | tokenize | start ...
 
-Training is transformers' own Trainer with its AdamW; rows are tokenised before it begins, and
-padded by its own collator. `start` prints the time at which the first step was over.
+Training uses the Trainer of transformers with its AdamW; rows are tokenised before training and
+padded by the Trainer's collator. `start` prints the time at the end of the first step.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from transformers.utils import logging
 from worker import Finished, Gate, StepGate, read_rows
 
 logging.set_verbosity_error()
-MOST_ROWS = 16_000  # to draw batches from; half a minute of the fastest setting
+MOST_ROWS = 16_000  # to draw batches from: half a minute of the fastest setting
 
 
 def make_parser():
@@ -44,13 +44,13 @@ def make_parser():
     add("--weights", required=True)
     add("--network", choices=("minilm", "base"), default="minilm")
     add("--padding", choices=("fixed", "longest", "grouped"), default="longest")
-    add("--length", type=int, default=128, help="to cut at, and with --padding fixed to fill up to")
+    add("--length", type=int, default=128, help="truncate to it; --padding fixed: pad to it, too")
     add("--batch_size", type=int, default=32)
     add("--precision", choices=("float32", "bfloat16"), default="float32")
     add("--steps", type=int, default=10, help="of a block")
     add("--warmup", type=int, default=3)
-    add("--sentences", type=int, help="infer: so many of the validation split")
-    add("--sorted", action="store_true", help="infer: by length, not in the split's order")
+    add("--sentences", type=int, help="infer: the first N of the validation split")
+    add("--sorted", action="store_true", help="infer: sort by length")
     return parser
 
 
@@ -62,7 +62,7 @@ def make_model(args, num_labels):
 
 
 def encode(tokenizer, args, texts, labels):
-    """Returns list of dicts, not padded."""
+    """Returns list of dicts, without padding."""
     encoded = tokenizer(
         *map(list, zip(*texts, strict=True)), truncation=True, max_length=args.length
     )
@@ -116,7 +116,7 @@ def measure_training(args, gate):
 
 
 def measure_inference(args, gate):
-    """Blocks of one pass over the validation split: text -> tokens -> logits."""
+    """Measures passes over the validation split: text -> tokens -> logits."""
     texts, labels = read_rows(f"{args.rows}.validation")
     texts = [text for text, *_ in texts][: args.sentences]
     tokenizer = AutoTokenizer.from_pretrained(args.weights)
@@ -159,7 +159,7 @@ def measure_tokenizing(args, gate):
 
 
 def measure_start(args):
-    """One step on the first rows, no more of which are read and tokenised than it needs."""
+    """Runs one step, tokenising only the rows of its batch."""
     texts, labels = read_rows(args.rows)
     tokenizer = AutoTokenizer.from_pretrained(args.weights)
     rows = encode(tokenizer, args, texts[: args.batch_size], labels[: args.batch_size])

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One measurement of KerasHub's BertTextClassifier on TensorFlow; `bench.py` starts it.
+"""One measurement of KerasHub's BertTextClassifier on TensorFlow, started by `bench.py`.
 
     .venv-kh/bin/python benchmarks/peer_keras_hub.py train --rows FILE --weights DIR --length 128
     .venv-kh/bin/python benchmarks/peer_keras_hub.py infer | start ...
 
-`fit` and `predict` of Keras on raw text; its preprocessor pads to `--length`.
+Uses `fit` and `predict` of Keras on raw text; its preprocessor pads to `--length`.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inference with ONNX Runtime: Hugging Face's classifier, exported; `bench.py` starts it.
+"""Measures inference of Hugging Face's exported classifier with ONNX Runtime, for `bench.py`.
 
     .venv-hf/bin/python benchmarks/peer_onnx.py --rows FILE --weights DIR --precision int8
 
@@ -28,15 +28,16 @@ NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 
 
 def make_session(args, folder):
-    """Returns an InferenceSession of the weights with a fresh classifier on top."""
+    """Returns an InferenceSession of the weights with a random classifier on top."""
     torch.manual_seed(1)
     model = BertForSequenceClassification.from_pretrained(
         args.weights, num_labels=2, attn_implementation="eager"
     ).eval()
     example = torch.ones(2, 5, dtype=torch.int64)
     path = Path(folder) / "float32.onnx"
-    with warnings.catch_warnings():  # the older exporter, which takes seconds where the new needs
-        warnings.simplefilter("ignore")  # another package, says that it is the older one
+    # The new exporter needs another package; the older one takes seconds and warns of its age.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
             (example,) * len(NAMES),
@@ -49,7 +50,7 @@ def make_session(args, folder):
         )
     if args.precision == "int8":
         quantized = Path(folder) / "int8.onnx"
-        # The exporter leaves some types to be inferred, which the quantiser does not do.
+        # The exporter omits some types, and the quantiser infers none.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, extra_options=types)
         path = quantized
@@ -65,7 +66,7 @@ def main():
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--sorted", action="store_true", help="not in the split's order")
+    parser.add_argument("--sorted", action="store_true", help="sort by length")
     args = parser.parse_args()
     texts = [text for text, *_ in read_rows(f"{args.rows}.validation")[0]]
     tokenizer = AutoTokenizer.from_pretrained(args.weights)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long training stands still for a checkpoint of BERT-base, and how long it is on its way.
+"""Measures how long a checkpoint of BERT-base blocks training, and how long writing it takes.
 
     python benchmarks/save.py [--folder DIR] [--saves N] [--num_layers N]
 
-The state is that of AdamW: every weight, m and v, float32 variables of TensorFlow. Printed are, for
-each save, the seconds that `CheckpointWriter.save` takes of the training thread, and those until
-everything is on disk; then the seconds to verify what was written.
+The state is AdamW's: every weight, m and v, as float32 variables of TensorFlow. Prints for each
+save the seconds that `CheckpointWriter.save` blocks the training thread, and the seconds until
+everything is on disk; then the seconds to verify the files.
 """
 
 import argparse
@@ -30,7 +30,7 @@ NOT_OF_A_CLASSIFIER = ("nsp/", "mlm/", "encoder/final_layer_norm/", "embeddings/
 
 
 def make_variables(num_layers):
-    """{neutral name: variable} of the classifier."""
+    """Returns {neutral name: variable} of the classifier."""
     variables = {}
     for pattern, axes in WEIGHTS.items():
         if pattern.startswith(NOT_OF_A_CLASSIFIER):
@@ -66,14 +66,14 @@ def main():
     try:
         writer = CheckpointWriter(model_dir)
         writer.reserve(read(weights) | read(slots))
-        time.sleep(1)  # a run computes its first steps meanwhile
+        time.sleep(1)  # in place of the first steps of a run
         for step in range(1, args.saves + 1):
             start = time.perf_counter()
             writer.save(step, read(weights), read(slots), {"step": step}, ["[PAD]"], keep_max=1)
-            stood_still = time.perf_counter() - start
+            blocked = time.perf_counter() - start
             writer.wait()
             total = time.perf_counter() - start
-            print(f"save {step}: training stands still {stood_still:.2f} s, on disk {total:.2f} s")
+            print(f"save {step}: training blocked {blocked:.2f} s, on disk {total:.2f} s")
         start = time.perf_counter()
         path = store.newest_checkpoint(model_dir)
         print(f"verified at a start: {time.perf_counter() - start:.2f} s ({path.name})")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs `run.py` as a user does, and tells when its first step, or all of it, was over.
+"""Runs `run.py` as a user does, and measures the seconds to its first step or to its end.
 
-    python benchmarks/starts.py --kind compiled ...     seconds to the first finished step
+    python benchmarks/starts.py --kind compiled ...     seconds to the end of the first step
     python benchmarks/starts.py --steps 400 ...         seconds to the end, everything saved
 
-`bench.py` starts it. compiled: the same run comes before, once, and is not counted: it keeps its
-programs and tokens; cold: neither are there.
+`bench.py` starts it. compiled: an equal run, which is not measured, has written its programs and
+tokens before; cold: neither exist.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def command_of(args, model_dir, cache_dir, compile_cache_dir):
 
 
 def run_and_watch(command, metrics):
-    """Runs a command. Returns the processor seconds it had used when the file had its first line.
+    """Runs a command. Returns its processor seconds at the time when `metrics` got its first line.
 
     Raises:
         CalledProcessError: it failed.
@@ -78,12 +78,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model_dir = Path(folder) / "model_dir"
         if args.kind == "compiled":
-            # Made once, beside the token cache, for all blocks of the same settings.
-            kept = Path(f"{args.cache_dir}-{args.packing}-{args.length}-{args.steps}")
-            if not kept.exists():
-                first = command_of(args, Path(folder) / "first", args.cache_dir, kept)
+            # Written once, beside the token cache, for all blocks of the same settings.
+            programs = Path(f"{args.cache_dir}-{args.packing}-{args.length}-{args.steps}")
+            if not programs.exists():
+                first = command_of(args, Path(folder) / "first", args.cache_dir, programs)
                 subprocess.run(first, check=True, stdout=sys.stderr)
-            command = command_of(args, model_dir, args.cache_dir, kept)
+            command = command_of(args, model_dir, args.cache_dir, programs)
         else:
             command = command_of(args, model_dir, *(Path(folder) / name for name in ("t", "p")))
         began = time.time()

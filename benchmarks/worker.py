@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The side of a measurement that `bench.py` starts: one process that works when it is asked to.
+"""The worker's side of a measurement: a process that `bench.py` starts and asks for blocks.
 
-Standard library only, as every peer's environment imports it. Both sides speak in lines:
+Uses the standard library only, as every peer's environment imports it. The protocol, in lines:
 
     worker   {"ready": ...}             imported, compiled, warmed up; waits
-    bench    block                      and the worker measures one block of work
+    bench    block                      the worker measures one block of work
     worker   {"seconds": ..., "count": ..., ...}
-    bench    (end of file)              and the worker ends
+    bench    (end of file)              the worker ends
     worker   {"peak_mib": ..., ...}
 
-So several workers can be ready at the same time and take their blocks in turn.
+Several workers can thus be ready at the same time and run their blocks in turn.
 """
 
 import contextlib
@@ -21,64 +21,64 @@ import time
 
 
 class Finished(Exception):
-    """`bench.py` wants no more blocks."""
+    """`bench.py` asks for no more blocks."""
 
 
 class Gate:
-    """Lets a block begin when `bench.py` asks for one, and tells it how long the block took.
+    """Starts a block when `bench.py` asks for one, and reports its time.
 
-    Whatever else is printed goes to the standard error stream, which `bench.py` keeps as a log.
+    All other output goes to the standard error stream, which `bench.py` writes into a log.
 
     Args:
-        facts: dict of JSON values, told with the last line; may grow while the worker works.
+        facts: dict of JSON values for the last line; entries may be added until then.
     """
 
     def __init__(self, facts):
         self.facts = facts
-        self.asked = sys.stdin
-        self.told = os.fdopen(os.dup(1), "w", buffering=1)
+        self.requests = sys.stdin
+        self.answers = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
         self.is_ready = False
 
     def begin(self):
-        """Waits until a block is wanted. Raises Finished if none is."""
+        """Waits until `bench.py` asks for a block. Raises Finished if it asks for no more."""
         if not self.is_ready:
-            self._tell({"ready": True})
+            self._report({"ready": True})
             self.is_ready = True
-        if not self.asked.readline():
+        if not self.requests.readline():
             raise Finished
-        self.started = time.perf_counter(), machine_seconds(), own_seconds()
+        self.started = time.perf_counter(), machine_seconds(), process_seconds()
 
     def end(self, count, **figures):
-        """Tells of the block that `begin` began.
+        """Reports the block that `begin` started.
 
-        count: of examples or sentences, what the block got through. figures: of it, JSON values.
+        count: int, examples or sentences of the block. figures: further JSON values.
         """
-        now = time.perf_counter(), machine_seconds(), own_seconds()
-        seconds, machine, own = (b - a for a, b in zip(self.started, now, strict=True))
+        now = time.perf_counter(), machine_seconds(), process_seconds()
+        seconds, machine, process = (b - a for a, b in zip(self.started, now, strict=True))
         block = {
             "seconds": seconds,
             "count": count,
-            "processor_seconds": own,
-            # Cores that others, the hypervisor among them, took meanwhile on the average.
-            "others": max(0.0, machine - own) / seconds,
+            "processor_seconds": process,
+            # Mean number of cores used by other processes and by the hypervisor.
+            "others": max(0.0, machine - process) / seconds,
         }
-        self._tell(block | figures)
+        self._report(block | figures)
 
     @contextlib.contextmanager
     def serving(self):
-        """Work goes in here; at its end, or at `Finished`, the facts are told."""
+        """A context for the work; at its end, or at `Finished`, the facts are reported."""
         with contextlib.suppress(Finished):
             yield self
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
-        self._tell(self.facts | {"peak_mib": round(peak)})
+        self._report(self.facts | {"peak_mib": round(peak)})
 
-    def _tell(self, values):
-        print(json.dumps(values), file=self.told, flush=True)
+    def _report(self, values):
+        print(json.dumps(values), file=self.answers, flush=True)
 
 
 class StepGate:
-    """A Gate for training loops of others, which call back after every step.
+    """A Gate for the peers' training loops, which call back after every step.
 
     Args:
         gate: Gate.
@@ -93,7 +93,7 @@ class StepGate:
         self.done = 0
 
     def after_step(self):
-        """To be called at the end of every step. Raises Finished after the last block."""
+        """Is called at the end of every step. Raises Finished after the last block."""
         self.done += 1
         within = self.done - self.warmup
         if within >= 0 and within % self.per_block == 0:
@@ -103,18 +103,18 @@ class StepGate:
 
 
 def read_rows(path):
-    """Reads the rows that `ours.py rows` wrote: (texts: list of tuples of str, labels: list)."""
+    """Returns the rows of a file of `ours.py rows`: list of tuples of str, list of int labels."""
     with open(path, encoding="utf-8") as file:
         rows = [line.rstrip("\n").split("\t") for line in file]
     return [tuple(texts) for _, *texts in rows], [int(label) for label, *_ in rows]
 
 
 def machine_seconds():
-    """Processor seconds that the machine has spent on anything, with what the host took."""
+    """Returns the machine's processor seconds so far, those of the hypervisor included."""
     with open("/proc/stat", encoding="ascii") as file:
         user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def own_seconds():
+def process_seconds():
     return sum(os.times()[:4])

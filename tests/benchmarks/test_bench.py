@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver of the benchmarks over workers that compute nothing: turns, medians, what is told."""
+"""The driver of the benchmarks with workers that compute nothing: turns, medians, output."""
 
 import dataclasses
 import itertools
@@ -120,7 +120,7 @@ def test_a_figure_is_the_median_of_the_blocks(tmp_path):
     assert (tmp_path / "ours_a.log").read_text() == "what a library says\n"
 
 
-def test_a_worker_that_ends_early_is_told_and_the_others_go_on(tmp_path):
+def test_a_worker_that_ends_early_is_reported_and_the_others_go_on(tmp_path):
     specs = [spec("a"), spec("b")]
     results, _, said = run_bench(tmp_path, specs, {"a": [0.01, -1], "b": [0.01] * 3})
     assert "ended with exit code 3" in results[0].fault and "ours_a.log" in results[0].fault

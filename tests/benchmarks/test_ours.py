@@ -17,7 +17,7 @@ from model import make_model, model_fn
 
 
 class CountingGate:
-    """In the place of Gate: lets so many blocks begin, and keeps what is told of them."""
+    """Stands in for Gate: allows so many blocks, and stores their figures."""
 
     def __init__(self, blocks):
         self.facts, self.left, self.blocks = {}, blocks, []
@@ -137,17 +137,17 @@ def test_rows_for_peers_are_all_of_the_data_the_training_rows_in_another_order(f
 
 
 def test_a_loop_that_calls_back_takes_its_blocks_after_the_warm_up(monkeypatch):
-    told = io.StringIO()
+    answers = io.StringIO()
     gate = Gate.__new__(Gate)  # without taking over the standard output of the tests
-    gate.facts, gate.is_ready, gate.told = {"a": 1}, False, told
-    gate.asked = io.StringIO("block\nblock\n")
+    gate.facts, gate.is_ready, gate.answers = {"a": 1}, False, answers
+    gate.requests = io.StringIO("block\nblock\n")
     steps = StepGate(gate, warmup=2, per_block=3, batch_size=5)
     done = 0
     with gate.serving():
         while True:
             done += 1
             steps.after_step()
-    lines = [json.loads(line) for line in told.getvalue().splitlines()]
+    lines = [json.loads(line) for line in answers.getvalue().splitlines()]
     assert done == 2 + 2 * 3
     assert lines[0] == {"ready": True} and [line["count"] for line in lines[1:3]] == [15, 15]
     assert lines[3]["a"] == 1 and lines[3]["peak_mib"] > 10
