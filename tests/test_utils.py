@@ -12,10 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import utils
 from common.errors import UserError
 from common.params import Params, no_effect
-from tests.reference.small_params import VALID
+from tests.reference.small_params import VALID, plain_values
 from utils import get_params, parse_override, save_params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,34 +70,6 @@ def test_aliases_and_merge_keys_are_read_as_yaml_defines_them(write):
     assert params.eval_input.batch_size == 5
     assert params.eval_input.max_sequence_length == 13
     assert params.train_input.batch_size == 7
-
-
-plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text(st.characters(codec="utf-8"), max_size=9),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), inner, max_size=3)
-    ),
-    max_leaves=12,
-)
-
-
-@settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(["a", "b", "model", "c d"]), plain, min_size=1))
-def test_values_are_those_of_pyyaml_and_every_key_has_its_line(tmp_path_factory, values):
-    path = tmp_path_factory.mktemp("yaml") / "x.yaml"
-    text = yaml.safe_dump(values, allow_unicode=True, default_flow_style=False)
-    path.write_bytes(text.encode())
-    read, lines, faults = utils.read_yaml(path)
-    assert read == yaml.safe_load(text)
-    assert not faults
-    written = text.splitlines()
-    for key in values:
-        assert written[lines[(key,)] - 1].lstrip("'\"").startswith(key)
 
 
 def test_a_byte_order_mark_is_passed_over(write):
@@ -564,7 +535,7 @@ def test_a_fault_of_train_input_is_told_once_though_other_inputs_derive_from_it(
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.dictionaries(st.text(max_size=6), plain, min_size=1) | plain)
+@given(st.dictionaries(st.text(max_size=6), plain_values, min_size=1) | plain_values)
 def test_whatever_a_section_holds_a_refusal_is_words(tmp_path_factory, section):
     path = tmp_path_factory.mktemp("yaml") / "x.yaml"
     for name in ("train_input", "model", "optimizer", "runconfig", "eval_input", "initializer"):

@@ -24,8 +24,8 @@ from pathlib import Path
 import yaml
 
 from common.errors import UserError
-from common.params import Params
-from utils import SECTIONS, get_params, parse_override
+from common.params import SECTIONS, Params
+from utils import get_params, parse_override
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_SECONDS = 5

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A params file with what every run needs and little more; tests change it line by line."""
 
+from hypothesis import strategies as st
+
 VALID = """\
 train_input:
   data_processor: Sst2DataProcessor
@@ -15,3 +17,17 @@ optimizer:
 runconfig:
   max_steps: 11
 """
+
+# Whatever a YAML file may hold, as plain values.
+plain_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8"), max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), inner, max_size=3)
+    ),
+    max_leaves=12,
+)

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every fault of a params file in plain words: the line, the dotted key, what is accepted.
+
+`validate` checks the values that `yaml_file.py` has read, `describe` lists what it found.
+"""
+
+import difflib
+
+from pydantic import ValidationError
+
+from common.params.inputs import INPUTS
+from common.params.keys import SECTIONS
+from common.params.params import Params
+from common.params.rules import fault_list
+from common.params.values import Section, found
+from common.params.yaml_file import MAX_FAULTS, Fault
+
+
+def validate(values):
+    """Checks the values of a file.
+
+    Rules between keys are looked at only where the keys are right by themselves. So that a file
+    tells all it has, faulty keys are taken out, and what is left is read a second time.
+
+    Returns:
+        (Params, []), or (None, list of Fault).
+    """
+    try:
+        return Params.model_validate(values), []
+    except ValidationError as error:
+        errors, more = error.errors()[:MAX_FAULTS], error.error_count() - MAX_FAULTS
+    faults = broken_rules(errors, values)
+    if faults:
+        return None, faults
+    rest = copy_of(values)
+    for error in errors:
+        path = origin(trim(error["loc"], values, error["type"]), values)
+        text = sentence(error, path, values)
+        if text and Fault(path, text) not in faults:
+            faults.append(Fault(path, text))
+        remove(rest, path)
+    if more > 0:
+        return None, [*faults, Fault((), f"and {more} more")]
+    try:
+        Params.model_validate(with_placeholders(rest))
+    except ValidationError as error:
+        faults += broken_rules(error.errors(), values)
+    # Each fault is told once, so one may have left its words to another; all cannot.
+    return None, faults or [Fault((), "this is no params file; see docs/configuration.md")]
+
+
+def broken_rules(errors, values):
+    """The faults in pydantic's errors that `rule_faults` found."""
+    faults = []
+    for error in errors:
+        if error["type"] == "rules":
+            for dotted, text in error["ctx"]["faults"]:
+                path = tuple(int(key) if key.isdigit() else key for key in dotted.split("."))
+                fault = Fault(origin(path, values), text)
+                faults += [] if fault in faults else [fault]
+    return faults
+
+
+def with_placeholders(values):
+    """Harmless values for what has to be given, so that the rest can be looked at."""
+    values.setdefault("model", {})
+    names = [name for name in INPUTS[:2] if isinstance(values.get(name), dict)]
+    for name in names or ["eval_input"]:
+        needed = {"data_processor": "Sst2DataProcessor", "data_dir": "."}
+        needed |= {"max_sequence_length": 3, "batch_size": 1}
+        own = {key: value for key, value in (values.get(name) or {}).items() if value is not None}
+        values[name] = needed | own
+    return values
+
+
+def copy_of(values):
+    if isinstance(values, dict):
+        return {key: copy_of(value) for key, value in values.items()}
+    return [copy_of(value) for value in values] if isinstance(values, list) else values
+
+
+def remove(values, path):
+    """Takes a key out of nested mappings; in a list, the whole list."""
+    for key in path[:-1]:
+        if not isinstance(values, dict) or not isinstance(values.get(key), dict):
+            break
+        values = values[key]
+    else:
+        key = path[-1] if path else None
+    if isinstance(values, dict):
+        values.pop(key, None)
+
+
+def trim(loc, values, kind):
+    """Pydantic's place of an error, without the names of its unions: keys and indices."""
+    path = []
+    for i, key in enumerate(loc):
+        is_key = isinstance(values, dict) and key in values
+        is_index = isinstance(values, list | tuple) and isinstance(key, int) and key < len(values)
+        if is_key or is_index:
+            path.append(key)
+            values = values[key]
+        elif i == len(loc) - 1 and kind == "missing":
+            path.append(key)
+        elif i < 2 and path == list(loc[:i]) and loc[0] in INPUTS:
+            path.append(key)  # a key of an input that is derived from another
+    return tuple(path)
+
+
+def origin(path, values):
+    """The place in the file of a key that an input takes from the one it is derived from."""
+    if path and path[0] == "predict_input":
+        own = values.get("predict_input")
+        if not isinstance(own, dict) or (len(path) > 1 and path[1] not in own):
+            path = ("eval_input", *path[1:])
+    if path and path[0] == "eval_input" and values.get("eval_input") is None:
+        path = ("train_input", *path[1:])
+    return path
+
+
+def at(path, values, default):
+    """The value at a path of the file, as it was before conversion."""
+    for key in path:
+        try:
+            values = values[key]
+        except (KeyError, IndexError, TypeError):
+            return default
+    return values
+
+
+def section_of(path):
+    """The Section that the key at a path belongs to: its class, or None inside schedules."""
+    return SECTIONS.get(path[0]) if len(path) == 2 else None
+
+
+def sentence(error, path, values):
+    """One fault in plain words; "" where another fault of the file already says it."""
+    kind, ctx, value = error["type"], error.get("ctx", {}), error["input"]
+    if kind == "refused":
+        return ctx["text"]
+    if kind == "extra_forbidden":
+        return unknown_key(path, values)
+    if kind == "missing":
+        return missing_key(path, values)
+    shown = f"is {found(at(path, values, value))}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{shown}; keys are wanted below it, indented" if value is not None else "is empty"
+    if kind == "union_tag_invalid":
+        key = ctx["discriminator"].strip("'")
+        tags = ctx["expected_tags"].replace("'", "")
+        return f"{key} is {found(value.get(key))}; available: {', '.join(sorted(tags.split(', ')))}"
+    if kind == "union_tag_not_found":
+        key = ctx["discriminator"].strip("'")
+        return f"{shown}; a mapping with `{key}` is wanted"
+    if kind == "literal_error":
+        expected = ctx["expected"].replace(" or ", ", ").replace("'", "")
+        return f"{shown}; available: {expected.replace('True', 'true').replace('False', 'false')}"
+    bounds = {"greater_than": "above", "less_than": "below"}
+    bounds |= {"greater_than_equal": "of at least", "less_than_equal": "of at most"}
+    if kind in bounds:
+        limit = next(iter(ctx.values()))
+        limit = limit if isinstance(limit, int) else f"{limit:.12g}"
+        return f"{shown}; a number {bounds[kind]} {limit} is wanted"
+    wanted = {
+        "bool_type": "true or false is wanted",
+        "bool_parsing": "true or false is wanted",
+        "string_type": "text is wanted; put it between quotes",
+        "string_too_short": "it is empty; write a name, or leave the key out",
+        "tuple_type": "a list is wanted",
+        "list_type": "a list is wanted",
+        "too_short": "the list is empty",
+    }
+    return f"{shown}; {wanted.get(kind, error['msg'])}"
+
+
+def known_keys(path):
+    """The keys accepted where a path ends; None in a mapping whose kind is told by a key in it."""
+    if len(path) == 1:
+        return list(SECTIONS)
+    section = section_of(path)
+    return None if section is None else list(section.model_fields)
+
+
+def unknown_key(path, values):
+    key, text = str(path[-1]), "unknown key"
+    homes = [name for name, section in SECTIONS.items() if key in section.model_fields]
+    homes = [name for name in homes if name != path[0]]
+    if homes:
+        return f"{text}; it belongs to {', '.join(homes)}"
+    accepted = known_keys(path)
+    if accepted is None:
+        accepted = nested_keys(path, values)
+    near = nearest(key, accepted)
+    if near:
+        return f"{text}; did you mean {near}?"
+    elsewhere = {
+        name: match
+        for name, section in SECTIONS.items()
+        if name != path[0] and (match := nearest(key, section.model_fields, cutoff=0.8))
+    }
+    if elsewhere:
+        name, match = next(iter(elsewhere.items()))
+        return f"{text}; did you mean {match} of {name}?"
+    return f"{text}; accepted: {', '.join(accepted)}"
+
+
+def nested_keys(path, values):
+    """Keys accepted in a schedule or an initializer, by its `scheduler` or `name`."""
+    for key in path[:-1]:
+        values = values[key]
+    for tag in ("scheduler", "name"):
+        for section in all_sections():
+            field = section.model_fields.get(tag)
+            if field is not None and values.get(tag) in getattr(field.annotation, "__args__", ()):
+                return list(section.model_fields)
+    return ["scheduler", "name"]
+
+
+def all_sections(section=Section):
+    for each in section.__subclasses__():
+        yield each
+        yield from all_sections(each)
+
+
+def nearest(key, accepted, cutoff=0.6):
+    spelled = key.lower().replace("-", "_")
+    near = difflib.get_close_matches(spelled, list(accepted), n=1, cutoff=cutoff)
+    return near[0] if near else None
+
+
+def missing_key(path, values):
+    """A key that has to be given; "" where it is there, but misspelt."""
+    if path == ("train_input",):
+        return "not given; write it, or eval_input where nothing is to be trained"
+    if len(path) > 1 and path[0] not in values:
+        return ""  # the section is missing, which is said once
+    accepted = known_keys(path) or nested_keys(path, values)
+    for key in path[:-1]:
+        values = values.get(key) if isinstance(values, dict) else values[key]
+    if isinstance(values, dict):
+        for other in values:
+            if other not in accepted and nearest(str(other), accepted) == path[-1]:
+                return ""
+    return "not given"
+
+
+def describe(path, faults, lines):
+    """The text of the UserError: faults in the order of the file, those of flags behind them."""
+    placed, said = [], set()
+    for i, fault in enumerate(faults):
+        known = fault.path
+        while known and known not in lines:
+            known = known[:-1]  # a key that is missing stands at its section
+        line = fault.line or lines.get(known)
+        where = f"line {line}" if isinstance(line, int) else line or ""
+        if fault.path[:1] and fault.path[0] in INPUTS and isinstance(line, int):
+            if (line, fault.path[1:], fault.text) in said:
+                continue  # of an input that takes this line from another
+            said.add((line, fault.path[1:], fault.text))
+        is_last = isinstance(line, str) or not fault.path
+        order = (is_last, line if isinstance(line, int) else 0, i)
+        dotted = ".".join(map(str, fault.path))
+        placed.append(
+            (order, (where, dotted if dotted.isprintable() else repr(dotted), fault.text))
+        )
+    listed = [fault for _, fault in sorted(placed)]
+    if all(where.startswith("--") for where, _, _ in listed):
+        path = "command line"
+    return fault_list(path, listed)
