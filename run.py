@@ -23,6 +23,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.checkpoints.formats import EXPORT_FORMATS
 from common.cs import target
 from common.errors import RunError, UserError
 from common.files import delete_leftovers
@@ -38,7 +39,6 @@ from utils import changes_from, get_params, parse_override, save_params
 
 TRAINING_MODES = ("train", "train_and_eval")
 MODES = ("train", "eval", "train_and_eval", "eval_all", "predict", "export", "inspect")
-EXPORT_FORMATS = ("saved_model", "huggingface", "keras", "onnx", "tf1")
 BEST = "best"  # as --checkpoint_path
 DEFAULT_MODEL_DIR = Path(__file__).parent / "model_dir"
 

@@ -16,6 +16,7 @@ import pytest
 
 import run
 from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.params import RunParams
 from common.training.lock import locked
 
@@ -141,7 +142,7 @@ def test_a_killed_and_resumed_run_has_every_bit_of_an_uninterrupted_one(
 ):
     paths = [d / f"checkpoint-{last_step}" for d, last_step, _ in (resumed, uninterrupted)]
     assert [store.fault_in(path) for path in paths] == [None, None]
-    for read in (store.read_weights, store.read_state):
+    for read in (ours.read_weights, ours.read_state):
         actual, expected = map(read, paths)
         assert set(actual) == set(expected)
         for name, tensor in expected.items():
@@ -151,8 +152,8 @@ def test_a_killed_and_resumed_run_has_every_bit_of_an_uninterrupted_one(
             assert values.dtype == wanted.dtype and values.tobytes() == wanted.tobytes(), name
     assert f"Resuming {killed[0] / f'checkpoint-{killed[1]}'}" in resumed[2].stderr
     # Weights did move after the kill.
-    before = store.read_weights(uninterrupted[0] / f"checkpoint-{killed[1]}")["pooler/kernel"]
-    after = store.read_weights(paths[1])["pooler/kernel"]
+    before = ours.read_weights(uninterrupted[0] / f"checkpoint-{killed[1]}")["pooler/kernel"]
+    after = ours.read_weights(paths[1])["pooler/kernel"]
     assert np.abs(after.read() - before.read()).max() > 1e-4
 
 
@@ -403,8 +404,8 @@ def test_a_run_loads_what_was_compiled_ahead_and_has_the_bits_of_one_that_compil
     loaded = succeed(*flags, "--model_dir", ahead).stderr
     assert "Loading" in loaded and "compiled now" not in loaded
     succeed(*flags, "--model_dir", plain, "--override", "runconfig.compile_cache_dir=false")
-    expected = store.read_weights(plain / "checkpoint-3")
-    for name, weight in store.read_weights(ahead / "checkpoint-3").items():
+    expected = ours.read_weights(plain / "checkpoint-3")
+    for name, weight in ours.read_weights(ahead / "checkpoint-3").items():
         np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)
     changed = ("--override", "model.dropout_rate=0.3", "--allow_changed_params", "--max_steps", 4)
     told = succeed(*flags, "--model_dir", ahead, *changed).stderr
@@ -419,8 +420,8 @@ def test_a_run_keeps_its_programs_for_those_that_train_alike_with_its_bits(folde
     code = sorted(kept.glob("machine-*/xla/*"))
     log = succeed(*flags, "--model_dir", again, "--max_steps", 2).stderr
     assert "Loading 1 programs that a run before has kept" in log
-    expected = store.read_weights(first / "checkpoint-2")
-    for name, weight in store.read_weights(again / "checkpoint-2").items():
+    expected = ours.read_weights(first / "checkpoint-2")
+    for name, weight in ours.read_weights(again / "checkpoint-2").items():
         np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)
     decay = ("--override", "optimizer.weight_decay_rate=0.5", "--max_steps", 1)
     assert "Loading" not in succeed(*flags, "--model_dir", other, *decay).stderr

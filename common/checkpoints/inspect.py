@@ -1,26 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a checkpoint is and holds, as text, without reading its weights: `--mode inspect`."""
 
-import importlib
 import math
-from pathlib import Path
 
-from common.checkpoints import store
-from common.checkpoints.formats.huggingface import read_safetensors
-from common.checkpoints.load import FORMATS, open_checkpoint
-from common.checkpoints.names import StoredTensor, axes_of
+from common.checkpoints.formats import FORMATS
+from common.checkpoints.load import open_checkpoint
 from common.checkpoints.small_files import NETWORK_KEYS
 from common.errors import printable
 from common.params import COMPUTED_KEYS
-
-TITLES = {
-    "huggingface": "Hugging Face",
-    "ours": "this project's own",
-    "cerebras_mdl": "Cerebras .mdl",
-    "keras_h5": "Keras weights",
-    "cerebras_tf": "Cerebras TensorFlow",
-    "google_tf1": "Google TF1",
-}
 
 
 def inspect_checkpoint(path):
@@ -34,13 +21,14 @@ def inspect_checkpoint(path):
         UserError: there is nothing to load at the path, or it cannot be read.
     """
     checkpoint = open_checkpoint(path)
-    config, tensors = checkpoint.config, list_tensors(checkpoint)
+    config, format = checkpoint.config, FORMATS[checkpoint.format]
+    tensors = format.module.list_tensors(checkpoint.path)
     weights = [tensor for tensor in tensors if not tensor.is_state]
     state = [tensor for tensor in tensors if tensor.is_state]
     network = [(key, config.get(key)) for key in (*NETWORK_KEYS, "do_lower_case")]
     network += [(key, config[key]) for key in COMPUTED_KEYS if key in config]
     rows = [
-        ("format", TITLES[checkpoint.format]),
+        ("format", format.title),
         ("family", config.get("family")),
         *((key, "not said" if value is None else value) for key, value in network),
         ("label_names", ", ".join(config.get("label_names") or ()) or "none"),
@@ -55,22 +43,6 @@ def inspect_checkpoint(path):
     if state:
         lines += ["", "training state", *table(state)]
     return printable("\n".join(lines))
-
-
-def list_tensors(checkpoint):
-    """Every tensor of a Checkpoint, as a list of StoredTensor."""
-    if checkpoint.format != "ours":
-        return importlib.import_module(FORMATS[checkpoint.format]).list_tensors(checkpoint.path)
-    folder = Path(checkpoint.config["vocab_file"]).parent  # of a model_dir, the newest
-    tensors = []
-    for file in (store.WEIGHTS, store.STATE):
-        if not (folder / file).is_file():
-            continue
-        for name, shape, dtype, read in read_safetensors(folder / file):
-            is_state = file == store.STATE
-            weight = name if not is_state and axes_of(name) else None
-            tensors.append(StoredTensor(name, shape, dtype, read, weight, is_state))
-    return tensors
 
 
 def summary(tensors):

@@ -5,10 +5,8 @@
     params = params.complete(checkpoint.config, ...)
     report = load_weights(model, checkpoint, disable_nsp=params.model.disable_nsp)
 
-A format is a module in `FORMATS` with `is_checkpoint(path)`, `read_config(path)` (keys: see
-`huggingface.read_config`), `read_weights(path)` (neutral name to tensor, see `names.py`),
-`list_tensors(path)` (all that is stored, for `inspect.py`) and `LOOKS_FOR`, its part of the message
-where nothing is recognised. A name `hf://owner/name` becomes a folder first: see `hub.py`.
+`formats/__init__.py` has the table of formats. A name `hf://owner/name` becomes a folder first: see
+`hub.py`.
 """
 
 import importlib
@@ -20,18 +18,10 @@ from functools import cached_property
 
 import numpy as np
 
+from common.checkpoints.formats import FORMATS
 from common.checkpoints.names import HEAD, KEY_OF_AXIS, axes_of, geometry, pattern_of
 from common.errors import UserError, printable
 
-# Looked at in this order; imported when a checkpoint is opened.
-FORMATS = {
-    "huggingface": "common.checkpoints.formats.huggingface",
-    "ours": "common.checkpoints.store",
-    "cerebras_mdl": "common.checkpoints.formats.cerebras_mdl",
-    "keras_h5": "common.checkpoints.formats.keras_h5",
-    "cerebras_tf": "common.checkpoints.formats.cerebras_tf",
-    "google_tf1": "common.checkpoints.formats.google_tf1",  # any other checkpoint of TensorFlow
-}
 HUB = "hf://"
 
 
@@ -52,7 +42,7 @@ class Checkpoint:
     @cached_property
     def weights(self) -> Mapping:
         """Neutral name to tensor: `shape`, and `numpy.asarray` to read it."""
-        return importlib.import_module(FORMATS[self.format]).read_weights(self.path)
+        return FORMATS[self.format].module.read_weights(self.path)
 
     def close(self):
         """Forgets `weights` until they are asked for again.
@@ -80,17 +70,16 @@ def open_checkpoint(path):
     path = os.path.expanduser(os.fspath(path))
     if path.startswith(HUB):
         path = importlib.import_module("common.checkpoints.hub").fetch(path)
-    looked_for = []
-    for name, module_name in FORMATS.items():
-        module = importlib.import_module(module_name)
-        if module.is_checkpoint(path):
-            return Checkpoint(path, name, {**module.read_config(path), "path": path})
-        looked_for.append(getattr(module, "LOOKS_FOR", name))
+    formats = [row for row in FORMATS.values() if row.looks_for]
+    for row in formats:
+        if row.module.is_checkpoint(path):
+            return Checkpoint(path, row.name, {**row.module.read_config(path), "path": path})
     if not os.path.exists(path):
         raise UserError(f"checkpoint {path}: there is no such file or folder; correct the path")
+    looked_for = "; ".join(f"{row.title}: {row.looks_for}" for row in formats)
     raise UserError(
         f"checkpoint {path}: nothing that can be loaded; found {what_lies_at(path)}. "
-        f"Looked for {'; '.join(looked_for)}"
+        f"Looked for {looked_for}"
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the formats share in reading files: small texts beside the weights, and what is wrong.
+"""What the formats share: small texts beside the weights, and what is wrong with a file.
 
 Whatever a file says is checked before it is believed: it may be damaged, or made to do harm.
 """
@@ -74,6 +74,11 @@ def read_json(path):
             f"{path} cannot be read as JSON: {error}; copy or download it again"
         ) from None
     return values
+
+
+def write_json(path, values):
+    content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(content, "utf-8", newline="\n")
 
 
 def read_params_yaml(folder):
@@ -173,3 +178,9 @@ def vocab_beside(folder):
     """Path of the `vocab.txt` in a folder as str, or None."""
     path = Path(folder) / "vocab.txt"
     return str(path) if path.is_file() else None
+
+
+def write_vocab(folder, vocab):
+    """Writes `vocab.txt`, a line for each entry. folder: Path; vocab: list of str."""
+    content = "".join(f"{entry}\n" for entry in vocab)
+    (folder / "vocab.txt").write_text(content, "utf-8", newline="\n")

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own checkpoints: `model_dir/checkpoint-<step>/`, whole or absent.
+"""Which checkpoints of our own there are: `model_dir/checkpoint-<step>/`, whole or absent.
 
 weights.safetensors          the network, under the neutral names of `names.py`
 training_state.safetensors   optimizer slots, global step, loss scale, what the run remembers
 config.json, vocab.txt       the network's geometry and label names; the vocabulary
 manifest.json                size and BLAKE2b digest of every file above; written last
+
+`formats/ours.py` writes and reads what stands in the files.
 
 `model_dir/best.json` names the one with the best evaluation, which is never deleted.
 
@@ -25,122 +27,68 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 
-from common.checkpoints.names import LazyTensor
-from common.checkpoints.small_files import read_json, unreadable
 from common.errors import RunError, UserError
 from common.files import flush, write_whole
-from common.params import COMPUTED_KEYS, FROM_CHECKPOINT, ModelParams, keys_of
 
 FORMAT, VERSION = "bert-classifier", 2
 DIGESTS = {1: "sha256", 2: "blake2b"}  # version of a manifest -> how its files are hashed
 MANIFEST, CONFIG, VOCAB = "manifest.json", "config.json", "vocab.txt"
 BEST = "best.json"
 WEIGHTS, STATE = "weights.safetensors", "training_state.safetensors"
-LOOKS_FOR = f"our own format, a checkpoint-<step> folder with {MANIFEST}, or a model_dir"
-# The keys of ModelParams that the config of a checkpoint of a run says.
-GEOMETRY = (*FROM_CHECKPOINT, *COMPUTED_KEYS, *keys_of(ModelParams, in_config=True))
-# Types of what it says, where it says it. Of the geometry the params check the rest.
-TYPES_OF_CONFIG = {
-    **dict.fromkeys(GEOMETRY, (int, float, bool, str)),
-    "label_names": (list,),
-    "step": (int,),
-    "do_lower_case": (bool,),
-    "tf_random_seed": (int,),
-    "best_metric": (str,),
-    "temperature": (int, float),
-}
 _NAME = re.compile(r"checkpoint-(\d+)(\.replaced)?")
 # Beside its tensors a checkpoint has names, a vocabulary, a config, and a file system's own needs.
 SPACE_BESIDE_TENSORS = 4_000_000
 
 
-def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0, keep=()):
-    """Writes a checkpoint and deletes the oldest beyond `keep_max`.
+def write_checkpoint(path, write, version=VERSION):
+    """Writes a checkpoint's files, which appear at `path` when all of them are whole on disk.
 
     Args:
-        model_dir: path-like, which is there.
-        step: int. The global step.
-        weights, state: {name: NumPy array}.
-        config: dict for `read_config`.
-        vocab: list of str.
-        keep_max: int. How many of the newest up to this step to keep; 0 keeps all.
-        keep: steps to keep besides.
-    Returns:
-        Path of the checkpoint.
+        path: Path, model_dir/checkpoint-<step>. The model_dir is there.
+        write: callable on the folder to write into. Returns {file: its `entry_of`}.
+        version: int, of the manifest.
     Raises:
-        RunError: a number of it is not finite, or it cannot be written; what was there before is
-            untouched.
-    """
-    path = Path(model_dir) / f"checkpoint-{step}"
-    aside = _aside(path)
-    # safetensors writes memory as it lies; asarray keeps scalars, ascontiguousarray would not.
-    weights, state = (
-        {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        for arrays in (weights, state)
-    )
-    for name, array in (*weights.items(), *state.items()):
-        if not np.isfinite(array).all():
-            raise RunError(
-                f"{name} is not finite at step {step}: a gradient was infinite or not a number. "
-                "What was saved before is whole. A lower learning rate, a longer warm-up or "
-                "max_gradient_norm helps; with mixed_float16, loss_scaling_factor: dynamic"
-            )
-    try:
-        delete_leftovers(model_dir)
-        aside.mkdir()  # not its parents: a model_dir that has vanished is not made anew
-        _write_config(aside, config)
-        (aside / VOCAB).write_text("".join(f"{token}\n" for token in vocab), "utf-8", newline="\n")
-        for name, arrays in ((WEIGHTS, weights), (STATE, state)):
-            save_file(arrays, aside / name)
-            shutil.copymode(aside / CONFIG, aside / name)  # safetensors lets the owner alone read
-        digest = DIGESTS[VERSION]
-        files = {
-            name: {"size": (aside / name).stat().st_size, digest: _digest(aside / name, digest)}
-            for name in (WEIGHTS, STATE, CONFIG, VOCAB)
-        }
-        _finish(aside, path, files)
-    except (OSError, SafetensorError) as error:
-        raise _could_not_be_written(aside, path, error) from error
-    # Later ones are damaged, as this run began before them: no reason to delete this one.
-    kept = [(number, older) for number, older in list_checkpoints(model_dir) if number <= step]
-    for number, older in kept[:-keep_max] if keep_max else ():
-        if number not in keep:
-            _delete(older)
-    return path
-
-
-def update_config(path, **changes):
-    """Replaces a checkpoint by one whose config says `changes` too; its tensors are not copied.
-
-    Raises:
-        UserError: the checkpoint does not verify.
         RunError: it cannot be written; what was there before is untouched.
     """
-    path = Path(path)
-    fault = fault_in(path)
-    if fault is not None:
-        raise UserError(f"checkpoint {path} is damaged: {fault}; use another one")
-    manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-    files, digest = manifest["files"], DIGESTS[manifest["version"]]
-    aside = _aside(path)
+    aside = path.with_name(f".checkpoint-{_NAME.fullmatch(path.name)[1]}.{os.getpid()}.tmp")
     try:
         delete_leftovers(path.parent)
-        aside.mkdir()
-        _write_config(aside, json.loads((path / CONFIG).read_text("utf-8")) | changes)
-        for name in files.keys() - {CONFIG}:
-            try:
-                os.link(path / name, aside / name)
-            except OSError:  # a file system without links
-                shutil.copy(path / name, aside / name)
-        size = (aside / CONFIG).stat().st_size
-        files[CONFIG] = {"size": size, digest: _digest(aside / CONFIG, digest)}
-        _finish(aside, path, files, manifest["version"])
-    except OSError as error:
-        raise _could_not_be_written(aside, path, error) from error
+        aside.mkdir()  # not its parents: a model_dir that has vanished is not made anew
+        manifest = {"format": FORMAT, "version": version, "files": write(aside)}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
+        for file in (*manifest["files"], MANIFEST):
+            flush(aside / file)
+        flush(aside)
+        _put_in_place(aside, path)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        advice = "Earlier checkpoints are whole; make room or choose another --model_dir"
+        if not path.parent.exists():
+            advice = f"{path.parent} is gone: put it back, with the checkpoints it has"
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(
+            f"checkpoint {path} could not be written: {reason}. {advice}, and run again"
+        ) from error
+
+
+def entry_of(file, version=VERSION):
+    """What a manifest says of a file: {"size", its digest}. file: Path."""
+    algorithm = DIGESTS[version]
+    return {"size": file.stat().st_size, algorithm: _digest(file, algorithm)}
+
+
+def delete_old(model_dir, step, keep_max, keep=()):
+    """Deletes the oldest checkpoints beyond `keep_max`. step: the newest of this run.
+
+    keep_max: int, 0 keeps all; keep: steps to keep besides.
+    """
+    # Later ones are damaged, as this run began before them: no reason to delete this one.
+    steps = [(number, path) for number, path in list_checkpoints(model_dir) if number <= step]
+    for number, path in steps[:-keep_max] if keep_max else ():
+        if number not in keep:
+            _delete(path)
 
 
 def check_space(model_dir, num_bytes):
@@ -166,36 +114,6 @@ def check_space(model_dir, num_bytes):
             "free. Earlier checkpoints are whole; make room or choose another --model_dir, and run "
             "again"
         )
-
-
-def _aside(path):
-    """Where the folder of a checkpoint is written before it gets its name."""
-    number = _NAME.fullmatch(path.name)[1]
-    return path.with_name(f".checkpoint-{number}.{os.getpid()}.tmp")
-
-
-def _write_config(folder, config):
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), "utf-8")
-
-
-def _finish(aside, path, files, version=VERSION):
-    """Writes the manifest of a folder, forces all of it to disk and renames it to `path`."""
-    manifest = {"format": FORMAT, "version": version, "files": files}
-    (aside / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
-    for file in (*files, MANIFEST):
-        flush(aside / file)
-    flush(aside)
-    _put_in_place(aside, path)
-
-
-def _could_not_be_written(aside, path, error):
-    """Tidies up, and returns the RunError."""
-    shutil.rmtree(aside, ignore_errors=True)
-    advice = "Earlier checkpoints are whole; make room or choose another --model_dir, and run again"
-    if not path.parent.exists():
-        advice = f"{path.parent} is gone: put it back, with the checkpoints it has, and run again"
-    reason = getattr(error, "strerror", None) or error
-    return RunError(f"checkpoint {path} could not be written: {reason}. {advice}")
 
 
 def _put_in_place(aside, path):
@@ -341,74 +259,6 @@ def best_checkpoint(model_dir):
     if fault is not None:
         raise UserError(f"checkpoint {path}, the best, is damaged: {fault}; name another one")
     return path
-
-
-def _resolve(path):
-    """The checkpoint folder that `path` means: itself, or the newest in it where a model_dir."""
-    path = Path(path)
-    if (path / MANIFEST).is_file() or not list_checkpoints(path):
-        return path
-    return newest_checkpoint(path) or path
-
-
-def is_checkpoint(path):
-    """Whether `path` is a checkpoint of ours, or a folder that holds some."""
-    return (Path(path) / MANIFEST).is_file() or bool(list_checkpoints(path))
-
-
-def read_config(path):
-    """Returns the geometry, `family` "ours", `label_names`, `step` and `vocab_file`.
-
-    Raises:
-        UserError: the checkpoint does not verify.
-    """
-    path = _resolve(path)
-    fault = fault_in(path)
-    if fault is not None:
-        raise UserError(f"checkpoint {path} is damaged: {fault}; use another one")
-    config = _check_config(read_json(path / CONFIG) or {}, path / CONFIG)
-    return config | {"family": "ours", "vocab_file": str(path / VOCAB)}
-
-
-def _check_config(config, file):
-    """The config, where what it says is of the right types.
-
-    What has a manifest that fits may still have been written to do harm.
-    """
-    for key, kinds in TYPES_OF_CONFIG.items():
-        value = config.get(key)
-        is_right = value is None or type(value) in kinds
-        if key == "label_names" and is_right and value is not None:
-            is_right = all(isinstance(name, str) for name in value)
-        elif key == "temperature" and is_right and value is not None:
-            is_right = 0 < value < float("inf")
-        if not is_right:
-            raise UserError(f"{file} says {key} is {value!r:.80}, which no run writes")
-    return config
-
-
-def read_weights(path):
-    """Returns {neutral name: LazyTensor}."""
-    return _open_lazily(_resolve(path) / WEIGHTS)
-
-
-def read_state(path):
-    """Returns {name: LazyTensor} of the training state."""
-    return _open_lazily(_resolve(path) / STATE)
-
-
-def _open_lazily(file):
-    try:
-        tensors = safe_open(file, framework="numpy")
-        return {
-            name: LazyTensor(
-                tuple(tensors.get_slice(name).get_shape()),
-                lambda name=name: tensors.get_tensor(name),
-            )
-            for name in tensors.keys()  # noqa: SIM118 (not a mapping)
-        }
-    except (SafetensorError, OSError) as error:
-        raise unreadable(file, error) from None
 
 
 def _digest(path, algorithm):

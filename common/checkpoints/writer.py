@@ -7,6 +7,7 @@ import threading
 import numpy as np
 
 from common.checkpoints import store
+from common.checkpoints.formats import ours
 
 
 class CheckpointWriter:
@@ -53,7 +54,7 @@ class CheckpointWriter:
 
         Args:
             weights, state: {name: NumPy array or eager tensor}.
-            step, config, vocab, keep_max, keep: as in `store.save_checkpoint`.
+            step, config, vocab, keep_max, keep: as in `ours.save_checkpoint`.
         Raises:
             RunError: the save before has failed, or the disk has no room for this one.
         """
@@ -102,7 +103,7 @@ class CheckpointWriter:
 
     def _write(self, *arguments):
         try:
-            store.save_checkpoint(*arguments)
+            ours.save_checkpoint(*arguments)
             while (function := self._next_follower()) is not None:
                 function()
         except BaseException as error:  # raised again where training can hear of it

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.console import log
 from common.cs import job as jobs
@@ -357,14 +357,14 @@ class Worker:
 
     def _resume(self, path):
         """Puts the optimizer's slots back. The weights are in already."""
-        state = store.read_state(path)
+        state = ours.read_state(path)
         self.state = {name: np.asarray(state[name].read()) for name in state}
         kind = self.params.optimizer.optimizer_type
         from common.cs.optimizer import SLOTS
 
         expected = {
-            SLOT_ARRAY.format(kind, ours, name): (weight, theirs)
-            for ours, theirs in SLOTS.items()
+            SLOT_ARRAY.format(kind, slot, name): (weight, vendor_slot)
+            for slot, vendor_slot in SLOTS.items()
             for name, weight in self.trained.items()
         }
         saved = {name for name in state if name.startswith((f"{kind}/", "raw/"))}
@@ -398,18 +398,18 @@ class Worker:
         weights = self.twin.weights_by_name()
         kind = self.params.optimizer.optimizer_type
         state = {"global_step": np.asarray(step, np.int64)}
-        for ours, theirs in SLOTS.items():
+        for slot, vendor_slot in SLOTS.items():
             for name, weight in self.trained.items():
-                slot = self.optimizer.state[weight.parameter][theirs]
-                state[SLOT_ARRAY.format(kind, ours, name)] = weight.as_neutral(slot)
+                values = self.optimizer.state[weight.parameter][vendor_slot]
+                state[SLOT_ARRAY.format(kind, slot, name)] = weight.as_neutral(values)
         state |= self._loss_scale_state()
         # What a run in TensorFlow remembers besides; the losses it has yet to report are none here.
         for name, array in self.state.items():
             if name.startswith(PREFIX) and name != f"{PREFIX}losses":
                 state[name] = array
-        config = {key: getattr(self.cfg, key) for key in store.GEOMETRY}
+        config = {key: getattr(self.cfg, key) for key in ours.GEOMETRY}
         config |= self.job.config | {"label_names": self.job.label_names, "step": step}
-        path = store.save_checkpoint(
+        path = ours.save_checkpoint(
             self.model_dir,
             step,
             {name: weight.as_neutral(weight.parameter) for name, weight in weights.items()},

@@ -4,16 +4,12 @@
     classifier = Classifier(model, params, label_names, vocab, text_features, metrics, step)
     export("saved_model", classifier, "model_dir/export/saved_model")
 
-A format is a module in `FORMATS` with
-    check(params, quantize)    raises UserError for what the format cannot say; nothing is written
-    write(classifier, folder)  writes its files, returns notes for the reader: list of str
-    usage(classifier)          Markdown on how to use them, for the model card
+`common/checkpoints/formats/__init__.py` has the table of formats and what each offers.
 """
 
 import glob
 import hashlib
 import importlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -23,21 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from common.checkpoints.names import axes_of, embedding_names, encoder_names
+from common.checkpoints.formats import EXPORT_FORMATS
+from common.checkpoints.small_files import EXPORT_FILE, write_json
 from common.errors import RunError, UserError
-from common.export.model_card import model_card, versions
-from common.layers.positions import sinusoids
+from common.export.model_card import model_card, params_text, versions
 
-FORMATS = {
-    "saved_model": "common.export.saved_model",
-    "huggingface": "common.export.huggingface",
-    "keras": "common.export.keras_weights",
-    "onnx": "common.export.onnx",
-    "tf1": "common.export.tf1",
-}
 QUANTIZATIONS = ("int8",)  # of the format onnx
-MANIFEST, CARD = "export.json", "README.md"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -76,6 +66,11 @@ class Classifier:
         return {name: np.asarray(variable.value) for name, variable in variables.items()}
 
     @property
+    def params_text(self):
+        """The params as YAML, without the places of the machine they were used on."""
+        return params_text(yaml.safe_load(self.params.to_yaml()))
+
+    @property
     def is_regression(self):
         """Whether the one output is a number, not the score of a class."""
         return self.params.model.num_cls_classes == 1
@@ -106,24 +101,24 @@ def check_format(format, params, quantize=None):
     """Raises UserError where a format cannot hold a network, before it is trained or written.
 
     Args:
-        format: key of FORMATS.
+        format: key of EXPORT_FORMATS.
         params: complete Params.
         quantize: None or one of QUANTIZATIONS.
     """
-    if format not in FORMATS:
-        raise UserError(f"export_format is {format!r}; available: {', '.join(FORMATS)}")
+    if format not in EXPORT_FORMATS:
+        raise UserError(f"export_format is {format!r}; available: {', '.join(EXPORT_FORMATS)}")
     if quantize is not None and format != "onnx":
         raise UserError(
             f"quantize is {quantize}, which is for export_format onnx, not {format}; leave it out"
         )
-    importlib.import_module(FORMATS[format]).check(params, quantize)
+    EXPORT_FORMATS[format].module.check(params, quantize)
 
 
 def export(format, classifier, export_dir, score=None):
     """Writes a classifier and its model card into a folder, which appears when it is complete.
 
     Args:
-        format: key of FORMATS.
+        format: key of EXPORT_FORMATS.
         classifier: Classifier.
         export_dir: path-like. An earlier export there is replaced.
         score: callable on the folder with the written files -> {file: {metric: float}}, for the
@@ -139,7 +134,7 @@ def export(format, classifier, export_dir, score=None):
     import tensorflow as tf  # here, so that the names above can be read without its 4 s
     from safetensors import SafetensorError
 
-    module = importlib.import_module(FORMATS[format])
+    module = EXPORT_FORMATS[format].module
     export_dir = Path(export_dir).expanduser().resolve()
     _check_folder(export_dir)
     aside = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
@@ -163,10 +158,10 @@ def export(format, classifier, export_dir, score=None):
             "versions": versions(),
             "files": files,
         }
-        write_json(aside / MANIFEST, manifest)
+        write_json(aside / EXPORT_FILE, manifest)
         for file in aside.rglob("*"):
             if file.is_file():  # safetensors and h5py have modes of their own
-                shutil.copymode(aside / MANIFEST, file)
+                shutil.copymode(aside / EXPORT_FILE, file)
         _put_in_place(aside, export_dir)
     except (OSError, SafetensorError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -191,72 +186,9 @@ def require(package, purpose):
         ) from None
 
 
-# Keys of ModelParams -> the value that BERT's other programs compute with, and know no other.
-OF_EVERY_BERT = {
-    "use_pre_normalization": False,
-    "attention_type": "scaled_dot_product",
-    "pooler_type": "first",
-}
-
-
-def refuse_other_networks(cfg, format):
-    """Raises UserError for a network that the programs of a format would compute otherwise.
-
-    cfg: ModelParams; format: what the reader calls it.
-    """
-    others = [
-        f"model.{key} is {str(value).lower()}, and {format} knows {str(theirs).lower()} alone"
-        for key, theirs in OF_EVERY_BERT.items()
-        if (value := getattr(cfg, key)) != theirs
-    ]
-    if cfg.is_factorized:
-        others.append(
-            f"model.embedding_size is {cfg.embedding_size}, and the word table of {format} is "
-            f"hidden_size wide, {cfg.hidden_size}"
-        )
-    if others:
-        raise UserError(
-            f"{'; '.join(others)}: its programs would compute something else. Export it as "
-            "saved_model or onnx"
-        )
-
-
-def with_what_bert_has(classifier):
-    """The weights, with those that every BERT has and this network does without.
-
-    Tables and biases of zeros, which change nothing, and sines and cosines as a position table.
-    Returns {neutral name: <float32> array}.
-    """
-    cfg = classifier.params.model
-    sizes = {
-        **{"V": cfg.vocab_size, "P": cfg.max_position_embeddings, "S": 2},
-        **{"D": cfg.hidden_size, "F": cfg.filter_size},
-    }
-    names = embedding_names() + encoder_names(cfg.num_hidden_layers)
-    weights = {
-        name: np.zeros([sizes[axis] for axis in axes_of(name)], np.float32)
-        for name in names
-        if name not in classifier.weights
-    }
-    if cfg.use_position_embedding and cfg.position_embedding_type == "fixed":
-        positions = sinusoids(cfg.max_position_embeddings, cfg.hidden_size)
-        weights["embeddings/position_embeddings"] = positions
-    return weights | classifier.weights
-
-
-def write_vocab(classifier, folder):
-    content = "".join(f"{entry}\n" for entry in classifier.vocab)
-    (Path(folder) / "vocab.txt").write_text(content, "utf-8", newline="\n")
-
-
-def write_json(path, values):
-    content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(content, "utf-8", newline="\n")
-
-
 def _check_folder(export_dir):
     """Raises UserError where files would be lost that are no export's."""
-    if not export_dir.exists() or (export_dir / MANIFEST).is_file():
+    if not export_dir.exists() or (export_dir / EXPORT_FILE).is_file():
         return
     if not export_dir.is_dir():
         raise UserError(f"export_dir {export_dir} is a file; give a folder")

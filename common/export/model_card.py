@@ -34,7 +34,7 @@ def model_card(format, classifier, files, scores, notes, usage):
     """The text of README.md.
 
     Args:
-        format: key of FORMATS.
+        format: key of EXPORT_FORMATS.
         classifier: Classifier.
         files: {path: {"size", "sha256"}}.
         scores: {file: {metric: float}} of what was written, evaluated; empty where it was not.

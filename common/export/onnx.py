@@ -12,8 +12,9 @@ import math
 
 import numpy as np
 
+from common.checkpoints.small_files import write_vocab
 from common.errors import UserError
-from common.export.export import QUANTIZATIONS, require, write_vocab
+from common.export.export import QUANTIZATIONS, require
 from common.layers.dot_product_attention import MASKED_SCORE
 from common.layers.positions import sinusoids
 
@@ -48,7 +49,7 @@ def write(classifier, folder):
     onnx.save(model, folder / MODEL_FILE)
     if classifier.quantize == "int8":
         write_int8(folder / MODEL_FILE, folder / INT8_FILE)
-    write_vocab(classifier, folder)
+    write_vocab(folder, classifier.vocab)
     return []
 
 

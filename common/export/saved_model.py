@@ -10,7 +10,7 @@ import json
 import tensorflow as tf
 
 from common.BaseModel import PREDICT
-from common.export.export import write_vocab
+from common.checkpoints.small_files import write_vocab
 
 VERSION = "1"
 TEXT_SIGNATURE, IDS_SIGNATURE = "serving_default", "token_ids"
@@ -28,7 +28,7 @@ def write(classifier, folder):
     # Without the gradients of custom operations: nobody trains what is served.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder / VERSION), signatures, options)
-    write_vocab(classifier, folder)
+    write_vocab(folder, classifier.vocab)
     return []
 
 

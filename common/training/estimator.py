@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.small_files import read_params_yaml
 from common.checkpoints.writer import CheckpointWriter, NoWriter
@@ -117,7 +118,7 @@ class Estimator:
     def _save(self, step):
         """Begins to save; `self.writer` says when it is done."""
         check_still_there(self.model_dir)
-        config = {key: getattr(self.params.model, key) for key in store.GEOMETRY}
+        config = {key: getattr(self.params.model, key) for key in ours.GEOMETRY}
         config |= {
             "label_names": self.label_names,
             "step": step,
@@ -139,18 +140,18 @@ class Estimator:
 
     def _resume(self, path):
         """Puts every weight and the whole training state back. Returns the global step."""
-        state = store.read_state(path)
+        state = ours.read_state(path)
         self.state = RunState.from_tensors(state)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
         for variables, tensors in (
-            (self._weights(), store.read_weights(path)),
+            (self._weights(), ours.read_weights(path)),
             (self.optimizer.state, state),
         ):
             check_fits(path, variables, tensors)
             for name, variable in variables.items():
                 variable.assign(tensors[name].read())
         self.saved_step = int(self.optimizer.step.numpy())
-        config = store.read_config(path)
+        config = ours.read_config(path)
         if not self.run.allow_changed_params:
             check_vocab(self.vocab, config["vocab_file"], path)
         self._restore_best(config.get("best_metric"))
@@ -531,7 +532,7 @@ class Estimator:
             )
             is_new = checkpoint.config.get("temperature") != temperature
             if is_new and self.distribution.is_chief:
-                store.update_config(path, temperature=temperature)
+                ours.update_config(path, temperature=temperature)
         content = json.dumps(results, indent=2) + "\n"
         if self.distribution.is_chief:
             write_whole(self.model_dir / "eval" / CALIBRATION, content)

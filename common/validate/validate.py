@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 import data
 from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.checkpoints.load import match_weights, open_checkpoint
 from common.console import closing_summary
 from common.errors import RunError, UserError
@@ -235,9 +236,9 @@ class Validation:
         variables = model.weights_by_name()
         if resumed is not None:
             weights = {name: variable.value for name, variable in variables.items()}
-            state = store.read_state(resumed)
+            state = ours.read_state(resumed)
             state = {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
-            check_fits(resumed, weights | optimizer.averages, store.read_weights(resumed))
+            check_fits(resumed, weights | optimizer.averages, ours.read_weights(resumed))
             check_fits(resumed, optimizer.state, state)
             if not self.params.runconfig.allow_changed_params and vocab:
                 check_vocab(vocab, checkpoint.vocab_file, Path(resumed))

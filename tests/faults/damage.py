@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import params as schema
 from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.errors import UserError
 from utils import changes_from, get_params, save_params
 
@@ -59,7 +60,7 @@ class Checkpoints:
             tensors = {name: generator.normal(size=(5, 7)).astype(np.float32) for name in "ab"}
             config = {"hidden_size": 4, "label_names": ["good", "bad"], "step": step}
             arguments = (tensors, {"adam/a": tensors["a"]}, config, ["[PAD]", "joy"])
-            self.path = store.save_checkpoint(folder, step, *arguments)
+            self.path = ours.save_checkpoint(folder, step, *arguments)
         self.model_dir = folder
         self.files = [self.path / name for name in sorted(p.name for p in self.path.iterdir())]
         self.manifest = json.loads((self.path / store.MANIFEST).read_bytes())
@@ -70,7 +71,7 @@ class Checkpoints:
         if newest == self.path:
             return False
         try:
-            store.read_config(self.path)
+            ours.read_config(self.path)
         except UserError:
             return newest.name == "checkpoint-1" and len(told) == 1
         return not (self.path / store.MANIFEST).exists()  # then it is no checkpoint of ours

@@ -38,9 +38,9 @@ import h5py
 import numpy as np
 
 from common.checkpoints import store
-from common.checkpoints.containers import hdf5
+from common.checkpoints.containers import hdf5, tf_bundle
 from common.checkpoints.containers.tf_index import MAGIC, block_at, varint
-from common.checkpoints.formats import cerebras_mdl, cerebras_tf
+from common.checkpoints.formats import cerebras_mdl, cerebras_tf, ours
 from common.checkpoints.inspect import inspect_checkpoint
 from common.checkpoints.load import LoadReport, match_weights, open_checkpoint
 from common.checkpoints.names import WEIGHTS, LazyTensor
@@ -158,26 +158,24 @@ def make_sharded_torch(folder):
 
 
 def make_google(folder):
-    from common.export.tf1 import google_tensors, save_checkpoint
+    from common.checkpoints.formats.google_tf1 import google_tensors
 
     tensors = google_tensors(neutral_weights()) | {"global_step": np.int64(STEP)}
-    save_checkpoint(folder / "bert_model.ckpt", tensors)
+    tf_bundle.write(folder / "bert_model.ckpt", tensors)
     (folder / "bert_config.json").write_text(json.dumps({"num_attention_heads": 2}))
     return "bert_model.ckpt"
 
 
 def make_cerebras_tf(folder):
-    from common.export.tf1 import save_checkpoint
-
-    scopes = {ours: theirs for theirs, ours in cerebras_tf.MODULES.items()}
-    for theirs, ours in cerebras_tf.ATTENTION.items():
-        scopes[f"encoder/layer_0/attention/{ours}"] = f"encoder/self_attention/{theirs}"
-    for number, theirs in enumerate(("", "_1")):
+    scopes = {module: scope for scope, module in cerebras_tf.MODULES.items()}
+    for scope, module in cerebras_tf.ATTENTION.items():
+        scopes[f"encoder/layer_0/attention/{module}"] = f"encoder/self_attention/{scope}"
+    for number, suffix in enumerate(("", "_1")):
         dense, norm = cerebras_tf.DENSE[number], cerebras_tf.NORMS[number]
-        scopes[f"encoder/layer_0/feed_forward/{dense}"] = f"encoder/ffn/dense_layer{theirs}"
-        scopes[f"encoder/layer_0/{norm}"] = f"encoder/layer_normalization_layer{theirs}"
+        scopes[f"encoder/layer_0/feed_forward/{dense}"] = f"encoder/ffn/dense_layer{suffix}"
+        scopes[f"encoder/layer_0/{norm}"] = f"encoder/layer_normalization_layer{suffix}"
     scopes["classifier"] = "cls_layer/cls_output_dense"
-    tensors = {ours: theirs for theirs, ours in cerebras_tf.TENSORS.items()}
+    tensors = {weight: name for name, weight in cerebras_tf.TENSORS.items()}
     renamed = {}
     for name, array in neutral_weights().items():
         module, _, part = name.rpartition("/")
@@ -185,7 +183,7 @@ def make_cerebras_tf(folder):
             scope = scopes[module]
             tensors[name] = f"{scope}/{scope.rpartition('/')[2]}/{part}"
         renamed[tensors[name]] = array
-    save_checkpoint(folder / "model.ckpt-3", renamed)
+    tf_bundle.write(folder / "model.ckpt-3", renamed)
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
     (folder / "params.yaml").write_text(PARAMS_YAML)
     return ""
@@ -246,7 +244,7 @@ def make_ours(folder):
         "best_metric": "min eval/loss",
         "temperature": 1.5,
     }
-    store.save_checkpoint(folder, STEP, neutral_weights(), state, config, VOCAB)
+    ours.save_checkpoint(folder, STEP, neutral_weights(), state, config, VOCAB)
     store.write_best(folder, STEP, value=0.5)
     return f"checkpoint-{STEP}"
 
@@ -470,7 +468,7 @@ def read_everything(path):
     params = Params.model_validate({"eval_input": section, "model": {}})
     params.complete(checkpoint.config, {"num_cls_classes": NUM_LABELS, "vocab_size": SIZES["V"]})
     if checkpoint.format == "ours":
-        RunState.from_tensors(store.read_state(path))
+        RunState.from_tensors(ours.read_state(path))
         float(checkpoint.config.get("temperature", 1.0))
         store.newest_checkpoint(Path(path).parent, on_skip=lambda text: check_text(text, 2000))
     values = {name: np.asarray(tensor) for name, tensor in checkpoint.weights.items()}

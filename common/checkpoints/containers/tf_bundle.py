@@ -168,3 +168,19 @@ def read_step(tensors):
         if tensor.name == "global_step" and tensor.shape == () and tensor.dtype != "string":
             return {"step": int(tensor.read())}
     return {}
+
+
+def write(prefix, tensors):
+    """Writes `<prefix>.index` and `<prefix>.data-00000-of-00001`, as `tf.train.Saver` does.
+
+    prefix: path-like; tensors: {name: array}.
+    """
+    import tensorflow as tf
+
+    with tf.device("/cpu:0"):
+        tf.raw_ops.SaveV2(
+            prefix=str(prefix),
+            tensor_names=list(tensors),
+            shape_and_slices=[""] * len(tensors),
+            tensors=list(tensors.values()),
+        )

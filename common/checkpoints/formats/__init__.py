@@ -1,2 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Families of checkpoints: which tensors a program writes, under which names. One family a file."""
+"""The table of formats. A format is one file, and its row here.
+
+Of a format that is loaded, the file has
+    is_checkpoint(path)        whether the format claims a path, also where it cannot be read
+    read_config(path)          what it says of its network, see `huggingface.read_config`
+    read_weights(path)         {neutral name: LazyTensor}, see `names.py`
+    list_tensors(path)         list of StoredTensor, everything that is stored
+Of a format that `--mode export` writes, the file has
+    check(params, quantize)    raises UserError for what the format cannot say; nothing is written
+    write(classifier, folder)  writes its files, returns notes for the reader: list of str
+    usage(classifier)          Markdown on how to use them, for the model card
+A classifier is a `Classifier` of common/export/export.py. What this project writes for others and
+does not read stands in common/export.
+"""
+
+import importlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of the table.
+
+    Attributes:
+        name: str, of its file too, and in reports.
+        title: str, for people.
+        looks_for: str, which paths can be loaded; None: it is not loaded.
+        export_name: str, its name as --export_format; None: it is not written.
+        room: str, the package of its file.
+    """
+
+    name: str
+    title: str
+    looks_for: str | None = None
+    export_name: str | None = None
+    room: str = __name__
+
+    @property
+    def module(self):
+        """Its file, imported when it is needed: TensorFlow alone takes 4 s."""
+        return importlib.import_module(f"{self.room}.{self.name}")
+
+
+# A path is offered to the formats in this order.
+FORMATS = {
+    row.name: row
+    for row in (
+        Format("saved_model", "TensorFlow SavedModel", None, "saved_model", "common.export"),
+        Format(
+            "huggingface",
+            "Hugging Face",
+            "a folder with model.safetensors or pytorch_model.bin (and config.json), or such a "
+            "file",
+            "huggingface",
+        ),
+        Format(
+            "ours",
+            "this project's own",
+            "a checkpoint-<step> folder with manifest.json, or a model_dir",
+        ),
+        Format("cerebras_mdl", "Cerebras .mdl", "a checkpoint_<step>.mdl file, or their folder"),
+        Format(
+            "keras_h5",
+            "Keras weights",
+            "a .weights.h5 file of this project's model, or its folder",
+            "keras",
+        ),
+        Format("onnx", "ONNX", None, "onnx", "common.export"),
+        Format(
+            "cerebras_tf",
+            "Cerebras TensorFlow",
+            "a prefix such as model.ckpt-1000 with its .index and .data files",
+        ),
+        Format(  # claims any other checkpoint of TensorFlow
+            "google_tf1",
+            "Google TF1",
+            "a prefix such as bert_model.ckpt with its .index and .data files, or their folder",
+            "tf1",
+        ),
+    )
+}
+EXPORT_FORMATS = {row.export_name: row for row in FORMATS.values() if row.export_name}

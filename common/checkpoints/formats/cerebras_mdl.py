@@ -23,7 +23,6 @@ from common.checkpoints.small_files import (
 )
 from common.errors import UserError
 
-LOOKS_FOR = "Cerebras .mdl: a checkpoint_<step>.mdl file, or their folder"
 METADATA = ".__metadata__"
 MAX_LINKS = 100  # from name to name
 

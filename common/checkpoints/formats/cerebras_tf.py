@@ -20,7 +20,6 @@ from common.checkpoints.small_files import (
 )
 from common.errors import UserError
 
-LOOKS_FOR = "Cerebras TF: a prefix such as model.ckpt-1000 with its .index and .data files"
 WORD_EMBEDDINGS = "input_embedding/embedding_weights"
 
 # Keras writes the last scope of a layer twice, a/b/b/kernel; here once.

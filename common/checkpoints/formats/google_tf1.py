@@ -2,15 +2,18 @@
 """Google's TF1 checkpoints: `bert_model.ckpt` of google-research/bert, fine-tuned ones too.
 
 `bert_config.json` and `vocab.txt` are taken from the folder of the checkpoint. Maps the names of
-its modeling.py, run_pretraining.py and run_classifier.py to the neutral ones of `names.py`.
+its modeling.py, run_pretraining.py and run_classifier.py to the neutral ones of `names.py`, and
+back for tools that read its checkpoints: what is written is what `run_classifier.py` leaves.
 """
 
 import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
+
 from common.checkpoints.containers import tf_bundle
-from common.checkpoints.names import geometry, notes_on_state, weights_of
+from common.checkpoints.names import geometry, notes_on_state, pattern_of, weights_of
 from common.checkpoints.small_files import (
     NETWORK_KEYS,
     brief,
@@ -20,12 +23,12 @@ from common.checkpoints.small_files import (
     export_beside,
     read_json,
     vocab_beside,
+    write_json,
+    write_vocab,
 )
+from common.checkpoints.standard_bert import refuse_other_networks, with_every_weight
 from common.errors import UserError
 
-LOOKS_FOR = (
-    "Google TF1: a prefix such as bert_model.ckpt with its .index and .data files, or their folder"
-)
 CONFIG_FILE = "bert_config.json"
 
 # Module of modeling.py -> neutral module. The names within a module are the same: kernel, bias,
@@ -130,3 +133,112 @@ def neutral_name(name, names=()):
     if pattern != module:
         ours = ours.replace("{i}", module.split("/")[2].removeprefix("layer_"))
     return f"{ours}/{part}"
+
+
+# ---- Writing -------------------------------------------------------------------------------------
+
+PREFIX = "bert_model.ckpt"
+MODULE_NAMES = {ours: theirs for theirs, ours in MODULES.items()}
+TENSOR_NAMES = {ours: theirs for theirs, ours in TENSORS.items()}
+# modeling.py, get_activation. Its "gelu" is the tanh form and its epsilon is fixed.
+HIDDEN_ACT = {
+    "gelu_tanh": "gelu",
+    "gelu_erf": "gelu",
+    "relu": "relu",
+    "tanh": "tanh",
+    "linear": "linear",
+}
+LAYER_NORM_EPSILON = 1e-12
+
+
+def check(params, quantize):
+    del quantize
+    refuse_other_networks(params.model, "google-research/bert")
+    if params.model.num_cls_classes == 1:
+        raise UserError(
+            "model.num_cls_classes is 1, a regression, and google-research/bert's "
+            "run_classifier.py knows classes alone. Export it as huggingface, saved_model or onnx"
+        )
+    activation = params.model.encoder_nonlinearity
+    if activation not in HIDDEN_ACT:
+        raise UserError(
+            f"model.encoder_nonlinearity is {activation}, which google-research/bert does not "
+            f"have; it has {', '.join(HIDDEN_ACT)}. Export it as huggingface, saved_model or onnx"
+        )
+
+
+def write(classifier, folder):
+    """Writes the checkpoint, bert_config.json and vocab.txt. Returns notes: list of str."""
+    cfg = classifier.params.model
+    tensors = google_tensors(with_every_weight(classifier.weights, cfg))
+    tf_bundle.write(folder / PREFIX, tensors)
+    config = {
+        **{theirs: getattr(cfg, ours) for theirs, ours in CONFIG_KEYS.items()},
+        "attention_probs_dropout_prob": cfg.attention_dropout_rate,
+        "hidden_act": HIDDEN_ACT[cfg.encoder_nonlinearity],
+        "hidden_dropout_prob": cfg.dropout_rate,
+        "initializer_range": 0.02,
+        "type_vocab_size": 2,
+    }
+    write_json(folder / CONFIG_FILE, config)
+    write_vocab(folder, classifier.vocab)
+    return notes_on(cfg, classifier.params.predict_input.add_special_tokens)
+
+
+def notes_on(cfg, has_special_tokens):
+    """What google-research/bert would compute otherwise: list of str.
+
+    cfg: ModelParams; has_special_tokens: bool, whether rows have [CLS] and [SEP].
+    """
+    notes = []
+    if not has_special_tokens:
+        notes.append(
+            "the network was trained on rows without [CLS] and [SEP], and google-research/bert's "
+            "run_classifier.py always adds them"
+        )
+    if cfg.encoder_nonlinearity == "gelu_erf":
+        notes.append(
+            "the network was trained with the erf form of GELU, and google-research/bert computes "
+            "the tanh form under the same name `gelu`, which differs by up to 5e-4 at each use"
+        )
+    if cfg.layer_norm_epsilon != LAYER_NORM_EPSILON:
+        notes.append(
+            f"the network was trained with layer_norm_epsilon {cfg.layer_norm_epsilon:g}, and "
+            f"google-research/bert always takes {LAYER_NORM_EPSILON:g}"
+        )
+    return notes
+
+
+def google_name(name):
+    """Name of a variable in google-research/bert.
+
+    `encoder/layer_3/attention/key/bias` -> `bert/encoder/layer_3/attention/self/key/bias`.
+    """
+    if name in TENSOR_NAMES:
+        return TENSOR_NAMES[name]
+    pattern, layer = pattern_of(name)
+    module, _, part = pattern.rpartition("/")
+    return f"{MODULE_NAMES[module]}/{part}".replace("{i}", str(layer))
+
+
+def google_tensors(weights):
+    """{google-research/bert's name: array} of {neutral name: array}."""
+    return {
+        google_name(name): np.asarray(weight).T if name in TURNED else np.asarray(weight)
+        for name, weight in weights.items()
+    }
+
+
+def usage(classifier):
+    return """
+`bert_model.ckpt` is the prefix to give, as `init_checkpoint` of google-research/bert's
+`run_classifier.py`; `output_weights` and `output_bias` are the
+classifier's last layer. To look at it:
+
+```python
+import tensorflow as tf
+
+for name, shape in tf.train.list_variables("bert_model.ckpt"):
+    print(name, shape)
+```
+"""

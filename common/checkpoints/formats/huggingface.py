@@ -3,21 +3,20 @@
 
 Weights lie in `model.safetensors`, in several such files with an index, or in `pytorch_model.bin`
 (see `torch_bin.py`). Maps the names of transformers' BertModel, BertForPreTraining and
-BertForSequenceClassification to the neutral ones of `names.py`. See `load.py` for what a format has
-to offer.
+BertForSequenceClassification to the neutral ones of `names.py`, and back: a folder is written for
+AutoModelForSequenceClassification and AutoTokenizer.
 """
 
 import re
-from functools import partial
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import numpy as np
+from safetensors.numpy import save_file
 
 from common.checkpoints import tokenizer_json
-from common.checkpoints.containers import torch_bin
-from common.checkpoints.names import StoredTensor, axes_of, geometry, weights_of
+from common.checkpoints.containers import safetensors, torch_bin
+from common.checkpoints.names import StoredTensor, axes_of, geometry, pattern_of, weights_of
 from common.checkpoints.small_files import (
-    MAX_JSON_BYTES,
     NETWORK_KEYS,
     check_against,
     check_count,
@@ -25,8 +24,10 @@ from common.checkpoints.small_files import (
     check_name,
     read_json,
     vocab_beside,
-    what_is_wrong_with,
+    write_json,
+    write_vocab,
 )
+from common.checkpoints.standard_bert import refuse_other_networks, with_every_weight
 from common.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
@@ -36,10 +37,6 @@ WEIGHTS_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
-)
-LOOKS_FOR = (
-    f"Hugging Face: a folder with {WEIGHTS_FILE} or pytorch_model.bin (and config.json), "
-    "or such a file"
 )
 
 # Module of transformers -> neutral module. BertModel's own weights follow a prefix "bert." in the
@@ -70,18 +67,6 @@ TENSORS = {
 DENSE = {"weight": "kernel", "bias": "bias"}
 # gamma and beta: files converted from TensorFlow before 2019 keep its names.
 LAYER_NORM = {"weight": "gamma", "gamma": "gamma", "bias": "beta", "beta": "beta"}
-
-# What safetensors files call NumPy's types, where it is not the same word.
-DTYPES = {
-    "BOOL": "bool",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-} | {
-    f"{letter}{bits}": f"{word}{bits}"
-    for letter, word in (("F", "float"), ("I", "int"), ("U", "uint"))
-    for bits in (8, 16, 32, 64)
-}
 
 # config.json -> params. transformers' "gelu" is the erf form.
 CONFIG_KEYS = {
@@ -250,7 +235,7 @@ def list_tensors(path):
     tensors = []
     for file in files:
         is_safe = file.name.endswith(".safetensors")
-        for name, shape, dtype, read in (read_safetensors if is_safe else torch_bin.read)(file):
+        for name, shape, dtype, read in (safetensors if is_safe else torch_bin).read(file):
             if is_safe and axes_of(name):
                 raise UserError(
                     f"{path} has the names of this project's own checkpoints; "
@@ -325,39 +310,123 @@ def find_weights_file(path):
     return path / (names or WEIGHTS_FILES)[0]
 
 
-def read_safetensors(path):
-    """Every tensor of a safetensors file: list of (name, shape, dtype, read)."""
-    file = open_safetensors(path)
-    tensors = []
-    for name in file.keys():  # noqa: SIM118  (not a dict)
-        tensor = file.get_slice(name)
-        dtype = tensor.get_dtype()
-        read = partial(file.get_tensor, name)
-        tensors.append((name, tuple(tensor.get_shape()), DTYPES.get(dtype, dtype.lower()), read))
-    return tensors
+# ---- Writing -------------------------------------------------------------------------------------
+
+MODULE_NAMES = {ours: theirs for theirs, ours in MODULES.items()}
+TENSOR_NAMES = {ours: theirs for theirs, ours in TENSORS.items()}
+KINDS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
+# transformers' "gelu" is the erf form.
+HIDDEN_ACT = {
+    "gelu_erf": "gelu",
+    "gelu_tanh": "gelu_new",
+    "relu": "relu",
+    "silu": "silu",
+    "tanh": "tanh",
+    "linear": "linear",
+}
 
 
-def open_safetensors(path):
-    """The open file; its header is read and checked against the size of the file."""
-    try:
-        with open(path, "rb") as file:
-            header_size = int.from_bytes(file.read(8), "little")
-        if MAX_JSON_BYTES < header_size < path.stat().st_size:  # one of 400 tensors has 50,000
-            raise ValueError(f"its header has more than {MAX_JSON_BYTES:,} bytes")
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {what_is_wrong(path, error)}") from None
+def check(params, quantize):
+    del quantize
+    refuse_other_networks(params.model, "Hugging Face's BERT")
 
 
-def what_is_wrong(path, error):
-    """One clause on a file that is no readable safetensors file, and what to do."""
-    wrong = what_is_wrong_with(path)
-    if wrong is not None:
-        return wrong
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        start = file.read(9)
-    header_size = int.from_bytes(start[:8], "little")
-    if start[8:9] == b"{" and (header_size > size - 8 or "not fully covered" in str(error)):
-        return f"its {size:,} bytes are not as many as it says; copy or download it again"
-    return f"it is no safetensors file, or damaged ({error}); copy or download it again"
+def write(classifier, folder):
+    """Writes model.safetensors, config.json, vocab.txt and tokenizer_config.json.
+
+    Returns notes: list of str.
+    """
+    weights = with_every_weight(classifier.weights, classifier.params.model)
+    # transformers asks for this entry.
+    save_file(huggingface_tensors(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_json(folder / "config.json", config_of(classifier))
+    write_vocab(folder, classifier.vocab)
+    write_json(folder / "tokenizer_config.json", tokenizer_config_of(classifier))
+    if classifier.params.predict_input.add_special_tokens:
+        return []
+    return [
+        "the network was trained on rows without [CLS] and [SEP], which transformers' tokenizer "
+        "adds unless it is called with add_special_tokens=False"
+    ]
+
+
+def huggingface_name(name):
+    """Name of a tensor in transformers' BertForSequenceClassification or BertForPreTraining.
+
+    `encoder/layer_3/attention/key/bias` -> `bert.encoder.layer.3.attention.self.key.bias`.
+    """
+    pattern, layer = pattern_of(name)
+    theirs = TENSOR_NAMES.get(pattern)
+    if theirs is None:
+        module, _, kind = pattern.rpartition("/")
+        theirs = f"{MODULE_NAMES[module]}.{KINDS[kind]}".replace("{i}", str(layer))
+    return theirs if theirs.startswith(("classifier.", "cls.")) else f"bert.{theirs}"
+
+
+def huggingface_tensors(weights):
+    """{transformers' name: array} of {neutral name: array}; kernels become [out, in]."""
+    return {
+        huggingface_name(name): np.ascontiguousarray(
+            np.asarray(weight).T if name.endswith("/kernel") else weight
+        )
+        for name, weight in weights.items()
+    }
+
+
+def config_of(classifier):
+    """What config.json says. Returns dict."""
+    cfg = classifier.params.model
+    labels = classifier.label_names
+    return {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        **{theirs: getattr(cfg, ours) for theirs, ours in CONFIG_KEYS.items()},
+        "type_vocab_size": 2,
+        "hidden_act": HIDDEN_ACT[cfg.encoder_nonlinearity],
+        "layer_norm_eps": cfg.layer_norm_epsilon,
+        "hidden_dropout_prob": cfg.dropout_rate,
+        "attention_probs_dropout_prob": cfg.attention_dropout_rate,
+        "classifier_dropout": cfg.cls_dropout_rate,
+        "pad_token_id": classifier.vocab.index("[PAD]"),
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+        "problem_type": "regression" if len(labels) == 1 else "single_label_classification",
+    }
+
+
+def tokenizer_config_of(classifier):
+    """What tokenizer_config.json says. Returns dict."""
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")}
+    if "[MASK]" in classifier.vocab:
+        special["mask_token"] = "[MASK]"
+    data = classifier.params.predict_input
+    return {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": data.do_lower,
+        "strip_accents": None,  # as do_lower_case
+        "tokenize_chinese_chars": True,
+        "model_max_length": data.max_sequence_length,
+        **special,
+    }
+
+
+def usage(classifier):
+    arguments = ", ".join(f'["{name}"]' for name in classifier.text_names)
+    has_special_tokens = classifier.params.predict_input.add_special_tokens
+    bare = "" if has_special_tokens else "add_special_tokens=False, "
+    shown = """label = model(**rows).logits.argmax(dim=-1)[0].item()
+print(model.config.id2label[label])"""
+    if classifier.is_regression:
+        shown = "print(model(**rows).logits[0, 0].item())"
+    return f"""
+In this folder, with `pip install transformers torch`:
+
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = AutoModelForSequenceClassification.from_pretrained(".")
+rows = tokenizer({arguments}, {bare}truncation=True, padding=True, return_tensors="pt")
+{shown}
+```
+"""

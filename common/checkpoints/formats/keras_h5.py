@@ -17,10 +17,9 @@ from common.checkpoints.small_files import (
     network_of_params,
     read_params_yaml,
     vocab_beside,
+    write_vocab,
 )
 from common.errors import UserError
-
-LOOKS_FOR = "Keras: a .weights.h5 file of this project's model, or its folder"
 
 # The variables of a layer, by number.
 DENSE = ("kernel", "bias")
@@ -142,3 +141,35 @@ def tables_of(datasets):
     if len(keys) == 2 and datasets[keys[1]].shape[:1] == (2,):
         return {keys[0]: TABLES[0], keys[1]: TABLES[2]}
     return dict(zip(keys, TABLES, strict=False))
+
+
+# ---- Writing -------------------------------------------------------------------------------------
+
+WEIGHTS_FILE = "model.weights.h5"
+
+
+def check(params, quantize):
+    """Any network can be written."""
+
+
+def write(classifier, folder):
+    """Writes model.weights.h5, params.yaml and vocab.txt."""
+    classifier.model.save_weights(folder / WEIGHTS_FILE)
+    (folder / "params.yaml").write_text(classifier.params_text, "utf-8", newline="\n")
+    write_vocab(folder, classifier.vocab)
+    return []
+
+
+def usage(classifier):
+    return """
+It is for this project: give this folder as `--checkpoint_path`, to train from, to evaluate or to
+predict. Or, for the network that `params.yaml` describes:
+
+```python
+model = make_model(params)  # model.py
+model.load_weights("model.weights.h5")
+```
+
+A layer's group in the file is the path of the attribute that holds it, and `vars/0`, `vars/1` are
+its kernel and bias (gamma and beta of a layer norm). Kernels are [in, out].
+"""

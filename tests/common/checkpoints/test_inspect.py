@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.checkpoints.inspect import in_bytes, inspect_checkpoint
 from common.checkpoints.names import LazyTensor, StoredTensor
 from common.errors import UserError
@@ -50,7 +50,7 @@ def test_one_of_ours_is_described_with_its_step_and_training_state(tmp_path):
     state = {"step": np.array(7), "pooler/bias/m": np.zeros(6, np.float32)}
     config = {"hidden_size": 6, "num_heads": 2, "step": 7, "label_names": ["a", "b"]}
     config |= {"pooler_type": "mean", "do_lower_case": False}
-    store.save_checkpoint(tmp_path, 7, weights, state, config, ["[PAD]"])
+    ours.save_checkpoint(tmp_path, 7, weights, state, config, ["[PAD]"])
     text = inspect_checkpoint(tmp_path)
     rows = rows_of(text)
     assert rows["format"] == "this project's own" and rows["family"] == "ours"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.checkpoints import load
+from common.checkpoints.formats import FORMATS, Format
 from common.checkpoints.load import LoadReport, load_weights, open_checkpoint
 from common.errors import UserError
 from model import make_model
@@ -32,8 +32,9 @@ def checkpoint_of_ours(path, monkeypatch, weights):
     module.is_checkpoint = lambda given: given == str(path)
     module.read_config = lambda path: {"family": "ours"}
     module.read_weights = lambda path: weights
-    monkeypatch.setitem(sys.modules, "in_memory", module)
-    monkeypatch.setitem(load.FORMATS, "ours", "in_memory")
+    monkeypatch.setitem(sys.modules, "rooms.in_memory", module)
+    row = Format("in_memory", "In memory", "weights in memory", room="rooms")
+    monkeypatch.setitem(FORMATS, "in_memory", row)
     return open_checkpoint(path)
 
 
@@ -57,7 +58,7 @@ def test_a_hugging_face_folder_is_recognised(tmp_path):
 def test_another_format_is_recognised_by_its_module(tmp_path, monkeypatch):
     weights = {"pooler/bias": np.arange(6.0, dtype=np.float32)}
     checkpoint = checkpoint_of_ours(tmp_path, monkeypatch, weights)
-    assert checkpoint.format == "ours" and checkpoint.vocab_file is None
+    assert checkpoint.format == "in_memory" and checkpoint.vocab_file is None
     assert checkpoint.weights["pooler/bias"].tolist() == [0, 1, 2, 3, 4, 5]
 
 

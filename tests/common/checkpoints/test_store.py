@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.checkpoints.load import open_checkpoint
 from common.errors import RunError, UserError
 
@@ -34,7 +35,7 @@ VOCAB = ["[PAD]", "é", "\u2028", "##s"]  # U+2028 ends a line for str.splitline
 
 
 def save(model_dir, step, keep_max=0, weights=WEIGHTS, config=CONFIG, keep=()):
-    return store.save_checkpoint(model_dir, step, weights, STATE, config, VOCAB, keep_max, keep)
+    return ours.save_checkpoint(model_dir, step, weights, STATE, config, VOCAB, keep_max, keep)
 
 
 def names_in(model_dir):
@@ -52,8 +53,8 @@ def test_weights_and_state_come_back_with_dtype_shape_and_every_bit(tmp_path):
     path = save(tmp_path, 20)
     assert path == tmp_path / "checkpoint-20"
     for written, tensors in (
-        (WEIGHTS, store.read_weights(path)),
-        (STATE, store.read_state(path)),
+        (WEIGHTS, ours.read_weights(path)),
+        (STATE, ours.read_state(path)),
     ):
         assert set(tensors) == set(written)
         for name, array in written.items():
@@ -67,14 +68,14 @@ def test_an_array_that_does_not_lie_row_by_row_comes_back_as_it_was(tmp_path):
     # safetensors writes memory as it lies: without care a transposed kernel comes back scrambled.
     kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
     weights = {"turned": kernel.T, "columns": np.asfortranarray(kernel), "part": kernel[:, ::2]}
-    tensors = store.read_weights(save(tmp_path, 1, weights=weights))
+    tensors = ours.read_weights(save(tmp_path, 1, weights=weights))
     for name, array in weights.items():
         np.testing.assert_array_equal(tensors[name].read(), array)
 
 
 def test_config_and_vocabulary_come_back(tmp_path):
     path = save(tmp_path, 20)
-    config = store.read_config(path)
+    config = ours.read_config(path)
     assert config["hidden_size"] == 3 and config["step"] == 20 and config["family"] == "ours"
     assert config["label_names"] == ["neg", "posé"]
     with open(config["vocab_file"], encoding="utf-8", newline="\n") as file:
@@ -87,8 +88,8 @@ def test_a_checkpoint_and_a_model_dir_are_recognised_as_ours(tmp_path):
     assert open_checkpoint(newest).format == "ours"
     checkpoint = open_checkpoint(tmp_path)  # the newest in it
     assert checkpoint.format == "ours" and checkpoint.config["step"] == 20
-    assert not store.is_checkpoint(tmp_path / "absent")
-    assert not store.is_checkpoint(tmp_path / "checkpoint-20" / store.VOCAB)
+    assert not ours.is_checkpoint(tmp_path / "absent")
+    assert not ours.is_checkpoint(tmp_path / "checkpoint-20" / store.VOCAB)
 
 
 def test_whoever_may_read_the_config_may_read_the_weights(tmp_path):
@@ -176,8 +177,8 @@ def test_a_checkpoint_of_the_first_version_is_read(tmp_path):
         manifest["files"][name] = {"size": facts["size"], "sha256": digest}
     (path / store.MANIFEST).write_text(json.dumps(manifest))
     assert store.fault_in(path) is None
-    store.update_config(path, temperature=2.0)
-    assert store.read_config(path)["temperature"] == 2.0
+    ours.update_config(path, temperature=2.0)
+    assert ours.read_config(path)["temperature"] == 2.0
     (path / store.VOCAB).write_bytes((path / store.VOCAB).read_bytes().swapcase())
     assert "vocab.txt has other content" in store.fault_in(path)
 
@@ -186,7 +187,7 @@ def test_a_damaged_checkpoint_is_not_read(tmp_path):
     path = save(tmp_path, 1)
     (path / store.VOCAB).write_text("[PAD]\n")
     with pytest.raises(UserError, match=r"checkpoint-1 is damaged: vocab\.txt has 6 bytes"):
-        store.read_config(path)
+        ours.read_config(path)
 
 
 def test_newest_checkpoint_walks_back_and_says_why(tmp_path):
@@ -258,13 +259,15 @@ def no_space(*arguments, **keywords):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("broken", ["save_file", "_digest", "flush"])
+@pytest.mark.parametrize(
+    ("module", "broken"), [(ours, "save_file"), (store, "_digest"), (store, "flush")]
+)
 @pytest.mark.parametrize("step", [10, 20])  # 10 is there already
 def test_a_failure_while_writing_leaves_the_earlier_ones_and_nothing_else(
-    tmp_path, monkeypatch, broken, step
+    tmp_path, monkeypatch, module, broken, step
 ):
     before = contents_of(save(tmp_path, 10))
-    monkeypatch.setattr(store, broken, no_space)
+    monkeypatch.setattr(module, broken, no_space)
     with pytest.raises(RunError, match="No space left on device"):
         save(tmp_path, step, config={"step": -1})
     monkeypatch.undo()
@@ -304,7 +307,7 @@ def test_numbers_that_are_not_finite_are_not_saved(tmp_path, value, where):
     arrays = {"weights": dict(WEIGHTS), "state": dict(STATE)}
     arrays[where]["pooler/gain"] = np.array([1, value], np.float32)
     with pytest.raises(RunError, match="pooler/gain is not finite at step 7"):
-        store.save_checkpoint(tmp_path, 7, **arrays, config=CONFIG, vocab=VOCAB)
+        ours.save_checkpoint(tmp_path, 7, **arrays, config=CONFIG, vocab=VOCAB)
     assert names_in(tmp_path) == []
 
 
@@ -325,7 +328,7 @@ def test_what_a_killed_run_left_disturbs_nothing_and_is_cleaned_up(tmp_path):
 def test_the_same_step_again_replaces_it(tmp_path):
     save(tmp_path, 10, config={"step": 1})
     path = save(tmp_path, 10, config={"step": 2})
-    assert store.read_config(path)["step"] == 2
+    assert ours.read_config(path)["step"] == 2
     assert names_in(tmp_path) == ["checkpoint-10"]
 
 
@@ -355,12 +358,12 @@ def test_a_kill_at_any_moment_of_replacing_leaves_one_that_verifies(tmp_path, mo
         with contextlib.suppress(Killed):
             save(tmp_path, 10, config={"step": 2})
         newest = store.newest_checkpoint(tmp_path, on_skip=pytest.fail)
-        assert store.read_config(newest)["step"] in (1, 2)
+        assert ours.read_config(newest)["step"] in (1, 2)
         assert len(store.list_checkpoints(tmp_path)) == 1
         if remaining[0] > 0:
             break  # it was not killed any more
     assert num_kills > 10  # seven flushes, three renames, a deletion were each hit
-    assert store.read_config(newest)["step"] == 2 and names_in(tmp_path) == ["checkpoint-10"]
+    assert ours.read_config(newest)["step"] == 2 and names_in(tmp_path) == ["checkpoint-10"]
 
 
 # ---- The disk ------------------------------------------------------------------------------------
@@ -386,10 +389,10 @@ def test_space_is_looked_for_before_anything_is_written(tmp_path, monkeypatch):
 def test_a_config_is_replaced_and_everything_else_has_its_bytes(tmp_path):
     path = save(tmp_path, 20)
     before = contents_of(path)
-    store.update_config(path, temperature=1.5)
+    ours.update_config(path, temperature=1.5)
     assert store.fault_in(path) is None
-    assert store.read_config(path)["temperature"] == 1.5
-    assert store.read_config(path)["label_names"] == ["neg", "posé"]
+    assert ours.read_config(path)["temperature"] == 1.5
+    assert ours.read_config(path)["label_names"] == ["neg", "posé"]
     after = contents_of(path)
     assert {name for name in before if before[name] != after[name]} == {
         store.CONFIG,
@@ -401,8 +404,8 @@ def test_a_config_is_replaced_and_everything_else_has_its_bytes(tmp_path):
 def test_a_config_is_replaced_where_the_file_system_has_no_links(tmp_path, monkeypatch):
     path = save(tmp_path, 20)
     monkeypatch.setattr(store.os, "link", no_space)
-    store.update_config(path, temperature=1.5)
-    assert store.fault_in(path) is None and store.read_config(path)["temperature"] == 1.5
+    ours.update_config(path, temperature=1.5)
+    assert store.fault_in(path) is None and ours.read_config(path)["temperature"] == 1.5
 
 
 @pytest.mark.parametrize("broken", ["_digest", "flush"])
@@ -412,7 +415,7 @@ def test_a_failure_while_a_config_is_replaced_leaves_the_former(tmp_path, monkey
     monkeypatch.setattr(store, "fault_in", lambda path: None)
     monkeypatch.setattr(store, broken, no_space)
     with pytest.raises(RunError, match="No space left"):
-        store.update_config(path, temperature=1.5)
+        ours.update_config(path, temperature=1.5)
     assert contents_of(path) == before and names_in(tmp_path) == ["checkpoint-20"]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.checkpoints.writer import CheckpointWriter
 from common.errors import RunError
 
@@ -21,13 +22,13 @@ STATE = {"global_step": np.array(7, np.int64)}
 def gate(monkeypatch):
     """A threading.Event that saves wait for before they write."""
     gate = threading.Event()
-    save_file = store.save_file
+    save_file = ours.save_file
 
     def wait_and_save(*arguments):
         assert gate.wait(60)
         save_file(*arguments)
 
-    monkeypatch.setattr(store, "save_file", wait_and_save)
+    monkeypatch.setattr(ours, "save_file", wait_and_save)
     yield gate
     gate.set()
 
@@ -50,7 +51,7 @@ def test_what_is_written_is_what_was_there_at_the_call(tmp_path, gate):
     for step in (1, 2):
         path = tmp_path / f"checkpoint-{step}"
         assert store.fault_in(path) is None
-        read = store.read_weights(path)["pooler/kernel"].read()
+        read = ours.read_weights(path)["pooler/kernel"].read()
         np.testing.assert_array_equal(read, WEIGHTS["pooler/kernel"] + step - 1)
 
 
@@ -91,7 +92,7 @@ def test_a_failure_is_raised_where_training_hears_of_it_and_once(tmp_path, monke
     def no_space(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "save_file", no_space)
+    monkeypatch.setattr(ours, "save_file", no_space)
     save(writer, 2, keep_max=1)
     followed = []
     writer.then(lambda: followed.append(1)) if writer._is_writing else None

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from common.checkpoints.formats import EXPORT_FORMATS, huggingface
 from common.errors import RunError, UserError
-from common.export import huggingface
-from common.export.export import FORMATS, export
+from common.export.export import export
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
 def test_every_file_is_listed_with_its_hash_and_none_names_a_place(
     make_classifier, tmp_path, format
 ):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.checkpoints.load import open_checkpoint
 from common.checkpoints.writer import CheckpointWriter
 from common.errors import RunError, UserError
@@ -109,7 +110,7 @@ def train(model_dir, **values):
 
 def bits_of(path):
     """{name: (dtype, shape, bytes)} of every weight and of the whole training state."""
-    tensors = store.read_weights(path) | store.read_state(path)
+    tensors = ours.read_weights(path) | ours.read_state(path)
     read = {name: tensor.read() for name, tensor in tensors.items()}
     return {name: (a.dtype, a.shape, a.tobytes()) for name, a in read.items()}
 
@@ -441,11 +442,11 @@ def test_a_checkpoint_has_the_averages_for_weights_and_the_weights_in_its_state(
         path = averaged / f"checkpoint-{step}"
         raw = {
             name.removeprefix("raw/"): tensor.read()
-            for name, tensor in store.read_state(path).items()
+            for name, tensor in ours.read_state(path).items()
             if name.startswith("raw/")
         }
         weights, of_trained = (
-            {name: tensor.read() for name, tensor in store.read_weights(p).items()}
+            {name: tensor.read() for name, tensor in ours.read_weights(p).items()}
             for p in (path, trained / f"checkpoint-{step}")
         )
         assert set(raw) == set(weights) == set(of_trained)
@@ -460,7 +461,7 @@ def test_evaluation_during_training_is_that_of_the_averages_it_saves(averaged, t
     for step in (4, 8):
         path = averaged / f"checkpoint-{step}"
         estimator.evaluate(eval_input_fn, open_checkpoint(path))
-        state = store.read_state(path)
+        state = ours.read_state(path)
         for name, weight in estimator.model.weights_by_name().items():
             weight.assign(state[f"raw/{name}"].read())
         estimator._evaluate(eval_input_fn(None), step)
@@ -495,7 +496,7 @@ def test_training_leaves_checkpoints_figures_and_plots(trained):
     assert [line["step"] for line in lines_of(trained, "train")] == [3, 6, 9, 12]
     assert [line["step"] for line in lines_of(trained, "eval")] == [4, 8, 12]
     assert (trained / "plots" / "learning_curves.png").stat().st_size > 1000
-    config = store.read_config(trained / "checkpoint-12")
+    config = ours.read_config(trained / "checkpoint-12")
     assert config["label_names"] == list(LABELS) and config["tf_random_seed"] == 5
     assert config["hidden_size"] == 6 and config["step"] == 12
     assert Path(config["vocab_file"]).read_text().splitlines() == VOCAB
@@ -536,8 +537,8 @@ def test_evaluation_covers_every_row_and_matches_numpy(trained, tmp_path, capsys
     weights = randomize(estimator.model)
     rows = np.concatenate([logits_in_rows(estimator, tokens) for tokens in SPLITS.values()])
     weights["classifier/bias"][0] += np.median(rows[:, 1] - rows[:, 0]) + 1e-6
-    config = store.read_config(trained / "checkpoint-8")
-    path = store.save_checkpoint(tmp_path, 8, weights, {}, config, VOCAB)
+    config = ours.read_config(trained / "checkpoint-8")
+    path = ours.save_checkpoint(tmp_path, 8, weights, {}, config, VOCAB)
     checkpoint = open_checkpoint(path)
     assert estimator.evaluate(eval_input_fn, checkpoint) == 0
     logits = [logits_in_rows(estimator, tokens) for tokens in SPLITS.values()]
@@ -592,10 +593,10 @@ def test_predictions_are_those_of_the_checkpoint_for_every_row(trained, tmp_path
 
 
 def test_a_head_that_was_not_trained_for_these_labels_is_refused(trained, tmp_path):
-    config = store.read_config(trained)
-    weights = {name: np.asarray(t) for name, t in store.read_weights(trained).items()}
+    config = ours.read_config(trained)
+    weights = {name: np.asarray(t) for name, t in ours.read_weights(trained).items()}
     backbone = {name: w for name, w in weights.items() if not name.startswith("classifier/")}
-    path = store.save_checkpoint(tmp_path, 1, backbone, {}, config, VOCAB)
+    path = ours.save_checkpoint(tmp_path, 1, backbone, {}, config, VOCAB)
     estimator = make_estimator(make_params(tmp_path, mode="eval"))
     with pytest.raises(UserError, match="no trained weights for classifier/bias"):
         estimator.evaluate(eval_input_fn, open_checkpoint(path))
@@ -622,8 +623,8 @@ def calibrated(trained, tmp_path_factory):
     weights["classifier/kernel"] *= np.float32(scale)
     weights["classifier/bias"] = (scale * bias).astype(np.float32)
     path = model_dir / "checkpoint-12"
-    state = {name: tensor.read() for name, tensor in store.read_state(path).items()}
-    store.save_checkpoint(model_dir, 12, weights, state, store.read_config(path), VOCAB)
+    state = {name: tensor.read() for name, tensor in ours.read_state(path).items()}
+    ours.save_checkpoint(model_dir, 12, weights, state, ours.read_config(path), VOCAB)
     values = {"mode": "train_and_eval", "save_checkpoints_steps": 4}
     assert train(model_dir, max_steps=12, calibrate_temperature=True, **values) == 0
     return model_dir
@@ -632,7 +633,7 @@ def calibrated(trained, tmp_path_factory):
 def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibrated):
     path = calibrated / "checkpoint-12"
     assert store.fault_in(path) is None
-    temperature = store.read_config(path)["temperature"]
+    temperature = ours.read_config(path)["temperature"]
     estimator = make_estimator(make_params(calibrated, mode="eval"))
     estimator.load(open_checkpoint(path))
     assert estimator.temperature == temperature
@@ -657,7 +658,7 @@ def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibr
         error += abs(confidence[inside].sum() - hits[inside].sum()) / len(labels)
     assert facts["after"]["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
     for step in (4, 8):  # neither the last nor the best
-        assert "temperature" not in store.read_config(calibrated / f"checkpoint-{step}")
+        assert "temperature" not in ours.read_config(calibrated / f"checkpoint-{step}")
 
 
 def test_predictions_have_the_calibrated_probabilities(calibrated, tmp_path):
@@ -679,7 +680,7 @@ def test_an_export_has_the_temperature_in_its_weights(calibrated, tmp_path):
     estimator.vocab = vocab_with_pad
     estimator.export(open_checkpoint(calibrated), features, "huggingface", tmp_path / "exported")
     exported = open_checkpoint(tmp_path / "exported")
-    weights = store.read_weights(calibrated / "checkpoint-12")
+    weights = ours.read_weights(calibrated / "checkpoint-12")
     for name, tensor in weights.items():
         factor = estimator.temperature if name.startswith("classifier/") else 1.0
         np.testing.assert_array_equal(

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.errors import UserError
 from common.training.run_state import BestMetric, RunState
 
@@ -12,8 +12,8 @@ from common.training.run_state import BestMetric, RunState
 @pytest.mark.parametrize("losses", [[], [0.5], [float(np.float32(x)) for x in (0.1, 0.7, 1e-30)]])
 def test_it_comes_back_from_a_checkpoint(tmp_path, losses):
     state = RunState(12, 8, 0.1 + 0.2, 3, 1, losses)
-    path = store.save_checkpoint(tmp_path, 12, {}, state.to_arrays(), {}, [])
-    assert RunState.from_tensors(store.read_state(path)) == state
+    path = ours.save_checkpoint(tmp_path, 12, {}, state.to_arrays(), {}, [])
+    assert RunState.from_tensors(ours.read_state(path)) == state
 
 
 def test_a_checkpoint_that_does_not_know_of_it_is_as_at_the_start():

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from common.checkpoints.containers import tf_bundle
 from common.checkpoints.formats import cerebras_tf, google_tf1
@@ -30,13 +29,7 @@ def save_variables(prefix, shapes):
     arrays = {name: GENERATOR.normal(size=s).astype(np.float32) for name, s in shapes.items()}
     if "global_step" in arrays:
         arrays["global_step"] = np.int64(1234)
-    names = list(arrays)
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.constant(arrays[name]) for name in names],
-    )
+    tf_bundle.write(prefix, arrays)
     return arrays
 
 

@@ -11,20 +11,20 @@ import yaml
 from safetensors.numpy import load_file
 
 from common.BaseModel import PREDICT
-from common.checkpoints.formats import huggingface as checkpoints
+from common.checkpoints.formats import huggingface
+from common.checkpoints.formats.huggingface import huggingface_name, huggingface_tensors
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.names import WEIGHTS
 from common.errors import UserError
 from common.export.export import export
-from common.export.huggingface import huggingface_name, huggingface_tensors
 from model import make_model
 from tests.reference.tiny_bert import random_features, tiny_params
 
-FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
+FIXTURES = Path(__file__).parents[5] / "shared" / "fixtures"
 needs_fixtures = pytest.mark.skipif(
     not FIXTURES.is_dir(), reason="../shared/fixtures, written by transformers, is not there"
 )
-GEOMETRY = (*checkpoints.CONFIG_KEYS.values(), "encoder_nonlinearity", "layer_norm_epsilon")
+GEOMETRY = (*huggingface.CONFIG_KEYS.values(), "encoder_nonlinearity", "layer_norm_epsilon")
 TEXTS = ["never once dull", "It was bad, badly DRAGGED!", "café 漢字", ""]
 
 
@@ -44,7 +44,7 @@ def assert_same_bits(actual, expected):
 @needs_fixtures
 @pytest.mark.parametrize("folder", ["huggingface", "huggingface_classifier"])
 def test_reading_and_writing_gives_every_bit_back(folder):
-    weights = checkpoints.read_weights(FIXTURES / folder)
+    weights = huggingface.read_weights(FIXTURES / folder)
     written = huggingface_tensors({name: np.asarray(w) for name, w in weights.items()})
     assert_same_bits(written, load_file(FIXTURES / folder / "model.safetensors"))
 
@@ -63,7 +63,7 @@ def test_a_classifier_that_passed_through_the_network_has_every_bit(make_classif
         load_file(folder / "model.safetensors"), load_file(source / "model.safetensors")
     )
     ours, theirs = (json.loads((path / "config.json").read_text()) for path in (folder, source))
-    for key in (*checkpoints.CONFIG_KEYS, "hidden_act", "layer_norm_eps", "model_type"):
+    for key in (*huggingface.CONFIG_KEYS, "hidden_act", "layer_norm_eps", "model_type"):
         assert ours[key] == theirs[key]
 
 
@@ -72,7 +72,7 @@ def test_names_read_the_other_way_round_are_the_same():
         name = pattern.replace("{i}", "11")
         if name.startswith(("encoder/final_layer_norm", "embeddings/projection")):
             continue  # transformers has no pre-norm BERT, and none with factorised embeddings
-        assert checkpoints.neutral_name(huggingface_name(name)) == name
+        assert huggingface.neutral_name(huggingface_name(name)) == name
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -8,12 +8,6 @@ import sys
 
 import pytest
 
-from common.export.export import Classifier
-from input.features import Layout, TextFeatures
-from input.tokenizers.wordpiece import WordPieceTokenizer
-from model import make_model
-from tests.reference.tiny_bert import VOCAB_SIZE, randomize, tiny_params
-
 VOCAB = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "never", "once", "dull", "it", "was"),
     *("dragged", "good", "bad", "##ly", "##er", ".", ",", "!", "caf", "##e", "a", "b", "|"),
@@ -27,6 +21,13 @@ def make_classifier():
 
     rows: those of InputParams.
     """
+    # Here, as most tests of this folder need nothing of TensorFlow.
+    from common.export.export import Classifier
+    from input.features import Layout, TextFeatures
+    from input.tokenizers.wordpiece import WordPieceTokenizer
+    from model import make_model
+    from tests.reference.tiny_bert import VOCAB_SIZE, randomize, tiny_params
+
     assert len(VOCAB) == VOCAB_SIZE
 
     def make(texts_per_row=1, num_classes=5, quantize=None, rows=None, **model):

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.checkpoints.containers import tf_bundle
 from common.checkpoints.formats import google_tf1
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.errors import UserError
 from common.export.export import export
-from common.export.tf1 import google_tensors, save_checkpoint
 from model import make_model
 from tests.reference.tiny_bert import tiny_params
 
-FIXTURE = Path(__file__).parents[4] / "shared" / "fixtures" / "google_tf1"
+FIXTURE = Path(__file__).parents[5] / "shared" / "fixtures" / "google_tf1"
 needs_fixture = pytest.mark.skipif(
     not FIXTURE.is_dir(), reason="../shared/fixtures/google_tf1, written by Google's, is not there"
 )
@@ -32,7 +32,7 @@ def tensors_of(prefix):
 def test_reading_and_writing_gives_every_bit_back(tmp_path):
     theirs = tensors_of(FIXTURE / "bert_model.ckpt")
     weights = google_tf1.read_weights(FIXTURE / "bert_model.ckpt")
-    save_checkpoint(tmp_path / "bert_model.ckpt", google_tensors(weights))
+    tf_bundle.write(tmp_path / "bert_model.ckpt", google_tf1.google_tensors(weights))
     ours = tensors_of(tmp_path / "bert_model.ckpt")
     assert set(ours) == set(theirs)
     for name, array in theirs.items():

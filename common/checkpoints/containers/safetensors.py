@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""safetensors files: a header of JSON with names, types and places, and the values behind it."""
+
+from functools import partial
+
+from safetensors import SafetensorError, safe_open
+
+from common.checkpoints.small_files import MAX_JSON_BYTES, what_is_wrong_with
+from common.errors import UserError
+
+# What a header calls NumPy's types, where it is not the same word.
+DTYPES = {
+    "BOOL": "bool",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+} | {
+    f"{letter}{bits}": f"{word}{bits}"
+    for letter, word in (("F", "float"), ("I", "int"), ("U", "uint"))
+    for bits in (8, 16, 32, 64)
+}
+
+
+def read(path):
+    """Every tensor of a file, none read yet: list of (name, shape, dtype, read).
+
+    Raises:
+        UserError: it is damaged, or no such file.
+    """
+    file = open_file(path)
+    tensors = []
+    for name in file.keys():  # noqa: SIM118  (not a dict)
+        tensor = file.get_slice(name)
+        dtype = tensor.get_dtype()
+        shape, read_tensor = tuple(tensor.get_shape()), partial(file.get_tensor, name)
+        tensors.append((name, shape, DTYPES.get(dtype, dtype.lower()), read_tensor))
+    return tensors
+
+
+def open_file(path):
+    """The open file; its header is read and checked against the size of the file."""
+    try:
+        with open(path, "rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+        if MAX_JSON_BYTES < header_size < path.stat().st_size:  # one of 400 tensors has 50,000
+            raise ValueError(f"its header has more than {MAX_JSON_BYTES:,} bytes")
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {what_is_wrong(path, error)}") from None
+
+
+def what_is_wrong(path, error):
+    """One clause on a file that is no readable safetensors file, and what to do."""
+    wrong = what_is_wrong_with(path)
+    if wrong is not None:
+        return wrong
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(9)
+    header_size = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and (header_size > size - 8 or "not fully covered" in str(error)):
+        return f"its {size:,} bytes are not as many as it says; copy or download it again"
+    return f"it is no safetensors file, or damaged ({error}); copy or download it again"
