@@ -105,7 +105,7 @@ CASES = {
 }
 
 
-# ---- What is compared ----------------------------------------------------------------------------
+# ---- Hashes --------------------------------------------------------------------------------------
 
 
 def digest(*parts):
@@ -290,20 +290,20 @@ def compare(old, new, names, work):
                 known[key] = old.results(name)
                 if commit is not None:
                     stored.write_text(json.dumps(known, indent=1), "utf-8")
-            found = new.results(name, begun)
+            results = new.results(name, begun)
         except ChildProcessError as error:
             print(f"{name:8} FAILED   {error}", flush=True)
             is_equal = False
             continue
         for part, expected in known[key].items():
-            unequal = differences(expected, found[part])
+            unequal = differences(expected, results[part])
             whole = [
-                digest(json.dumps(x, sort_keys=True).encode()) for x in (expected, found[part])
+                digest(json.dumps(x, sort_keys=True).encode()) for x in (expected, results[part])
             ]
             verdict = "equal" if not unequal else "DIFFERENT"
             print(f"{name:8} {part:12} {verdict:10} {whole[0]} {whole[1]} ({len(expected)} values)")
             for each in unequal[:5]:
-                print(f"    {each}: {expected.get(each)} / {found[part].get(each)}")
+                print(f"    {each}: {expected.get(each)} / {results[part].get(each)}")
             is_equal = is_equal and not unequal
         sys.stdout.flush()
     return is_equal
