@@ -31,6 +31,7 @@ from common.params import flag_keys
 from common.platform.lazy_imports import imported_lazily
 from common.platform.machine_code import use_multi_output_fusion
 from common.platform.program_cache import compiled_for
+from common.platform.tf_private import UNUSED_MODULES
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
 from common.training.lock import locked
@@ -153,7 +154,7 @@ def import_quietly():
     os.dup2(silent, 2)
     gc.disable()
     try:
-        with imported_lazily():
+        with imported_lazily(UNUSED_MODULES):
             import absl.logging
             import tensorflow
 

@@ -400,7 +400,7 @@ def test_a_run_loads_what_was_compiled_ahead_and_has_the_bits_of_one_that_compil
     assert "programs in" in compiled and store.newest_checkpoint(ahead) is None
     (manifest,) = ahead.glob("compiled/*/config-*/programs.json")
     entries = json.loads(manifest.read_text())["programs"].values()
-    assert len(entries) > 1 and all(entry["devices"] for entry in entries)  # rewritten graphs
+    assert len(entries) > 1 and all(entry["devices"] for entry in entries)  # optimized graphs
     loaded = succeed(*flags, "--model_dir", ahead).stderr
     assert "Loading" in loaded and "compiled now" not in loaded
     succeed(*flags, "--model_dir", plain, "--override", "runconfig.compile_cache_dir=false")

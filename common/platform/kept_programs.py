@@ -18,19 +18,18 @@ import threading
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
-from tensorflow.python.eager import context
 
 from common.errors import RunError
 from common.files import hash_of, sha256, write_whole
 from common.params import compiled_keys
-from common.platform.graph_rewriting import devices, keep_rewriting, rewritten_before
 from common.platform.machine_code import (
     differences,
     keep_machine_code,
     machine_dir,
     say,
 )
+from common.platform.optimized_graphs import device_names, keep_optimized_graph, optimized_graph
+from common.platform.tf_private import function_runtime
 
 MANIFEST = "programs.json"
 PROJECT = Path(__file__).resolve().parents[2]
@@ -199,7 +198,7 @@ class ProgramCache(ProgramLibrary):
             if not is_kept:
                 with _one_at_a_time:  # the graphs that TensorFlow tells of are of this program
                     if not is_kept:
-                        result, *whole = keep_rewriting(content, entry, program, arguments)
+                        result, *whole = keep_optimized_graph(content, entry, program, arguments)
                         self._keep(name, *whole)
                         is_kept = True
                         return result
@@ -274,7 +273,7 @@ def _entries(folder):
 
 
 def write_program(folder, name, content, entry):
-    """Writes a program of `to_bytes` or `keep_rewriting`. Returns its entry of the manifest."""
+    """Writes a program as of `keep_optimized_graph`. Returns its entry of the manifest."""
     write_whole(Path(folder) / f"{name}.pb", content)
     return entry | {"sha256": hashlib.sha256(content).hexdigest()}
 
@@ -313,8 +312,11 @@ def to_bytes(concrete, variables, prefix):
         prefix: str, put before its name and those of its inner functions: TensorFlow has one list
             of these for all programs of a process.
     Raises:
-        NotKept: it uses another variable.
+        NotKept: it uses another variable, or TensorFlow runs no functions by name.
     """
+    runtime = function_runtime()
+    if runtime is None:
+        raise NotKept(f"TensorFlow {tf.__version__} has no interface that runs it")
     names = {id(variable.handle): name for name, variable in variables.items()}
     outer_of = {placeholder.name: outer for outer, placeholder in concrete.graph.captures}
     inputs = []
@@ -329,7 +331,7 @@ def to_bytes(concrete, variables, prefix):
         else:
             value = base64.b64encode(tf.io.serialize_tensor(outer).numpy()).decode()
             inputs.append(["constant", outer.dtype.name, value])
-    kept = OptimizedFunctionGraph()
+    kept = runtime.graph()
     library = kept.function_graph.library
     library.CopyFrom(concrete.graph.as_graph_def().library)
     library.function.append(concrete.function_def)
@@ -347,32 +349,35 @@ def bind(content, entry, variables, arguments):
     """Returns the program that `to_bytes` kept, on the variables of this run.
 
     Args:
-        content, entry: of `to_bytes` or `keep_rewriting`.
+        content, entry: of `to_bytes` or `keep_optimized_graph`.
         variables: {name: tf.Variable}.
         arguments: tensors, or TensorSpecs, as it was traced with.
     Returns:
-        function of such arguments; None where variables or arguments are not those of `to_bytes`.
+        function of such arguments; None where variables or arguments are not those of `to_bytes`,
+        or TensorFlow runs no functions by name.
     """
+    runtime = function_runtime()
+    if runtime is None:
+        return None
     given = [[each.dtype.name, each.shape.as_list()] for each in tf.nest.flatten(arguments)]
     if given != [values for kind, *values in entry["inputs"] if kind == "argument"]:
         return None
     if any(kind == "variable" and values[0] not in variables for kind, *values in entry["inputs"]):
         return None
     # A function of the runtime, called by its name: to import it as a graph takes a second.
-    runtime = context.context()
-    functions = OptimizedFunctionGraph.FromString(content).function_graph.library.function
+    functions = runtime.graph.FromString(content).function_graph.library.function
     for function in functions:
-        runtime.add_function_def(function)
+        runtime.add(function)
     inputs = [_bound(variables, *each) for each in entry["inputs"]]
     name, num_outputs = entry["function"].encode(), entry["num_outputs"]
 
     @contextlib.contextmanager
     def first_call():
         # A graph that was placed on other devices is none of this process.
-        is_rewritten = entry["devices"] == devices()
+        is_optimized = entry["devices"] == device_names()
         with (
             without_false_alarms(),
-            rewritten_before(content, functions[-1]) if is_rewritten else contextlib.nullcontext(),
+            optimized_graph(content, functions[-1]) if is_optimized else contextlib.nullcontext(),
         ):
             yield
 
@@ -383,7 +388,7 @@ def bind(content, entry, variables, arguments):
         left = iter(tf.nest.flatten(arguments))
         tensors = [next(left) if each is None else each for each in inputs]
         with within():
-            outputs = runtime.call_function(name, tensors, num_outputs)
+            outputs = runtime.call(name, tensors, num_outputs)
         within = contextlib.nullcontext
         return _pack(entry["structure"], iter(outputs or ()))
 

@@ -13,17 +13,6 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-# Modules that hold names for users and no code that others rely on to have run.
-OF_TENSORFLOW = (
-    *(f"tensorflow._api.v2.{part}" for part in ("feature_column", "lite", "tpu", "test")),
-    *("tensorflow._api.v2.raw_ops", "tensorflow._api.v2.experimental.numpy"),
-    "tensorflow._api.v2.__internal__.feature_column",
-    "tensorflow._api.v2.compat.v1",
-    "tensorflow._api.v2.compat.v2",
-    *("keras.visualization", "keras._tf_keras.keras.visualization", "keras.src.visualization"),
-    "requests",  # by which TensorFlow asks for TPUs
-)
-
 
 class _Deferred(ModuleType):
     """Stands for a module until something in it is asked for, and then hands on what it holds.
@@ -42,12 +31,15 @@ class _Deferrer:
     """Finds the named modules as Python does, and gives a _Deferred for each, once."""
 
     def __init__(self, names):
-        self.names = set(names)
+        self.names = dict(names)
 
     def find_spec(self, name, path=None, target=None):
         if name not in self.names:
             return None
-        self.names.remove(name)
+        package = self.names.pop(name)
+        if package is not None:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(package)
         found = PathFinder.find_spec(name, path, target)
         # Not told that it is a package: whoever imports a part of it makes it run.
         return found and ModuleSpec(name, self, origin=found.origin)
@@ -58,16 +50,16 @@ class _Deferrer:
     def exec_module(self, module):
         module.__file__ = module.__spec__.origin  # `inspect` asks every module for it
         module.__class__ = _Deferred
-        if module.__name__ == "tensorflow._api.v2.lite":
-            # Imported later, the package of that name would take the place of `tf.lite`.
-            importlib.import_module("tensorflow.lite")  # empty
 
 
 @contextlib.contextmanager
-def imported_lazily(names=OF_TENSORFLOW):
+def imported_lazily(names):
     """Within it, a module of these names is only noted; the first use of what it holds runs it.
 
-    Modules that are imported already stay as they are.
+    Modules that are imported already stay as they are, and names of none change nothing.
+
+    Args:
+        names: {module: package to import with it, or None}.
     """
     deferrer = _Deferrer(names)
     sys.meta_path.insert(0, deferrer)

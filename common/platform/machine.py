@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Facts of the machine: processor, cores, GPUs, versions; needs no TensorFlow but for the GPUs."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 from pathlib import Path
 
 from common.files import hash_of
+from common.platform.tf_private import gpu_memory
 
 LIBRARIES = ("tensorflow", "keras", "numpy")
 # Settings that change what is compiled, or which kernels run.
@@ -81,3 +83,25 @@ def num_cores():
     """Of those that this process may run on: as many as TensorFlow runs operations at once."""
     given = int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0)
     return given or len(os.sched_getaffinity(0))
+
+
+def available_bytes(device_type):
+    """Memory that a run may take now: int, or None where the machine does not say.
+
+    Of a GPU, what TensorFlow would reserve of it. Of the CPU, what Linux says can be had without
+    swapping, or what the process' control group leaves, where that is less.
+    """
+    if device_type == "GPU":
+        return min(gpu_memory(), default=None)
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError, KeyError):  # "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text("ascii"))
+        lines = (group / "memory.stat").read_text("ascii").splitlines()
+        used = dict(line.split() for line in lines)
+        found.append(limit - int(used["anon"]))  # pages of files are given back
+    return min(found, default=None)

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from common.files import hash_of, sha256, write_whole
 from common.platform.machine import machine_facts
+from common.platform.tf_private import GRAPH_FOLDER
 
 MACHINE = "machine.json"
 XLA_FLAGS, EXTRA_OPTIONS = "XLA_FLAGS", "xla_backend_extra_options"
 FLAGS = "TF_XLA_FLAGS"
-GRAPH_CACHE = "TF_GRAPH_CACHING"  # a folder, of graph_rewriting.py
 
 
 def say(text):
@@ -92,7 +92,7 @@ def give_to_xla(folder, write):
     ]
     os.environ[FLAGS] = " ".join(flags).strip()
     # None yet. A variable that is there is changed without moving those that threads are reading.
-    os.environ.setdefault(GRAPH_CACHE, "")
+    os.environ.setdefault(GRAPH_FOLDER, "")
 
 
 def keep_machine_code(compiled):

@@ -13,7 +13,6 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 from common.platform.machine import gpus_of, num_cores
 
@@ -44,7 +43,8 @@ def in_streams(function, elements, num_streams):
     if num_streams == 1:
         yield from (function(*element) for element in elements)
         return
-    device = context.context().device_name  # of `with tf.device`, which another thread is not in
+    # Of `with tf.device`, which other threads are not in.
+    device = tf.distribute.get_replica_context().devices[0]
 
     def on_device(*element):
         with tf.device(device or None):

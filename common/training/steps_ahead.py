@@ -5,7 +5,8 @@
 import time
 
 import tensorflow as tf
-from tensorflow.python.eager import context, executor
+
+from common.platform.tf_private import background_executor
 
 READ_SECONDS = 1e-3  # to read a figure that is there takes much less
 
@@ -27,13 +28,15 @@ class StepsAhead:
 
     def __init__(self, train_step):
         self.train_step, self.was_busy = train_step, False
-        self._executor = executor.new_executor(enable_async=True)
+        self._executor = background_executor()  # None: each step is computed when its call ends
         self._compiled, self._before = set(), None
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
+        if self._executor is None:
+            return
         try:
             self._executor.wait()
         except tf.errors.OpError:
@@ -42,6 +45,8 @@ class StepsAhead:
                 raise
 
     def __call__(self, features, labels):
+        if self._executor is None:
+            return self.train_step(features, labels)
         shapes = tuple(tuple(feature.shape) for feature in features.values())
         if shapes not in self._compiled:
             # What compiles answers signals, and explains what it fails for, while it is called.
@@ -50,7 +55,7 @@ class StepsAhead:
             self._compiled.add(shapes)
             self._before, self.was_busy = figures, False
             return figures
-        with context.executor_scope(self._executor):
+        with self._executor.scope():
             figures = self.train_step(features, labels)
         begun = time.monotonic()
         if self._before is not None:  # None: a batch of several to one update

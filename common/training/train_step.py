@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from common.BaseModel import TRAIN
 from common.optimizers.summaries import gradient_summaries
-from common.platform.graph_rewriting import rewritten_once
 from common.platform.kept_programs import trace, variables_of
+from common.platform.tf_private import optimizing_once
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE
 
@@ -42,7 +42,7 @@ def one_program_per_shape(step, after_compiling=None, make=None):
         shape = tuple(tuple(feature.shape) for feature in features.values())
         with one_at_a_time:  # of the threads of an evaluation in streams
             program = program_for(shape, features, *rest)
-        with rewritten_once():
+        with optimizing_once():
             return program(features, *rest)
 
     return run

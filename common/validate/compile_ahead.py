@@ -15,7 +15,6 @@ import tensorflow as tf
 import data
 from common.console import closing_summary
 from common.optimizers.factory import optimizer_of
-from common.platform.graph_rewriting import keep_rewriting, rewritten_once
 from common.platform.kept_programs import (
     NotKept,
     bind,
@@ -30,6 +29,8 @@ from common.platform.kept_programs import (
     write_program,
 )
 from common.platform.machine_code import keep_machine_code, machine_dir, own_dir, say
+from common.platform.optimized_graphs import keep_optimized_graph
+from common.platform.tf_private import optimizing_once
 from common.training.evaluate import Predictor
 from common.training.train_step import Replica
 from common.validate.graph import Program
@@ -141,11 +142,11 @@ def _compile(name, step, variables, arguments, folder, compiled):
 
     def computed(*arguments):
         start = time.perf_counter()
-        with rewritten_once():
+        with optimizing_once():
             tf.nest.map_structure(np.asarray, program(*arguments))
         times.append(time.perf_counter() - start)
 
-    _, content, entry = keep_rewriting(content, entry, computed, arguments)
+    _, content, entry = keep_optimized_graph(content, entry, computed, arguments)
     computed(*arguments)  # which shows what of the first call was computing
     entry = write_program(folder, name, content, entry)
     library = concrete.graph.as_graph_def().library.function

@@ -11,9 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import tensorflow as tf
-from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 
 from common.BaseModel import PREDICT
+from common.platform.tf_private import registered_kernels
 from common.training.train_step import Replica
 
 # Operations whose output is their input's memory under another name.
@@ -180,14 +180,18 @@ def _types_of(node):
 
 
 def _has_kernel(name, types, device_type):
-    """Whether an operation with {attribute: types} runs on a device; DEFAULT is any."""
-    return any(
+    """Whether an operation with {attribute: types} runs on a device; DEFAULT is any.
+
+    True where TensorFlow does not tell.
+    """
+    kernels = registered_kernels(name)
+    return kernels is None or any(
         kernel.device_type in (device_type, "DEFAULT")
         and all(
             set(types.get(constraint.name, ())) <= set(constraint.allowed_values.list.type)
             for constraint in kernel.constraint
         )
-        for kernel in get_registered_kernels_for_op(name).kernel
+        for kernel in kernels
     )
 
 

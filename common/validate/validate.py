@@ -28,6 +28,7 @@ from common.errors import RunError, UserError
 from common.export.export import check_format
 from common.files import write_whole
 from common.optimizers.factory import optimizer_of
+from common.platform.machine import available_bytes
 from common.training.checks import (
     check_device,
     check_fits,
@@ -519,28 +520,3 @@ def _check_model_dir(model_dir):
             f"{folder} cannot be written to, and checkpoints go to {model_dir}; choose another "
             "--model_dir"
         )
-
-
-def available_bytes(device_type):
-    """Memory that a run may take now: int, or None where the machine does not say.
-
-    Of a GPU, what TensorFlow would reserve of it. Of the CPU, what Linux says can be had without
-    swapping, or what the process' control group leaves, where that is less.
-    """
-    if device_type == "GPU":
-        from tensorflow.python.client import device_lib
-
-        limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
-        return min(limits, default=None)
-    found = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        line = next(line for line in lines if line.startswith("MemAvailable:"))
-        found.append(int(line.split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError, KeyError):  # "max" where there is no limit
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text("ascii"))
-        lines = (group / "memory.stat").read_text("ascii").splitlines()
-        used = dict(line.split() for line in lines)
-        found.append(limit - int(used["anon"]))  # pages of files are given back
-    return min(found, default=None)

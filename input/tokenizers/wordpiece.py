@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from common.checkpoints import tokenizer_json
 from common.errors import UserError
-from common.platform.lazy_imports import import_alone
+from common.platform.tf_private import fast_wordpiece_tokenizer
 from input.tokenizers.unicode_tables import (
     ALONE,
     CODE_POINT,
@@ -120,10 +120,7 @@ class WordPieceTokenizer:
         """
         if self._is_ready:
             return
-        # By itself: all of tensorflow-text are two dozen libraries, which take 110 MiB.
-        make_trie = import_alone(
-            "tensorflow_text.python.ops.fast_wordpiece_tokenizer"
-        ).FastWordpieceTokenizer
+        make_trie = fast_wordpiece_tokenizer()
         entries = _without_unreachable(self.vocab)
         with tf.init_scope(), tf.device("/cpu:0"):  # string operations exist on the CPU only
             tables = character_tables(self.do_lower)

@@ -10,14 +10,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
 from tensorflow.python.eager import context
 
 from common.errors import RunError
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.platform import kept_programs
-from common.platform.graph_rewriting import keep_rewriting, rewritten_once
+from common.platform.optimized_graphs import keep_optimized_graph
+from common.platform.tf_private import function_runtime, optimizing_once
 from common.training.distribution import ONE_DEVICE
 from common.training.evaluate import Predictor
 from common.training.train_step import Replica, make_train_step
@@ -61,8 +61,8 @@ def keep_step(folder, params, model, optimizer, starts=None, prefix="kept_"):
     variables = kept_programs.variables_of(model, optimizer, replica.sums)
     content, entry = kept_programs.to_bytes(concrete, variables, prefix)
     program = kept_programs.bind(content, entry, variables, arguments)
-    with rewritten_once():
-        _, content, entry = keep_rewriting(content, entry, program, arguments)
+    with optimizing_once():
+        _, content, entry = keep_optimized_graph(content, entry, program, arguments)
     context.context().clear_kernel_cache()  # as in the process of the run
     name = kept_programs.shape_name("train" if is_whole else "add", arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def test_what_xla_compiles_has_the_same_name_in_another_configuration(tmp_path):
     for epsilon in (1e-6, 1e-8):
         folder = tmp_path / str(epsilon)
         name = keep_step(folder, *training(epsilon=epsilon), prefix=f"{epsilon}_")
-        content = OptimizedFunctionGraph.FromString((folder / f"{name}.pb").read_bytes())
+        content = function_runtime().graph.FromString((folder / f"{name}.pb").read_bytes())
         functions = content.function_graph.library.function
         compiled.append({f.signature.name for f in functions if "_XlaMustCompile" in f.attr})
     assert compiled[0] == compiled[1] and len(compiled[0]) > 5

@@ -27,7 +27,7 @@ def package(tmp_path, monkeypatch):
 
 def test_a_named_module_runs_at_its_first_use_and_the_others_at_once(package):
     finders = list(sys.meta_path)
-    with imported_lazily(["lazy_example.rare", "lazy_example.absent"]):
+    with imported_lazily(dict.fromkeys(["lazy_example.rare", "lazy_example.absent"])):
         import lazy_example
 
         with pytest.raises(ImportError):

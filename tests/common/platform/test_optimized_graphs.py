@@ -5,12 +5,11 @@ import itertools
 import os
 
 import tensorflow as tf
-from tensorflow.core.framework.optimized_function_graph_pb2 import OptimizedFunctionGraph
 from tensorflow.python.eager import context
 
-from common.platform.graph_rewriting import keep_rewriting
 from common.platform.kept_programs import bind, to_bytes
-from common.platform.machine_code import GRAPH_CACHE
+from common.platform.optimized_graphs import keep_optimized_graph
+from common.platform.tf_private import GRAPH_FOLDER, function_runtime
 
 SEVEN = tf.constant(7.0)
 numbers = itertools.count()  # TensorFlow knows a function's name for good
@@ -28,13 +27,13 @@ def kept_program(factor=2.0, prefix=None):
     variables = {"count": count}
     content, entry = to_bytes(concrete, variables, prefix or f"kept_{next(numbers)}_")
     call = bind(content, entry, variables, [SEVEN])
-    _, *kept = keep_rewriting(content, entry, call, [SEVEN])
+    _, *kept = keep_optimized_graph(content, entry, call, [SEVEN])
     return *kept, variables
 
 
 def tripled(content):
     """The same program, but for the graph that TensorFlow made of it: x -> 3 x."""
-    kept = OptimizedFunctionGraph.FromString(content)
+    kept = function_runtime().graph.FromString(content)
     changed = 0
     for node in kept.function_graph.node:
         value = node.attr["value"].tensor if node.op == "Const" else None
@@ -59,7 +58,7 @@ def test_the_kept_graph_is_what_runs_with_all_that_it_does():
     assert float(variables["count"]) == 1.0
     assert first_result(tripled(content), entry, variables) == (21.0, 0)
     assert float(variables["count"]) == 2.0
-    assert os.environ[GRAPH_CACHE] == ""
+    assert os.environ[GRAPH_FOLDER] == ""
 
 
 def test_without_a_kept_graph_tensorflow_makes_it():
@@ -75,7 +74,7 @@ def test_a_graph_for_other_devices_is_not_taken():
 
 def test_a_graph_that_cannot_be_read_is_made_anew():
     content, entry, variables = kept_program()
-    kept = OptimizedFunctionGraph.FromString(tripled(content))
+    kept = function_runtime().graph.FromString(tripled(content))
     kept.function_graph.node.add(name="of_another_version", op="NoSuchOperation")
     assert first_result(kept.SerializeToString(), entry, variables) == (14.0, 1)
 
