@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people read on the standard error stream: lines, aligned summaries, durations in words."""
+"""Text for the user: lines on the standard error stream, aligned summaries, durations in words."""
 
 import sys
 
 
 def log(text, stream=None):
-    """Prints lines of text at once. stream: text file; None is the standard error stream."""
+    """Prints lines of text and flushes. stream: text file; None is the standard error stream."""
     print(text, file=stream or sys.stderr, flush=True)
 
 

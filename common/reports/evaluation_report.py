@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The latest evaluation: eval/report-<name>.json, and the same as a text table."""
+"""The report of the latest evaluation: eval/report-<name>.json, and a text table."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from common.files import write_whole
 from common.reports.listener import Listener
 from common.reports.metrics_file import to_json
 
-MAX_TABLE_WIDTH = 100  # columns of text; a wider confusion matrix is left to its plot
+MAX_TABLE_WIDTH = 100  # columns of text; instead of a wider confusion matrix, its plot is named
 
 
 class EvaluationReport(Listener):
@@ -22,9 +22,9 @@ class EvaluationReport(Listener):
 
 
 def evaluation_text(step, report, name="validation"):
-    """Returns a report as text: a line of figures, and of classes their metrics and confusion.
+    """Returns a report as text: a line of figures and, for classes, metrics and confusion matrix.
 
-    Args: see `Listener.on_evaluation`.
+    Args: those of `Listener.on_evaluation`.
     """
     head = f"{name} at step {step}: "
     if "per_class" not in report:
@@ -50,7 +50,7 @@ def evaluation_text(step, report, name="validation"):
 
 
 def _align(rows):
-    """Rows of str as lines: the first column left, the others right aligned."""
+    """Returns rows of str as lines, the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])

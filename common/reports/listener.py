@@ -1,32 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a running mode tells the outside: the base class of everything that shows or records it.
+"""The events of a running mode, and the base class of what shows or records them.
 
-Trainer, evaluator and predictor print nothing and write no reports: they call the methods below,
-in the thread that trains. A process whose figures another one reports has no listeners.
+Trainer, evaluator and predictor print nothing and write no reports: they call the methods below.
+Of several workers only the chief has listeners.
 """
 
 
 class Listener:
-    """A subclass overrides the methods it needs; by default each of them does nothing."""
+    """Subclasses override the methods they need; by default each does nothing."""
 
     def on_message(self, text):
-        """Lines of text for people."""
+        """Lines of text for the user."""
 
     def on_resume(self, step, evaluated_step):
-        """Training continues at `step`: later figures, and evaluations after `evaluated_step`, are
-        of a past that is repeated."""
+        """Training continues at `step`. Later figures, and evaluations after `evaluated_step`, come
+        again."""
 
     def on_start(self, first_step, last_step, rate):
-        """The training loop begins. rate: StepRate, which the loop keeps up to date."""
+        """The training loop begins. rate: StepRate, updated by the loop."""
 
     def on_step(self, step, figures):
-        """An update is done, or handed to the device.
+        """An update has been computed or queued on the device.
 
         figures: {name: number or scalar tensor}. Reading a tensor may wait for the device.
         """
 
     def on_stop(self):
-        """The training loop has ended: at its last step, at a signal, or by an exception."""
+        """The training loop has ended: after its last step, by a signal or an exception."""
 
     def on_figures(self, split, step, values, histograms=None):
         """Figures are due.
@@ -39,16 +39,16 @@ class Listener:
         """
 
     def on_batch(self, description, done, total):
-        """So many batches of an evaluation or prediction are done: 0 before the first."""
+        """`done` batches of an evaluation or prediction are done: 0 before the first."""
 
     def on_evaluation(self, step, report, name="validation"):
         """A split or file has been evaluated.
 
         Args:
             step: int, the global step of the weights.
-            report: dict of figures, of the task. "num_examples" is among them; a classification
-                has "per_class" and "confusion" too.
-            name: str, what was evaluated; becomes part of file names.
+            report: dict of figures, made by the task, with "num_examples". A classification has
+                "per_class" and "confusion" too.
+            name: str, what was evaluated; a part of file names.
         """
 
     def on_save(self, step, path):
@@ -62,7 +62,7 @@ class Listener:
 
 
 class Listeners(Listener):
-    """Tells each of several listeners, in their order. listeners: iterable of Listener."""
+    """Calls each of several listeners, in order. listeners: iterable of Listener."""
 
     def __init__(self, listeners=()):
         self.listeners = tuple(listeners)

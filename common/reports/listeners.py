@@ -10,9 +10,9 @@ from common.reports.tensorboard import TensorBoard
 
 
 def standard_listeners(model_dir, log_steps=100):
-    """Returns the Listeners of the one process of a run that reports it.
+    """Returns the Listeners of the process that reports a run: the only one, or the chief.
 
-    Files come before the lines that tell of them. Nothing is on disk before the first figure.
+    Files are written before the console shows their content, and none before the first figure.
 
     Args:
         model_dir: path-like.

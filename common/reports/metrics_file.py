@@ -17,12 +17,12 @@ SPLITS = ("eval", "train")
 
 
 class MetricsFile(Listener):
-    """Appends a line per call, and flushes it. The file is made with the first line.
+    """Appends and flushes a line per call. The first line creates the file.
 
     Args:
         model_dir: path-like.
     Attributes:
-        has_dropped: bool. Whether the last resume took lines out of the file.
+        has_dropped: bool. Whether the last resume removed lines from the file.
     """
 
     def __init__(self, model_dir):
@@ -31,7 +31,7 @@ class MetricsFile(Listener):
         self._file = None
 
     def on_figures(self, split, step, values, histograms=None):
-        """JSON has no word for a number that is not finite: see `to_json`."""
+        """Values that are not finite become strings: see `to_json`."""
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}; available: {', '.join(SPLITS)}")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -45,13 +45,13 @@ class MetricsFile(Listener):
             self._file.write(to_json(line) + "\n")
             self._file.flush()
         except OSError as error:
-            with contextlib.suppress(OSError):  # closing it would write again, and fail again
+            with contextlib.suppress(OSError):  # closing writes again, and fails again
                 self._file.close()
             self._file = None
             raise not_written(self.path, error.strerror) from error
 
     def on_resume(self, step, evaluated_step):
-        """Drops the lines of later steps."""
+        """Removes the lines of later steps."""
         last = {"train": step, "eval": evaluated_step}
         self.close()
         self.has_dropped = False
@@ -82,10 +82,10 @@ def has_evaluation(model_dir, step):
 
 
 def read_curves(model_dir):
-    """Returns {(split, name): {step: float}} with rising steps.
+    """Returns {(split, name): {step: float}} with rising steps; {} without a file.
 
-    A step that occurs twice, after a resume, keeps the later figure. A line that is not whole,
-    after a kill, is left out. A missing file has no curves.
+    Of a step that occurs twice, after a resume, the later figure counts. A torn line, after a kill,
+    is skipped.
     """
     curves = {}
     for _, figures in _lines(Path(model_dir) / METRICS_FILE):
@@ -96,7 +96,7 @@ def read_curves(model_dir):
 
 
 def _lines(path):
-    """Yields (line, its dict) of the whole lines of a file; of none where there is no file."""
+    """Yields (line, its dict) of the complete lines of a file, which may be missing."""
     if not path.exists():
         return
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -114,7 +114,7 @@ def _lines(path):
 
 
 def _drop_torn_line(path):
-    """Cuts off what follows the last line end, so that the next line starts on its own."""
+    """Cuts off what follows the last line end, so that the next line begins on a new one."""
     if path.exists():
         content = path.read_bytes()
         if not content.endswith(b"\n"):
@@ -122,7 +122,7 @@ def _drop_torn_line(path):
 
 
 def not_written(path, reason):
-    """The RunError of a report that cannot be written."""
+    """Returns the RunError of a report that cannot be written."""
     return RunError(
         f"{path} could not be written: {reason}. Checkpoints are whole; make room or choose "
         "another --model_dir, and run again"
@@ -132,8 +132,8 @@ def not_written(path, reason):
 def to_json(values, indent=None):
     """Returns valid JSON of any figures.
 
-    A number that is not finite becomes the string "NaN", "Infinity" or "-Infinity", which
-    `float()` reads back.
+    JSON has no number for NaN and infinity: they become the strings "NaN", "Infinity" and
+    "-Infinity", which `float()` reads back.
     """
     return json.dumps(_finite(values), allow_nan=False, ensure_ascii=False, indent=indent)
 

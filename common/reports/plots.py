@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of a run: confusion matrices and learning curves. matplotlib is imported with the first."""
+"""Plots of a run: confusion matrices and learning curves. The first one imports matplotlib."""
 
 import io
 import math
@@ -27,7 +27,7 @@ class Plots(Listener):
     """Writes plots/confusion_<name>.png at each evaluation, plots/learning_curves.png at the end.
 
     Args:
-        model_dir: path-like. The curves are those of its metrics.jsonl.
+        model_dir: path-like, whose metrics.jsonl has the curves.
     """
 
     def __init__(self, model_dir):
@@ -54,7 +54,7 @@ def _save_figure(figure, path):
 
 
 def draw_confusion(report, title):
-    """Returns a matplotlib Figure: counts, and in colour their share of the true class."""
+    """Returns a matplotlib Figure: counts, and as colour their share of the true class."""
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
     names = [figures["label"] for figures in report["per_class"]]
@@ -107,7 +107,7 @@ def smooth(values, window):
 
 
 def _finite_points(curve):
-    """Steps and values of a curve's finite figures, as two arrays."""
+    """Returns steps and values of a curve's finite figures, as two arrays."""
     points = [(step, value) for step, value in curve.items() if math.isfinite(value)]
     return np.array([step for step, _ in points]), np.array([value for _, value in points])
 
@@ -172,7 +172,7 @@ def _plot_line(axes, steps, values, **style):
 
 
 def _plot_evaluations(axes, steps, values, label, color, find_best):
-    """One curve of evaluations, its best point ringed and named in the legend."""
+    """Draws a curve of evaluations, its best point ringed and named in the legend."""
     best = find_best(values)
     label = f"{label}, best {values[best]:.4f} at step {steps[best]:,}"
     axes.plot(steps, values, color=color, linewidth=2, marker="o", markersize=4, label=label)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run prints: its messages, its evaluations, and how far it is.
+"""What a run prints: messages, evaluations, and progress.
 
-Progress is a bar on a terminal, and plain lines where the output goes to a file or a pipe.
+Progress is a bar on a terminal, and plain lines in a file or a pipe.
 """
 
 import os
@@ -16,14 +16,14 @@ from common.reports.listener import Listener
 from common.reports.rate import StepRate
 
 LOG_BATCHES = 100  # batches of an evaluation between two plain lines
-REFRESH_SECONDS = 0.25  # a bar that is drawn more often only flickers
+REFRESH_SECONDS = 0.25  # between two drawings of a bar, which would flicker otherwise
 
 _SINGULAR = {"batches": "batch", "steps": "step"}
 _SHORT_NAMES = {"learning_rate": "lr"}
 
 
 class Console(Listener):
-    """Prints for people, to the standard error stream.
+    """Prints to the standard error stream.
 
     Args:
         log_steps: int, training steps between two plain lines of progress.
@@ -33,7 +33,7 @@ class Console(Listener):
 
     def __init__(self, log_steps=100, stream=None, clock=time.monotonic):
         self.log_steps, self.stream, self.clock = log_steps, stream, clock
-        self.training = self.scoring = None  # Progress that is shown
+        self.training = self.scoring = None  # Progress of a loop that runs
 
     def on_message(self, text):
         shown = self.scoring or self.training
@@ -63,7 +63,7 @@ class Console(Listener):
 
     def on_batch(self, description, done, total):
         if done == 0:
-            self._end(self.scoring)  # of an evaluation that was interrupted
+            self._end(self.scoring)  # after an interrupted evaluation
             self.scoring = Progress(
                 total,
                 StepRate(clock=self.clock),
@@ -94,9 +94,9 @@ def format_rate(rate, unit):
 
 
 def _size(stream):
-    """tqdm's arguments on the size of a terminal: that of the moment, 80 x 24 where it tells none.
+    """Returns tqdm's arguments for the size of a terminal, or for 80 x 24 where it is not known.
 
-    A container's terminal may say 0 x 0, where tqdm would draw nothing.
+    The terminal of a container may report 0 x 0, where tqdm would draw nothing.
     """
     try:
         has_size = os.get_terminal_size(stream.fileno()).columns > 0
@@ -106,19 +106,22 @@ def _size(stream):
 
 
 class _Bar(tqdm):
-    monitor_interval = 0  # no thread that redraws: `Progress` decides when to
+    monitor_interval = 0  # no thread that redraws: `Progress` does
 
 
 class Progress:
     """Shows steps done, the latest figures, the recent rate and the time left.
 
+    Rate and time left are StepRate's and not tqdm's: metrics.jsonl and plain lines need the rate
+    without a bar, and a second rate on the bar would differ from it.
+
     Args:
-        total: int, steps at which the work is done, or None where that is not known.
-        rate: StepRate, which the caller updates; the time left follows from it.
+        total: int, steps at the end of the work.
+        rate: StepRate, updated by the caller.
         unit: str, plural of what is counted.
-        initial: int, steps done by an earlier process.
+        initial: int, steps done by earlier processes.
         description: str, first word of every line.
-        log_every: int, steps between two plain lines; the first and the last step always get one.
+        log_every: int, steps between two plain lines, besides those of the first and last step.
         stream: text file; None is the standard error stream.
         clock: () -> seconds.
     """
@@ -139,26 +142,24 @@ class Progress:
         self.stream = stream or sys.stderr
         self.clock = clock
         self.initial = self.done = self.shown = initial
-        self.figures, self.figures_before = {}, {}  # of the last update, and of the one before it
+        self.figures, self.figures_before = {}, {}  # of the last two updates
         self.refreshed = float("-inf")
         self.bar = None
         if self.stream.isatty():
-            counted = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
             self.bar = _Bar(
                 total=total,
                 initial=initial,
                 desc=description,
                 file=self.stream,
-                bar_format=counted if total is not None else "{desc} {n_fmt}{postfix}",
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}",
                 **_size(self.stream),
             )
 
     def update(self, done, **figures):
-        """So many steps are done; figures (loss=0.31) are those of the last of them.
+        """Shows that `done` steps are done, with figures of the last (loss=0.31), where it is due.
 
-        Costs a few microseconds, except where something is drawn; a figure that is a tensor is
-        read only then. On the way a bar has those of the update before, as those of the last may
-        still be computed.
+        A figure that is a tensor is read only when it is shown. A bar shows those of the update
+        before until the end, as the device may still compute the last ones.
         """
         is_first = self.done == self.initial
         crosses = done // self.log_every > self.done // self.log_every
@@ -173,7 +174,7 @@ class Progress:
             self._show(self.figures)
 
     def write(self, text):
-        """Prints lines of text without disturbing the bar."""
+        """Prints lines of text above the bar."""
         if self.bar is not None:
             self.bar.write(text, file=self.stream)
         else:
@@ -187,7 +188,7 @@ class Progress:
             self.bar.close()
 
     def _parts(self, figures):
-        """The figures, the rate and the time left as a list of short texts."""
+        """Returns the figures, the rate and the time left as a list of short texts."""
         parts = []
         for name, value in figures.items():
             value = float(value)
@@ -199,7 +200,7 @@ class Progress:
         input_wait = self.rate.input_wait()
         if input_wait is not None:
             parts.append(f"input wait {input_wait:.1%}")
-        if rate and self.total is not None and self.done < self.total:
+        if rate and self.done < self.total:
             parts.append(f"{format_duration((self.total - self.done) / rate)} left")
         return parts
 
@@ -210,6 +211,5 @@ class Progress:
             self.bar.set_postfix_str(", ".join(self._parts(figures)), refresh=False)
             self.bar.refresh()
             return
-        counted = f"{self.done}/{self.total}" if self.total is not None else f"{self.done}"
-        head = f"{self.description} {_SINGULAR.get(self.unit, self.unit)} {counted}"
+        head = f"{self.description} {_SINGULAR[self.unit]} {self.done}/{self.total}"
         log(" · ".join([head, *self._parts(figures)]), self.stream)

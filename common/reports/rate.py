@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a loop is, and what share of its time it waits for input."""
+"""The speed of a loop, and the share of its time that it waits for input."""
 
 import time
 from collections import deque
 
-WINDOW_UPDATES = 200  # the rate is taken over these many updates,
-WINDOW_SECONDS = 60.0  # or over this time where they take longer,
-WINDOW_MIN_UPDATES = 10  # but never over fewer than these
+# The rate is that of the last 200 updates, or of the last 60 s where those take longer, but of at
+# least 10 updates.
+WINDOW_UPDATES = 200
+WINDOW_SECONDS = 60.0
+WINDOW_MIN_UPDATES = 10
 
 
 class StepRate:
-    """The rate of the last updates, without the first ones, so that compiling does not distort it.
+    """The rate of the last updates, without the first ones, whose time is that of compiling.
 
     Args:
-        num_untimed: int, first updates that the rate leaves out.
+        num_untimed: int, how many first updates are left out.
         clock: () -> seconds.
     """
 
@@ -22,11 +24,11 @@ class StepRate:
         self.times = deque(maxlen=WINDOW_UPDATES)  # (seconds, steps done, waited) at each update
 
     def update(self, done, waited=None):
-        """Notes that so many steps are done. Costs a microsecond.
+        """Records the time at which `done` steps are done.
 
         Args:
-            done: int, steps done so far.
-            waited: seconds, all in all, for which there was no input to work on; None: not known.
+            done: int, all steps so far.
+            waited: seconds spent waiting for input so far, or None where not known.
         """
         if self.num_untimed > 0:
             self.num_untimed -= 1
@@ -39,15 +41,12 @@ class StepRate:
         return steps / seconds if seconds > 0 else None
 
     def input_wait(self):
-        """Returns the share of recent time spent waiting for input, or None where not known.
-
-        It leaves out the first updates, as `per_second` does: the input starts up with them.
-        """
+        """Returns the share of recent time spent waiting for input, or None where not known."""
         seconds, _, waited = self._recent()
         return waited / seconds if seconds > 0 and waited is not None else None
 
     def _recent(self):
-        """Returns seconds, steps, and seconds waited (or None) of the window's updates."""
+        """Returns seconds, steps, and seconds waited or None, of the window."""
         while (
             len(self.times) > WINDOW_MIN_UPDATES + 1
             and self.times[-1][0] - self.times[0][0] > WINDOW_SECONDS
@@ -61,10 +60,10 @@ class StepRate:
 
 
 class TimedInput:
-    """Passes on the batches of an iterable, and adds up the time spent waiting for them.
+    """Yields the batches of an iterable, and adds up the time spent waiting for them.
 
-    Steps that were handed over before may be computed in that time: on a CPU the loop tells of it,
-    on a GPU nobody does.
+    The device may compute queued steps in that time. On a CPU the loop sees that, and calls
+    `take_off_last`; on a GPU that time counts as waiting.
 
     Args:
         batches: iterable.
@@ -78,13 +77,13 @@ class TimedInput:
         self._last = 0.0
 
     def __iter__(self):
-        asked = self.clock()
+        start = self.clock()
         for batch in self.batches:
-            self._last = self.clock() - asked
+            self._last = self.clock() - start
             self.seconds += self._last
             yield batch
-            asked = self.clock()
+            start = self.clock()
 
     def take_off_last(self):
-        """Does not count the last wait: the device was computing until that batch was there."""
+        """Takes the last wait out of `seconds`: the device was computing all through it."""
         self.seconds -= self._last

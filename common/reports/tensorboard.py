@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures for TensorBoard: those of training in model_dir, of evaluation in its folder eval.
+"""Events for TensorBoard: those of training in model_dir, those of evaluation in its folder eval.
 
-TensorFlow is imported by the first event: what writes no events does without its 5 s.
+The first event imports TensorFlow (5 s), so that importing this module does not.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ from common.reports.metrics_file import not_written
 
 
 class TensorBoard(Listener):
-    """Writes events.out.tfevents.*, under the original's names, and flushes them at every call.
+    """Writes events.out.tfevents.*, with the original's tags, and flushes them at every call.
 
     Args:
         model_dir: path-like.
-        metrics_file: MetricsFile, which is told first. At a resume it says whether there are
-            figures to forget.
+        metrics_file: MetricsFile, called before this listener: it knows whether a resume has
+            removed figures.
     """
 
     def __init__(self, model_dir, metrics_file):
@@ -30,10 +30,10 @@ class TensorBoard(Listener):
     def on_figures(self, split, step, values, histograms=None):
         import tensorflow as tf
 
-        # tf.summary.histogram takes the values themselves and not their buckets.
+        # tf.summary.histogram takes values, and would need every gradient; these are buckets.
         metadata = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "histograms"})
         event_dir = self.event_dirs[split]
-        with _losses_explained(event_dir):
+        with _write_errors_explained(event_dir):
             if split not in self._writers:
                 self._writers[split] = tf.summary.create_file_writer(str(event_dir))
             with self._writers[split].as_default(int(step)):
@@ -44,26 +44,26 @@ class TensorBoard(Listener):
             self._writers[split].flush()
 
     def on_resume(self, step, evaluated_step):
-        """TensorBoard's files cannot be shortened; an event tells it to forget later steps."""
+        """Event files cannot be shortened: an event makes TensorBoard forget later steps."""
         if self.metrics_file.has_dropped:
             for event_dir in self.event_dirs.values():
                 if any(event_dir.glob("events.out.tfevents.*")):
-                    with _losses_explained(event_dir):
+                    with _write_errors_explained(event_dir):
                         _write_restart_event(event_dir, step + 1)
 
     def close(self):
         if self._writers:
             import tensorflow as tf
         for writer in self._writers.values():
-            # All of it has been flushed, or has been reported as lost.
+            # What was not flushed has been reported as lost.
             with contextlib.suppress(tf.errors.OpError):
                 writer.close()
         self._writers = {}
 
 
 @contextlib.contextmanager
-def _losses_explained(event_dir):
-    """Turns TensorFlow's error on events that cannot be written into a RunError."""
+def _write_errors_explained(event_dir):
+    """Turns TensorFlow's errors in writing events into a RunError."""
     import tensorflow as tf
 
     try:
@@ -76,8 +76,8 @@ def _losses_explained(event_dir):
 def _write_restart_event(event_dir, step):
     """Makes TensorBoard forget earlier events from `step` on, as the original's Estimator did.
 
-    "-restart" sorts before the ".<process>" of an event file of the same second, so that it is read
-    before what the resumed run writes.
+    TensorBoard reads files in the order of their names: "-restart" sorts before the ".<process>" of
+    the resumed run's file of the same second.
     """
     import tensorflow as tf
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes that train together, as TF_CONFIG names them; read without importing TensorFlow."""
+"""The processes that train together, read from TF_CONFIG without importing TensorFlow."""
 
 import json
 import os
@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 class Cluster:
     """Attributes:
     addresses: str `host:port` of every process, the chief's first.
-    worker: int. Which of them this process is; 0 is the chief.
+    worker: int, the number of this process; 0 is the chief.
     """
 
     addresses: tuple[str, ...]
@@ -40,16 +40,16 @@ ALONE = Cluster(("localhost:0",), 0)
 
 
 def read_cluster(run, environ=os.environ):
-    """Returns the Cluster that a run is to be part of; ALONE where it is to be none.
+    """Returns the Cluster that a run belongs to; ALONE for a run of one process.
 
-    Only training asks for TF_CONFIG: whoever evaluates or predicts without one does it alone, with
+    Only training requires TF_CONFIG. Evaluation and prediction without it run in one process, with
     the same result.
 
     Args:
         run: RunParams.
         environ: mapping of str, the environment.
     Raises:
-        UserError: TF_CONFIG is absent where it is needed, or cannot be meant so.
+        UserError: TF_CONFIG is missing where it is required, or is invalid.
     """
     text = environ.get(TF_CONFIG, "")
     if not run.multiple_workers or run.mode in ("export", "inspect"):
@@ -57,13 +57,13 @@ def read_cluster(run, environ=os.environ):
     if not text.strip():
         if run.mode not in ("train", "train_and_eval"):
             return ALONE
-        raise _refusal("is not set", "set it for every process, to this but for the index")
+        raise _refusal("is not set", "set it for every process, with that process's index")
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
         raise _refusal(
-            f"is no JSON at character {error.pos} ({error.msg}): {text[:200]}",
-            "mind the quotes of the shell around it; it looks like",
+            f"is not JSON at character {error.pos} ({error.msg}): {text[:200]}",
+            "check the shell's quotes around it; it looks like",
         ) from None
     return _parse(config)
 
@@ -75,38 +75,39 @@ def _parse(config):
     if unknown:
         raise _refusal(
             f"lists the jobs {', '.join(map(repr, unknown))} in its cluster",
-            "every process here is a worker, and may be called chief or worker",
+            "every process here is a worker; list it as chief or worker",
         )
     addresses = {job: jobs.get(job, []) for job in JOBS}
-    for job, listed in addresses.items():
-        if not isinstance(listed, list):
-            raise _refusal(f"has {listed!r} for {job}", "give a list of host:port")
-        for address in listed:
+    for job, job_addresses in addresses.items():
+        if not isinstance(job_addresses, list):
+            raise _refusal(f"has {job_addresses!r} for {job}", "give a list of host:port")
+        for address in job_addresses:
             _check_address(address)
-    everyone = [address for listed in addresses.values() for address in listed]
-    if not everyone:
+    all_addresses = [*addresses["chief"], *addresses["worker"]]
+    if not all_addresses:
         raise _refusal("lists no process in its cluster", "list the address of each")
-    twice = sorted({address for address in everyone if everyone.count(address) > 1})
-    if twice:
+    repeated = sorted({each for each in all_addresses if all_addresses.count(each) > 1})
+    if repeated:
         raise _refusal(
-            f"lists {', '.join(twice)} more than once",
-            "every process needs an address of its own; on one machine, another port",
+            f"lists {', '.join(repeated)} more than once",
+            "every process needs its own address; on one machine, its own port",
         )
     if len(addresses["chief"]) > 1:
         raise _refusal("lists more than one chief", "list the others as workers")
     job, index = task.get("type"), task.get("index")
     if not isinstance(job, str) or not addresses.get(job):
-        there = " or ".join(repr(job) for job in JOBS if addresses[job])
-        raise _refusal(f"says that this process is of type {job!r}", f"its cluster has {there}")
+        types = " or ".join(repr(job) for job in JOBS if addresses[job])
+        raise _refusal(f"gives this process the type {job!r}", f"its cluster has {types}")
     is_index = isinstance(index, int) and not isinstance(index, bool)
     if not is_index or not 0 <= index < len(addresses[job]):
         count = len(addresses[job])
         raise _refusal(
-            f"says that this process is {job} number {index!r}",
+            f"makes this process {job} number {index!r}",
             f"its cluster has {count} of type {job}, so the index is "
             + ("0" if count == 1 else f"a number from 0 to {count - 1}"),
         )
-    return Cluster(tuple(everyone), index + (len(addresses["chief"]) if job == "worker" else 0))
+    first = len(addresses["chief"]) if job == "worker" else 0
+    return Cluster(tuple(all_addresses), first + index)
 
 
 def _member(config, name):
@@ -124,8 +125,8 @@ def _check_address(address):
         )
 
 
-def _refusal(found, wanted):
+def _refusal(fault, advice):
     return UserError(
-        f"runconfig.multiple_workers is true, and the environment variable {TF_CONFIG} {found}; "
-        f"{wanted}: {EXAMPLE}"
+        f"runconfig.multiple_workers is true, and the environment variable {TF_CONFIG} {fault}; "
+        f"{advice}: {EXAMPLE}"
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One writer for a model_dir: a lock that ends with the process, however that ends.
+"""One writer for a model_dir: a lock that the kernel releases when the process ends, even killed.
 
-The lock is of a folder, not of a name: `check_still_there` tells where the folder of that name has
-been deleted, moved or unmounted since.
+The lock belongs to a folder and not to its name: `check_still_there` finds that the folder has been
+deleted, moved or unmounted since.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from common.console import log
 from common.errors import RunError, UserError
 
 LOCK = "run.lock"
-RETRY_SECONDS = 0.2  # for a lock file that its holder deletes meanwhile
+RETRY_SECONDS = 0.2  # where the holder deletes the lock file between opening and locking it
 _folders = {}  # absolute model_dir that this process has locked -> descriptor of the folder
 
 
@@ -27,9 +27,8 @@ _folders = {}  # absolute model_dir that this process has locked -> descriptor o
 def locked(model_dir):
     """While open, no other process can open it for the same folder.
 
-    The kernel holds the lock (flock) as long as the process lives, so that a killed run keeps
-    nobody out. The file names its holder, and is deleted at the end; so is the folder where it was
-    made for the lock and is otherwise empty.
+    The lock file names its holder and is deleted at the end. So is a folder that was made for the
+    lock and has nothing else in it.
 
     Args:
         model_dir: path-like. Made if absent.
@@ -44,27 +43,27 @@ def locked(model_dir):
         yield
     finally:
         with contextlib.suppress(OSError):
-            if _is_at(descriptor, folder):  # not that of a run in a folder that has its name now
-                (folder / LOCK).unlink()  # while it is held: others see that theirs has no name
+            if _is_at(descriptor, folder):  # else another run may lock a new folder of that name
+                (folder / LOCK).unlink()  # before the release: a process that waits opens it anew
                 if is_new:
-                    folder.rmdir()  # fails where there is something in it
+                    folder.rmdir()  # fails unless it is empty
         os.close(_folders.pop(folder))
         lock.release()
 
 
 def check_still_there(model_dir):
-    """Lets a run end rather than make its model_dir anew, or write to another folder of its name.
+    """Ends a run whose model_dir is gone, before it makes a new one or writes to another folder.
 
-    Nothing is looked for where this process has not locked the folder.
+    Does nothing in a process that has not locked the folder.
 
     Raises:
-        RunError: it is not the folder that was locked.
+        RunError: the name is not that of the locked folder any more.
     """
     name = Path(model_dir).absolute()
     try:
         if name not in _folders or _is_at(_folders[name], name):
             return
-    except OSError:  # a network file system that does not answer now: writing will tell
+    except OSError:  # a network file system that does not answer now; writing will show
         return
     what = "is another folder than at the start" if name.exists() else "is gone"
     raise RunError(
@@ -75,11 +74,11 @@ def check_still_there(model_dir):
 
 def _acquire(folder, model_dir):
     path = folder / LOCK
-    # Not soft, where flock is missing: such a lock outlives a killed process.
+    # No soft lock where flock is missing: it would outlive a killed process.
     lock = FileLock(path, timeout=RETRY_SECONDS, fallback_to_soft=False, on_acquired=_write_holder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):  # a lock file of a killed run may be writable
+        if not os.access(folder, os.W_OK):  # an old lock file may be writable
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         path.touch(0o644)
     except OSError as error:
@@ -105,7 +104,7 @@ def _write_holder(descriptor):
         "host": socket.gethostname(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with contextlib.suppress(OSError):  # a full disk: the lock is held all the same
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without its content
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(holder).encode())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines for people: where they go, how they are aligned, how they round."""
+"""Text for the user: its stream, alignment and rounding."""
 
 import io
 

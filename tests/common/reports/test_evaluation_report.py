@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of an evaluation: its file, and its text."""
+"""The report of an evaluation: its file and its text."""
 
 import json
 import math
@@ -22,7 +22,7 @@ REPORT = {
 }
 
 
-def test_evaluation_writes_its_report_whole(tmp_path):
+def test_evaluation_writes_its_report(tmp_path):
     EvaluationReport(tmp_path).on_evaluation(6315, REPORT, "mismatched")
     written = json.loads((tmp_path / "eval/report-mismatched.json").read_text())
     assert written == {"name": "mismatched", "step": 6315, **REPORT}
@@ -55,7 +55,7 @@ def test_text_of_figures_alone_is_a_line():
     )
 
 
-def test_wide_confusion_matrix_is_left_to_its_plot():
+def test_text_names_the_plot_of_a_wide_confusion_matrix():
     classes = [{**REPORT["per_class"][0], "label": f"class number {i}"} for i in range(20)]
     report = {**REPORT, "per_class": classes, "confusion": np.ones((20, 20), int).tolist()}
     lines = evaluation_text(1, report, "validation").splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is told of what, in which order."""
+"""Which listener receives which event, in which order."""
 
 from common.reports.listener import Listener, Listeners
 
@@ -18,7 +18,7 @@ EVENTS = {
 }
 
 
-def test_a_listener_may_leave_every_event_out():
+def test_a_listener_may_ignore_every_event():
     assert {name for name in vars(Listener) if not name.startswith("_")} == set(EVENTS)
     for listener in (Listener(), Listeners(), Listeners([Listener()])):
         for name, arguments in EVENTS.items():

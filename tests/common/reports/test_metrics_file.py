@@ -70,30 +70,30 @@ def test_unknown_split_is_refused(metrics_file):
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
-def test_a_file_torn_anywhere_gives_its_whole_lines_and_can_be_continued(tmp_path_factory, data):
+def test_a_torn_file_gives_its_complete_lines_and_can_be_continued(tmp_path_factory, data):
     model_dir = tmp_path_factory.mktemp("model")
     first = MetricsFile(model_dir)
     for step in range(1, 6):
         first.on_figures("train", step, {"train/größe": step / 7})
     first.close()
     path = model_dir / "metrics.jsonl"
-    whole = path.read_bytes()
-    ends = [i for i, byte in enumerate(whole) if byte == ord("\n")]  # only the line end missing
-    size = data.draw(st.integers(0, len(whole)) | st.sampled_from(ends))
-    path.write_bytes(whole[:size])
-    num_whole = whole[:size].count(b"\n")
-    expected = {step: step / 7 for step in range(1, num_whole + 1)}
+    content = path.read_bytes()
+    ends = [i for i, byte in enumerate(content) if byte == ord("\n")]  # only the line end missing
+    size = data.draw(st.integers(0, len(content)) | st.sampled_from(ends))
+    path.write_bytes(content[:size])
+    num_lines = content[:size].count(b"\n")
+    expected = {step: step / 7 for step in range(1, num_lines + 1)}
     assert read_curves(model_dir) == ({("train", "train/größe"): expected} if expected else {})
 
     resumed = MetricsFile(model_dir)
     if data.draw(st.booleans()):
-        resumed.on_resume(num_whole, num_whole)
+        resumed.on_resume(num_lines, num_lines)
     resumed.on_figures("train", 9, {"train/größe": 1.0})
     resumed.close()
     assert [line["step"] for line in _read_lines(model_dir)] == [*expected, 9]
 
 
-def test_lines_are_whole_after_a_real_kill(tmp_path):
+def test_lines_are_complete_after_a_real_kill(tmp_path):
     program = """
 import sys
 from common.reports.metrics_file import MetricsFile
@@ -139,7 +139,7 @@ def test_an_evaluation_that_is_to_be_repeated_is_dropped(tmp_path, metrics_file)
     assert not has_evaluation(tmp_path, 20)
 
 
-def test_a_full_disk_is_told_and_the_next_run_continues_the_file(tmp_path, metrics_file):
+def test_a_full_disk_is_reported_and_the_next_run_continues_the_file(tmp_path, metrics_file):
     metrics_file.on_figures("train", 1, {"train/lr": 1.0})
     size = metrics_file.path.stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

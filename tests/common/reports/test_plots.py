@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots, by what they show and by the files they become."""
+"""What plots show, and the files they are written to."""
 
 import math
 from itertools import pairwise
@@ -117,7 +117,7 @@ def test_learning_curves_are_drawn_at_the_end_from_the_metrics_file(tmp_path):
     for step in range(1, 30):
         figures = {"train/cost_cls": 1 / step, "train/lr": 1e-5 * step}
         metrics_file.on_figures("train", step, figures)
-    plots.on_end(None)  # the file is still open: a reader needs no more than its whole lines
+    plots.on_end(None)  # while the file is open
     metrics_file.close()
     height, width, _ = matplotlib.image.imread(tmp_path / "plots/learning_curves.png").shape
     assert width > 1200  # twice the width of a page's column

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plain lines of a run to the letter, and what reaches a terminal."""
+"""The plain lines of a run, letter by letter, and the bar of a terminal."""
 
 import io
 
@@ -10,7 +10,7 @@ from common.reports.rate import StepRate
 
 
 class Terminal(io.StringIO):
-    """Says that it is a terminal, and has no size."""
+    """A terminal without a size."""
 
     def isatty(self):
         return True
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
 
 
 class Training:
-    """A Console that is told of training steps, on a clock that only the test moves."""
+    """A Console of a training loop, on a clock that only the test moves."""
 
     def __init__(self, last_step, first_step=0, log_steps=100, stream=None):
         self.seconds = 1000.0
@@ -44,7 +44,7 @@ class Training:
 
 class Unread:
     def __float__(self):
-        raise AssertionError("read a value, which would wait for the device")
+        raise AssertionError("reading a value waits for the device")
 
 
 def test_lines_off_a_terminal_are_the_first_every_interval_and_the_last():
@@ -61,7 +61,7 @@ def test_lines_off_a_terminal_are_the_first_every_interval_and_the_last():
     ]
 
 
-def test_batches_of_an_evaluation_are_counted_for_themselves():
+def test_batches_of_each_evaluation_are_counted_from_one():
     seconds, stream = [0.0], io.StringIO()
     console = Console(stream=stream, clock=lambda: seconds[0])
     for description, total in (("eval matched", 3), ("eval mismatched", 128)):
@@ -100,7 +100,7 @@ def test_resumed_run_continues_its_count():
     assert lines[-1].endswith("15 min left")  # 900 steps of 1 s
 
 
-def test_a_run_that_stops_early_says_where_once():
+def test_a_run_that_stops_early_shows_its_last_step_once():
     training = Training(100)
     training.steps(5)
     training.console.on_stop()
@@ -111,7 +111,7 @@ def test_a_run_that_stops_early_says_where_once():
     ]
 
 
-def test_an_evaluation_that_is_interrupted_says_where_once():
+def test_an_interrupted_evaluation_shows_its_last_batch_once():
     stream = io.StringIO()
     console = Console(stream=stream)
     for done in range(3):
@@ -145,7 +145,7 @@ def test_a_bar_that_is_not_due_reads_nothing():
     training.steps(200, seconds=0.001, loss=Unread())  # within 0.25 s of the first
 
 
-def test_a_bar_on_its_way_leaves_the_last_figures_to_be_computed():
+def test_a_bar_does_not_wait_for_the_figures_of_the_last_step():
     training = Training(100, stream=Terminal())
     for loss in (0.5, 0.25, Unread()):
         training.steps(loss=loss)

@@ -25,7 +25,7 @@ def _run(rate, clock, first, last, seconds):
         rate.update(step)
 
 
-def test_compile_time_and_a_slow_past_leave_the_rate(clock):
+def test_compile_time_and_older_steps_do_not_count(clock):
     rate = StepRate(clock=clock)
     assert rate.per_second() is None
     _run(rate, clock, 1, 1, seconds=60.0)
@@ -43,7 +43,7 @@ def test_the_rate_is_of_the_last_updates(clock):
     assert rate.per_second() == pytest.approx(10.0)
 
 
-def test_as_many_first_updates_are_left_out_of_the_rate_as_asked_for(clock):
+def test_the_rate_leaves_out_as_many_first_updates_as_asked_for(clock):
     rate = StepRate(num_untimed=2, clock=clock)
     _run(rate, clock, 1, 1, seconds=60.0)
     _run(rate, clock, 2, 2, seconds=0.0)  # at once
@@ -78,7 +78,7 @@ def test_input_wait_is_a_share_of_the_recent_time_without_the_first_step(clock):
     assert rate.per_second() == pytest.approx(4 / 7)
 
 
-def test_input_that_came_while_a_step_was_computed_was_not_waited_for(clock):
+def test_input_that_arrives_during_a_step_is_not_waited_for(clock):
     timed = TimedInput(_slow_batches(clock, [1.0, 0.5, 2.0]), clock)
     waited = []
     for delay in timed:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The events for TensorBoard, through TensorFlow's reader and its own."""
+"""Events for TensorBoard, read by TensorFlow and by TensorBoard."""
 
 import subprocess
 import sys
@@ -62,8 +62,8 @@ def test_figures_reach_the_events_of_their_split(tmp_path, make_listeners):
 
 
 def test_tensorboard_shows_a_resumed_run_once(tmp_path, make_listeners):
-    """Its Python reader, which unlike its faster one drops nothing by itself."""
-    # A process of its own: tensorboard's warnings are not this project's.
+    """Read by its Python reader: the faster one drops events of later steps in any case."""
+    # In another process, as warnings of tensorboard would fail this one.
     program = """
 import sys
 import tensorflow as tf
@@ -76,7 +76,7 @@ print([(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(
         first.on_figures("train", step, {"train/lr": step})
     first.close()
     (events,) = tmp_path.glob("events.*")
-    # Files are read in the order of their names, which open with the second they were made in.
+    # Files are read in the order of their names, which begin with the second of their creation.
     events.rename(tmp_path / "events.out.tfevents.1000000000.host.1.0.v2")
     second = make_listeners()
     second.on_resume(2, 2)
@@ -88,14 +88,14 @@ print([(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(
     assert shown.stdout.strip() == "[(1, 1.0), (2, 2.0), (3, 30.0)]"
 
 
-def test_a_resume_that_forgets_nothing_writes_no_event(tmp_path, make_listeners):
+def test_a_resume_that_removes_nothing_writes_no_event(tmp_path, make_listeners):
     listeners = make_listeners()
     listeners.on_figures("train", 1, {"train/lr": 1.0})
     listeners.on_resume(1, 1)
     assert len(list(tmp_path.glob("events.*"))) == 1
 
 
-def test_events_that_cannot_be_written_are_told(tmp_path, make_listeners):
+def test_events_that_cannot_be_written_are_reported(tmp_path, make_listeners):
     (tmp_path / "eval").write_text("a file where a folder is to be made")
     with pytest.raises(RunError, match=r"eval/events.* could not be written: .*Checkpoints are"):
         make_listeners().on_figures("eval", 1, {"loss": 1.0})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TF_CONFIG: who is who, and what is refused."""
+"""TF_CONFIG: which process is which, and what is refused."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_tf_config_counts_only_where_the_params_ask_for_workers():
 
 
 @pytest.mark.parametrize("mode", ["eval", "eval_all", "predict"])
-def test_whoever_evaluates_without_tf_config_does_it_alone(mode):
+def test_evaluation_without_tf_config_runs_in_one_process(mode):
     assert read(None, mode) is ALONE
     assert read(config(), mode).num_workers == 2
 
@@ -49,11 +49,11 @@ def test_an_export_is_made_by_one_process():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "fault"),
     [
         (None, "is not set"),
         (" ", "is not set"),
-        ("{'cluster': 1}", "no JSON at character 1"),
+        ("{'cluster': 1}", "not JSON at character 1"),
         ("[]", "no mapping 'cluster'"),
         ('{"cluster": {"worker": ["a:1"]}}', "no mapping 'task'"),
         (config({"worker": ["a:1"], "ps": ["b:2"]}), "jobs 'ps'"),
@@ -66,8 +66,8 @@ def test_an_export_is_made_by_one_process():
         (config({}), "no process"),
         (config({"worker": ["a:1", "a:1"]}), "a:1 more than once"),
         (config({"worker": ["a:1"], "chief": ["b:1", "c:1"]}), "more than one chief"),
-        (config(task={"type": "chief"}), "of type 'chief'; its cluster has 'worker'"),
-        (config(task={"type": ["worker"]}), "of type"),
+        (config(task={"type": "chief"}), "the type 'chief'; its cluster has 'worker'"),
+        (config(task={"type": ["worker"]}), "the type"),
         (config(task={"index": 2}), "worker number 2; .* from 0 to 1"),
         (config(task={"index": -1}), "worker number -1"),
         (config(task={"index": "0"}), "worker number '0'"),
@@ -75,7 +75,7 @@ def test_an_export_is_made_by_one_process():
         (config({"worker": ["a:1"]}, {"index": 1}), "so the index is 0"),
     ],
 )
-def test_a_tf_config_that_cannot_be_meant_so_is_refused_with_what_to_write(text, found):
-    with pytest.raises(UserError, match=f"TF_CONFIG.*{found}") as caught:
+def test_an_invalid_tf_config_is_refused_with_what_to_write(text, fault):
+    with pytest.raises(UserError, match=f"TF_CONFIG.*{fault}") as caught:
         read(text)
     assert str(caught.value).endswith(EXAMPLE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run at a time writes to a model_dir, and a dead one keeps nobody out."""
+"""One run at a time writes to a model_dir; a run that was killed does not block it."""
 
 import errno
 import fcntl
@@ -20,13 +20,13 @@ HOLD = """
 import sys
 from common.training.lock import locked
 with locked(sys.argv[1]):
-    print("has it", flush=True)
+    print("locked", flush=True)
     input()
 """
 
 
 def hold(model_dir):
-    """A process that has the lock until its input ends."""
+    """Starts a process that holds the lock until its input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(model_dir)],
         cwd=Path(__file__).resolve().parents[3],
@@ -34,7 +34,7 @@ def hold(model_dir):
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout.readline() == "has it\n"
+    assert process.stdout.readline() == "locked\n"
     return process
 
 
@@ -50,7 +50,7 @@ def test_a_second_run_is_refused_and_told_who_holds_it(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_run_that_was_killed_keeps_nobody_out(tmp_path):
+def test_a_run_that_was_killed_does_not_block_the_next(tmp_path):
     with hold(tmp_path) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(60)
@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_keeps_nobody_out(tmp_path):
         pass
 
 
-def test_a_folder_made_for_the_lock_goes_unless_something_came_into_it(tmp_path):
+def test_a_folder_made_for_the_lock_is_deleted_unless_it_has_content(tmp_path):
     with locked(tmp_path / "a" / "b"):
         pass
     assert not (tmp_path / "a" / "b").exists()
@@ -72,9 +72,7 @@ def test_a_folder_made_for_the_lock_goes_unless_something_came_into_it(tmp_path)
     assert (tmp_path / "empty").is_dir()
 
 
-def test_a_lock_file_that_its_holder_deletes_meanwhile_is_not_taken_for_the_lock(
-    tmp_path, monkeypatch
-):
+def test_a_lock_file_that_is_deleted_before_it_is_locked_does_not_count(tmp_path, monkeypatch):
     flock, files = fcntl.flock, []
 
     def delete_first(descriptor, operation):
@@ -90,7 +88,7 @@ def test_a_lock_file_that_its_holder_deletes_meanwhile_is_not_taken_for_the_lock
         assert (tmp_path / LOCK).stat().st_ino == files[1] != files[0]
 
 
-def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch, capsys):
     def fail(descriptor, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -100,15 +98,15 @@ def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, cap
     assert "cannot be locked (No locks available)" in capsys.readouterr().err
 
 
-def test_a_model_dir_that_cannot_be_one_is_refused(tmp_path):
+def test_a_model_dir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --model_dir"), locked(tmp_path / "file"):
         pass
 
 
-def test_a_folder_that_went_or_was_replaced_is_told_and_the_new_one_is_left_alone(tmp_path):
+def test_a_folder_that_is_gone_or_replaced_ends_the_run_and_the_new_one_stays_untouched(tmp_path):
     model_dir, elsewhere = tmp_path / "model_dir", tmp_path / "elsewhere"
-    check_still_there(model_dir)  # not locked: nobody's business
+    check_still_there(model_dir)  # not locked by this process
     with locked(model_dir):
         check_still_there(model_dir)
         model_dir.rename(elsewhere)
@@ -127,7 +125,7 @@ def test_a_folder_that_went_or_was_replaced_is_told_and_the_new_one_is_left_alon
     assert (model_dir / LOCK).read_text() == "of another run"
 
 
-def test_a_lock_on_a_full_disk_is_held_all_the_same(tmp_path, monkeypatch):
+def test_a_lock_on_a_full_disk_holds(tmp_path, monkeypatch):
     def no_space(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
