@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on several devices or machines: everything that knows of them.
+"""Training on several devices or machines.
 
 A run has workers (processes, see `cluster.py`), and a worker has replicas (devices). Every replica
-holds its own network and optimizer as plain variables, computes the gradients of its rows of the
-batch, takes their mean over all replicas, and makes the same update as every other. So weights are
-never exchanged, and one device is the case of one replica.
+holds a network and an optimizer as plain variables, and computes the gradients of its rows of the
+batch. An all-reduce takes their mean, with which every replica makes the same update. Weights are
+therefore never exchanged, and a single device is the case of one replica.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from common.training.cluster import ALONE
 
 
 class Distribution:
-    """What the processes and devices of a run do together; by default one process and one device.
+    """The processes and devices of a run; by default one process and one device.
 
     Args:
         strategy: tf.distribute.Strategy, or None where there is one replica in all.
         cluster: Cluster.
     Attributes:
-        worker, num_workers: int. Which process this is, and of how many; 0 is the chief.
-        devices: names of this worker's devices, one for each replica; None is the default one.
-        num_replicas: int, of all workers.
+        worker, num_workers: int, the number of this process (0 is the chief), and how many.
+        devices: names of this worker's devices, one for each replica; None is the default device.
+        num_replicas: int, over all workers.
     """
 
     def __init__(self, strategy=None, cluster=ALONE):
@@ -46,7 +46,7 @@ class Distribution:
 
     @property
     def description(self):
-        """A clause on who shares a batch; empty where nobody does."""
+        """A clause on the devices that share a batch; empty for one device."""
         if self.num_replicas == 1:
             return ""
         kind = self.devices[0].split(":")[-2]  # a name ends in its type and number
@@ -55,19 +55,19 @@ class Distribution:
         return f"; shared by {workers}{len(self.devices)} x {kind}{each}"
 
     def check_batch_size(self, batch_size):
-        """Raises UserError where the replicas cannot have the same number of rows."""
+        """Raises UserError unless all replicas get the same number of rows."""
         if batch_size % self.num_replicas:
             workers = f"{self.num_workers} workers of " if self.num_workers > 1 else ""
             raise UserError(
                 f"train_input.batch_size is {batch_size}, the rows of a batch over all devices; "
-                f"{workers}{len(self.devices)} devices cannot share it equally. Write a multiple "
+                f"{workers}{len(self.devices)} devices cannot share them equally. Write a multiple "
                 f"of {self.num_replicas}"
             )
 
     # ---- a training step -------------------------------------------------------------------------
 
     def share_of(self, batches):
-        """This worker's rows of every batch, in the order of the replicas. batches: Batches."""
+        """Returns Batches with this worker's rows of every batch, in the order of the replicas."""
         if self.num_workers == 1:
             return batches
         size = batches.rows.shape[1] // self.num_workers
@@ -81,12 +81,12 @@ class Distribution:
         return dataclasses.replace(batches, dataset=dataset)
 
     def replicate(self, model, optimizer, build):
-        """Puts a copy of the network and of its training state on every device of this worker.
+        """Copies the network and its training state to every device of this worker.
 
         Args:
             model: BaseModel, on the first device.
             optimizer: Optimizer of its weights.
-            build: () -> (model, optimizer) alike, with any values.
+            build: () -> another (model, optimizer) of the same shapes, with any values.
         Returns:
             [(model, optimizer)] of this worker's replicas.
         """
@@ -97,26 +97,26 @@ class Distribution:
             values = {name: weight.value for name, weight in model.weights_by_name().items()}
             for name, weight in copy.weights_by_name().items():
                 weight.assign(values[name])
-            for own, theirs in (
+            for copies, variables in (
                 (copied_optimizer.state, optimizer.state),
                 (copied_optimizer.averages, optimizer.averages),
             ):
-                for name, variable in own.items():
-                    variable.assign(theirs[name])
+                for name, variable in copies.items():
+                    variable.assign(variables[name])
             copied_optimizer.learning_rate = optimizer.learning_rate
             replicas.append((copy, copied_optimizer))
         if self.num_replicas > 1:
-            for number, (each, _) in enumerate(replicas, self.worker * len(self.devices)):
-                each.clock.share = number
+            for number, (replica, _) in enumerate(replicas, self.worker * len(self.devices)):
+                replica.clock.share = number
         return replicas
 
     def run(self, step, parts, batch=(), *rest):
         """Calls step(part, *batch, *rest) for each replica of this worker. Within a tf.function.
 
         Args:
-            parts: list, what each replica works with.
-            batch: tuple of tensors or of dicts of them, whose rows are dealt to the replicas.
-            rest: what every replica is given alike.
+            parts: list, the first argument of each replica.
+            batch: tuple of tensors or of dicts of them, whose rows are split among the replicas.
+            rest: further arguments, the same for every replica.
         Returns:
             what `step` returns for the first replica.
         """
@@ -131,7 +131,7 @@ class Distribution:
         return tf.nest.map_structure(self._first, self.strategy.run(on_replica))
 
     def mean(self, tensors):
-        """Means over all replicas, the same bits on each. Within the `step` of `run`.
+        """All-reduces tensors to their means, the same bits on each replica. Within `run`'s `step`.
 
         tensors: list of tensors or IndexedSlices. Returns list of <float32> tensors.
         """
@@ -142,18 +142,18 @@ class Distribution:
         return context.all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
 
     def _first(self, result):
-        """What the first replica of this worker gives, of a result of all its replicas."""
+        """Returns the part of this worker's first replica, of a result of all its replicas."""
         return self.strategy.experimental_local_results(result)[0]
 
     def _replica(self):
-        """Which of this worker's replicas runs, within `run`: int."""
+        """Returns the number of the replica of this worker that runs, within `run`: int."""
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         return int(tf.get_static_value(number)) - self.worker * len(self.devices)
 
     # ---- between the workers ---------------------------------------------------------------------
 
     def sum(self, array):
-        """The sum of what the workers give, on each of them: NumPy array. All have to call it."""
+        """All-reduces a NumPy array to the sum over the workers, each of which must call it."""
         if self.num_workers == 1:
             return array
         with self.losses_explained():
@@ -161,20 +161,20 @@ class Distribution:
 
     def _sum_of_workers(self, tensor):
         def on_replica():
-            # Made here: a tensor from outside lies on no device, which the sum refuses.
-            given = tf.identity(tensor) if self._replica() == 0 else tf.zeros_like(tensor)
-            return tf.distribute.get_replica_context().all_reduce("sum", given)
+            # A copy, as the tensor from outside has no device, which all_reduce refuses.
+            addend = tf.identity(tensor) if self._replica() == 0 else tf.zeros_like(tensor)
+            return tf.distribute.get_replica_context().all_reduce("sum", addend)
 
         return self._first(self.strategy.run(on_replica))
 
     def of_chief(self, number):
-        """What the chief gives for a whole number or a truth value. All have to call it."""
+        """Returns the chief's int or bool on every worker, each of which must call it."""
         return type(number)(self.sum(np.int64(number if self.is_chief else 0)))
 
     def require_same(self, what, number):
-        """Raises UserError on every worker where they differ in a whole number.
+        """Raises UserError on every worker unless all give the same int.
 
-        what: str, what the number is.
+        what: str, the name of the number.
         """
         numbers = np.zeros(self.num_workers, np.int64)
         numbers[self.worker] = number
@@ -194,12 +194,12 @@ class Distribution:
                 requests.share(lambda counts: self.sum(np.array(counts, np.int64)))
 
     def barrier(self):
-        """Returns once every worker has come here."""
+        """Returns once every worker has called it."""
         self.sum(np.int64(0))
 
     @contextlib.contextmanager
     def chief_first(self):
-        """What is within, the chief does before the other workers begin with it."""
+        """The chief finishes the block before the other workers begin it."""
         if not self.is_chief:
             self.barrier()
         yield
@@ -228,14 +228,14 @@ class Distribution:
 
     @contextlib.contextmanager
     def only_the_chief_speaks(self):
-        """While open, the other workers print nothing; what they raise is printed by run.py."""
+        """While open, only the chief prints; what the other workers raise is printed by run.py."""
         if self.is_chief:
             yield
             return
         address = self.cluster.addresses[self.worker]
         print(
             f"Worker {self.worker} of {self.num_workers} ({address}) takes part; "
-            f"worker 0 ({self.cluster.addresses[0]}) says how it goes",
+            f"worker 0 ({self.cluster.addresses[0]}) prints the progress",
             file=sys.stderr,
             flush=True,
         )
@@ -248,7 +248,7 @@ class Distribution:
 
     @contextlib.contextmanager
     def losses_explained(self):
-        """Turns TensorFlow's error on a worker that is gone into a RunError."""
+        """Turns TensorFlow's errors about a lost worker into a RunError."""
         if self.num_workers == 1:
             yield
             return
@@ -257,11 +257,11 @@ class Distribution:
         except tf.errors.OpError as error:
             if not isinstance(error, _LOST):
                 raise
-            named = _LOST_NAME.search(error.message)
+            name = _LOST_NAME.search(error.message)
             raise RunError(
                 f"another of the {self.num_workers} workers has ended or cannot be reached"
-                f"{f' ({named[1]} of TF_CONFIG)' if named else ''}. Its own last lines say why. "
-                "What was saved is whole: start every worker again, and the run continues there"
+                f"{f' ({name[1]} of TF_CONFIG)' if name else ''}. Its last lines say why. "
+                "Saved checkpoints are complete: start every worker again to continue from there"
             ) from error
 
 
@@ -279,13 +279,13 @@ ONE_DEVICE = Distribution()
 
 
 def make_distribution(run, cluster=ALONE):
-    """Returns the Distribution that the params ask for; before TensorFlow computes anything.
+    """Returns the Distribution that the params ask for. Call it before TensorFlow's first use.
 
     Args:
         run: RunParams.
         cluster: Cluster of `read_cluster`.
     Raises:
-        UserError: the devices are not here, or this process cannot be reached at its address.
+        UserError: devices are missing, or this process cannot be reached at its address.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if cluster.num_workers > 1:
@@ -303,7 +303,7 @@ def make_distribution(run, cluster=ALONE):
     if count > available:
         raise UserError(
             f"runconfig.num_devices is {count}, and this machine has {available} GPUs; write "
-            f"{available} or less, or leave it out to use all"
+            f"{available} or less, or omit it to use all"
         )
     if count == 1:
         return ONE_DEVICE
@@ -316,21 +316,21 @@ def _many_workers(run, cluster, gpus):
         raise UserError(
             f"runconfig.num_devices is {wanted}, and this worker has {len(gpus)} GPUs; with "
             "multiple_workers a machine without GPUs is one device: start one process for each "
-            "device that is wanted, or leave num_devices out"
+            "device, or omit num_devices"
         )
     if gpus:
         tf.config.set_visible_devices(gpus[:wanted], "GPU")
     try:
-        # TensorFlow reads TF_CONFIG itself. It waits here until every worker has been started.
+        # TensorFlow reads TF_CONFIG itself, and waits here until every worker has started.
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError) as error:
         text = (getattr(error, "message", None) or str(error)).splitlines()[0]
         raise UserError(
             f"worker {cluster.worker} cannot join the others as {cluster.addresses[cluster.worker]}"
-            f" ({text}); see to it that this is an address of this machine, that the port is free, "
+            f" ({text}); make sure that this is an address of this machine, that the port is free, "
             "and that every worker has the same list in its TF_CONFIG"
         ) from error
     if threading.current_thread() is threading.main_thread():
-        # TensorFlow has taken SIGTERM for itself, as a notice of preemption.
+        # TensorFlow has installed a handler of SIGTERM, as a notice of preemption.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return Distribution(strategy, cluster)

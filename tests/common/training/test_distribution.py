@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sharing batches: who takes which rows, the same masks, and the same weights as one device."""
+"""Several devices: the rows of each, its dropout masks, and the weights of one device."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def worker_of(num_workers, worker):
-    """A Distribution that knows its place, without the other processes."""
+    """Returns the Distribution of one worker, without the other processes."""
     addresses = tuple(f"host{i}:1" for i in range(num_workers))
     return Distribution(cluster=Cluster(addresses, worker))
 
@@ -132,16 +132,16 @@ def test_more_devices_than_there_are_are_refused():
         make_distribution(RunParams(multiple_workers=True, num_devices=1000), cluster)
 
 
-def test_one_device_is_shared_with_nobody():
+def test_one_device_needs_no_strategy():
     for run in (RunParams(), RunParams(enable_distributed=True, mode="export")):
         one = make_distribution(run)
         assert (one.strategy, one.num_replicas, one.is_chief) == (None, 1, True)
 
 
-# ---- Workers that are gone -----------------------------------------------------------------------
+# ---- Lost workers --------------------------------------------------------------------------------
 
 
-def test_a_worker_that_is_gone_is_told_in_a_sentence():
+def test_a_lost_worker_is_reported_by_name():
     two = worker_of(2, 1)
     for message, name in (
         ("Graph execution error:\nfrom remote target /job:worker/replica:0/task:0 while", "worker"),
@@ -150,15 +150,15 @@ def test_a_worker_that_is_gone_is_told_in_a_sentence():
         told = rf"another of the 2 workers has ended.*\(/job:{name}\S*/task:0 of TF_CONFIG\)"
         with pytest.raises(RunError, match=told), two.losses_explained():
             raise tf.errors.UnavailableError(None, None, message)
-    with pytest.raises(RunError, match=r"cannot be reached\. Its own"), two.losses_explained():
+    with pytest.raises(RunError, match=r"cannot be reached\. Its last"), two.losses_explained():
         raise tf.errors.AbortedError(None, None, "Socket closed")
     with pytest.raises(tf.errors.InvalidArgumentError), two.losses_explained():
         raise tf.errors.InvalidArgumentError(None, None, "a fault of this program")
 
 
-def test_workers_that_would_not_do_the_same_are_refused():
+def test_workers_that_differ_are_refused():
     two = worker_of(2, 1)
-    two.sum = lambda numbers: np.array([40, numbers[1]])  # as if the chief had given 40
+    two.sum = lambda numbers: np.array([40, numbers[1]])  # 40 is the chief's
     two.require_same("the step to begin from", 40)
     with pytest.raises(
         UserError, match=r"step to begin from is 0 for worker 1 \(host1:1\), and 40"
@@ -166,15 +166,15 @@ def test_workers_that_would_not_do_the_same_are_refused():
         two.require_same("the step to begin from", 0)
 
 
-# ---- What is said and written --------------------------------------------------------------------
+# ---- Output --------------------------------------------------------------------------------------
 
 
 def public_methods(of):
     return {name for name in vars(of) if not name.startswith("_")}
 
 
-def test_another_worker_than_the_chief_writes_nothing(tmp_path):
-    # A method that is added to the one has to be left out or replaced in the other.
+def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
+    # NoWriter has to override every method of the other.
     assert public_methods(CheckpointWriter) == public_methods(NoWriter)
     writer, array = NoWriter(), np.eye(3, 2)
     writer.reserve({"w": array})
@@ -191,4 +191,4 @@ def test_only_the_chief_speaks(capsys):
             print(f"from {worker}")
     said = capsys.readouterr()
     assert said.out == "from 0\n"
-    assert said.err.startswith("Worker 1 of 2 (host1:1) takes part; worker 0 (host0:1) says")
+    assert said.err.startswith("Worker 1 of 2 (host1:1) takes part; worker 0 (host0:1) prints")
