@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent: written beside their place, forced to disk, renamed."""
+"""Files that are complete or absent, as a kill may come at any moment; hashes of files.
+
+They are written under a temporary name, flushed to disk, and renamed.
+"""
 
 import contextlib
 import hashlib
@@ -9,11 +12,11 @@ import re
 import time
 from pathlib import Path
 
-SECONDS_OF_A_WRITE = 60  # at most: what is older is that of a process that was killed
+MAX_WRITE_SECONDS = 60  # older temporary files are those of processes that were killed
 
 
 def cache_dir():
-    """Path of the folder of what runs keep for later ones: tokens, compiled programs.
+    """Returns the path of the folder in which runs keep tokens and programs for later ones.
 
     Raises:
         RuntimeError: the user has no home.
@@ -25,46 +28,46 @@ def write_whole(path, content):
     """Writes a file so that at any moment, also after a kill, the old or the new one is there.
 
     Args:
-        path: path-like. Its folder is made if absent.
-        content: bytes, or str to be written as UTF-8 without changing line ends.
+        path: path-like. Its folder is created if absent.
+        content: bytes, or str, which is written as UTF-8 with its line ends.
     Raises:
-        OSError: it cannot be written, with the file's name. A file that was there is untouched, and
-            nothing else is left.
+        OSError: the file, which it names, cannot be written. An old file stays as it was, and no
+            temporary one is left.
     """
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(aside, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names none
+        # The error of a full disk has no path.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def delete_leftovers(folder):
-    """Deletes what killed processes have written aside.
+    """Deletes the temporary files of killed processes.
 
     Args:
-        folder: path-like. In itself nobody else may be writing; in its folders, others may.
+        folder: path-like. No other process writes to it; in its subfolders others may.
     """
     folder = Path(folder)
-    for aside in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+    for file in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
         with contextlib.suppress(OSError):
-            is_mine = aside.parent == folder
-            is_old = is_mine or time.time() - aside.stat().st_mtime > SECONDS_OF_A_WRITE
-            if is_old and aside.is_file() and re.fullmatch(r"\..+\.\d+\.tmp", aside.name):
-                aside.unlink()
+            is_old = file.parent == folder or time.time() - file.stat().st_mtime > MAX_WRITE_SECONDS
+            if is_old and file.is_file() and re.fullmatch(r"\..+\.\d+\.tmp", file.name):
+                file.unlink()
 
 
 def flush(path):
-    """Forces a file or folder to disk."""
+    """Flushes a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -73,10 +76,11 @@ def flush(path):
 
 
 def hash_of(value):
-    """SHA-256, hexadecimal, of a JSON value."""
+    """Returns the SHA-256 of a JSON value, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path):
+    """Returns the SHA-256 of a file's content, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

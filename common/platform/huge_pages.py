@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory in pages of 2 MB in place of 4 kB, where Linux gives them to those who ask.
+"""Memory in pages of 2 MB in place of 4 kB, on Linux systems that give them on request.
 
-An optimizer's update walks through weights, slots and gradients from end to end, and every page is
-looked up in tables that the processor keeps for a few MB only: a tenth of a step of MiniLM
+An optimizer's update reads weights, slots and gradients from end to end. The processor caches the
+addresses of pages for a few MB only, and looking up the others takes a tenth of a step of MiniLM
 (benchmarks/NOTES.md).
 """
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 TUNABLES = "GLIBC_TUNABLES"
 HUGE_PAGES = "glibc.malloc.hugetlb"
-FIRST_GLIBC = (2, 35)  # that knows it
+MIN_GLIBC = (2, 35)  # the first version with this setting
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def use_huge_pages():
-    """Starts this program anew, in the same process, with a setting that glibc reads at its start.
+    """Starts this program again, in the same process, with a setting that glibc reads at start.
 
-    To be called first, before anything that takes time is imported. Does nothing where the setting
-    is there already, or would have no effect. GLIBC_TUNABLES=glibc.malloc.hugetlb=0 prevents it.
+    Call it first, before any slow import. It does nothing where the setting is there already or
+    would have no effect. GLIBC_TUNABLES=glibc.malloc.hugetlb=0 prevents it.
     """
     try:
         libc, enabled = os.confstr("CS_GNU_LIBC_VERSION"), ENABLED.read_text("ascii")
@@ -32,15 +32,16 @@ def use_huge_pages():
 
 
 def environment_with_huge_pages(environ, libc, enabled):
-    """Returns the environment to start with, or None where it changes nothing.
+    """Returns the environment to start with, or None where a new start changes nothing.
 
     Args:
         environ: mapping of str.
         libc: such as "glibc 2.36".
-        enabled: the text of ENABLED: with "[always]" every program has them, with "[never]" none.
+        enabled: the text of ENABLED: with "[always]" every program has huge pages, with "[never]"
+            none.
     """
     version = tuple(int(part) for part in libc.split()[-1].split(".")[:2])
-    given = environ.get(TUNABLES, "")
-    if version < FIRST_GLIBC or "[madvise]" not in enabled or HUGE_PAGES in given:
+    tunables = environ.get(TUNABLES, "")
+    if version < MIN_GLIBC or "[madvise]" not in enabled or HUGE_PAGES in tunables:
         return None
-    return {**environ, TUNABLES: ":".join(filter(None, [given, f"{HUGE_PAGES}=1"]))}
+    return {**environ, TUNABLES: ":".join(filter(None, [tunables, f"{HUGE_PAGES}=1"]))}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs on disk: a step that was traced once, bound to the variables of a later run.
+"""Programs on disk: a step is traced once, and later runs bind it to their own variables.
 
-Tracing a step of BERT takes Python some seconds for each shape. The graph that comes of it is kept
-with the names of the variables that it reads and writes; a run that asks for the same configuration
-calls it: the same operations in the same order, so the same bits.
+Tracing a step of BERT takes Python some seconds for each shape. The traced graph is kept with the
+names of the variables that it reads and writes. A later run of the same configuration calls it: the
+same operations in the same order, so the same bits.
 """
 
 import base64
@@ -33,12 +33,12 @@ from common.platform.tf_private import function_runtime
 
 MANIFEST = "programs.json"
 PROJECT = Path(__file__).resolve().parents[2]
-# Where in TensorFlow's sources the lines come from that `without_false_alarms` leaves out.
+# Files of TensorFlow's sources whose log lines `without_false_alarms` drops.
 FALSE_ALARMS = (b"cpu_aot_loader.cc", b"XlaSerializedCacheEntry")
 
 
 def config_facts(params):
-    """Returns what the programs of complete Params depend on besides shapes: {dotted key: str}."""
+    """Returns all that programs of complete Params depend on but shapes: {dotted key: str}."""
     sections = params.model_dump(mode="json")
     facts = {"source": source_hash()}
     for dotted in compiled_keys():
@@ -48,15 +48,17 @@ def config_facts(params):
 
 
 def source_hash():
-    """Hash of the project's own source files that a program can come from."""
+    """Returns a hash of the project's source files that define programs."""
     files = [PROJECT / "model.py", PROJECT / "BertClassifierModel.py"]
     files += sorted((PROJECT / "common").rglob("*.py"))
     return hash_of({str(file.relative_to(PROJECT)): sha256(file) for file in files})[:16]
 
 
 def config_dir(compiled, params):
-    """Path of the programs for complete Params on this machine, there or not. compiled: a folder
-    as `machine_code.py` describes it."""
+    """Returns the path of the programs for complete Params on this machine, which may not exist.
+
+    compiled: a folder as `machine_code.py` describes it.
+    """
     return machine_dir(compiled) / f"config-{hash_of(config_facts(params))[:12]}"
 
 
@@ -94,8 +96,8 @@ def _collect(values, path, found):
 
 
 class ProgramLibrary:
-    """The programs of one configuration, made by `--compile_only`; each is loaded when it is first
-    asked for.
+    """The programs of one configuration, which `--compile_only` made. Each is loaded at its first
+    use.
 
     Args:
         folder: path-like, with programs.json.
@@ -125,7 +127,7 @@ class ProgramLibrary:
         return make
 
     def _load(self, name, variables, arguments):
-        """None where there is none, or none that fits."""
+        """Returns the program, or None where there is none for these variables and arguments."""
         entry = self.entries.get(name)
         if entry is None:
             return None
@@ -145,8 +147,8 @@ class ProgramLibrary:
 
 
 class ProgramCache(ProgramLibrary):
-    """The programs of one configuration that runs have kept; those that this one compiles are added
-    when they are first called.
+    """The programs of one configuration that runs have kept. This run adds those that it compiles,
+    at their first call.
 
     Args:
         compiled: path-like, of `open_cache`.
@@ -159,14 +161,14 @@ class ProgramCache(ProgramLibrary):
         self.entries = _entries(self.folder)
         self.loaded = []
         with contextlib.suppress(OSError):
-            os.utime(self.folder)  # it was used
+            os.utime(self.folder)  # for the deletion of the least recently used
 
     def maker(self, kind, variables):
         make = super().maker(kind, variables)
         return lambda step, *arguments: self._explained(make(step, *arguments))
 
     def _explained(self, program):
-        """XLA ends a program whose machine code it cannot write."""
+        """Returns the program; where XLA cannot write machine code, it raises RunError."""
 
         def run(*arguments):
             try:
@@ -196,7 +198,7 @@ class ProgramCache(ProgramLibrary):
         def run(*arguments):
             nonlocal is_kept
             if not is_kept:
-                with _one_at_a_time:  # the graphs that TensorFlow tells of are of this program
+                with _one_at_a_time:  # so that the collected graphs are those of this program
                     if not is_kept:
                         result, *whole = keep_optimized_graph(content, entry, program, arguments)
                         self._keep(name, *whole)
@@ -212,17 +214,17 @@ class ProgramCache(ProgramLibrary):
             self.entries = _entries(self.folder) | {name: entry}  # with those of other runs
             write_manifest(self.folder, self.params, self.entries)
             keep_machine_code(self.compiled)
-        except OSError as error:  # costs the cache, not the run
+        except OSError as error:  # the run goes on
             say(f"Compiled program {name} is not kept: {error}")
 
 
 def open_programs(compiled, params, is_cache):
-    """Returns the ProgramLibrary for complete Params, or None where there is none; says which.
+    """Returns the ProgramLibrary for complete Params, or None; prints which.
 
     Args:
         compiled: path-like, a folder as `machine_code.py` describes it.
         params: complete Params.
-        is_cache: bool. Whether it is that of `open_cache`, and else of `--compile_only`.
+        is_cache: bool. Whether it is that of `open_cache`, or else that of `--compile_only`.
     """
     folder = config_dir(compiled, params)
     if is_cache:
@@ -233,7 +235,7 @@ def open_programs(compiled, params, is_cache):
     try:
         programs = ProgramLibrary(folder)
     except FileNotFoundError:
-        _tell_of_other_config(folder, params)
+        _report_other_configurations(folder, params)
         return None
     except (OSError, ValueError, KeyError, TypeError):
         say(f"{folder} is not used: {MANIFEST} is damaged; --compile_only writes it anew")
@@ -242,7 +244,7 @@ def open_programs(compiled, params, is_cache):
     return programs
 
 
-def _tell_of_other_config(folder, params):
+def _report_other_configurations(folder, params):
     for other in sorted(folder.parent.glob(f"config-*/{MANIFEST}")):
         try:
             facts = json.loads(other.read_text("utf-8"))["config"]
@@ -253,7 +255,7 @@ def _tell_of_other_config(folder, params):
 
 
 def read_entries(folder):
-    """Returns {name: entry} of the programs in a folder, without those that are damaged."""
+    """Returns {name: entry} of the intact programs in a folder."""
     try:
         return {
             name: entry
@@ -265,7 +267,7 @@ def read_entries(folder):
 
 
 def _entries(folder):
-    """As `read_entries`, without a look at the programs."""
+    """Returns {name: entry} of a folder's manifest, without reading the programs."""
     try:
         return dict(json.loads((Path(folder) / MANIFEST).read_text("utf-8"))["programs"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -279,7 +281,7 @@ def write_program(folder, name, content, entry):
 
 
 def write_manifest(folder, params, entries):
-    """Written last: a folder without it holds no programs."""
+    """Writes a folder's manifest, after the programs: a folder without it holds none."""
     content = {"config": config_facts(params), "programs": entries}
     write_whole(Path(folder) / MANIFEST, json.dumps(content, indent=2))
 
@@ -293,24 +295,23 @@ def trace(step, arguments):
 
 
 def prefix_of(folder, name):
-    """What `to_bytes` puts before the names of a program's functions."""
+    """Returns the prefix of a program's function names, for `to_bytes`."""
     return f"{folder.name}_{name}_"
 
 
 class NotKept(Exception):
-    """A program reads something that a later run could not be told of."""
+    """A later run could not call this program."""
 
 
 def to_bytes(concrete, variables, prefix):
-    """Returns a traced function as bytes, and what `bind` has to know of it, a JSON value.
+    """Returns a traced function as bytes, and a JSON value with what `bind` needs besides.
 
-    The bytes are an OptimizedFunctionGraph, the function the last one of its library.
+    The bytes are an OptimizedFunctionGraph; the function is the last one of its library.
 
     Args:
         concrete: tf.types.experimental.ConcreteFunction.
         variables: {name: tf.Variable} that it may use.
-        prefix: str, put before its name and those of its inner functions: TensorFlow has one list
-            of these for all programs of a process.
+        prefix: str, for its name and those of its inner functions, which are unique in a process.
     Raises:
         NotKept: it uses another variable, or TensorFlow runs no functions by name.
     """
@@ -331,12 +332,12 @@ def to_bytes(concrete, variables, prefix):
         else:
             value = base64.b64encode(tf.io.serialize_tensor(outer).numpy()).decode()
             inputs.append(["constant", outer.dtype.name, value])
-    kept = runtime.graph()
-    library = kept.function_graph.library
+    graph = runtime.graph()
+    library = graph.function_graph.library
     library.CopyFrom(concrete.graph.as_graph_def().library)
     library.function.append(concrete.function_def)
     _rename_functions(library, prefix)
-    return kept.SerializeToString(deterministic=True), {
+    return graph.SerializeToString(deterministic=True), {
         "function": library.function[-1].signature.name,
         "inputs": inputs,
         "num_outputs": len(concrete.graph.outputs),
@@ -346,25 +347,25 @@ def to_bytes(concrete, variables, prefix):
 
 
 def bind(content, entry, variables, arguments):
-    """Returns the program that `to_bytes` kept, on the variables of this run.
+    """Returns a program of `to_bytes` that uses the variables of this run.
 
     Args:
         content, entry: of `to_bytes` or `keep_optimized_graph`.
         variables: {name: tf.Variable}.
-        arguments: tensors, or TensorSpecs, as it was traced with.
+        arguments: tensors or TensorSpecs as those that it was traced with.
     Returns:
-        function of such arguments; None where variables or arguments are not those of `to_bytes`,
-        or TensorFlow runs no functions by name.
+        function of such arguments; None where variables or arguments differ from those that it was
+        traced with, or TensorFlow runs no functions by name.
     """
     runtime = function_runtime()
     if runtime is None:
         return None
-    given = [[each.dtype.name, each.shape.as_list()] for each in tf.nest.flatten(arguments)]
-    if given != [values for kind, *values in entry["inputs"] if kind == "argument"]:
+    signature = [[each.dtype.name, each.shape.as_list()] for each in tf.nest.flatten(arguments)]
+    if signature != [values for kind, *values in entry["inputs"] if kind == "argument"]:
         return None
     if any(kind == "variable" and values[0] not in variables for kind, *values in entry["inputs"]):
         return None
-    # A function of the runtime, called by its name: to import it as a graph takes a second.
+    # The runtime calls the function by its name. Importing it as a graph would take a second.
     functions = runtime.graph.FromString(content).function_graph.library.function
     for function in functions:
         runtime.add(function)
@@ -373,7 +374,7 @@ def bind(content, entry, variables, arguments):
 
     @contextlib.contextmanager
     def first_call():
-        # A graph that was placed on other devices is none of this process.
+        # A graph that was placed on other devices cannot run in this process.
         is_optimized = entry["devices"] == device_names()
         with (
             without_false_alarms(),
@@ -396,7 +397,7 @@ def bind(content, entry, variables, arguments):
 
 
 def _bound(variables, kind, *values):
-    """The tensor of a variable or a constant; None of an argument."""
+    """Returns the tensor of a variable or a constant; None for an argument."""
     if kind == "variable":
         return variables[values[0]].handle
     if kind == "constant":
@@ -410,30 +411,31 @@ _one_at_a_time = threading.RLock()
 
 @contextlib.contextmanager
 def without_false_alarms():
-    """Leaves out of stderr what XLA says at each file of machine code that it loads.
+    """Drops the lines that XLA logs for each file of machine code that it loads.
 
-    It finds that "prefer-no-gather", a setting of its own, is no feature of this processor, in
-    4,000 characters, and that a binary file is no text. TF_CPP_MIN_LOG_LEVEL does not reach these.
+    They say, in 4,000 characters, that the processor lacks the feature "prefer-no-gather", which is
+    a setting of XLA itself, and that a binary file is no text. TF_CPP_MIN_LOG_LEVEL does not stop
+    them.
     """
-    # One thread after the other: the second would put the first one's file back as stderr.
-    with _one_at_a_time, tempfile.TemporaryFile() as said:
+    # One thread at a time: a second one would restore the first one's file as stderr.
+    with _one_at_a_time, tempfile.TemporaryFile() as log:
         sys.stderr.flush()
         stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
+        os.dup2(log.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)
             os.close(stderr)
-            said.seek(0)
-            for line in said:
+            log.seek(0)
+            for line in log:
                 if not any(source in line for source in FALSE_ALARMS):
                     os.write(2, line)
 
 
 def _structure_of(value):
-    """A nest of dicts, lists and tensors as JSON, where "*" stands for a tensor."""
+    """Returns a nest of dicts, lists and tensors as JSON, with "*" for each tensor."""
     if isinstance(value, dict):
         return {key: _structure_of(value[key]) for key in sorted(value)}
     if isinstance(value, tuple | list):
@@ -442,7 +444,7 @@ def _structure_of(value):
 
 
 def _pack(structure, outputs):
-    """Puts tensors, in the order of tf.nest.flatten, into the places of their structure."""
+    """Returns tensors, in the order of tf.nest.flatten, as a nest of the given structure."""
     if isinstance(structure, dict):
         return {key: _pack(structure[key], outputs) for key in sorted(structure)}
     if isinstance(structure, list):
@@ -451,8 +453,11 @@ def _pack(structure, outputs):
 
 
 def _rename_functions(library, prefix):
-    """Gives every function of a library the prefix; what XLA compiles, a name of its content alone:
-    its machine code lies under that name, and programs of other configurations have it too."""
+    """Renames the functions of a library, and all references to them.
+
+    Functions that XLA compiles are named by a hash of their content, by which XLA finds their
+    machine code, so that programs of other configurations share it. The others get the prefix.
+    """
     names = {}
     for function in library.function:
         name = function.signature.name
@@ -478,7 +483,7 @@ def _rename_functions(library, prefix):
 
 
 def _content_name(function):
-    """A name that equal functions share; None of one that calls others, whose names it holds."""
+    """Returns a name that equal functions share; None where a function refers to others by name."""
     attributes = [attribute for node in function.node_def for attribute in node.attr.values()]
     if any(each.HasField("func") or each.list.func for each in attributes):
         return None

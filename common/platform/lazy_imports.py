@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of large libraries that are read from disk when they are first used, if they ever are.
+"""Imports that read less from disk: modules that are run at their first use, or without packages.
 
-`import tensorflow` brings its whole API with it, with TensorFlow Lite and all of version 1, and
-Keras brings pictures and with them matplotlib: a third of a run's imports, of which it uses little.
+`import tensorflow` imports its whole API, with TensorFlow Lite and all of version 1, and Keras
+imports its visualization and with it matplotlib: a third of a run's imports, of which it uses
+little.
 """
 
 import contextlib
@@ -15,10 +16,10 @@ from types import ModuleType
 
 
 class _Deferred(ModuleType):
-    """Stands for a module until something in it is asked for, and then hands on what it holds.
+    """Stands for a module until one of its attributes is used, then runs it and passes them on.
 
-    The standard library's LazyLoader would do but for TensorFlow: its modules put another object
-    into their own place while they run, which LazyLoader refuses.
+    The standard library's LazyLoader refuses modules that replace themselves in sys.modules while
+    they run, as TensorFlow's do.
     """
 
     def __getattr__(self, name):
@@ -28,7 +29,7 @@ class _Deferred(ModuleType):
 
 
 class _Deferrer:
-    """Finds the named modules as Python does, and gives a _Deferred for each, once."""
+    """A finder of the named modules that makes a _Deferred of each, once."""
 
     def __init__(self, names):
         self.names = dict(names)
@@ -40,23 +41,23 @@ class _Deferrer:
         if package is not None:
             with contextlib.suppress(ImportError):
                 importlib.import_module(package)
-        found = PathFinder.find_spec(name, path, target)
-        # Not told that it is a package: whoever imports a part of it makes it run.
-        return found and ModuleSpec(name, self, origin=found.origin)
+        spec = PathFinder.find_spec(name, path, target)
+        # Not marked as a package, so that an import of one of its parts runs it.
+        return spec and ModuleSpec(name, self, origin=spec.origin)
 
     def create_module(self, spec):
-        return None  # an ordinary one
+        return None  # the default
 
     def exec_module(self, module):
-        module.__file__ = module.__spec__.origin  # `inspect` asks every module for it
+        module.__file__ = module.__spec__.origin  # `inspect` reads it of every module
         module.__class__ = _Deferred
 
 
 @contextlib.contextmanager
 def imported_lazily(names):
-    """Within it, a module of these names is only noted; the first use of what it holds runs it.
+    """Defers modules that are imported within it: the first use of an attribute runs them.
 
-    Modules that are imported already stay as they are, and names of none change nothing.
+    Modules that are imported already stay as they are. Names without a module change nothing.
 
     Args:
         names: {module: package to import with it, or None}.
@@ -70,10 +71,10 @@ def imported_lazily(names):
 
 
 def import_alone(name):
-    """Imports a module without running the code of the packages that it is in.
+    """Imports a module without running the packages that contain it.
 
-    They import all of their parts, of which it may need few. Whoever imports a package later runs
-    it as ever, with the same module in it.
+    These would import all of their parts. A later import of such a package runs it as usual, and
+    finds the same module in it.
 
     name: str, such as "package.part.module". Returns the module.
     """

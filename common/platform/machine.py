@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts of the machine: processor, cores, GPUs, versions; needs no TensorFlow but for the GPUs."""
+"""Facts of this machine: versions, processor, cores, GPUs, free memory. Needs no TensorFlow but
+for GPUs."""
 
 import contextlib
 import importlib.metadata
@@ -11,12 +12,12 @@ from common.files import hash_of
 from common.platform.tf_private import gpu_memory
 
 LIBRARIES = ("tensorflow", "keras", "numpy")
-# Settings that change what is compiled, or which kernels run.
+# Environment variables that change what is compiled, or which kernels run.
 SETTINGS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
 # Names in /proc/cpuinfo: Intel from Cooper Lake on and AMD from Zen 4 on; Intel from Sapphire
 # Rapids on; Arm from Neoverse V1 on.
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
-FIRST_CAPABILITY_WITH_BFLOAT16 = (8, 0)  # Ampere
+MIN_CAPABILITY_FOR_BFLOAT16 = (8, 0)  # Ampere
 
 
 def machine_facts():
@@ -40,7 +41,7 @@ def _processor():
 
 
 def _cpuinfo():
-    """What Linux says of the first core: {field: str}; empty elsewhere."""
+    """Returns Linux's description of the first core, {field: str}; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0].splitlines()
     except OSError:
@@ -53,18 +54,18 @@ def _instructions(fields):
 
 
 def best_precision(gpu_capabilities):
-    """The dtype policy that `mixed_precision: auto` stands for on this machine.
+    """Returns the dtype policy that `mixed_precision: auto` stands for on this machine.
 
-    Elsewhere TensorFlow computes bfloat16 in float32 and converts to and fro, which is slower than
-    float32 by itself.
+    Without instructions for bfloat16, TensorFlow converts to float32, computes, and converts back,
+    which is slower than float32.
 
     Args:
-        gpu_capabilities: (major, minor) of each GPU of the run, as CUDA counts; empty: the CPU.
+        gpu_capabilities: (major, minor) CUDA compute capability of each GPU of the run; empty: CPU.
     Returns:
         "mixed_bfloat16" or "float32".
     """
     if gpu_capabilities:
-        is_fast = min(gpu_capabilities) >= FIRST_CAPABILITY_WITH_BFLOAT16
+        is_fast = min(gpu_capabilities) >= MIN_CAPABILITY_FOR_BFLOAT16
     else:
         is_fast = bool(BFLOAT16_INSTRUCTIONS & _instructions(_cpuinfo()))
     return "mixed_bfloat16" if is_fast else "float32"
@@ -80,28 +81,28 @@ def gpus_of(device):
 
 
 def num_cores():
-    """Of those that this process may run on: as many as TensorFlow runs operations at once."""
-    given = int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0)
-    return given or len(os.sched_getaffinity(0))
+    """How many operations TensorFlow runs at once: by default the cores that this process has."""
+    num_threads = int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0)
+    return num_threads or len(os.sched_getaffinity(0))
 
 
 def available_bytes(device_type):
-    """Memory that a run may take now: int, or None where the machine does not say.
+    """Returns the memory that a run can take now: int, or None where it is not known.
 
-    Of a GPU, what TensorFlow would reserve of it. Of the CPU, what Linux says can be had without
-    swapping, or what the process' control group leaves, where that is less.
+    For a GPU it is what TensorFlow would reserve. For the CPU it is the smaller of what Linux can
+    give without swapping and what the control group of the process leaves.
     """
     if device_type == "GPU":
         return min(gpu_memory(), default=None)
-    found = []
+    limits = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
-        found.append(int(line.split()[1]) * 1024)
+        limits.append(int(line.split()[1]) * 1024)
     with contextlib.suppress(OSError, ValueError, KeyError):  # "max" where there is no limit
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text("ascii"))
         lines = (group / "memory.stat").read_text("ascii").splitlines()
         used = dict(line.split() for line in lines)
-        found.append(limit - int(used["anon"]))  # pages of files are given back
-    return min(found, default=None)
+        limits.append(limit - int(used["anon"]))  # the kernel gives back pages of files
+    return min(limits, default=None)

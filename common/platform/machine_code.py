@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where compiled programs lie, and for which machine; needs no TensorFlow.
+"""Folders of compiled programs, and the flags by which XLA uses them. Needs no TensorFlow.
 
     compiled/machine-<hash>/machine.json    libraries, processor, settings; hashes of xla/
                             xla/            XLA's machine code, one file a fused loop
                             config-<hash>/  the programs of one configuration
 
-In model_dir `--compile_only` writes it, and other runs only read; another one is the cache of all
-runs (`program_cache.py`). XLA compares the whole text of a loop with that of the file before it
-takes the file; what it does not compare is in the name of the machine's folder. The files hold
-machine code: as with any program, use only those that you or your site has made.
+There are two: the one in model_dir, which `--compile_only` writes and other runs only read, and the
+cache of all runs (`program_cache.py`). Before it loads a file, XLA compares the whole text of the
+loop; the hash in the folder's name stands for what it does not compare. The files hold machine
+code: as with any program, use only those that you or your site has made.
 """
 
 import json
@@ -41,28 +41,29 @@ def machine_dir(compiled):
 
 
 def use_multi_output_fusion():
-    """Lets XLA write several results in one loop on a CPU, which by itself it does on GPUs only.
+    """Makes XLA write several results in one loop on CPUs too; its default does so on GPUs only.
 
-    An update by Adam then takes two thirds to half of its time (benchmarks/NOTES.md). To be called
-    before TensorFlow is imported: it reads its flags once. Whoever sets such options in XLA_FLAGS
-    has chosen already.
+    An update by Adam then takes two thirds to half of the time (benchmarks/NOTES.md). Call it
+    before TensorFlow, which reads its flags once, is imported. Such options that the user has set
+    in XLA_FLAGS stay.
     """
-    given = os.environ.get(XLA_FLAGS, "")
-    if EXTRA_OPTIONS not in given:
+    flags = os.environ.get(XLA_FLAGS, "")
+    if EXTRA_OPTIONS not in flags:
         option = f"--{EXTRA_OPTIONS}=xla_cpu_use_multi_output_fusion"
-        os.environ[XLA_FLAGS] = " ".join(filter(None, [given, option]))
+        os.environ[XLA_FLAGS] = " ".join(filter(None, [flags, option]))
 
 
 def use_machine_code(compiled):
-    """Lets XLA read the machine code of --compile_only, where there is some for this machine that
-    is whole; says so where there is another. To be called before TensorFlow is imported.
+    """Makes XLA read the machine code of --compile_only, if it is intact and for this machine.
+
+    If it is not, a message gives the reason. Call it before TensorFlow is imported.
 
     Returns:
-        bool. Whether it will.
+        bool. Whether XLA reads it.
     """
     folder = machine_dir(compiled)
     if not folder.is_dir():
-        _tell_of_other_machine(folder)
+        _report_other_machines(folder)
         return False
     fault = _fault_in(folder)
     if fault is not None:
@@ -73,8 +74,8 @@ def use_machine_code(compiled):
 
 
 def write_machine_code(compiled):
-    """Lets XLA read and write machine code, for --compile_only, which has the folder to itself. To
-    be called before TensorFlow is imported."""
+    """Makes XLA read and write machine code, for --compile_only, which no other run disturbs. Call
+    it before TensorFlow is imported."""
     folder = machine_dir(compiled)
     if _fault_in(folder) is not None:
         shutil.rmtree(folder / "xla", ignore_errors=True)
@@ -84,19 +85,19 @@ def write_machine_code(compiled):
 
 
 def give_to_xla(folder, write):
-    """Sets the flags that TensorFlow reads once, when it is imported. folder: of a machine."""
+    """Sets the flags that TensorFlow reads when it is imported. folder: of `machine_dir`."""
     flags = [
         os.environ.get(FLAGS, ""),
         f"--tf_xla_persistent_cache_directory={(folder / 'xla').resolve()}",
         f"--tf_xla_persistent_cache_read_only={str(not write).lower()}",
     ]
     os.environ[FLAGS] = " ".join(flags).strip()
-    # None yet. A variable that is there is changed without moving those that threads are reading.
+    # Empty for now: a variable that exists can change while other threads read the environment.
     os.environ.setdefault(GRAPH_FOLDER, "")
 
 
 def keep_machine_code(compiled):
-    """Notes what XLA has written, so that a damaged file is seen. Returns bytes of the files."""
+    """Lists what XLA has written with its hashes. Returns the files' size in bytes."""
     folder = machine_dir(compiled)
     files, known = machine_code(folder), hashes(folder) or {}
     note_hashes(folder, {file.name: known.get(file.name) or sha256(file) for file in files})
@@ -104,18 +105,18 @@ def keep_machine_code(compiled):
 
 
 def note_hashes(folder, files):
-    """Writes the list of a machine's folder. files: {file name: SHA-256}."""
+    """Writes the list of a machine's folder, by which damage is found. files: {name: SHA-256}."""
     content = {"machine": machine_facts(), "files": files}
     write_whole(folder / MACHINE, json.dumps(content, indent=2))
 
 
 def machine_code(folder):
-    """The files that XLA has written, whole: it renames what it writes."""
+    """Returns the files of XLA. All are complete, as it renames them after writing."""
     return sorted((folder / "xla").glob("*.pb"))
 
 
 def hashes(folder):
-    """What `keep_machine_code` noted: {file name: SHA-256}; None where it is missing or damaged."""
+    """Returns the list of a folder, {name: SHA-256}; None where it is missing or damaged."""
     try:
         return dict(json.loads((folder / MACHINE).read_text("utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -123,20 +124,20 @@ def hashes(folder):
 
 
 def _fault_in(folder):
-    """What is wrong with the machine code of a folder, as a phrase, or None."""
-    noted = hashes(folder)
-    if noted is None:
+    """Returns what is wrong with the machine code of a folder, as a phrase, or None."""
+    listed = hashes(folder)
+    if listed is None:
         return f"{MACHINE} is missing or damaged"
-    changed = (file.name for file in machine_code(folder) if sha256(file) != noted.get(file.name))
+    changed = (file.name for file in machine_code(folder) if sha256(file) != listed.get(file.name))
     try:
         first = next(changed, None)
-    except OSError as error:  # it cannot be read
+    except OSError as error:  # unreadable
         return str(error)
     return None if first is None else f"xla/{first} is not what was written"
 
 
-def _tell_of_other_machine(folder):
-    """Says why nothing is loaded where programs were compiled for something else."""
+def _report_other_machines(folder):
+    """Prints how the machines of the other folders differ from this one."""
     for other in sorted(folder.parent.glob(f"machine-*/{MACHINE}")):
         try:
             facts = json.loads(other.read_text("utf-8"))["machine"]
@@ -145,12 +146,12 @@ def _tell_of_other_machine(folder):
         say(f"The programs in {other.parent} are not loaded: {differences(facts, machine_facts())}")
 
 
-def differences(then, now, most=3):
-    """What two flat dicts differ in, as text."""
+def differences(then, now, limit=3):
+    """Returns how two flat dicts differ, as text with at most `limit` keys."""
     texts = [
         f"{key} was {then.get(key)}, is {now.get(key)}"
         for key in sorted({*then, *now})
         if then.get(key) != now.get(key)
     ]
-    more = f", and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    more = f", and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a CPU's cores share the work: `runconfig.num_streams`.
 
-TensorFlow puts all cores on one product after another, or computes several at the same time, which
-suits the small products of short rows better: in training those of several parts of a batch, in
-evaluation those of several batches. Each part has its own operations in the training programs,
-which take twice as long to trace: worth it in long runs only, so 1 is the default (figures in
-benchmarks/NOTES.md).
+With one stream all cores compute one matrix product after another. With several, products run at
+the same time on fewer cores each, which is faster for the small products of short rows: in training
+those of several parts of a batch, in evaluation those of several batches. Each part of a batch has
+its own operations in the training programs, which then take twice as long to trace. That pays in
+long runs only, so the default is 1 (figures in benchmarks/NOTES.md).
 """
 
 import os
@@ -18,15 +18,15 @@ from common.platform.machine import gpus_of, num_cores
 
 
 def take_streams(run):
-    """Deals the cores to the streams. To be called before TensorFlow computes anything.
+    """Divides the cores among the streams. Call it before TensorFlow computes anything.
 
-    Whoever sets TF_NUM_INTRAOP_THREADS has dealt the cores already.
+    If the user has set TF_NUM_INTRAOP_THREADS, that number of threads stays.
 
     Args:
         run: RunParams.
     Returns:
-        int, `run.num_streams` or less: 1 where the work is not the CPU's or is shared by several
-        devices, and no more than there are cores.
+        int, the number of streams: `run.num_streams`, but no more than there are cores, and 1 on a
+        GPU or several devices.
     """
     is_shared = run.enable_distributed or run.multiple_workers
     if run.num_streams == 1 or is_shared or gpus_of(run.device):
@@ -39,11 +39,11 @@ def take_streams(run):
 
 
 def in_streams(function, elements, num_streams):
-    """Yields function(*element) of each element, in their order, so many computed at a time."""
+    """Yields function(*element) for each element, in order, computing `num_streams` at a time."""
     if num_streams == 1:
         yield from (function(*element) for element in elements)
         return
-    # Of `with tf.device`, which other threads are not in.
+    # What `with tf.device` has set, which holds for this thread only.
     device = tf.distribute.get_replica_context().devices[0]
 
     def on_device(*element):
@@ -51,9 +51,9 @@ def in_streams(function, elements, num_streams):
             return function(*element)
 
     with ThreadPoolExecutor(num_streams) as threads:
-        begun = deque()
+        results = deque()
         for element in elements:
-            begun.append(threads.submit(on_device, *element))
-            if len(begun) > num_streams:  # one waits for the next thread that is free
-                yield begun.popleft().result()
-        yield from (each.result() for each in begun)
+            results.append(threads.submit(on_device, *element))
+            if len(results) > num_streams:  # one element waits for the next free thread
+                yield results.popleft().result()
+        yield from (each.result() for each in results)

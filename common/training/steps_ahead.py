@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps handed to TensorFlow while it computes the ones before; between the loop and
-`train_step.py`."""
+"""Training steps that are given to TensorFlow while it still computes the ones before.
+
+`loop.py` calls them in place of the step of `train_step.py`.
+"""
 
 import time
 
@@ -8,27 +10,26 @@ import tensorflow as tf
 
 from common.platform.tf_private import background_executor
 
-READ_SECONDS = 1e-3  # to read a figure that is there takes much less
+READ_SECONDS = 1e-3  # reading a figure that is already computed takes much less
 
 
 class StepsAhead:
-    """A train_step whose call ends when the step before is computed. A context manager.
+    """A train_step whose call returns when the step before is computed. A context manager.
 
-    What Python does between two steps, and what TensorFlow does to begin one, is then done beside
-    the computing: 1.05 times the examples of short rows. When the context is left, for whatever
-    reason, nothing is left to be computed.
+    So Python's work between two steps, and TensorFlow's to start one, overlap with computing: 1.05
+    times the examples of short rows. On exit, for whatever reason, every step has been computed.
 
     Args:
         train_step: of `make_train_step`, for one CPU.
     Call:
-        as of train_step. To read one of the figures waits for the step.
+        as of train_step. Reading one of the figures waits for the step.
     Attributes:
-        was_busy: bool. When the last call handed its step over, the step before was still computed.
+        was_busy: bool. At the last call the step before was still being computed.
     """
 
     def __init__(self, train_step):
         self.train_step, self.was_busy = train_step, False
-        self._executor = background_executor()  # None: each step is computed when its call ends
+        self._executor = background_executor()  # None: a call returns when its step is computed
         self._compiled, self._before = set(), None
 
     def __enter__(self):
@@ -49,7 +50,7 @@ class StepsAhead:
             return self.train_step(features, labels)
         shapes = tuple(tuple(feature.shape) for feature in features.values())
         if shapes not in self._compiled:
-            # What compiles answers signals, and explains what it fails for, while it is called.
+            # Compiling polls for signals and explains its errors, both within the call.
             self._executor.wait()
             figures = self.train_step(features, labels)
             self._compiled.add(shapes)
@@ -57,8 +58,8 @@ class StepsAhead:
             return figures
         with self._executor.scope():
             figures = self.train_step(features, labels)
-        begun = time.monotonic()
+        start = time.monotonic()
         if self._before is not None:  # None: a batch of several to one update
             float(self._before["train/cost_cls"])
-        self._before, self.was_busy = figures, time.monotonic() - begun > READ_SECONDS
+        self._before, self.was_busy = figures, time.monotonic() - start > READ_SECONDS
         return figures

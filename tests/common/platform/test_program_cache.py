@@ -18,15 +18,15 @@ ROOT = Path(__file__).parents[3]
 def flags(monkeypatch):
     """Locks are let go of at the end of a test, and no flags of TensorFlow remain."""
     monkeypatch.setenv(machine_code.FLAGS, "")
-    monkeypatch.setattr(program_cache, "_held", [])
+    monkeypatch.setattr(program_cache, "_locks", [])
     yield
     let_go()
 
 
 def let_go():
     """As the end of a process does."""
-    while program_cache._held:
-        os.close(program_cache._held.pop())
+    while program_cache._locks:
+        os.close(program_cache._locks.pop())
 
 
 def part_of(folder):
@@ -118,7 +118,7 @@ def test_a_damaged_list_costs_the_code_alone(tmp_path):
 
 def test_programs_that_are_longest_unused_make_room_then_all_code(tmp_path, monkeypatch):
     part = part_of(tmp_path)
-    monkeypatch.setattr(program_cache, "MOST_BYTES", 60_000)
+    monkeypatch.setattr(program_cache, "MAX_BYTES", 60_000)
     for age, name in enumerate(("config-new", "config-older", "config-oldest")):
         (part / name).mkdir()
         (part / name / "train.pb").write_bytes(bytes(20_000))
@@ -140,7 +140,7 @@ def test_no_room_is_made_while_another_run_is_alive(tmp_path, monkeypatch):
     let_go()
     live = another_run(tmp_path)
     (part / "config-used").mkdir()
-    monkeypatch.setattr(program_cache, "MOST_BYTES", 1)
+    monkeypatch.setattr(program_cache, "MAX_BYTES", 1)
     part_of(tmp_path)
     assert (part / "config-used").is_dir()
     live.communicate()
