@@ -23,12 +23,12 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from common.console import log
 from common.errors import RunError, UserError
 from common.files import flush, write_whole
 
@@ -214,7 +214,7 @@ def _fault_in(path):
         return f"{MANIFEST} is damaged"
 
 
-def newest_checkpoint(model_dir, on_skip=lambda text: print(text, file=sys.stderr)):
+def newest_checkpoint(model_dir, on_skip=log):
     """Returns the path of the newest checkpoint that verifies, or None.
 
     on_skip: called with a sentence for each newer one that does not.

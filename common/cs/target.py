@@ -6,9 +6,9 @@ Imports neither TensorFlow nor PyTorch.
 
 import os
 import socket
-import sys
 from pathlib import Path
 
+from common.console import log
 from common.errors import RunError, UserError
 
 TARGETS = ("CPU", "GPU", "CS")
@@ -68,7 +68,7 @@ def overrides_of_launcher(args):
     """Returns {dotted key: value} of what the launcher sets, and names the flags without effect."""
     for flag, reason in IGNORED_FLAGS.items():
         if getattr(args, flag.removeprefix("--")):
-            print(f"{flag} has no effect: {reason}", file=sys.stderr)
+            log(f"{flag} has no effect: {reason}")
     folders = os.environ.get(MOUNT_DIRS)
     if args.mount_dirs is not None or not folders:
         return {}

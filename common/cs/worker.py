@@ -528,22 +528,21 @@ def main(argv=None):
         with locked(worker.model_dir) if worker.is_training else contextlib.nullcontext():
             return do() if is_running else worker.lower()
     except UserError as error:
-        print(error, file=sys.stderr)
+        log(error)
         return 2
     except (RunError, OSError) as error:
-        print(f"The run failed: {error}", file=sys.stderr)
+        log(f"The run failed: {error}")
         return 1
     except KeyboardInterrupt:
-        print("Interrupted; checkpoints are whole", file=sys.stderr)
+        log("Interrupted; checkpoints are whole")
         return 130
     except Exception as error:  # whatever the SDK raises
         logging.getLogger(__name__).debug("", exc_info=True)
         where = f" ({worker.job.address})" if worker.job.address else ""
         verb = {"validate": "lower", "compile": "compile"}.get(worker.job.action, "run")
-        print(
+        log(
             f"The run failed: the Cerebras SDK could not {verb} the program{where}: "
-            f"{type(error).__name__}: {sentence_of(error)}",
-            file=sys.stderr,
+            f"{type(error).__name__}: {sentence_of(error)}"
         )
         return 1
 

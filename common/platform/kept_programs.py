@@ -19,6 +19,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from common.console import log
 from common.errors import RunError
 from common.files import hash_of, sha256, write_whole
 from common.params import compiled_keys
@@ -26,7 +27,6 @@ from common.platform.machine_code import (
     differences,
     keep_machine_code,
     machine_dir,
-    say,
 )
 from common.platform.optimized_graphs import device_names, keep_optimized_graph, optimized_graph
 from common.platform.tf_private import function_runtime
@@ -136,13 +136,13 @@ class ProgramLibrary:
         except OSError:
             content = b""
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            say(f"{self.folder / name}.pb is not what was written: it is compiled anew")
+            log(f"{self.folder / name}.pb is not what was written: it is compiled anew")
             return None
         return bind(content, entry, variables, arguments)
 
     def _compile(self, name, step, variables, arguments):
         if name not in self.entries:
-            say(f"Program {name} is not among those in {self.folder}: it is compiled now")
+            log(f"Program {name} is not among those in {self.folder}: it is compiled now")
         return trace(step, arguments)
 
 
@@ -215,7 +215,7 @@ class ProgramCache(ProgramLibrary):
             write_manifest(self.folder, self.params, self.entries)
             keep_machine_code(self.compiled)
         except OSError as error:  # the run goes on
-            say(f"Compiled program {name} is not kept: {error}")
+            log(f"Compiled program {name} is not kept: {error}")
 
 
 def open_programs(compiled, params, is_cache):
@@ -230,7 +230,7 @@ def open_programs(compiled, params, is_cache):
     if is_cache:
         programs = ProgramCache(compiled, params)
         if programs.entries:
-            say(f"Loading {len(programs.entries)} programs that a run before has kept in {folder}")
+            log(f"Loading {len(programs.entries)} programs that a run before has kept in {folder}")
         return programs
     try:
         programs = ProgramLibrary(folder)
@@ -238,9 +238,9 @@ def open_programs(compiled, params, is_cache):
         _report_other_configurations(folder, params)
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        say(f"{folder} is not used: {MANIFEST} is damaged; --compile_only writes it anew")
+        log(f"{folder} is not used: {MANIFEST} is damaged; --compile_only writes it anew")
         return None
-    say(f"Loading {len(programs.entries)} programs compiled ahead from {folder}, as they are used")
+    log(f"Loading {len(programs.entries)} programs compiled ahead from {folder}, as they are used")
     return programs
 
 
@@ -251,7 +251,7 @@ def _report_other_configurations(folder, params):
         except (OSError, ValueError, KeyError, TypeError):
             continue
         changed = differences(facts, config_facts(params))
-        say(f"The programs in {other.parent} are of another configuration: {changed}")
+        log(f"The programs in {other.parent} are of another configuration: {changed}")
 
 
 def read_entries(folder):

@@ -14,9 +14,9 @@ code: as with any program, use only those that you or your site has made.
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
+from common.console import log
 from common.files import hash_of, sha256, write_whole
 from common.platform.machine import machine_facts
 from common.platform.tf_private import GRAPH_FOLDER
@@ -24,10 +24,6 @@ from common.platform.tf_private import GRAPH_FOLDER
 MACHINE = "machine.json"
 XLA_FLAGS, EXTRA_OPTIONS = "XLA_FLAGS", "xla_backend_extra_options"
 FLAGS = "TF_XLA_FLAGS"
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 def own_dir(model_dir):
@@ -67,7 +63,7 @@ def use_machine_code(compiled):
         return False
     fault = _fault_in(folder)
     if fault is not None:
-        say(f"{folder} is not used: {fault}; --compile_only writes it anew")
+        log(f"{folder} is not used: {fault}; --compile_only writes it anew")
         return False
     give_to_xla(folder, write=False)
     return True
@@ -143,7 +139,7 @@ def _report_other_machines(folder):
             facts = json.loads(other.read_text("utf-8"))["machine"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        say(f"The programs in {other.parent} are not loaded: {differences(facts, machine_facts())}")
+        log(f"The programs in {other.parent} are not loaded: {differences(facts, machine_facts())}")
 
 
 def differences(then, now, limit=3):

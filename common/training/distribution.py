@@ -12,12 +12,12 @@ import dataclasses
 import os
 import re
 import signal
-import sys
 import threading
 
 import numpy as np
 import tensorflow as tf
 
+from common.console import log
 from common.errors import RunError, UserError
 from common.signals import listening
 from common.training.cluster import ALONE
@@ -233,11 +233,9 @@ class Distribution:
             yield
             return
         address = self.cluster.addresses[self.worker]
-        print(
+        log(
             f"Worker {self.worker} of {self.num_workers} ({address}) takes part; "
-            f"worker 0 ({self.cluster.addresses[0]}) prints the progress",
-            file=sys.stderr,
-            flush=True,
+            f"worker 0 ({self.cluster.addresses[0]}) prints the progress"
         )
         with (
             open(os.devnull, "w") as nowhere,

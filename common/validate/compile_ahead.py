@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from common.console import closing_summary
+from common.console import closing_summary, log
 from common.optimizers.factory import optimizer_of
 from common.platform.kept_programs import (
     NotKept,
@@ -28,7 +28,7 @@ from common.platform.kept_programs import (
     write_manifest,
     write_program,
 )
-from common.platform.machine_code import keep_machine_code, machine_dir, own_dir, say
+from common.platform.machine_code import keep_machine_code, machine_dir, own_dir
 from common.platform.optimized_graphs import keep_optimized_graph
 from common.platform.tf_private import optimizing_once
 from common.training.evaluate import Predictor
@@ -55,19 +55,19 @@ def compile_ahead(params, make_model, model_fn, texts=()):
     folder = config_dir(compiled, params)
     model = make_model(params)
     entries, total, count = read_entries(folder), {"file": 0, "code": 0}, 0  # of another mode, too
-    say("  ".join(f"{title:>12}" for title in HEAD))
+    log("  ".join(f"{title:>12}" for title in HEAD))
     for kind, step, variables, examples in _steps(params, make_model, model, model_fn, texts):
         for arguments in examples:
             name = shape_name(kind, arguments[0])
             try:
                 entries[name] = _compile(name, step, variables, arguments, folder, compiled)
             except NotKept as reason:
-                say(f"{name} is not kept: {reason}")
+                log(f"{name} is not kept: {reason}")
                 continue
             count += 1
             figures = entries[name]["figures"]
             total = {key: total[key] + figures[f"{key}_bytes"] for key in total}
-            say("  ".join(f"{text:>12}" for text in _row(name, figures)))
+            log("  ".join(f"{text:>12}" for text in _row(name, figures)))
     write_manifest(folder, params, entries)
     items = [
         ("Compiled", f"{count} programs in {time.monotonic() - started:.0f} s"),
@@ -75,7 +75,7 @@ def compile_ahead(params, make_model, model_fn, texts=()):
         ("Machine code", f"{machine_dir(compiled) / 'xla'}, {total['code'] / 1e6:.1f} MB"),
         ("Next", "the same command without --compile_only loads them"),
     ]  # fmt: skip
-    say(closing_summary(items))
+    log(closing_summary(items))
     return 0
 
 

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import data
 from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.checkpoints.load import match_weights, open_checkpoint
-from common.console import closing_summary
+from common.console import closing_summary, log
 from common.errors import RunError, UserError
 from common.export.export import check_format
 from common.files import write_whole
@@ -71,7 +70,7 @@ def validate(params, params_path, choose_checkpoint, model_functions, check_mean
         write_whole(path, json.dumps(check.report(), indent=2, ensure_ascii=False) + "\n")
     print(closing_summary([*check.items, ("Report", str(path))]), flush=True)
     for problem in check.problems:
-        print(f"Problem: {problem}", file=sys.stderr)
+        log(f"Problem: {problem}")
     return 2 if check.problems else 0
 
 
