@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a YAML file and the command line to checked `Params`, and back into `model_dir/params.yaml`.
+"""From a YAML file and the command line to checked `Params`, and back to `model_dir/params.yaml`.
 
-`get_params` finds every fault of a file before it refuses it, and says for each the line, the
-dotted key, what was found and what is accepted. It needs no TensorFlow, so it answers at once.
+`get_params` reports all faults of a file together, each with its line, dotted key, value, and what
+is accepted. It does not import TensorFlow, so it answers at once.
 """
 
 import os
@@ -16,10 +16,10 @@ from common.params import (
     INPUTS,
     SECTIONS,
     ModelParams,
+    as_yaml,
     derive_inputs,
     differences,
     flag_keys,
-    found,
     keys_of,
     no_effect,
     plain_differences,
@@ -33,12 +33,12 @@ def get_params(path, overrides=None, on_warning=None):
 
     Args:
         path: str or path-like. The file.
-        overrides: dict or None. Dotted key to value, from the command line, in place of the file's:
-            {"runconfig.max_steps": 10}. None makes the key one that is not given.
-            `*_input.data_dir` stands for that key in each input of the file.
-        on_warning: callable(str) or None. Told of each key that changes nothing here.
+        overrides: {dotted key: value} or None. Values of the command line, which replace the
+            file's: {"runconfig.max_steps": 10}. None removes the file's value.
+            `*_input.data_dir` is the key in every input of the file.
+        on_warning: callable(str) or None. Called for each key that has no effect here.
     Returns:
-        Params, frozen. What a checkpoint brings is still None: see `Params.complete`.
+        Params, frozen. Values that a checkpoint brings are still None: see `Params.complete`.
     Raises:
         UserError: the file cannot be read, or has faults; the text lists all of them.
     """
@@ -60,7 +60,7 @@ def get_params(path, overrides=None, on_warning=None):
 
 
 def apply_overrides(values, lines, overrides):
-    """Puts the command line's values into those of the file, and notes in `lines` the flag."""
+    """Replaces values of the file by those of the command line; `lines` then has the flag."""
     for dotted, value in overrides.items():
         section, *keys = dotted.split(".")
         if section == "*_input":
@@ -72,9 +72,9 @@ def apply_overrides(values, lines, overrides):
 
 
 def set_value(values, lines, path, value):
-    """Sets one value, making the mappings that lead to it."""
+    """Sets one value, and creates the mappings on the path to it."""
     if path[0] == "eval_input" and len(path) > 1 and values.get("eval_input") is None:
-        # The file leaves it out, so it is train_input's keys: those first, then this one.
+        # Without an eval_input it has the keys of train_input: copy those, then set this one.
         values["eval_input"] = derive_inputs(values).get("eval_input")
         copy_lines(lines, "train_input", "eval_input")
     for i, key in enumerate(path[:-1]):
@@ -87,7 +87,7 @@ def set_value(values, lines, path, value):
                 f"whole: --override '{'.'.join(map(str, path[: path.index(key) + 1]))}=[...]'"
             )
         if not isinstance(values[key], dict):
-            return  # not a mapping: a fault of the file, which is found below
+            return  # not a mapping, which `validate` reports
         values = values[key]
     values[path[-1]] = value
     lines[path] = f"--{path[-1]}" if path[-1] in flag_keys() else "--override"
@@ -100,7 +100,7 @@ def copy_lines(lines, old, new):
 
 
 def move_initializer(values, lines):
-    """Puts the original's top-level `initializer` under model, with the lines it stands on."""
+    """Moves the original's top-level `initializer` into model, and its lines with it."""
     if "initializer" not in values or not isinstance(values.get("model", ()), dict | None):
         return []
     values["model"] = model = values["model"] or {}
@@ -116,22 +116,22 @@ def move_initializer(values, lines):
 
 
 def with_pretrain_params(path, values, lines):
-    """Puts under model what the file of the pre-training says there and this one does not.
+    """Adds the model keys of the pre-training's file that this file does not give.
 
-    `model.pretrain_params_path` itself is taken out, so that what is saved stands by itself.
+    Removes `model.pretrain_params_path`, so that the saved params do not depend on another file.
 
     Args:
-        path: str, the params file; a relative pretrain_params_path starts in its folder, or, as the
-            original's do, in the one above it.
-        values, lines: see `read_yaml`. A key from the other file has its name before the line.
+        path: str, the params file. A relative pretrain_params_path starts in its folder or, as in
+            the original, in the folder above.
+        values, lines: see `read_yaml`. The line of a key from the other file names that file.
     Returns:
-        List of Fault: the other file cannot be read, or has faults of its own under model.
+        List of Fault: the other file cannot be read, or its model has faults.
     """
     key = ("model", "pretrain_params_path")
     model = values.get("model")
     other = model.get(key[1]) if isinstance(model, dict) else None
     if not isinstance(other, str) or not other.strip():
-        return []  # not given, or refused below
+        return []  # not given, or refused by `validate`
     folder, other = os.path.dirname(path), os.path.expanduser(other)
     above = os.path.join(folder, os.pardir, other)
     other = os.path.join(folder, other)
@@ -139,45 +139,45 @@ def with_pretrain_params(path, values, lines):
         other = above
     try:
         if os.path.exists(other) and not (os.path.isfile(other) or os.path.isdir(other)):
-            raise UserError(f"{other}: a device or a pipe, from which nothing may ever come")
-        theirs, their_lines, their_faults = read_yaml(other)
-        if not isinstance(theirs.get("model"), dict):
+            raise UserError(f"{other}: a device or a pipe; name a file")
+        pretraining, other_lines, faults = read_yaml(other)
+        if not isinstance(pretraining.get("model"), dict):
             raise UserError(f"{other}: model: not given; name the file of the pre-training run")
     except UserError as error:
         del model[key[1]]
         return [Fault(key, str(error))]
-    own = {name for name, value in model.items() if value is not None}
-    left_out = {*own, *keys_of(ModelParams, from_pretraining=False)}
-    left_out |= {dotted.removeprefix("model.") for dotted in no_effect()}
-    taken = {name: value for name, value in theirs["model"].items() if name not in left_out}
+    excluded = {name for name, value in model.items() if value is not None}
+    excluded |= {*keys_of(ModelParams, from_pretraining=False)}
+    excluded |= {dotted.removeprefix("model.") for dotted in no_effect()}
+    added = {name: value for name, value in pretraining["model"].items() if name not in excluded}
     del model[key[1]]
-    model.update(taken)
-    for place, line in their_lines.items():
-        if len(place) > 1 and place[0] == "model" and place[1] in taken:
+    model.update(added)
+    for place, line in other_lines.items():
+        if len(place) > 1 and place[0] == "model" and place[1] in added:
             lines[place] = f"{other}: line {line}"
     return [
         fault._replace(line=f"{other}: line {fault.line}")
-        for fault in their_faults
+        for fault in faults
         if fault.path[0] == "model"
     ]
 
 
 def parse_override(text):
-    """Returns (dotted key, value) of `KEY=VALUE`; the value is read as YAML, as in the file.
+    """Returns (dotted key, value) of `KEY=VALUE`; the value is YAML.
 
     Raises:
-        UserError: there is no `=`, or the value is no YAML.
+        UserError: there is no `=`, or the value cannot be read.
     """
     key, equals, value = text.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):
-        shown = found(text)[1:-1]
+        shown = as_yaml(text)[1:-1]
         raise UserError(f"--override {shown}: write KEY=VALUE, as optimizer.learning_rate=1e-4")
     try:
         return ".".join(keys), read_value(value, tuple(keys))
     except NodeFault as error:
         reason = str(error).removeprefix("line 1: ")
-    shown = f"--override {found(key)[1:-1]}: {found(value)}"
+    shown = f"--override {as_yaml(key)[1:-1]}: {as_yaml(value)}"
     raise UserError(f"{shown} cannot be read as YAML: {reason}")
 
 
@@ -185,24 +185,24 @@ def parse_override(text):
 
 
 def warnings_of(values, lines):
-    """What to tell of the keys without effect that a file gives, in the order of the file.
+    """Warnings of the keys in a file that have no effect here, in the order of the file.
 
-    A value that is the key's default changed nothing in the original either.
+    A key at its default is left out: it changed nothing in the original either.
 
     Returns:
         List of "line 3: runconfig.ir_mode has no effect here; ...".
     """
-    told = []
+    warnings = []
     for dotted, instead in no_effect().items():
         section, key = dotted.split(".")
-        given = (values.get(section) or {}).get(key)
-        if given is None or given == SECTIONS[section].model_fields[key].default:
+        value = (values.get(section) or {}).get(key)
+        if value is None or value == SECTIONS[section].model_fields[key].default:
             continue
         line = lines.get((section, key), "")
         where = f"line {line}" if isinstance(line, int) else line
         order = line if isinstance(line, int) else MAX_BYTES
-        told.append((order, f"{where}: {dotted} has no effect here; {instead}"))
-    return [text for _, text in sorted(told)]
+        warnings.append((order, f"{where}: {dotted} has no effect here; {instead}"))
+    return [text for _, text in sorted(warnings)]
 
 
 # ---- model_dir/params.yaml -----------------------------------------------------------------------
@@ -211,14 +211,14 @@ def warnings_of(values, lines):
 def save_params(params, model_dir):
     """Writes the effective params to model_dir/params.yaml.
 
-    A file with other values that is there already is kept as params.1.yaml, params.2.yaml, ...
+    An existing file with other values is renamed to params.1.yaml, params.2.yaml, ...
 
     Args:
         params: Params.
-        model_dir: str or path-like. Made if it is not there.
+        model_dir: str or path-like. Created if it does not exist.
     Returns:
-        List of (dotted key, old value, new value): what differs from the run before. Empty where
-        nothing does, or where this is the first.
+        List of (dotted key, old value, new value): the changes since the previous run. Empty if
+        there are none, or no previous run.
     """
     model_dir = Path(model_dir)
     path = model_dir / "params.yaml"
@@ -229,7 +229,7 @@ def save_params(params, model_dir):
             changes = changes_from(path, params)
             if not changes:
                 return []
-            keep(path.read_bytes(), model_dir)
+            keep_former(path.read_bytes(), model_dir)
         write_whole(path, params.to_yaml())
     except OSError as error:
         raise UserError(
@@ -239,11 +239,11 @@ def save_params(params, model_dir):
 
 
 def changes_from(path, params):
-    """What differs between a saved file and params."""
+    """The changes from a saved file to params, as `save_params` returns them."""
     try:
         return differences(get_params(path), params)
     except UserError:
-        pass  # written by another version, or changed by hand: compared as plain values
+        pass  # of another version, or edited by hand: compare plain values
     try:
         values = read_yaml(path)[0]
     except UserError:
@@ -251,16 +251,16 @@ def changes_from(path, params):
     return plain_differences(values, yaml.safe_load(params.to_yaml()))
 
 
-def keep(old, model_dir):
-    """Keeps a former params.yaml under the first free number, unless one holds the same."""
+def keep_former(content, model_dir):
+    """Writes a former params.yaml under the first free number, unless one has the same content."""
     n = 1
     while True:
         path = model_dir / f"params.{n}.yaml"
         try:
             with open(path, "xb") as file:
-                file.write(old)
+                file.write(content)
             return
         except FileExistsError:
-            if path.read_bytes() == old:
+            if path.read_bytes() == content:
                 return
             n += 1

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every key that a YAML file may hold: its type, range, default and meaning.
+"""Every key of a YAML file: type, range, default, meaning and properties.
 
-`utils.get_params` reads a file into `Params`; the rest of the project sees checked, frozen values:
-`params.model.hidden_size`, `params.runconfig.max_steps`. Read the file of a section to learn its
-keys. Their names and meaning are those of the original Cerebras TensorFlow BERT classifier (Model
-Zoo 1.7.1).
+`utils.get_params` reads a file into `Params`; the rest of the project uses checked, frozen values:
+`params.model.hidden_size`, `params.runconfig.max_steps`. Names and meanings are those of the
+original Cerebras TensorFlow BERT classifier (Model Zoo 1.7.1).
 
 The sections are the top level of a file, which is `Params` in `params.py`:
 
@@ -16,10 +15,12 @@ The sections are the top level of a file, which is `Params` in `params.py`:
     runconfig: {...}        run.py        what to do, for how long, what to keep
     csconfig: {...}         cs.py         a CS system, and how it is reached
 
-`values.py` has the kinds of value and `Key`, with which a field says all that the program has to
-know of it; `keys.py` answers from the fields, `rules.py` has what keys demand of one another.
+A field of a section is made by `Key` (`values.py`), which states the key's properties: whether it
+may change when a run is resumed, whether it has a flag, and so on. `keys.py` derives from them what
+the program asks. `rules.py` holds the rules between keys, `yaml_file.py` reads a file with line
+numbers, `yaml_faults.py` puts faults into words, and `docs.py` writes docs/configuration.md.
 
-An empty value (`null`) means "not given". A number may be written as text: PyYAML reads `1e-6` so.
+An empty value (`null`) means "not given". A number may be given as text, as PyYAML reads `1e-6`.
 """
 
 from common.params.cs import CsParams
@@ -44,7 +45,7 @@ from common.params.optimizer import (
 from common.params.params import Params, derive_inputs, differences, plain_differences
 from common.params.rules import fault_list, rule_faults
 from common.params.run import RunParams
-from common.params.values import Properties, Section, found, keys_of
+from common.params.values import Properties, Section, as_yaml, keys_of
 
 __all__ = [
     "COMPUTED_KEYS",
@@ -68,13 +69,13 @@ __all__ = [
     "Schedule",
     "Section",
     "TrainInputParams",
+    "as_yaml",
     "compiled_keys",
     "derive_inputs",
     "differences",
     "every_key",
     "fault_list",
     "flag_keys",
-    "found",
     "keys_of",
     "may_change",
     "no_effect",

@@ -7,7 +7,7 @@ from common.params.values import Count, Key, Path, Section, Switch, Whole
 
 
 class CsParams(Section):
-    """A CS system and how it is reached; on another device these keys have no meaning."""
+    """A CS system and how to reach it; other devices ignore these keys."""
 
     mgmt_address: str | None = Key(
         None,
@@ -16,22 +16,26 @@ class CsParams(Section):
         flag=True,
     )
     credentials_path: Path | None = Key(
-        None, "TLS certificate of the cluster. Not given: the machine's own set-up.", flag=True
+        None,
+        "TLS certificate of the cluster. Not given: the one that the machine is configured with.",
+        flag=True,
     )
-    num_csx: Count = Key(1, "CS systems that share each batch.", flag=True)
+    num_csx: Count = Key(1, "Number of CS systems that share each batch.", flag=True)
     num_wgt_servers: Whole = Key(
-        0, "Weight servers, at most. 0: as many as the cluster sees fit.", flag=True
+        0, "Largest number of weight servers. 0: the cluster chooses.", flag=True
     )
     mount_dirs: tuple[Path, ...] = Key(
-        (), "Folders that the cluster's workers see, besides this project and model_dir.", flag=True
+        (),
+        "Folders that the cluster's workers can read, besides this project and model_dir.",
+        flag=True,
     )
-    python_paths: tuple[Path, ...] = Key((), "Folders on their Python path.", flag=True)
+    python_paths: tuple[Path, ...] = Key((), "Folders on the workers' Python path.", flag=True)
     job_labels: tuple[str, ...] = Key((), "KEY=VALUE labels of the cluster's jobs.", flag=True)
     job_time_sec: Count | None = Key(
-        None, "Time limit of the cluster's jobs in seconds, without their queue.", flag=True
+        None, "Time limit of the cluster's jobs in seconds, without time in the queue.", flag=True
     )
     compile_dir: str | None = Key(
-        None, "Where the cluster keeps compiled programs.", min_length=1, flag=True
+        None, "Folder in which the cluster keeps compiled programs.", min_length=1, flag=True
     )
     use_cbfloat16: Switch = Key(
         False, "Compute in the vendor's 16-bit floating-point type instead of float16."

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The schema of `common/params/` for readers and for editors.
+"""Writes the schema of `common/params/` for readers and for editors.
 
     python -m common.params.docs        (or `make docs`)
 
-writes the tables of docs/configuration.md anew, between its markers, and a JSON Schema,
-configs/params.schema.json, with which an editor completes the keys of a params file and underlines
-its mistakes. Run it after a change of `common/params/`; tests/common/params/test_docs.py tells
-when it is due.
+rewrites the tables of docs/configuration.md between its markers, and configs/params.schema.json, a
+JSON Schema with which an editor completes the keys of a params file and underlines mistakes. Run it
+after a change of `common/params/`; tests/common/params/test_docs.py fails until then.
 """
 
 import inspect
@@ -22,15 +21,17 @@ from common.params import (
     Section,
     TrainInputParams,
     every_key,
+    may_change,
     no_effect,
 )
+from common.params.values import CHANGES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "configs" / "params.schema.json"
 
-# Defaults of the original (Model Zoo R_1.7.1) as a params file would write them; `required` where
-# it had none. A key that is not here is one that the original does not know.
+# Defaults of the original (Model Zoo R_1.7.1) as in a params file; `required` if it had none. The
+# original does not have the other keys.
 ORIGINAL = {
     "train_input": {
         "data_processor": "required",
@@ -177,10 +178,10 @@ def literal(value):
 
 
 def range_of(schema):
-    """The range of a number in words, with a space in front; "" where it has none."""
+    """The range of a number in words, after a space; "" if it has none."""
     least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
-    # What a machine holds is nothing that a reader asks for.
+    # The bounds of number formats do not interest a reader.
     if most is not None and most >= 2**63 - 1:
         most = None
     if least is not None and 0 < least < 1e-30:
@@ -225,9 +226,9 @@ def default_of(field):
 
 
 def groups_of(section):
-    """Title above each group of a section's fields, by the group's first field.
+    """Returns {first key of a group of fields: title of the group}.
 
-    A title is a comment by itself on the line before the field, without a full stop.
+    A title is a comment without a full stop on the line above a field.
     """
     parents = [each for each in section.__mro__ if issubclass(each, Section)]
     source = "".join(inspect.getsource(each) for each in reversed(parents))
@@ -240,14 +241,16 @@ def row_of(name, key, section, properties):
     original = ORIGINAL.get(name, {}).get(key)
     if original is None and name in INPUTS:
         original = ORIGINAL["train_input"].get(key)
-    own = every_key()[f"{name}.{key}"]
-    meaning = field.description + (" No effect here, with a warning." if own.no_effect else "")
+    properties_of_key = every_key()[f"{name}.{key}"]
+    meaning = field.description
+    if properties_of_key.no_effect:
+        meaning += " No effect here, with a warning."
     return (
         f"`{key}`",
         type_of(properties[key]),
         default_of(field),
         f"`{original}`" if original else "-",
-        own.since,
+        properties_of_key.since,
         meaning,
     )
 
@@ -265,7 +268,7 @@ def section_lines(name):
     section = SECTIONS[name]
     properties = section.model_json_schema()["properties"]
     keys = [key for key in section.model_fields if key != "scheduler"]
-    if name == "eval_input":  # what it has otherwise than train_input
+    if name == "eval_input":  # only the rows that differ from train_input
         rows = {key: row_of(name, key, section, properties) for key in keys}
         train_keys = TrainInputParams.model_json_schema()["properties"]
         same = {key: row_of("train_input", key, TrainInputParams, train_keys) for key in train_keys}
@@ -323,7 +326,7 @@ def initializer_lines():
 
 
 def without_effect_lines():
-    """A row for each key without effect; `*_input` where it has none in any of the inputs."""
+    """A row for each key without effect; `*_input` if it has none in any input."""
     reasons = no_effect()
     rows = {}
     for dotted, instead in reasons.items():
@@ -334,11 +337,26 @@ def without_effect_lines():
     return table(("key", "what does its work here"), rows.items())
 
 
-def page(text):
-    """The text of docs/configuration.md with its tables written anew."""
+def changes_lines():
+    """A row for each kind of change that does not prevent a resume; `section.*` is all its keys."""
+    rows = {change: [] for change in CHANGES[:-1]}
+    for section, of_section in SECTIONS.items():
+        keys = {name: every_key()[f"{section}.{name}"].changes for name in of_section.model_fields}
+        kinds = set(keys.values())
+        if len(kinds) == 1 and may_change(section):
+            rows[kinds.pop()].append(f"`{section}.*`")
+            continue
+        for name, change in keys.items():
+            if change in rows:
+                rows[change].append(f"`{section}.{name}`")
+    return table(("changes", "keys"), ((change, ", ".join(keys)) for change, keys in rows.items()))
 
-    def replace(found):
-        name = found[1]
+
+def page(text):
+    """The text of docs/configuration.md with new tables."""
+
+    def replace(match):
+        name = match[1]
         if name in SECTIONS:
             lines = section_lines(name)
         else:
@@ -346,6 +364,7 @@ def page(text):
                 "schedules": schedule_lines,
                 "initializers": initializer_lines,
                 "without effect": without_effect_lines,
+                "may change": changes_lines,
             }[name]()
         body = "\n".join(lines).strip("\n")
         return f"<!-- table: {name} -->\n\n{body}\n\n<!-- end of table -->"
@@ -359,20 +378,20 @@ def page(text):
 
 
 def editor_schema():
-    """The schema of a params file, as editors read it (JSON Schema, draft 7)."""
+    """The JSON Schema of a params file (draft 7), for editors."""
     schema = Params.model_json_schema(ref_template="#/definitions/{model}")
     definitions = schema.pop("$defs")
     partial = json.loads(json.dumps(definitions["EvalInputParams"]))
-    del partial["required"]  # its keys are eval_input's, where it does not give them
+    del partial["required"]  # keys that it does not give come from eval_input
     definitions["PredictInputParams"] = partial
     schema["properties"]["predict_input"]["$ref"] = "#/definitions/PredictInputParams"
     initializer = definitions["ModelParams"]["properties"]["initializer"]
     schema["properties"]["initializer"] = {
         **initializer,
-        "description": "The original's place of model.initializer.",
+        "description": "model.initializer, where the original has it.",
     }
     for name in ("optimizer", "runconfig", "csconfig"):
-        del schema["properties"][name]["default"]  # every key has its own
+        del schema["properties"][name]["default"]  # every key has a default
     schema |= {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Params file of the BERT classifier",
@@ -388,10 +407,10 @@ def editor_schema():
 
 
 def accept_names_and_null(schema, required):
-    """Lets a property be null where it has a default, and an initializer a name."""
+    """Lets a property with a default be null, and an initializer be a name."""
     kinds = schema.get("discriminator", {}).get("mapping")
     if "oneOf" in schema:
-        schema["anyOf"] = schema.pop("oneOf")  # of which some editors complete more
+        schema["anyOf"] = schema.pop("oneOf")  # some editors complete more of it
     if schema.get("discriminator", {}).get("propertyName") == "name":
         schema["anyOf"] = [{"type": "string", "enum": list(kinds)}, *schema["anyOf"]]
     if required:
@@ -411,7 +430,7 @@ def accept_names_and_null(schema, required):
 
 
 def without(schema, key):
-    """A copy of nested mappings and lists without a key of this name."""
+    """A copy of nested mappings and lists without this key."""
     if isinstance(schema, dict):
         return {name: without(value, key) for name, value in schema.items() if name != key}
     return [without(value, key) for value in schema] if isinstance(schema, list) else schema

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions about keys that the rest of the program asks, answered from the fields of the schema.
+"""What the program asks about keys, derived from the properties on their fields.
 
-A key of Params is named as `section.key`; a section inherits its own properties to its keys.
+A dotted key is `section.key`. A property on a section's own field in `Params` holds for all of the
+section's keys.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from common.params.values import Path, Properties, properties_of
 
 
 def section_class(field):
-    """The Section of a field of Params, which may be optional."""
+    """The Section class of a field of Params, optional or not."""
     return next(iter(get_args(field.annotation)), field.annotation)
 
 
@@ -23,7 +24,7 @@ SECTIONS = {name: section_class(field) for name, field in Params.model_fields.it
 
 @cache
 def every_key():
-    """{"section.key": Properties} of all sections, what holds for the whole section included."""
+    """Returns {dotted key: Properties} of all sections."""
     strict, keys = vars(Properties()), {}
     for section, of_section in Params.model_fields.items():
         shared = {
@@ -46,23 +47,27 @@ def names_a_path(annotation):
 
 
 def may_change(dotted):
-    """Whether a checkpoint is resumed though this key has another value.
+    """Whether a run may be resumed with another value of this key.
 
-    dotted: "section.key"; what is inside a key ("optimizer.learning_rate.steps") counts as the key,
-    a section as all of its keys. What is no key of this version may not change.
+    dotted: a key; a place inside a key ("optimizer.learning_rate.steps") counts as the key, and a
+    section as all of its keys. Keys that this version does not know may not change.
     """
     name = ".".join(dotted.split(".")[:2])
-    named = [own for key, own in every_key().items() if key == name or key.startswith(f"{name}.")]
-    return bool(named) and all(own.changes != "the trained weights" for own in named)
+    changes = {
+        properties.changes
+        for key, properties in every_key().items()
+        if key == name or key.startswith(f"{name}.")
+    }
+    return bool(changes) and "the trained weights" not in changes
 
 
 def compiled_keys():
-    """The keys that the programs of a step depend on, other than by the shapes of batches."""
+    """The dotted keys that kept programs depend on, besides the shapes of batches."""
     return [key for key, own in every_key().items() if own.compiled]
 
 
 def flag_keys():
-    """{flag of run.py: key that it sets}; "*_input.data_dir" is that key in each input."""
+    """Returns {flag of run.py: dotted key}; `*_input.data_dir` is the key in every input."""
     flags = {}
     for dotted, own in every_key().items():
         section, key = dotted.split(".")
@@ -72,5 +77,5 @@ def flag_keys():
 
 
 def no_effect():
-    """{key that changes nothing here: what does its work instead}."""
+    """Returns {dotted key without effect here: what replaces it}."""
     return {key: own.no_effect for key, own in every_key().items() if own.no_effect}

@@ -20,7 +20,7 @@ from common.params.values import (
     Section,
     Switch,
     Whole,
-    found,
+    as_yaml,
     keys_of,
     not_a_number,
     refusal,
@@ -30,14 +30,14 @@ from common.params.values import (
 
 
 class Constant(Section):
-    """Every element the same."""
+    """The same value in every element."""
 
     name: Literal["constant"]
-    value: Number = Key(0.0, "The element.")
+    value: Number = Key(0.0, "The value.")
 
 
 class Uniform(Section):
-    """Evenly spread between two bounds."""
+    """Uniform distribution between two bounds."""
 
     name: Literal["uniform"]
     minval: Number = Key(-0.05, "Lower bound.")
@@ -53,7 +53,7 @@ class Normal(Section):
 
 
 class TruncatedNormal(Section):
-    """Normal distribution, drawn again beyond two standard deviations."""
+    """Normal distribution, redrawn beyond two standard deviations."""
 
     name: Literal["truncated_normal"]
     mean: Number = Key(0.0, "Mean.")
@@ -61,25 +61,27 @@ class TruncatedNormal(Section):
 
 
 class GlorotNormal(Section):
-    """Normal, spread by the widths of both sides (Glorot and Bengio 2010)."""
+    """Normal, scaled by the input and output widths (Glorot and Bengio 2010)."""
 
     name: Literal["glorot_normal"]
 
 
 class GlorotUniform(Section):
-    """Uniform, spread by the widths of both sides (Glorot and Bengio 2010)."""
+    """Uniform, scaled by the input and output widths (Glorot and Bengio 2010)."""
 
     name: Literal["glorot_uniform"]
 
 
 class VarianceScaling(Section):
-    """Spread by the width of one side, or of both (He et al. 2015)."""
+    """Scaled by the input width, the output width, or their mean (He et al. 2015)."""
 
     name: Literal["variance_scaling"]
     scale: Positive = Key(1.0, "Factor on the variance.")
-    mode: Literal["fan_in", "fan_out", "fan_avg"] = Key("fan_in", "The side.")
+    mode: Literal["fan_in", "fan_out", "fan_avg"] = Key(
+        "fan_in", "The width: of the input, of the output, or their mean."
+    )
     distribution: Literal["truncated_normal", "untruncated_normal", "uniform"] = Key(
-        "truncated_normal", "The shape."
+        "truncated_normal", "The distribution."
     )
 
 
@@ -108,7 +110,7 @@ def keras_initializer(initializer):
 
 Nonlinearity = Literal["gelu", "gelu_erf", "gelu_tanh", "relu", "tanh", "silu", "linear"]
 
-# Other spellings, in the config.json of checkpoints.
+# Other names, in the config.json of checkpoints.
 NONLINEARITIES = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -125,11 +127,11 @@ GELU_OF_FAMILY = {"huggingface": "gelu_erf", "google": "gelu_tanh", "cerebras": 
 LAYER_NORM_EPSILON_OF_FAMILY = {"huggingface": 1e-12, "google": 1e-12, "cerebras": 1e-5}
 LAYER_NORM_EPSILON = 1e-8  # the original's, where nothing says otherwise
 
-# auto: until `data.complete_params` has asked the machine.
+# auto: until `data.complete_params` has replaced it.
 DTYPE_POLICIES = {False: "float32", True: "mixed_float16", "auto": "float32"}
 
 
-# Decides the shape of weights, which a checkpoint brings.
+# Decides the shapes of weights.
 ShapeKey = partial(
     Key,
     from_checkpoint=True,
@@ -143,24 +145,24 @@ NO_PADDING = "train_input.packing: packed or buckets leaves out the padding"
 class ModelParams(Section):
     """The network: BERT's embeddings and encoder, and the two dense layers of the classifier.
 
-    A key that says "Not given: the checkpoint's" may be left out where `--checkpoint_path` names
-    pre-trained weights; one that gives the tables or layers another shape than theirs is refused.
+    "Not given: the checkpoint's" needs `--checkpoint_path`. A value that contradicts the shapes of
+    the checkpoint's weights is refused.
     """
 
     # Embeddings
     hidden_size: Count | None = ShapeKey(
         None,
-        "D, the width between layers. Not given: the checkpoint's.",
+        "D, the width of the vectors between layers. Not given: the checkpoint's.",
     )
     vocab_size: Count | None = ShapeKey(
         None,
-        "Rows of the word table. Not given: the checkpoint's, or the inputs'.",
+        "Rows of the word embedding table. Not given: the checkpoint's, or the inputs'.",
         needed="neither a checkpoint nor vocab_size of an input brings it; write it, or give "
         "--checkpoint_path",
     )
     max_position_embeddings: Count | None = Key(
         None,
-        "Rows of the position table. Not given: the checkpoint's, or the longest "
+        "Rows of the position embedding table. Not given: the checkpoint's, or the longest "
         "max_sequence_length.",
         from_checkpoint=True,
     )
@@ -168,39 +170,39 @@ class ModelParams(Section):
         True, "Add a vector for the position of each token.", in_config=True
     )
     use_segment_embedding: Switch = Key(
-        True, "Add a vector for the sentence, A or B, of each token.", in_config=True
+        True, "Add a vector for the segment (A or B) of each token.", in_config=True
     )
     position_embedding_type: Literal["learned", "fixed"] = Key(
         "learned",
-        "Where the position vectors come from: a table of weights, or sines and cosines.",
+        "learned: position vectors are weights. fixed: they are sines and cosines.",
         fixed_by_checkpoint=True,
     )
     embedding_size: Count | None = ShapeKey(
         None,
-        "E, the width of the word table, where it is not hidden_size: a matrix without "
-        "bias leads from one to the other. Not given: the checkpoint's, or hidden_size.",
+        "E, the width of the word embeddings, if it is not hidden_size: a matrix without bias "
+        "projects them to hidden_size. Not given: the checkpoint's, or hidden_size.",
         needed=None,
     )
     initializer: Initializer = Key(
         TruncatedNormal(name="truncated_normal", stddev=0.02),
-        "How weights begin that no checkpoint brings: a name, or a mapping with "
-        "`name`. Accepted at the top level of the file too, as in the original.",
+        "Initial values of weights that no checkpoint brings: a name, or a mapping with `name`. "
+        "Accepted at the top level of the file too, as in the original.",
     )
     embedding_initializer: Initializer | None = Key(
-        None, "How the word table begins. Not given: as initializer says."
+        None, "Initial values of the word embeddings. Not given: initializer."
     )
     weight_initialization_seed: Whole | None = Key(
-        None, "Seed of those weights. Not given: runconfig.tf_random_seed.", compiled=False
+        None, "Seed of the initial values. Not given: runconfig.tf_random_seed.", compiled=False
     )
 
     # Encoder
     num_hidden_layers: Count | None = ShapeKey(
         None,
-        "Encoder blocks. Not given: the checkpoint's.",
+        "Number of encoder layers. Not given: the checkpoint's.",
     )
     num_heads: Count | None = ShapeKey(
         None,
-        "Attention heads, each hidden_size / num_heads wide. Not given: the checkpoint's.",
+        "Attention heads; each is hidden_size / num_heads wide. Not given: the checkpoint's.",
     )
     filter_size: Count | None = ShapeKey(
         None,
@@ -208,46 +210,46 @@ class ModelParams(Section):
     )
     encoder_nonlinearity: Nonlinearity | None = Key(
         None,
-        "Between the two feed-forward layers. gelu: the form that the checkpoint's "
-        "family uses, tanh where there is none. Not given: the checkpoint's.",
+        "Activation between the two feed-forward layers. gelu: the form that the checkpoint's "
+        "family uses; tanh without a checkpoint. Not given: the checkpoint's.",
         from_checkpoint=True,
     )
     layer_norm_epsilon: Positive | None = Key(
         None,
-        "Added to the variance in every layer norm. Not given: the checkpoint's, or "
-        "what is usual in its family; 1e-8 where there is none.",
+        "Added to the variance in every layer norm. Not given: the checkpoint's, or the usual "
+        "value of its family; 1e-8 without a checkpoint.",
         from_checkpoint=True,
     )
     dropout_rate: Probability = Key(
-        0.1, "Share of elements dropped after embeddings and before each residual."
+        0.1, "Dropout rate after the embeddings and before each residual."
     )
-    attention_dropout_rate: Probability = Key(0.0, "Share of attention weights dropped.")
+    attention_dropout_rate: Probability = Key(0.0, "Dropout rate of the attention weights.")
     use_pre_normalization: Switch = Key(
-        False, "Layer norm before each block, not after its residual.", in_config=True
+        False, "Apply layer norm before each block instead of after its residual.", in_config=True
     )
-    use_ffn_bias: Switch = Key(True, "A bias in the feed-forward layers.")
-    use_projection_bias_in_attention: Switch = Key(True, "A bias in query, key and value.")
-    use_ffn_bias_in_attention: Switch = Key(True, "A bias in the attention's output layer.")
+    use_ffn_bias: Switch = Key(True, "Biases in the feed-forward layers.")
+    use_projection_bias_in_attention: Switch = Key(True, "Biases of query, key and value.")
+    use_ffn_bias_in_attention: Switch = Key(True, "A bias in the output layer of the attention.")
     attention_type: Literal["scaled_dot_product", "dot_product"] = Key(
         "scaled_dot_product",
-        "How query and key are compared: their product divided by the root of a head's "
-        "width, or as it is.",
+        "How query and key are compared: by their dot product, divided by the square root of the "
+        "head's width or not.",
         fixed_by_checkpoint=True,
     )
     dropout_seed: Whole | None = Key(
-        None, "Seed of what is dropped. Not given: runconfig.tf_random_seed.", compiled=False
+        None, "Seed of dropout. Not given: runconfig.tf_random_seed.", compiled=False
     )
     recompute: Switch = Key(
         False,
-        "Compute every encoder layer a second time in the backward pass instead of "
-        "keeping what it computed: less memory, more time, the same gradients.",
+        "Compute every encoder layer again in the backward pass instead of storing its "
+        "intermediate values: less memory, more time, the same gradients.",
         changes="speed",
     )
 
     # Classifier
     num_cls_classes: Count | None = Key(
         None,
-        "Classes; 1 for a regression. Not given: the data's.",
+        "Number of classes; 1 for a regression. Not given: the data's.",
         from_pretraining=False,
         needed="the data does not say it; write it",
     )
@@ -255,21 +257,21 @@ class ModelParams(Section):
         Literal["first", "last", "mean", "max", "sum"], BeforeValidator(to_lower)
     ] = Key(
         "first",
-        "The vector that stands for a row: of its first token, [CLS], of its last, "
-        "or the mean, maximum or sum over its tokens, padding left out.",
+        "The vector that represents a row: of its first token, [CLS], of its last token, or the "
+        "mean, maximum or sum over its tokens without padding.",
         fixed_by_checkpoint=True,
     )
     cls_dropout_rate: Probability = Key(
-        0.0, "Share of elements dropped between the classifier's two dense layers."
+        0.0, "Dropout rate between the classifier's two dense layers."
     )
     disable_nsp: Switch = Key(
-        False, "Begin the classifier's first dense layer afresh, not from the checkpoint's pooler."
+        False,
+        "Initialize the classifier's first dense layer instead of loading the checkpoint's pooler.",
     )
     pretrain_params_path: Path | None = Key(
         None,
-        "YAML file of the pre-training run, from the folder of this one or the one "
-        "above it: the keys of its `model` hold where this file gives no other. What is saved has "
-        "them written out.",
+        "YAML file of the pre-training run, relative to the folder of this file or the one above. "
+        "The keys of its `model` hold if this file does not give them; saved params contain them.",
         changes="where and how long",
         from_pretraining=False,
     )
@@ -277,29 +279,28 @@ class ModelParams(Section):
     # Training
     class_weights: Literal["auto"] | tuple[Positive, ...] | None = Key(
         None,
-        "Factor on the loss of a row for each label; auto: rows / (classes x rows of "
-        "the label), so that all labels count the same.",
+        "Factor on the loss of a row for each label. auto: rows / (classes x rows of the label), "
+        "so that all labels have the same weight.",
     )
     focal_gamma: NonNegative = Key(
         0.0,
-        "Times (1 - p) ** focal_gamma, p being the probability of the label: less "
-        "weight on rows that are right already. 0: plain cross entropy.",
+        "Multiplies the loss by (1 - p) ** focal_gamma, where p is the probability of the label: "
+        "rows that are right already count less. 0: plain cross entropy.",
     )
     label_smoothing: Probability = Key(
-        0.0, "Share of each label that is spread over all classes in the loss."
+        0.0, "Fraction of each label that is spread over all classes in the loss."
     )
     r_drop_alpha: NonNegative = Key(
         0.0,
-        "R-Drop: each row goes through the network twice, under two dropout masks, and "
-        "so much weighs in the loss how far the two answers are apart. A step takes twice as long. "
-        "0: once.",
+        "R-Drop: each row passes the network twice with two dropout masks, and the loss adds the "
+        "divergence of the two outputs times this factor. A step takes twice as long. 0: once.",
     )
     freeze: Annotated[
         tuple[str, ...], BeforeValidator(to_names, json_schema_input_type=OneOrMore)
     ] = Key(
         (),
-        "What keeps its weights: embeddings, encoder, pooler, layers:N (the first N "
-        "encoder layers), or a list of these.",
+        "Parts that are not trained: embeddings, encoder, pooler, layers:N (the first N encoder "
+        "layers), or a list of these.",
     )
 
     # Precision
@@ -308,8 +309,8 @@ class ModelParams(Section):
         BeforeValidator(not_a_number),
     ] = Key(
         False,
-        "Keras dtype policy. false: float32; true: mixed_float16, as in the original; "
-        "auto: mixed_bfloat16 where the processor or GPU multiplies it faster, else float32.",
+        "Keras dtype policy. false: float32; true: mixed_float16, as in the original; auto: "
+        "mixed_bfloat16 if the processor or GPU multiplies it faster, else float32.",
     )
 
     # Without effect here
@@ -322,39 +323,43 @@ class ModelParams(Section):
     )
     tf_summary: Switch = Key(
         False,
-        "Write the activations and gradients of layers out.",
+        "Write activations and gradients of layers to summaries.",
         changes="nothing",
         no_effect="optimizer.log_grads and optimizer.log_hists show the gradients",
     )
     enable_gpu_optimizations: Switch = Key(
         False,
-        "Gather masked tokens in a way that suits GPUs.",
+        "Gather masked tokens in a form that suits GPUs.",
         changes="nothing",
         no_effect="it is about masked words; a classifier has none",
     )
     share_embedding_weights: Switch = Key(
-        True, "Use the word table for the words to predict, too.", no_effect=NO_HEADS
+        True, "Use the word embeddings to predict masked words, too.", no_effect=NO_HEADS
     )
-    mlm_loss_weight: NonNegative = Key(1.0, "Factor on the masked words' loss.", no_effect=NO_HEADS)
+    mlm_loss_weight: NonNegative = Key(
+        1.0, "Factor on the loss of masked words.", no_effect=NO_HEADS
+    )
     mlm_loss_scaling: Literal["precomputed_num_masked", "num_masked", "batch_size"] = Key(
-        "precomputed_num_masked", "What the masked words' loss is divided by.", no_effect=NO_HEADS
+        "precomputed_num_masked", "Divisor of the loss of masked words.", no_effect=NO_HEADS
     )
-    mlm_nonlinearity: str = Key("gelu", "Of the masked words' head.", no_effect=NO_HEADS)
+    mlm_nonlinearity: str = Key(
+        "gelu", "Activation in the head of masked words.", no_effect=NO_HEADS
+    )
     use_ffn_bias_in_mlm: Switch = Key(
-        True, "A bias in the dense layer of the masked words' head.", no_effect=NO_HEADS
+        True, "A bias in the dense layer of that head.", no_effect=NO_HEADS
     )
     use_output_bias_in_mlm: Switch = Key(
-        True, "A bias for each word to predict.", no_effect=NO_HEADS
+        True, "A bias for each word that the head predicts.", no_effect=NO_HEADS
     )
-    nsp_nonlinearity: str = Key("tanh", "Of the next-sentence head.", no_effect=NO_HEADS)
+    nsp_nonlinearity: str = Key("tanh", "Activation in the next-sentence head.", no_effect=NO_HEADS)
     use_nsp_bias: Switch = Key(True, "Biases in the next-sentence head.", no_effect=NO_HEADS)
     include_padding_in_loss: Switch = Key(
         False,
-        "Count padding in a loss over tokens.",
+        "Include padding in a loss over tokens.",
         no_effect="a classifier's loss is one number a row, not one a token",
     )
     use_vsl: Switch = Key(
-        False, "Let the length of rows vary on a CS system.", no_effect=NO_PADDING
+        False, "Allow rows of different length on a CS system.", no_effect=NO_PADDING
     )
     input_pad_id: PadId | None = Key(
         None, "Id of padding in input_ids, with VSL.", no_effect=NO_PADDING
@@ -378,7 +383,7 @@ class ModelParams(Section):
             if not re.fullmatch(r"embeddings|encoder|pooler|layers:[1-9]\d{0,3}", name):
                 last = "; the classifier is what always has to be trained"
                 raise refusal(
-                    f"names {found(name)}; available: embeddings, encoder, pooler, and layers:N "
+                    f"names {as_yaml(name)}; available: embeddings, encoder, pooler, and layers:N "
                     "for the first N encoder layers, as layers:4"
                     + (last if name == "classifier" else "")
                 )
@@ -415,9 +420,9 @@ class ModelParams(Section):
         return keras_initializer(self.embedding_initializer or self.initializer)
 
 
-# What `complete` takes from a checkpoint, and of it what gives weights their shape.
+# The keys that `Params.complete` takes from a checkpoint, and those that decide shapes of weights.
 FROM_CHECKPOINT = keys_of(ModelParams, from_checkpoint=True)
 SHAPES = keys_of(ModelParams, from_checkpoint=True, fixed_by_checkpoint=True)
 
-# What decides how a network computes and leaves no trace in its weights. Our checkpoints say it.
+# The keys that change the computation but not the weights' shapes; our checkpoints record them.
 COMPUTED_KEYS = keys_of(ModelParams, from_checkpoint=False, fixed_by_checkpoint=True)

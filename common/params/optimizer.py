@@ -16,7 +16,7 @@ from common.params.values import (
     Scale,
     Section,
     Switch,
-    found,
+    as_yaml,
     refusal,
     to_float,
     to_lower,
@@ -26,23 +26,23 @@ from common.params.values import (
 class Schedule(Section):
     """A learning rate as a function of the step. Formulas: common/optimizers/schedules.py."""
 
-    steps: Count | None = Key(None, "How long, where another schedule follows in a list.")
+    steps: Count | None = Key(None, "Number of steps, if another schedule follows in a list.")
 
     @property
     def length(self):
-        """Steps until the next schedule of a list begins; None where the file does not say."""
+        """Steps until the next schedule of a list begins; None if not given."""
         return self.steps
 
 
 class ConstantSchedule(Schedule):
-    """One rate throughout."""
+    """The same rate at every step."""
 
     scheduler: Literal["Constant"]
     learning_rate: NonNegative = Key(..., "The rate.")
 
 
 class PiecewiseConstantSchedule(Schedule):
-    """One rate after the other, each held for a while."""
+    """Several rates, each for a number of steps."""
 
     scheduler: Literal["PiecewiseConstant"]
     boundaries: tuple[Count, ...] = Key(
@@ -52,53 +52,53 @@ class PiecewiseConstantSchedule(Schedule):
 
 
 class ExponentialSchedule(Schedule):
-    """A rate that falls by the same factor every decay_steps steps."""
+    """A rate that falls by a factor of decay_rate in decay_steps steps."""
 
     scheduler: Literal["Exponential"]
     initial_learning_rate: NonNegative = Key(..., "The rate at the first step.")
     decay_steps: Count = Key(..., "Steps in which the rate falls by decay_rate.")
     decay_rate: Positive = Key(..., "The factor.")
-    staircase: Switch = Key(False, "Fall once every decay_steps steps, not a little each step.")
+    staircase: Switch = Key(False, "Fall once every decay_steps steps instead of at each step.")
 
 
 class InverseExponentialTimeDecaySchedule(Schedule):
-    """The first rate divided by a number that grows with a power of the step."""
+    """The first rate divided by 1 + decay_rate * step ** step_exponent / decay_steps."""
 
     scheduler: Literal["InverseExponentialTimeDecay"]
     initial_learning_rate: NonNegative = Key(..., "The rate at the first step.")
     step_exponent: Positive = Key(..., "The power of the step.")
-    decay_steps: Count = Key(..., "What that power is divided by.")
-    decay_rate: NonNegative = Key(..., "Times the quotient, plus 1, is the divisor.")
+    decay_steps: Count = Key(..., "Divisor of that power.")
+    decay_rate: NonNegative = Key(..., "Factor on the quotient.")
     staircase: Switch = Key(False, "Round the quotient down.")
 
 
 class LinearSchedule(Schedule):
-    """A straight line from one rate to another, which is held from then on."""
+    """A straight line from one rate to another, which then stays."""
 
     scheduler: Literal["Linear"]
     initial_learning_rate: NonNegative = Key(..., "The rate at the first step.")
     end_learning_rate: NonNegative = Key(..., "The rate after `steps` steps.")
-    steps: Count = Key(..., "How long the way from one to the other takes.")
-    cycle: Switch = Key(False, "Once at the end, begin again with a longer way.")
+    steps: Count = Key(..., "Steps from the first rate to the last.")
+    cycle: Switch = Key(False, "At the end, start again with more steps.")
 
 
 class PolynomialSchedule(LinearSchedule):
-    """A power of the steps left, from one rate to another, which is held from then on."""
+    """A power of the remaining steps, from one rate to another, which then stays."""
 
     scheduler: Literal["Polynomial"]
-    power: Positive = Key(1.0, "1 is a straight line, 2 bends towards the end.")
+    power: Positive = Key(1.0, "The power; 1 is a straight line.")
 
 
 class CosineSchedule(Schedule):
-    """Half a wave of the cosine, down to a share of the first rate, held from then on."""
+    """Half a period of the cosine, down to a fraction of the first rate, which then stays."""
 
     scheduler: Literal["Cosine"]
     initial_learning_rate: NonNegative = Key(..., "The rate at the first step.")
     decay_steps: Count = Key(
-        ..., "How long the way down takes; its length in a list too, but for `steps`."
+        ..., "Steps from the first rate to the last; in a list its length, unless `steps` is given."
     )
     alpha: Annotated[float, Field(ge=0, le=1), BeforeValidator(to_float)] = Key(
-        0.0, "The last rate, as a share of the first."
+        0.0, "The last rate as a fraction of the first."
     )
 
     @property
@@ -120,7 +120,7 @@ AnySchedule = Annotated[
 
 
 def learning_rate_form(value):
-    """Which of its three forms a learning rate has."""
+    """The form of a learning rate."""
     if isinstance(value, list | tuple):
         return "list"
     return "schedule" if isinstance(value, dict | Section) else "number"
@@ -134,9 +134,8 @@ LearningRate = Annotated[
 ]
 
 
-# What loss_scaling_factor `dynamic` and `tf_dynamic` do where the keys of their rule are not given:
-# the original's Cerebras rule, and tf.mixed_precision's (a factor of at least 1, without a ceiling
-# below float32's, halved at every overflow).
+# Defaults of the keys of a dynamic loss scale, by loss_scaling_factor: those of the original, and
+# those of tf.mixed_precision (at least 1, only float32's upper bound, halved at every overflow).
 LOSS_SCALES = {
     "dynamic": {
         "min_loss_scale": 2.0**-14,
@@ -150,130 +149,131 @@ LOSS_SCALES = {
     },
 }
 
-# TF1's optimizers' own; RMSProp's stands under the root, and the original left it as it is.
+# The default of TF1's RMSProp, which adds it under the square root.
 RMSPROP_EPSILON = 1e-10
 
 
 class OptimizerParams(Section):
-    """One update of the weights; the default is AdamW as in google-research/bert."""
+    """The update of the weights; the default is AdamW as in google-research/bert."""
 
     optimizer_type: Annotated[
         Literal["adam", "adamw", "momentum", "rmsprop", "sgd"], BeforeValidator(to_lower)
-    ] = Key("adamw", "The rule of the update.")
+    ] = Key("adamw", "The update rule.")
 
     # Learning rate
     learning_rate: LearningRate = Key(
         5e-5,
-        "A number; or a schedule, a mapping with `scheduler`; or a list of schedules, "
-        "one after the other, where all but the last need `steps`.",
+        "A number; a schedule, which is a mapping with `scheduler`; or a list of schedules that "
+        "follow one another, where all but the last need `steps`.",
         compiled=False,
     )
     disable_lr_steps_reset: Switch = Key(
         False,
-        "In a list, let every schedule count from step 0 rather than from its start.",
+        "In a list, every schedule counts from step 0 instead of from its start.",
         compiled=False,
     )
     layer_wise_lr_decay: Annotated[float, Field(gt=0, le=1), BeforeValidator(to_float)] = Key(
         1.0,
-        "Factor on the rate, and so on the decay, from each layer to the one below "
-        "it; the classifier and the pooler have the rate itself.",
+        "Factor on the rate, and so on the weight decay, from each layer to the one below it; "
+        "classifier and pooler have the full rate.",
     )
 
     # The rule's numbers
-    momentum: Probability = Key(0.9, "momentum: decay of the sum of the gradients.")
-    beta1: Probability = Key(0.9, "adam, adamw: decay of the mean of the gradients.")
-    beta2: Probability = Key(0.999, "adam, adamw: decay of the mean of their squares.")
+    momentum: Probability = Key(0.9, "momentum: decay of the sum of gradients.")
+    beta1: Probability = Key(0.9, "adam, adamw: decay of the mean of gradients.")
+    beta2: Probability = Key(0.999, "adam, adamw: decay of the mean of squared gradients.")
     epsilon: Positive | None = Key(
         None,
-        "adam, adamw: added to the square root of that mean; rmsprop: to the mean "
-        "itself. Not given: 1e-5 in mixed precision, 1e-8 in float32; rmsprop 1e-10.",
+        "adam, adamw: added to the square root of that mean; rmsprop: added to the mean. Not "
+        "given: 1e-5 in mixed precision, 1e-8 in float32; rmsprop 1e-10.",
     )
     use_bias_correction: Switch = Key(
-        False, "adamw: correct both means for having begun at 0; adam always does."
+        False, "adamw: correct both means for their start at 0; adam always does."
     )
-    rmsprop_decay: Probability = Key(0.9, "rmsprop: decay of the mean of squares.")
+    rmsprop_decay: Probability = Key(0.9, "rmsprop: decay of the mean of squared gradients.")
     rmsprop_momentum: Probability = Key(0.0, "rmsprop: decay of the sum of updates.")
 
     # Decay, clipping, rows, accumulation, average
     weight_decay_rate: NonNegative = Key(
-        0.0, "Times the weight, added to the update before the learning rate."
+        0.0, "The weight times this is added to the update, before the learning rate."
     )
     exclude_from_weight_decay: tuple[str, ...] = Key(
         ("LayerNorm", "layer_norm", "bias", "Bias"),
-        "Regular expressions, searched in a weight's name; those found do not decay.",
+        "Regular expressions; weights whose names contain a match do not decay.",
     )
     max_gradient_norm: NonNegative | None = Key(
-        None, "Scale all gradients down to this norm together. 0 or null: never."
+        None,
+        "Largest norm of all gradients together; larger ones are scaled down. 0 or null: no limit.",
     )
     max_gradient_value: NonNegative | None = Key(
-        None, "Cut every element of the gradients to +- this. 0 or null: never."
+        None, "Largest absolute value of an element of the gradients. 0 or null: no limit."
     )
     lazy_word_embeddings: Switch = Key(
         False,
-        "Of the word table, move only the rows whose gradient is not 0, those of the "
-        "batch's words, as LazyAdam does: the others wait, without decay, and so do their slots. "
-        "Faster, the more so the larger the vocabulary, but no longer the same training.",
+        "Update only those rows of the word embeddings whose gradient is not 0, which are the "
+        "words of the batch, as LazyAdam does. Other rows and their slots wait, without decay. "
+        "Faster, the more so the larger the vocabulary, but not the same training.",
     )
     grad_accum_steps: Count = Key(
         1,
-        "Batches whose mean gradient makes one update: batch_size times as many rows "
-        "an update, in the memory of one batch. Steps count updates.",
+        "Number of batches whose mean gradient makes one update: batch_size times as many rows "
+        "per update, in the memory of one batch. Steps count updates.",
     )
     moving_average_decay: BetweenZeroAndOne | None = Key(
         None,
-        "Keep an exponential moving average of the weights, which is what evaluation, "
-        "checkpoints and exports have; 0.999 remembers about 1000 steps. Not given: none.",
+        "Keep an exponential moving average of the weights for evaluation, checkpoints and "
+        "exports; 0.999 averages about 1000 steps. Not given: none.",
     )
 
     # Loss scale
     loss_scaling_factor: Scale | Literal["dynamic", "tf_dynamic"] = Key(
         1.0,
-        "Factor on the loss, taken off the gradients again, to keep float16 from "
-        "underflow. dynamic: halved and doubled as the gradients allow; tf_dynamic: the same with "
+        "Factor on the loss, removed from the gradients again, against underflow in float16. "
+        "dynamic: halved and doubled as the gradients allow; tf_dynamic: the same with "
         "TensorFlow's bounds, halved at every overflow.",
     )
-    initial_loss_scale: Scale = Key(2.0**15, "The dynamic factor's first value.")
+    initial_loss_scale: Scale = Key(2.0**15, "First value of the dynamic factor.")
     min_loss_scale: Scale | None = Key(
-        None, "The dynamic factor's least value. Not given: 2^-14; tf_dynamic 1."
+        None, "Smallest value of the dynamic factor. Not given: 2^-14; tf_dynamic 1."
     )
     max_loss_scale: Scale | None = Key(
-        None, "The dynamic factor's largest value. Not given: 2^15; tf_dynamic 2^127."
+        None, "Largest value of the dynamic factor. Not given: 2^15; tf_dynamic 2^127."
     )
     steps_per_increase: Count = Key(
-        2000, "Steps since its last change after which the dynamic factor doubles."
+        2000, "Steps without a change after which the dynamic factor doubles."
     )
     overflow_tolerance: Probability | None = Key(
         None,
-        "Share of steps with overflow above which the dynamic factor halves. "
-        "Not given: 0.05; tf_dynamic 0.",
+        "Fraction of steps with overflow above which the dynamic factor halves. Not given: 0.05; "
+        "tf_dynamic 0.",
     )
 
     # Figures
     log_summaries: Switch = Key(
         True,
-        "Report the rate, the gradients' norm before clipping, and the loss scale.",
+        "Report the rate, the norm of the gradients before clipping, and the loss scale.",
         changes="nothing",
     )
     log_grads: Switch = Key(
         False,
-        "Report the sparsity, the share of denormal numbers and the norm of the "
-        "gradient of every kernel and bias, at steps with a summary.",
+        "Report sparsity, fraction of denormal numbers and norm of the gradient of every kernel "
+        "and bias, at steps with a summary.",
         changes="nothing",
     )
     log_hists: Switch = Key(
         False,
-        "Write a histogram of log2 of those gradients to TensorBoard, at steps with a summary.",
+        "Write a histogram of log2 of these gradients to TensorBoard, at steps with a summary.",
         changes="nothing",
     )
     ws_summary: Switch = Key(
         False,
-        "Report how many elements of the gradients are 0, and the norm of all "
-        "trained weights, at steps with a summary.",
+        "Report the number of zeros in the gradients and the norm of all trained weights, at "
+        "steps with a summary.",
         changes="nothing",
     )
 
     def loss_scale_setting(self, name):
-        """A key of the dynamic loss scale, or what its rule does where the key is not given."""
+        """The value of a key of the dynamic loss scale, or its default in LOSS_SCALES."""
         given = getattr(self, name)
         rule = self.loss_scaling_factor if self.loss_scaling_factor in LOSS_SCALES else "dynamic"
         return LOSS_SCALES[rule][name] if given is None else given
@@ -286,7 +286,7 @@ class OptimizerParams(Section):
                 re.compile(pattern)
             except (re.error, OverflowError, RecursionError) as error:
                 raise refusal(
-                    f"{found(pattern)} is no regular expression: {error}; names need none of its "
+                    f"{as_yaml(pattern)} is no regular expression: {error}; names need none of its "
                     "signs, such as `layer_norm`"
                 ) from None
         return patterns

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole params file: what follows from its keys, a checkpoint and the data, and its rules."""
+"""A whole params file, and its completion from a checkpoint and the data."""
 
 from typing import Any
 
@@ -21,43 +21,44 @@ from common.params.model import (
 from common.params.optimizer import RMSPROP_EPSILON, OptimizerParams
 from common.params.rules import checkpoint_name, contradictions, fault_list, rule_faults
 from common.params.run import RunParams
-from common.params.values import Key, Section, found, properties_of, to_lower, to_path
+from common.params.values import Key, Section, as_yaml, properties_of, to_lower, to_path
 
 
-def given(section):
-    """The keys of a section, read or not yet, or of one that is absent."""
+def as_mapping(section):
+    """A Section, a mapping of the file or None as a dict; anything else as it is."""
     if section is None:
         return {}
     return dict(section) if isinstance(section, dict | Section) else section
 
 
 def derive_inputs(values):
-    """Puts into a file's mapping the inputs it leaves out. See `Params`."""
+    """Adds the inputs that a file leaves out, as the meanings in `Params` say."""
     known = (*Params.model_fields, "initializer")
     values = {
         name: value for name, value in values.items() if value is not None or name not in known
     }
-    train = given(values.get("train_input"))
+    train = as_mapping(values.get("train_input"))
     if "eval_input" not in values and "train_input" in values and isinstance(train, dict):
         values["eval_input"] = train | EVALUATION
-    evaluation, prediction = given(values.get("eval_input")), given(values.get("predict_input"))
+    evaluation = as_mapping(values.get("eval_input"))
+    prediction = as_mapping(values.get("predict_input"))
     if isinstance(evaluation, dict) and isinstance(prediction, dict):
         values["predict_input"] = evaluation | prediction
     return values
 
 
 class Params(Section):
-    """A whole file. What `utils.get_params` returns, and what every other part reads."""
+    """A whole file. `utils.get_params` returns it, and the rest of the program reads it."""
 
     train_input: TrainInputParams | None = Key(
         None, "Rows to train on. May be absent where eval_input is given."
     )
     eval_input: EvalInputParams = Key(
-        ..., "Rows to score. Absent: train_input's keys, each row once and in order."
+        ..., "Rows to score. Absent: the keys of train_input, each row once and in order."
     )
     predict_input: EvalInputParams = Key(
         ...,
-        "Rows to predict: eval_input's keys, but for those given here.",
+        "Rows to predict. Keys that are not given are those of eval_input.",
         changes="where and how long",
     )
     model: ModelParams = Key(..., "The network.")
@@ -73,21 +74,22 @@ class Params(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def fill_what_follows(cls, values):
-        """Inputs from one another, a top-level initializer, epsilon from the precision."""
+    def derive_values(cls, values):
+        """Derives inputs from one another and epsilon from the precision, moves initializer."""
         if not isinstance(values, dict):
             return values
         model_given = "model" in values
         values = derive_inputs(values)
         if model_given:
-            values["model"] = given(values.get("model"))  # `model:` with nothing behind it
+            values["model"] = as_mapping(values.get("model"))  # `model:` without keys
         model = values.get("model")
         top = values.get("initializer")
         if top is not None and isinstance(model, dict) and model.get("initializer") in (None, top):
             values["model"] = model = model | {"initializer": values.pop("initializer")}
-        optimizer = given(values.get("optimizer"))
+        optimizer = as_mapping(values.get("optimizer"))
         if isinstance(optimizer, dict) and optimizer.get("epsilon") is None:
-            policy = given(model).get("mixed_precision") if isinstance(given(model), dict) else None
+            model = as_mapping(model)
+            policy = model.get("mixed_precision") if isinstance(model, dict) else None
             mixed = policy is True or policy in ("mixed_float16", "mixed_bfloat16")
             epsilon = 1e-5 if mixed else 1e-8
             if to_lower(optimizer.get("optimizer_type")) == "rmsprop":
@@ -96,7 +98,7 @@ class Params(Section):
         return values
 
     @model_validator(mode="after")
-    def keep_the_rules_between_keys(self):
+    def check_rules_between_keys(self):
         faults = rule_faults(self)
         if faults:
             raise PydanticCustomError("rules", "{text}", {"text": "", "faults": faults})
@@ -104,13 +106,13 @@ class Params(Section):
 
     @property
     def shuffle_seed(self):
-        """Seed of the order of training rows: train_input's, or the run's; None: not fixed."""
+        """Seed of the order of training rows: train_input's, else the run's; None: not given."""
         seed = None if self.train_input is None else self.train_input.shuffle_seed
         return self.runconfig.tf_random_seed if seed is None else seed
 
     @property
     def dropout_seed(self):
-        """Seed of what is dropped: the model's, or the run's; None: not fixed."""
+        """Seed of dropout: the model's, else the run's; None: not given."""
         seed = self.model.dropout_seed
         return self.runconfig.tf_random_seed if seed is None else seed
 
@@ -129,10 +131,10 @@ class Params(Section):
         return self.model_copy(update={name: getattr(other, name) for name in INPUTS})
 
     def with_vocab_file(self, path):
-        """The same params with a vocabulary where an input names none. path: str or None.
+        """The same params with this vocabulary in every input that names none.
 
         Raises:
-            UserError: there is none to take.
+            UserError: an input names none, and path is None.
         """
         update = {}
         for name in INPUTS:
@@ -148,21 +150,20 @@ class Params(Section):
         return self.model_copy(update=update)
 
     def complete(self, checkpoint=None, data=None, source="params"):
-        """The same params with what the file leaves to the checkpoint and to the data.
+        """The same params with the values that the checkpoint and the data provide.
 
         Args:
-            checkpoint: dict or None. What the checkpoint says of its own network: hidden_size,
-                num_hidden_layers, num_heads, filter_size, max_position_embeddings, vocab_size,
-                encoder_nonlinearity, layer_norm_epsilon (each may be absent or None), and family:
-                "huggingface", "google", "cerebras" or "ours". A key `path`, if there, is what
-                messages call it.
+            checkpoint: dict or None. The checkpoint's values of the model keys that are
+                `from_checkpoint` or `fixed_by_checkpoint` (each may be absent or None), and family:
+                "huggingface", "google", "cerebras" or "ours". `path`, if there, names the
+                checkpoint in messages.
             data: dict or None. num_cls_classes, and vocab_size (lines of the vocabulary) if known.
             source: str. The YAML file, for messages.
         Returns:
-            Params in which only keys are None that may stay so.
+            Params in which every needed key has a value.
         Raises:
-            UserError: what is given contradicts the checkpoint or the data, something is given by
-                neither, or the whole breaks a rule; all faults together.
+            UserError: a value contradicts the checkpoint or the data, a needed value is missing,
+                or a rule between keys is broken; all faults together.
         """
         checkpoint, data = checkpoint or {}, data or {}
         faults = contradictions(self.model, checkpoint, data)
@@ -170,7 +171,7 @@ class Params(Section):
         for name in FROM_CHECKPOINT:
             if filled.get(name) is None and checkpoint.get(name) is not None:
                 filled[name] = checkpoint[name]
-        self._fill_the_rest(filled, checkpoint, data)
+        self._fill_defaults(filled, checkpoint, data)
         faults += [
             (f"model.{name}", f"not given, and {needed}")
             for name, field in ModelParams.model_fields.items()
@@ -181,31 +182,32 @@ class Params(Section):
         except ValidationError as error:
             fault = error.errors()[0]
             key = fault["loc"][0]
-            who = "the data" if key == "num_cls_classes" else checkpoint_name(checkpoint)
+            origin = "the data" if key == "num_cls_classes" else checkpoint_name(checkpoint)
             raise UserError(
-                f"{who} says {key} is {found(fault['input'])}, which this "
+                f"{origin} says {key} is {as_yaml(fault['input'])}, which this "
                 f"network cannot have; write model.{key} in {source}, or use another checkpoint"
             ) from None
         completed = self.model_copy(update={"model": model})
-        said, faulty = set(), {key for key, _ in faults}
+        reported, faulty = set(), {key for key, _ in faults}
         for key, text in rule_faults(completed):
             name = key.rpartition(".")[2]
-            if key not in faulty and (name, text) not in said:  # once for inputs that share a value
+            # Once for inputs that share a value.
+            if key not in faulty and (name, text) not in reported:
                 faults.append((key, text))
-                said.add((name, text))
+                reported.add((name, text))
         if faults:
             raise UserError(fault_list(source, [("", key, text) for key, text in faults]))
         return completed
 
-    def _fill_the_rest(self, filled, checkpoint, data):
-        """Fills in what has a rule or a default where neither file nor checkpoint says it."""
+    def _fill_defaults(self, filled, checkpoint, data):
+        """Adds to `filled` the values that neither file nor checkpoint gives but a rule does."""
         family = checkpoint.get("family")
-        theirs = checkpoint.get("encoder_nonlinearity")
-        theirs = NONLINEARITIES.get(theirs, theirs)
-        form = self.model.encoder_nonlinearity or theirs or "gelu"
+        trained_with = checkpoint.get("encoder_nonlinearity")
+        trained_with = NONLINEARITIES.get(trained_with, trained_with)
+        form = self.model.encoder_nonlinearity or trained_with or "gelu"
         if form == "gelu":
-            known = theirs in ("gelu_erf", "gelu_tanh")
-            form = theirs if known else GELU_OF_FAMILY.get(family, "gelu_tanh")
+            is_known = trained_with in ("gelu_erf", "gelu_tanh")
+            form = trained_with if is_known else GELU_OF_FAMILY.get(family, "gelu_tanh")
         filled["encoder_nonlinearity"] = form
         filled.setdefault(
             "layer_norm_epsilon", LAYER_NORM_EPSILON_OF_FAMILY.get(family, LAYER_NORM_EPSILON)
@@ -220,11 +222,11 @@ class Params(Section):
             filled.setdefault("num_cls_classes", data["num_cls_classes"])
 
     def to_yaml(self):
-        """The effective values as a YAML file, in which `get_params` reads equal Params."""
+        """The effective values as YAML, which `get_params` reads as equal Params."""
         sections = self.model_dump(mode="json")
         for name, section in sections.items():
             if section is None or name == "predict_input":
-                continue  # predict_input in full: what it leaves out would be eval_input's
+                continue  # predict_input in full: keys that it leaves out come from eval_input
             fields = type(getattr(self, name)).model_fields
             sections[name] = {
                 key: value
@@ -236,10 +238,10 @@ class Params(Section):
 
 
 def differences(old, new):
-    """What two Params differ in.
+    """The differences between two Params.
 
     Returns:
-        List of (dotted key, old value, new value); values as plain Python, None where absent.
+        List of (dotted key, old value, new value); values are plain Python, None if absent.
     """
     return plain_differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
 

@@ -4,43 +4,44 @@
 from common.params.inputs import INPUTS, InputParams
 from common.params.model import COMPUTED_KEYS, SHAPES, Uniform
 from common.params.optimizer import PiecewiseConstantSchedule
-from common.params.values import found, keys_of
+from common.params.values import as_yaml, keys_of
 
 
 def checkpoint_name(checkpoint):
     return f"checkpoint {checkpoint['path']}" if checkpoint.get("path") else "the checkpoint"
 
 
-# Some programs fill their embedding table up to a multiple of 128 rows, which no token has.
-MAX_FILLING_ROWS = 128
+# Some programs pad their embedding table to a multiple of 128 rows.
+MAX_PADDING_ROWS = 128
 
 
 def contradictions(model, checkpoint, data):
-    """Values of the file that its checkpoint or its data cannot have.
+    """Values in the file that contradict the checkpoint or the data.
 
     Returns:
         List of (dotted key, text).
     """
     faults = []
     for name in SHAPES:
-        own, theirs = getattr(model, name), checkpoint.get(name)
-        if own is not None and theirs is not None and own != theirs:
+        value, trained = getattr(model, name), checkpoint.get(name)
+        if value is not None and trained is not None and value != trained:
             text = (
-                f"is {own}, but {checkpoint_name(checkpoint)} has {theirs}; "
-                f"write {theirs}, leave the key out, or use another checkpoint"
+                f"is {value}, but {checkpoint_name(checkpoint)} has {trained}; "
+                f"write {trained}, leave the key out, or use another checkpoint"
             )
             faults.append((f"model.{name}", text))
     for name in COMPUTED_KEYS:
-        own, theirs = getattr(model, name), checkpoint.get(name)
-        if theirs is not None and own != theirs:
-            text = f"is {own}, but {checkpoint_name(checkpoint)} was trained with {theirs}"
-            faults.append((f"model.{name}", f"{text}; write {theirs}"))
-    own, theirs = model.num_cls_classes, data.get("num_cls_classes")
-    if own is not None and theirs is not None and own != theirs:
-        text = f"is {own}, but the data has {theirs} classes; write {theirs}, or leave the key out"
+        value, trained = getattr(model, name), checkpoint.get(name)
+        if trained is not None and value != trained:
+            text = f"is {value}, but {checkpoint_name(checkpoint)} was trained with {trained}"
+            faults.append((f"model.{name}", f"{text}; write {trained}"))
+    classes, in_data = model.num_cls_classes, data.get("num_cls_classes")
+    if classes is not None and in_data is not None and classes != in_data:
+        text = f"is {classes}, but the data has {in_data} classes; "
+        text += f"write {in_data}, or leave the key out"
         faults.append(("model.num_cls_classes", text))
     rows, tokens = checkpoint.get("vocab_size"), data.get("vocab_size")
-    if rows is not None and tokens is not None and not 0 <= rows - tokens < MAX_FILLING_ROWS:
+    if rows is not None and tokens is not None and not 0 <= rows - tokens < MAX_PADDING_ROWS:
         text = (
             f"has {tokens} tokens, but {checkpoint_name(checkpoint)} has embeddings of {rows}; "
             "give the vocabulary it was trained with, or leave the key out"
@@ -50,7 +51,7 @@ def contradictions(model, checkpoint, data):
 
 
 def near_divisor(number, wish):
-    """The divisor of a number that is nearest to a wish; 1 where none is near."""
+    """The divisor of a number nearest to a wish; 1 if none is within 1000."""
     for distance in range(1000):
         for divisor in (wish - distance, wish + distance):
             if divisor > 0 and number % divisor == 0:
@@ -59,7 +60,7 @@ def near_divisor(number, wish):
 
 
 def rule_faults(params):
-    """Every rule between keys that is broken; a key that is None breaks none.
+    """Every broken rule between keys; a key that is None breaks none.
 
     Returns:
         List of (dotted key, text that names both values).
@@ -109,7 +110,7 @@ def rule_faults(params):
 
 
 def device_faults(params):
-    """The rules of sharing a batch that are broken, as `rule_faults` lists them."""
+    """`rule_faults` of sharing a batch between devices."""
     run, faults = params.runconfig, []
     if not (run.enable_distributed or run.multiple_workers):
         if run.num_devices is not None:
@@ -134,7 +135,7 @@ def device_faults(params):
 
 
 def optimizer_faults(optimizer):
-    """The rules between the optimizer's own keys that are broken, as `rule_faults` lists them."""
+    """`rule_faults` between keys of the optimizer."""
     faults = []
     place, schedules = "optimizer.learning_rate", optimizer.learning_rate
     placed = {place: schedules}
@@ -169,7 +170,7 @@ def optimizer_faults(optimizer):
 
 
 def training_faults(model):
-    """`rule_faults` of the keys that say what the network is trained for."""
+    """`rule_faults` between keys of the model, about the classes and the training."""
     faults = []
     for name in model.freeze:
         count, layers = name.removeprefix("layers:"), model.num_hidden_layers
@@ -182,7 +183,7 @@ def training_faults(model):
         faults += [
             (
                 f"model.{key}",
-                f"is {found(getattr(model, key))}, but a regression "
+                f"is {as_yaml(getattr(model, key))}, but a regression "
                 "(num_cls_classes 1) has no classes; leave the key out",
             )
             for key, default in defaults.items()
@@ -202,7 +203,7 @@ def training_faults(model):
 
 
 def input_faults(params):
-    """The rules between the inputs, and those of the labels. As `rule_faults`."""
+    """`rule_faults` between the inputs, and of regression."""
     faults = []
     inputs = {name: section for name in INPUTS if (section := getattr(params, name)) is not None}
     first, *others = inputs
@@ -213,9 +214,11 @@ def input_faults(params):
         elif name == "eval_input" and inputs[name].eval_fraction is not None:
             names += keys_of(InputParams, same_in_inputs="with eval_fraction")
         for key in names:
-            own, theirs = getattr(inputs[name], key), getattr(inputs[first], key)
-            if own != theirs:
-                text = f"is {found(own)}, but {first} has {found(theirs)}; give both the same"
+            value, of_first = getattr(inputs[name], key), getattr(inputs[first], key)
+            if value != of_first:
+                text = (
+                    f"is {as_yaml(value)}, but {first} has {as_yaml(of_first)}; give both the same"
+                )
                 faults.append((f"{name}.{key}", text))
     for name, section in inputs.items():
         if section.task == "regression" and section.label_names is not None:
@@ -228,7 +231,7 @@ def input_faults(params):
 
 
 def fault_list(source, faults):
-    """One text for all faults of a file.
+    """The text that lists all faults of a file.
 
     Args:
         source: str. The file.

@@ -15,35 +15,40 @@ ExportFormat = Literal["saved_model", "huggingface", "keras", "onnx", "tf1"]
 
 
 class RunParams(Section):
-    """What to do, for how long, and what to keep. Flags of `run.py` of the same name override."""
+    """What to do, for how long, and what to keep. Flags of `run.py` override keys of their name."""
 
     # What to do
-    mode: Mode | None = CourseKey(None, "What to do. Normally given as --mode.", flag=True)
+    mode: Mode | None = CourseKey(None, "What to do. Usually given as --mode.", flag=True)
     model_dir: Path | None = CourseKey(
-        None, "Folder of checkpoints, events and results. Normally --model_dir.", flag=True
+        None, "Folder of checkpoints, events and results. Usually given as --model_dir.", flag=True
     )
     checkpoint_path: Path | None = CourseKey(
-        None, "Weights to begin training from, or to score in eval and predict.", flag=True
+        None, "Weights to start training from, or to score in eval and predict.", flag=True
     )
     validate_only: Switch = CourseKey(
-        False, "Check everything, train nothing. Normally --validate_only.", flag=True
+        False, "Check everything, train nothing. Usually given as --validate_only.", flag=True
     )
     compile_only: Switch = CourseKey(
         False,
-        "Compile the run's programs ahead, train nothing. Normally --compile_only.",
+        "Compile the programs of the run, train nothing. Usually given as --compile_only.",
         flag=True,
     )
     compile_cache_dir: Literal[False] | Path | None = CourseKey(
         None,
-        "Folder of the compiled programs that runs keep for later ones, on a CPU. "
-        "Not given: ~/.cache/bert_classifier/compiled. false: none are kept.",
+        "Folder of compiled programs that runs on a CPU keep for later runs. Not given: "
+        "~/.cache/bert_classifier/compiled. false: none are kept.",
     )
     device: str | None = CourseKey(
-        None, "Device to run on, as /gpu:0.", min_length=1, compiled=True, flag=True, is_local=True
+        None,
+        "Device to run on, such as /gpu:0.",
+        min_length=1,
+        compiled=True,
+        flag=True,
+        is_local=True,
     )
     cs_ip: str | None = CourseKey(
         None,
-        "Address of a cluster of CS systems: run there. Port 9000 if it names none.",
+        "Address of a cluster of CS systems to run on. Port 9000 if it names none.",
         min_length=1,
         flag=True,
         is_local=True,
@@ -53,15 +58,15 @@ class RunParams(Section):
     steps: Count | None = CourseKey(None, "Train this many more steps.", flag=True)
     max_steps: Count | None = CourseKey(None, "Train until this global step.", flag=True)
     eval_steps: Annotated[int, BeforeValidator(to_int)] | None = CourseKey(
-        None, "Batches to evaluate. 0 or null: the whole split.", flag=True
+        None, "Number of batches to evaluate. 0 or null: the whole split.", flag=True
     )
     throttle_secs: Whole = CourseKey(
-        0, "Seconds from one evaluation to the next in train_and_eval, at least."
+        0, "Smallest number of seconds between two evaluations in train_and_eval."
     )
 
     # What to keep and show
     save_checkpoints_steps: Count = CourseKey(1000, "Steps between checkpoints.")
-    keep_checkpoint_max: Whole = CourseKey(5, "Newest checkpoints to keep. 0: all.")
+    keep_checkpoint_max: Whole = CourseKey(5, "Number of newest checkpoints to keep. 0: all.")
     save_summary_steps: Count = CourseKey(
         100, "Steps between TensorBoard summaries.", compiled=True
     )
@@ -71,15 +76,15 @@ class RunParams(Section):
 
     # Repeatability
     tf_random_seed: Seed | None = Key(
-        None, "Seed of fresh weights, dropout and the order of rows.", compiled=False
+        None, "Seed of initial weights, dropout and the order of rows.", compiled=False
     )
     deterministic: Switch = Key(
-        True, "The same bits again from the same seed, also on a GPU.", changes="speed"
+        True, "The same seed gives the same bits, also on a GPU.", changes="speed"
     )
     allow_changed_params: Switch = CourseKey(
         False,
-        "Resume although keys have changed that change what is trained. "
-        "Normally --allow_changed_params.",
+        "Resume although keys that affect training have changed. Usually given as "
+        "--allow_changed_params.",
         flag=True,
     )
 
@@ -89,25 +94,26 @@ class RunParams(Section):
     )
     best_metric: str | None = CourseKey(
         None,
-        "Figure of the evaluation whose best checkpoint is kept, as eval/accuracy_cls "
-        "or eval/loss; of several splits, that of all rows, or one's own. Not given: none is.",
+        "Evaluation figure that selects the best checkpoint, which is kept, such as "
+        "eval/accuracy_cls or eval/loss; with several splits, that of all rows or of one split. "
+        "Not given: none is selected.",
         min_length=1,
     )
     best_metric_mode: Literal["max", "min"] | None = CourseKey(
-        None, "Which of its values is best. Not given: min for a loss, else max."
+        None, "Which value of it is best. Not given: min for a loss, else max."
     )
     early_stopping_patience: Count | None = CourseKey(
         None,
-        "Stop after so many evaluations in a row without a better best_metric. "
-        "Not given: train to the end.",
+        "Stop after this many consecutive evaluations without a better best_metric. Not given: "
+        "train to the end.",
     )
     export_best: ExportFormat | None = CourseKey(
         None, "Format in which the best checkpoint is exported at the end."
     )
     calibrate_temperature: Switch = CourseKey(
         False,
-        "At the end, fit the temperature that divides the logits, so that "
-        "probabilities of predictions and exports fit the evaluation rows best.",
+        "At the end, fit a temperature that divides the logits, so that the probabilities in "
+        "predictions and exports fit the evaluation rows best.",
     )
 
     # Numbers that are not finite
@@ -115,16 +121,16 @@ class RunParams(Section):
         Literal[False, True] | Annotated[float, Field(gt=0, lt=1), BeforeValidator(to_float)]
     ) = CourseKey(
         False,
-        "At a loss or gradient that is not finite, go back to the last checkpoint and "
-        "go on with the learning rate times this number (true: 0.5), at most three times.",
+        "If a loss or gradient is not finite, return to the last checkpoint and continue with the "
+        "learning rate times this number (true: 0.5), at most three times.",
     )
 
     # Several cores
     num_streams: Count = Key(
         1,
-        "Parts of a training batch, and batches of an evaluation, that a CPU computes "
-        "side by side, each on its share of the cores; no more than there are cores. 2 is faster "
-        "on two cores and takes longer to start. On a GPU, or with several devices: 1.",
+        "Parts of a training batch, and batches of an evaluation, that a CPU computes in "
+        "parallel, each on its share of the cores; at most the number of cores. 2 is faster on "
+        "two cores and takes longer to start. On a GPU, or with several devices: 1.",
         changes="speed",
     )
 
@@ -136,14 +142,14 @@ class RunParams(Section):
     )
     num_devices: Count | None = CourseKey(
         None,
-        "How many devices share it. Not given: all GPUs. On a machine without GPUs: "
-        "logical devices that share its cores.",
+        "Number of devices that share it. Not given: all GPUs. On a machine without GPUs: logical "
+        "devices that share its cores.",
         compiled=True,
     )
     multiple_workers: Switch = CourseKey(
         False,
-        "Share each batch between the processes, on one machine or several, that the "
-        "environment variable TF_CONFIG lists, each with all its GPUs; see docs/distributed.md.",
+        "Share each batch between the processes, on one machine or several, that the environment "
+        "variable TF_CONFIG lists, each with all its GPUs; see docs/distributed.md.",
         compiled=True,
     )
 
@@ -162,20 +168,20 @@ class RunParams(Section):
     )
     ir_mode: Literal["mlir-cirh", "mlir-xla"] = Key(
         "mlir-cirh",
-        "Which of the vendor's compilers is used.",
+        "Which of the vendor's compilers to use.",
         changes="nothing",
         no_effect="the compiler is XLA",
     )
     disable_input_pipeline_ckpt: Switch = Key(
         False,
-        "Leave the position in the data out of checkpoints.",
+        "Do not save the position in the data.",
         changes="nothing",
         no_effect="every checkpoint holds the position in the data, which is two numbers; a new "
         "--model_dir begins the data anew",
     )
     disable_standard_logs: Switch = Key(
         False,
-        "Leave out the lines of the log that TensorFlow writes.",
+        "Leave out the log lines that TensorFlow writes.",
         changes="nothing",
         no_effect="runconfig.log_step_count_steps says how many steps lie between two lines of "
         "the log",
@@ -188,7 +194,7 @@ class RunParams(Section):
 
     @property
     def recovery_factor(self):
-        """What `recover_from_nan` multiplies the rate with, or None where it is off."""
+        """The factor of `recover_from_nan` on the learning rate; None if it is off."""
         return {False: None, True: 0.5}.get(self.recover_from_nan, self.recover_from_nan)
 
     @property

@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 
 
-def found(value):
-    """The value as YAML would write it, for a message; cut when it is long."""
+def as_yaml(value):
+    """The value as YAML writes it, for a message; at most 60 characters."""
     text = (
         repr(value)
         if isinstance(value, str)
@@ -23,12 +23,12 @@ def found(value):
 
 
 def refusal(text):
-    """The exception of a validator whose text stands behind the dotted key, as it is."""
+    """The exception that a validator raises; the message is the dotted key and this text."""
     return PydanticCustomError("refused", "{text}", {"text": text})
 
 
 def to_float(value):
-    """A finite number, or the text of one, as a float. True and false are no numbers."""
+    """A finite number, or its text, as a float. True and false are refused."""
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -36,11 +36,11 @@ def to_float(value):
             number = math.nan
         if math.isfinite(number):
             return number
-    raise refusal(f"is {found(value)}; a number is wanted, such as 0.1 or 1e-6")
+    raise refusal(f"is {as_yaml(value)}; a number is wanted, such as 0.1 or 1e-6")
 
 
 def to_int(value):
-    """A whole number, or the text of one (`2e4` is 20000), as an int."""
+    """A whole number, or its text (`2e4` is 20000), as an int."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:
@@ -49,14 +49,14 @@ def to_int(value):
         number = math.nan
     if number == number // 1:
         return int(number)
-    raise refusal(f"is {found(value)}; a whole number is wanted")
+    raise refusal(f"is {as_yaml(value)}; a whole number is wanted")
 
 
 def to_path(value):
-    """The name of a file or folder, `~` expanded; a relative one starts where the command runs."""
+    """A path with `~` expanded; a relative path starts in the working directory."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise refusal(f"is {found(value)}; the path of a file or folder is wanted")
+        raise refusal(f"is {as_yaml(value)}; the path of a file or folder is wanted")
     return os.path.expanduser(value)
 
 
@@ -73,13 +73,13 @@ def to_name(value):
     """A name as text: `1` is "1". YAML reads an unquoted `no` or `yes` as false or true."""
     if isinstance(value, bool):
         raise refusal(
-            f"is {found(value)}, as YAML reads no, yes, on and off; put the name between quotes"
+            f"is {as_yaml(value)}, as YAML reads no, yes, on and off; put the name between quotes"
         )
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str) and value.strip():
         return value
-    raise refusal(f"is {found(value)}; a name is wanted")
+    raise refusal(f"is {as_yaml(value)}; a name is wanted")
 
 
 def to_text_keys(value):
@@ -87,23 +87,23 @@ def to_text_keys(value):
     value = to_names(value)
     if isinstance(value, list | tuple) and 1 <= len(value) <= 2:
         return tuple(map(to_name, value))
-    raise refusal(f"is {found(value)}; a name is wanted, or a list of two for pairs")
+    raise refusal(f"is {as_yaml(value)}; a name is wanted, or a list of two for pairs")
 
 
 def to_label_names(value):
     """A list of two or more names, all different."""
     if not isinstance(value, list | tuple) or len(value) < 2:
-        raise refusal(f"is {found(value)}; a list of a name for each class is wanted")
+        raise refusal(f"is {as_yaml(value)}; a list of a name for each class is wanted")
     names = tuple(map(to_name, value))
     if len(set(names)) < len(names):
-        raise refusal(f"is {found(value)}; a name stands twice in it, and each is one class")
+        raise refusal(f"is {as_yaml(value)}; a name stands twice in it, and each is one class")
     return names
 
 
 def not_a_number(value):
-    """1 would pass for true, which it equals in Python."""
+    """Refuses numbers: in Python 1 equals True, so pydantic would accept it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise refusal(f"is {found(value)}; true, false or the name of a dtype policy is wanted")
+        raise refusal(f"is {as_yaml(value)}; true, false or the name of a dtype policy is wanted")
     return value
 
 
@@ -117,7 +117,7 @@ Number = Annotated[float, BeforeValidator(to_float)]
 Positive = Annotated[float, Field(gt=0), BeforeValidator(to_float)]
 NonNegative = Annotated[float, Field(ge=0), BeforeValidator(to_float)]
 Probability = Annotated[float, Field(ge=0, lt=1), BeforeValidator(to_float)]
-# A factor whose multiples and fractions float32 holds.
+# A factor that float32 can still double and halve.
 Scale = Annotated[float, Field(ge=2.0**-126, le=2.0**127), BeforeValidator(to_float)]
 Switch = Annotated[bool, Field(strict=True)]
 BetweenZeroAndOne = Annotated[float, Field(gt=0, lt=1), BeforeValidator(to_float)]
@@ -134,37 +134,35 @@ LabelNames = Annotated[tuple[str, ...], BeforeValidator(to_label_names)]
 
 # ---- Keys and sections ---------------------------------------------------------------------------
 
-
 CHANGES = ("nothing", "where and how long", "speed", "the trained weights")
 
 
 @dataclass(frozen=True)
 class Properties:
-    """What the program has to know of a key besides its type, range and default.
+    """What the program needs to know about a key besides its type, range, default and meaning.
 
-    The defaults are the strict ones, so that a key that says nothing is neither changed at a resume
-    nor left out of what a kept program depends on. A key inside a schedule or an initializer has
-    the properties of the key that holds it.
+    The defaults are the strict ones: a key without properties may not change when a run is resumed,
+    and kept programs depend on it. A key inside a schedule or an initializer has the properties of
+    the key that holds it.
 
     Attributes:
-        changes: one of CHANGES, what another value changes. A checkpoint is not resumed with
-            another value of a key that changes "the trained weights"; the figures of an evaluation
-            count among these.
-        changes_in_evaluation: the same, of the key in eval_input; None: as in train_input.
-        compiled: bool. A kept program depends on its value.
-        flag: bool. run.py has a flag of its name.
-        from_checkpoint: bool. A checkpoint says it where the file does not.
-        fixed_by_checkpoint: bool. The file may say nothing else than the checkpoint.
-        in_config: bool. The config of our checkpoints says it, as it says every key of the two
+        changes: one of CHANGES, what another value affects. A run cannot be resumed with another
+            value of a key that changes "the trained weights", which includes evaluation figures.
+        changes_in_evaluation: the same for the key in eval_input; None: as in train_input.
+        compiled: bool. Kept programs depend on the value.
+        flag: bool. run.py has a flag of the same name.
+        from_checkpoint: bool. The checkpoint provides the value if the file does not.
+        fixed_by_checkpoint: bool. A value in the file must equal the checkpoint's.
+        in_config: bool. config.json of our checkpoints records the value, as it does for the two
             properties above.
-        from_pretraining: bool. The file of model.pretrain_params_path may give it.
-        needed: str or None. What to tell where file, checkpoint and data leave it open.
-        same_in_inputs: when all inputs must have the same value, or None.
-        is_local: bool. It belongs to the machine or its network and does not describe the training;
-            so does every path, without saying it.
-        names_data: bool. A path whose last part tells which data it is.
-        no_effect: str or None. The key changes nothing here; what does its work instead.
-        since: the first version of this project that knows the key.
+        from_pretraining: bool. The file of model.pretrain_params_path may provide the value.
+        needed: str or None. The message if neither file, checkpoint nor data provides a value.
+        same_in_inputs: when the value must be equal in all inputs; None: never.
+        is_local: bool. The value belongs to the machine or its network, not to the training. Paths
+            are local without saying so.
+        names_data: bool. A path whose last part identifies the data.
+        no_effect: str or None. The key changes nothing here; what replaces it.
+        since: the first version of this project that accepts the key.
     """
 
     changes: str = "the trained weights"
@@ -185,31 +183,33 @@ class Properties:
     def __post_init__(self):
         for value in (self.changes, self.changes_in_evaluation or self.changes):
             if value not in CHANGES:
-                raise ValueError(f"a key changes {value!r}; it can be one of {CHANGES}")
+                raise ValueError(f"changes is {value!r}; available: {CHANGES}")
 
 
 PROPERTIES = {field.name for field in dataclasses.fields(Properties)}
 
 
 def Key(default, meaning, **settings):
-    """A field of a section: `name: type = Key(default, meaning, ...)`.
+    """A field of a Section: `name: type = Key(default, meaning, ...)`.
 
-    default: `...` where the key has to be given. meaning: a sentence for docs/configuration.md.
-    settings: of `Properties`; the others are pydantic's, such as min_length.
+    Args:
+        default: `...` if the key is required.
+        meaning: str. A sentence for docs/configuration.md.
+        settings: attributes of `Properties`, or arguments of pydantic.Field such as min_length.
     """
-    own = {name: settings.pop(name) for name in PROPERTIES & settings.keys()}
+    properties = {name: settings.pop(name) for name in PROPERTIES & settings.keys()}
     field = Field(default, description=meaning, **settings)
-    field.metadata.append(Properties(**own))
+    field.metadata.append(Properties(**properties))
     return field
 
 
 def properties_of(field):
-    """The Properties of a field of pydantic, the strict ones where it is no `Key`."""
+    """The Properties of a pydantic field; the strict defaults if `Key` did not make it."""
     return next((item for item in field.metadata if isinstance(item, Properties)), Properties())
 
 
 def keys_of(section, **wanted):
-    """Names of the keys of a Section whose properties have these values, in the section's order."""
+    """Names of a section's keys with these properties, in the order of the section."""
     return tuple(
         name
         for name, field in section.model_fields.items()
@@ -218,7 +218,7 @@ def keys_of(section, **wanted):
 
 
 class Section(BaseModel):
-    """A mapping of the file. Unknown keys are refused, and nothing changes once it is read."""
+    """A mapping in the file. Unknown keys are refused; an instance is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

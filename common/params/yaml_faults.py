@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every fault of a params file in plain words: the line, the dotted key, what is accepted.
+"""The faults of a params file in plain words: line, dotted key, value, and what is accepted.
 
-`validate` checks the values that `yaml_file.py` has read, `describe` lists what it found.
+`validate` checks the values that `yaml_file.py` has read, and `describe` lists their faults.
 """
 
 import difflib
@@ -12,15 +12,15 @@ from common.params.inputs import INPUTS
 from common.params.keys import SECTIONS
 from common.params.params import Params
 from common.params.rules import fault_list
-from common.params.values import Section, found
+from common.params.values import Section, as_yaml
 from common.params.yaml_file import MAX_FAULTS, Fault
 
 
 def validate(values):
     """Checks the values of a file.
 
-    Rules between keys are looked at only where the keys are right by themselves. So that a file
-    tells all it has, faulty keys are taken out, and what is left is read a second time.
+    pydantic checks the rules between keys only if every key is valid by itself. To report all
+    faults together, faulty keys are removed and the rest is validated again.
 
     Returns:
         (Params, []), or (None, list of Fault).
@@ -34,8 +34,8 @@ def validate(values):
         return None, faults
     rest = copy_of(values)
     for error in errors:
-        path = origin(trim(error["loc"], values, error["type"]), values)
-        text = sentence(error, path, values)
+        path = origin(location(error["loc"], values, error["type"]), values)
+        text = message_of(error, path, values)
         if text and Fault(path, text) not in faults:
             faults.append(Fault(path, text))
         remove(rest, path)
@@ -45,7 +45,7 @@ def validate(values):
         Params.model_validate(with_placeholders(rest))
     except ValidationError as error:
         faults += broken_rules(error.errors(), values)
-    # Each fault is told once, so one may have left its words to another; all cannot.
+    # `message_of` leaves some faults to another one, so the list could be empty.
     return None, faults or [Fault((), "this is no params file; see docs/configuration.md")]
 
 
@@ -62,14 +62,14 @@ def broken_rules(errors, values):
 
 
 def with_placeholders(values):
-    """Harmless values for what has to be given, so that the rest can be looked at."""
+    """Adds valid values for required keys, so that the rules between the others can be checked."""
     values.setdefault("model", {})
     names = [name for name in INPUTS[:2] if isinstance(values.get(name), dict)]
     for name in names or ["eval_input"]:
         needed = {"data_processor": "Sst2DataProcessor", "data_dir": "."}
         needed |= {"max_sequence_length": 3, "batch_size": 1}
-        own = {key: value for key, value in (values.get(name) or {}).items() if value is not None}
-        values[name] = needed | own
+        section = values.get(name) or {}
+        values[name] = needed | {k: v for k, v in section.items() if v is not None}
     return values
 
 
@@ -80,7 +80,7 @@ def copy_of(values):
 
 
 def remove(values, path):
-    """Takes a key out of nested mappings; in a list, the whole list."""
+    """Removes a key from nested mappings; if it is inside a list, the whole list."""
     for key in path[:-1]:
         if not isinstance(values, dict) or not isinstance(values.get(key), dict):
             break
@@ -91,8 +91,8 @@ def remove(values, path):
         values.pop(key, None)
 
 
-def trim(loc, values, kind):
-    """Pydantic's place of an error, without the names of its unions: keys and indices."""
+def location(loc, values, kind):
+    """The keys and indices in pydantic's location of an error, without the names of unions."""
     path = []
     for i, key in enumerate(loc):
         is_key = isinstance(values, dict) and key in values
@@ -108,10 +108,10 @@ def trim(loc, values, kind):
 
 
 def origin(path, values):
-    """The place in the file of a key that an input takes from the one it is derived from."""
+    """Where the file gives a value: an input may take it from the input it is derived from."""
     if path and path[0] == "predict_input":
-        own = values.get("predict_input")
-        if not isinstance(own, dict) or (len(path) > 1 and path[1] not in own):
+        section = values.get("predict_input")
+        if not isinstance(section, dict) or (len(path) > 1 and path[1] not in section):
             path = ("eval_input", *path[1:])
     if path and path[0] == "eval_input" and values.get("eval_input") is None:
         path = ("train_input", *path[1:])
@@ -119,7 +119,7 @@ def origin(path, values):
 
 
 def at(path, values, default):
-    """The value at a path of the file, as it was before conversion."""
+    """The value at a path, as the file gives it."""
     for key in path:
         try:
             values = values[key]
@@ -129,12 +129,12 @@ def at(path, values, default):
 
 
 def section_of(path):
-    """The Section that the key at a path belongs to: its class, or None inside schedules."""
+    """The Section class of the key at a path; None inside a schedule or an initializer."""
     return SECTIONS.get(path[0]) if len(path) == 2 else None
 
 
-def sentence(error, path, values):
-    """One fault in plain words; "" where another fault of the file already says it."""
+def message_of(error, path, values):
+    """The message of a pydantic error; "" if another fault covers it."""
     kind, ctx, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "refused":
         return ctx["text"]
@@ -142,13 +142,15 @@ def sentence(error, path, values):
         return unknown_key(path, values)
     if kind == "missing":
         return missing_key(path, values)
-    shown = f"is {found(at(path, values, value))}"
+    shown = f"is {as_yaml(at(path, values, value))}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"{shown}; keys are wanted below it, indented" if value is not None else "is empty"
     if kind == "union_tag_invalid":
         key = ctx["discriminator"].strip("'")
         tags = ctx["expected_tags"].replace("'", "")
-        return f"{key} is {found(value.get(key))}; available: {', '.join(sorted(tags.split(', ')))}"
+        return (
+            f"{key} is {as_yaml(value.get(key))}; available: {', '.join(sorted(tags.split(', ')))}"
+        )
     if kind == "union_tag_not_found":
         key = ctx["discriminator"].strip("'")
         return f"{shown}; a mapping with `{key}` is wanted"
@@ -174,7 +176,7 @@ def sentence(error, path, values):
 
 
 def known_keys(path):
-    """The keys accepted where a path ends; None in a mapping whose kind is told by a key in it."""
+    """The keys accepted at a path; None inside a schedule or an initializer."""
     if len(path) == 1:
         return list(SECTIONS)
     section = section_of(path)
@@ -205,7 +207,7 @@ def unknown_key(path, values):
 
 
 def nested_keys(path, values):
-    """Keys accepted in a schedule or an initializer, by its `scheduler` or `name`."""
+    """The keys accepted in a schedule or an initializer of this `scheduler` or `name`."""
     for key in path[:-1]:
         values = values[key]
     for tag in ("scheduler", "name"):
@@ -229,11 +231,11 @@ def nearest(key, accepted, cutoff=0.6):
 
 
 def missing_key(path, values):
-    """A key that has to be given; "" where it is there, but misspelt."""
+    """The message for a required key; "" if it is there but misspelt."""
     if path == ("train_input",):
         return "not given; write it, or eval_input where nothing is to be trained"
     if len(path) > 1 and path[0] not in values:
-        return ""  # the section is missing, which is said once
+        return ""  # the whole section is missing, which is another fault
     accepted = known_keys(path) or nested_keys(path, values)
     for key in path[:-1]:
         values = values.get(key) if isinstance(values, dict) else values[key]
@@ -245,18 +247,18 @@ def missing_key(path, values):
 
 
 def describe(path, faults, lines):
-    """The text of the UserError: faults in the order of the file, those of flags behind them."""
-    placed, said = [], set()
+    """The text of the UserError: faults in the order of the file, then those of flags."""
+    placed, reported = [], set()
     for i, fault in enumerate(faults):
         known = fault.path
         while known and known not in lines:
-            known = known[:-1]  # a key that is missing stands at its section
+            known = known[:-1]  # a missing key has the line of its section
         line = fault.line or lines.get(known)
         where = f"line {line}" if isinstance(line, int) else line or ""
         if fault.path[:1] and fault.path[0] in INPUTS and isinstance(line, int):
-            if (line, fault.path[1:], fault.text) in said:
-                continue  # of an input that takes this line from another
-            said.add((line, fault.path[1:], fault.text))
+            if (line, fault.path[1:], fault.text) in reported:
+                continue  # another input takes its value from the same line
+            reported.add((line, fault.path[1:], fault.text))
         is_last = isinstance(line, str) or not fault.path
         order = (is_last, line if isinstance(line, int) else 0, i)
         dotted = ".".join(map(str, fault.path))

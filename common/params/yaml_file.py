@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML text to plain values, with the line of each key: PyYAML's safe loader, and its limits.
+"""Reads YAML into plain values and notes the line of each key; PyYAML parses.
 
-PyYAML keeps the last of two keys of one name, and lets a small file name the same value without
-end. `read_yaml` reports the former and refuses the latter. `yaml_faults.py` finds the faults of the
-values.
+`yaml.safe_load` silently keeps the last of two keys with the same name, and a small file can expand
+without limit through aliases. `read_yaml` reports the former and refuses the latter. The faults of
+the values are found in `yaml_faults.py`.
 """
 
 import difflib
@@ -13,14 +13,14 @@ from typing import NamedTuple
 import yaml
 
 from common.errors import UserError
-from common.params.values import found
+from common.params.values import as_yaml
 
 MAX_BYTES = 100_000  # of a file; real ones have 3,000
-MAX_VALUES = 300_000  # characters and values, with what aliases repeat
+MAX_VALUES = 300_000  # characters and values, after aliases are expanded
 MAX_ALIASES = 100
 MAX_DEPTH = 50  # of lists and mappings in one another; real files have 4
 MAX_DIGITS = 1_000  # of a whole number; Python itself writes no more than 4,300
-MAX_FAULTS = 100  # told at once
+MAX_FAULTS = 100  # reported together
 
 
 class Fault(NamedTuple):
@@ -28,22 +28,22 @@ class Fault(NamedTuple):
 
     path: tuple  # keys and indices that lead to it
     text: str  # what was found, and what is accepted
-    line: int | None = None  # where that is not the line of the path's last key
+    line: int | str | None = None  # if it is not the line of the path's last key
 
 
 class NodeFault(UserError):
-    """Something in a file that YAML allows and a configuration does not."""
+    """The text is no YAML, or YAML that a params file may not contain."""
 
 
 def fault_at(node, text):
-    """node: a node or an event of PyYAML, which knows where it starts."""
+    """A NodeFault with the line of a PyYAML node or event."""
     return NodeFault(f"line {node.start_mark.line + 1}: {text}")
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, in which a file cannot name the same thing over and over.
+    """PyYAML's safe loader with limits on aliases and on nesting.
 
-    Nor can it nest deeper than any configuration does, which costs time before Python refuses it.
+    Nesting costs time long before Python's recursion limit would refuse it.
     """
 
     num_aliases = 0
@@ -67,11 +67,11 @@ def read_yaml(path):
     """Reads a YAML file whose top level is a mapping.
 
     Returns:
-        values: dict. As `yaml.safe_load` gives it.
-        lines: dict. Tuple of keys and indices -> line, from 1, on which that key stands.
-        faults: list of Fault. What can be reported together with faults of the values.
+        values: dict, as `yaml.safe_load` returns it.
+        lines: {tuple of keys and indices: line of that key, counted from 1}.
+        faults: list of Fault, to be reported together with the faults of the values.
     Raises:
-        UserError: the first thing that hinders reading the file, with its line.
+        UserError: the file cannot be read; the first reason, with its line.
     """
     text = read_text(path)
     try:
@@ -80,7 +80,7 @@ def read_yaml(path):
         if node is None:
             raise NodeFault("the file is empty; it needs sections such as train_input")
         if not isinstance(node, yaml.MappingNode):
-            kind = "a list" if isinstance(node, yaml.SequenceNode) else found(node.value)
+            kind = "a list" if isinstance(node, yaml.SequenceNode) else as_yaml(node.value)
             wanted = "it needs sections such as `train_input:`, each with keys below it"
             raise fault_at(node, f"the file holds {kind}; {wanted}")
         return reader.read(node, ()), reader.lines, reader.faults
@@ -89,7 +89,7 @@ def read_yaml(path):
 
 
 def read_value(text, path):
-    """The value of a YAML text that is no file. path: tuple of keys, what the value is of.
+    """The value of a YAML text from the command line. path: tuple, the keys it belongs to.
 
     Raises:
         NodeFault: it cannot be read, with its line.
@@ -103,7 +103,7 @@ def read_value(text, path):
 
 
 def read_text(path):
-    """The text of a file of at most MAX_BYTES, or a UserError."""
+    """The text of a file of at most MAX_BYTES; else a UserError."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -124,7 +124,7 @@ def read_text(path):
 
 
 def near_files(path):
-    """A hint at the files that the user may have meant."""
+    """A hint: YAML files with a similar name in the same folder."""
     folder, name = os.path.split(path)
     try:
         names = sorted(n for n in os.listdir(folder or ".") if n.endswith((".yaml", ".yml")))
@@ -138,8 +138,8 @@ class NodeReader:
     """Turns PyYAML's nodes into plain values and notes the line of each key.
 
     Attributes:
-        node: what the text holds; None where it holds nothing.
-        lines, faults: see `read_yaml`; complete once `read` has returned.
+        node: the root node; None if the text is empty.
+        lines, faults: see `read_yaml`; complete after `read`.
     """
 
     def __init__(self, text):
@@ -150,17 +150,17 @@ class NodeReader:
             raise NodeFault(yaml_sentence(error)) from None
         self.lines = {}
         self.faults = []
-        self.seen = set()
-        self.open = set()
+        self.seen = set()  # ids of nodes
+        self.ancestors = set()  # of the node that is being read
         self.num_repeats = 0
         self.num_values = 0
 
     def read(self, node, path):
         """The value of a node. path: tuple of the keys and indices that lead to it."""
-        if id(node) in self.open:
+        if id(node) in self.ancestors:
             raise fault_at(node, "a value that contains itself by an alias (*name)")
         self.count(node)
-        self.open.add(id(node))
+        self.ancestors.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
                 return self.mapping(node, path)
@@ -173,10 +173,10 @@ class NodeReader:
                 return values
             return self.scalar(node)
         finally:
-            self.open.discard(id(node))
+            self.ancestors.discard(id(node))
 
     def count(self, node):
-        """Refuses aliases that make a small file large."""
+        """Refuses a file that aliases expand beyond the limits."""
         self.num_repeats += id(node) in self.seen and not isinstance(node, yaml.ScalarNode)
         self.seen.add(id(node))
         self.num_values += 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
@@ -195,7 +195,9 @@ class NodeReader:
             self.count(key_node)
             key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                shown = found(key) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
+                shown = (
+                    as_yaml(key) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
+                )
                 raise fault_at(key_node, f"{shown} stands as a key; keys are names")
             if key in first_line:
                 text = f"given twice, first on line {first_line[key]}; keep one of the two"
@@ -210,7 +212,7 @@ class NodeReader:
         return merged | values
 
     def merge(self, node, path):
-        """`<<: *name`: the keys of another mapping, or of several, those of the first foremost."""
+        """`<<: *name`: the keys of a mapping, or of several, of which the first has priority."""
         if isinstance(node, yaml.MappingNode):
             return self.read(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -229,14 +231,14 @@ class NodeReader:
                 raise yaml.constructor.ConstructorError
             value = self.loader.construct_object(node)
             if isinstance(value, str):
-                value.encode()  # half of a surrogate pair, as "\ud800", could not be printed
+                value.encode()  # half of a surrogate pair ("\ud800") cannot be printed
             if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
                 raise ValueError
             return value
         except yaml.constructor.ConstructorError:
             raise fault_at(node, f"the tag {node.tag} is not accepted; write the value") from None
-        except (ValueError, OverflowError, LookupError, AttributeError):  # as `!!bool 3` raises
-            raise fault_at(node, f"{found(node.value)} cannot be read as a value") from None
+        except (ValueError, OverflowError, LookupError, AttributeError):  # such as `!!bool 3`
+            raise fault_at(node, f"{as_yaml(node.value)} cannot be read as a value") from None
 
     def check_tag(self, node, plain):
         if node.tag != plain:
@@ -244,7 +246,7 @@ class NodeReader:
 
 
 def yaml_sentence(error):
-    """What PyYAML found wrong, as one sentence with its line."""
+    """An error of PyYAML as one sentence with its line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     if isinstance(error, yaml.reader.ReaderError):
