@@ -46,17 +46,10 @@ class Console(Listener):
         self.on_message(evaluation_text(step, report, name))
 
     def on_start(self, first_step, last_step, rate):
-        self.training = Progress(
-            last_step,
-            rate,
-            initial=first_step,
-            log_every=self.log_steps,
-            stream=self.stream,
-            clock=self.clock,
-        )
+        self.training = self._begin("train", "steps", first_step, last_step, rate, self.log_steps)
 
     def on_step(self, step, figures):
-        self.training.update(step, **figures)
+        self.training.update(step, figures)
 
     def on_stop(self):
         self.training = self._end(self.training)
@@ -64,18 +57,11 @@ class Console(Listener):
     def on_batch(self, description, done, total):
         if done == 0:
             self._end(self.scoring)  # after an interrupted evaluation
-            self.scoring = Progress(
-                total,
-                StepRate(clock=self.clock),
-                "batches",
-                description=description,
-                log_every=LOG_BATCHES,
-                stream=self.stream,
-                clock=self.clock,
-            )
+            rate = StepRate(clock=self.clock)
+            self.scoring = self._begin(description, "batches", 0, total, rate, LOG_BATCHES)
         else:
             self.scoring.rate.update(done)
-            self.scoring.update(done)
+            self.scoring.update(done, {})
         if done == total:
             self.scoring = self._end(self.scoring)
 
@@ -83,7 +69,11 @@ class Console(Listener):
         self.scoring = self._end(self.scoring)
         self.on_stop()
 
+    def _begin(self, *arguments):
+        return Progress(*arguments, self.stream or sys.stderr, self.clock)
+
     def _end(self, progress):
+        """Ends a loop, if there is one. Returns None, the Progress from now on."""
         if progress is not None:
             progress.close()
 
@@ -116,47 +106,29 @@ class Progress:
     without a bar, and a second rate on the bar would differ from it.
 
     Args:
-        total: int, steps at the end of the work.
-        rate: StepRate, updated by the caller.
-        unit: str, plural of what is counted.
-        initial: int, steps done by earlier processes.
         description: str, first word of every line.
+        unit: "steps" or "batches".
+        initial, total: int, steps done before and at the end.
+        rate: StepRate, updated by the caller.
         log_every: int, steps between two plain lines, besides those of the first and last step.
-        stream: text file; None is the standard error stream.
+        stream: text file.
         clock: () -> seconds.
     """
 
-    def __init__(
-        self,
-        total,
-        rate,
-        unit="steps",
-        initial=0,
-        description="train",
-        log_every=100,
-        stream=None,
-        clock=time.monotonic,
-    ):
-        self.total, self.rate, self.unit, self.description = total, rate, unit, description
-        self.log_every = max(1, log_every)
-        self.stream = stream or sys.stderr
-        self.clock = clock
+    def __init__(self, description, unit, initial, total, rate, log_every, stream, clock):
+        self.description, self.unit, self.rate, self.total = description, unit, rate, total
+        self.log_every, self.stream, self.clock = max(1, log_every), stream, clock
         self.initial = self.done = self.shown = initial
         self.figures, self.figures_before = {}, {}  # of the last two updates
         self.refreshed = float("-inf")
         self.bar = None
-        if self.stream.isatty():
-            self.bar = _Bar(
-                total=total,
-                initial=initial,
-                desc=description,
-                file=self.stream,
-                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}",
-                **_size(self.stream),
-            )
+        if stream.isatty():
+            layout = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
+            options = {"desc": description, "bar_format": layout, "file": stream, **_size(stream)}
+            self.bar = _Bar(initial=initial, total=total, **options)
 
-    def update(self, done, **figures):
-        """Shows that `done` steps are done, with figures of the last (loss=0.31), where it is due.
+    def update(self, done, figures):
+        """Shows that `done` steps are done, where it is due, with {name: figure} of the last.
 
         A figure that is a tensor is read only when it is shown. A bar shows those of the update
         before until the end, as the device may still compute the last ones.
