@@ -95,23 +95,23 @@ def give_to_xla(folder, write):
 def keep_machine_code(compiled):
     """Lists what XLA has written with its hashes. Returns the files' size in bytes."""
     folder = machine_dir(compiled)
-    files, known = machine_code(folder), hashes(folder) or {}
-    note_hashes(folder, {file.name: known.get(file.name) or sha256(file) for file in files})
+    files, known = code_files(folder), read_hashes(folder) or {}
+    write_hashes(folder, {file.name: known.get(file.name) or sha256(file) for file in files})
     return sum(file.stat().st_size for file in files)
 
 
-def note_hashes(folder, files):
+def write_hashes(folder, files):
     """Writes the list of a machine's folder, by which damage is found. files: {name: SHA-256}."""
     content = {"machine": machine_facts(), "files": files}
     write_whole(folder / MACHINE, json.dumps(content, indent=2))
 
 
-def machine_code(folder):
+def code_files(folder):
     """Returns the files of XLA. All are complete, as it renames them after writing."""
     return sorted((folder / "xla").glob("*.pb"))
 
 
-def hashes(folder):
+def read_hashes(folder):
     """Returns the list of a folder, {name: SHA-256}; None where it is missing or damaged."""
     try:
         return dict(json.loads((folder / MACHINE).read_text("utf-8"))["files"])
@@ -121,10 +121,10 @@ def hashes(folder):
 
 def _fault_in(folder):
     """Returns what is wrong with the machine code of a folder, as a phrase, or None."""
-    listed = hashes(folder)
+    listed = read_hashes(folder)
     if listed is None:
         return f"{MACHINE} is missing or damaged"
-    changed = (file.name for file in machine_code(folder) if sha256(file) != listed.get(file.name))
+    changed = (file.name for file in code_files(folder) if sha256(file) != listed.get(file.name))
     try:
         first = next(changed, None)
     except OSError as error:  # unreadable

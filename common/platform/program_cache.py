@@ -16,13 +16,13 @@ from pathlib import Path
 
 from common.files import cache_dir, sha256
 from common.platform.machine_code import (
+    code_files,
     give_to_xla,
-    hashes,
-    machine_code,
     machine_dir,
-    note_hashes,
     own_dir,
+    read_hashes,
     use_machine_code,
+    write_hashes,
     write_machine_code,
 )
 
@@ -110,8 +110,8 @@ def _delete_damaged(part, is_alone):
     A file that is not listed may come from another run that still writes, and is deleted only if
     there is none: the run that wrote it was killed.
     """
-    listed = hashes(part) or {}
-    digests = {file: sha256(file) for file in machine_code(part)}
+    listed = read_hashes(part) or {}
+    digests = {file: sha256(file) for file in code_files(part)}
     intact = {
         file.name: digest for file, digest in digests.items() if digest == listed.get(file.name)
     }
@@ -119,7 +119,7 @@ def _delete_damaged(part, is_alone):
         if file.name not in intact and (is_alone or file.name in listed):
             file.unlink()
     if intact != listed:
-        note_hashes(part, intact)
+        write_hashes(part, intact)
     if is_alone:
         for unfinished in (part / "xla").glob("*.tmp"):
             unfinished.unlink()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs of a run traced with shapes alone: what they would compute, and what that takes.
+"""The programs of a run traced with shapes alone, and what they would cost: operations and memory.
 
-Within a plain `tf.Graph` Keras makes variables that have a shape and no memory, so that tracing a
-network of any size costs the time of tracing it: 10 s of BERT-large's training step, and no
-gigabyte. What is traced is what a run executes, its loss, gradients and update.
+Within a plain `tf.Graph` the variables of Keras have a shape and no memory, so tracing takes time
+only: 10 s for BERT-large's training step. The traced steps are those that a run executes, with
+loss, gradients and update.
 """
 
 import math
@@ -16,7 +16,7 @@ from common.BaseModel import PREDICT
 from common.platform.tf_private import registered_kernels
 from common.training.train_step import Replica
 
-# Operations whose output is their input's memory under another name.
+# Operations whose output shares their input's memory.
 VIEWS = frozenset(
     ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient")
 )
@@ -41,19 +41,18 @@ class Program:
     def flops(self):
         """Floating-point operations of its matrix products, two for a multiplication and addition.
 
-        Each product is counted by its own shapes, those of the backward pass too. What is
-        elementwise is left out, as in Kaplan et al. 2020 (arXiv:2001.08361, section 2.1), whose
-        estimate for a step is 6 x weights x tokens without the embeddings, and attention besides.
+        Each product counts by its own shapes, in the backward pass too. Elementwise operations are
+        left out, as in Kaplan et al. 2020 (arXiv:2001.08361, section 2.1), whose estimate for a
+        step is 6 x weights x tokens, without embeddings, plus attention.
         """
         return sum(_flops_of(op) for op in self.operations if op.type in PRODUCTS)
 
     @property
     def peak_bytes(self):
-        """Most bytes that intermediate results, gradients among them, have at the same time.
+        """Peak memory of intermediate results, gradients among them, without the variables.
 
-        Each lives from the operation that makes it until the last one that reads it, in the order
-        of tracing. A chain that XLA compiles into one loop counts with its results alone. The
-        variables are not among them.
+        Each result lives from the operation that computes it until the last one that reads it, in
+        the order of tracing. Of operations that XLA fuses into one loop only the results count.
         """
         place = {op: i for i, op in enumerate(self.operations)}
         origin, last_use, size = {}, {}, {}
@@ -61,15 +60,15 @@ class Program:
             for tensor in op.inputs:
                 last_use[origin.get(tensor.ref())] = i
             for tensor in op.outputs:
-                if op.type in VIEWS:  # of what was made within the step, or else of nothing
+                if op.type in VIEWS:  # None: of a tensor from outside the step
                     origin[tensor.ref()] = origin.get(op.inputs[0].ref())
                 elif op.type != "ReadVariableOp":  # the variable's own memory
                     origin[tensor.ref()] = tensor.ref()
                     size[tensor.ref()] = _bytes_of(tensor)
         ends = {}
         for tensor in size:
-            made = place[tensor.deref().op]
-            ends.setdefault(last_use.get(tensor, made), []).append(size[tensor])
+            start = place[tensor.deref().op]
+            ends.setdefault(last_use.get(tensor, start), []).append(size[tensor])
         live = peak = 0
         for i, op in enumerate(self.operations):
             live += sum(size.get(tensor.ref(), 0) for tensor in op.outputs)
@@ -94,26 +93,26 @@ class Program:
 
 
 def new_graph():
-    """A graph to build in: `with new_graph().as_default():`, then what the run itself does."""
+    """Returns a graph for `with new_graph().as_default():`, to build model and optimizer in."""
     return tf.Graph()
 
 
 def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype, num_packed=None):
-    """Traces a training step. Within `new_graph()`, as model and optimizer have to be.
+    """Traces a training step. Call it in the `new_graph()` that has model and optimizer.
 
-    With `grad_accum_steps` the program holds a batch's share and the update, in this order.
+    With `grad_accum_steps` the program is the addition of one batch, then the update.
 
     Args:
         model_fn, params, model, optimizer: as of `make_train_step`.
         shape: (B, T) of the batches of one device.
         labels_dtype: tf.DType.
-        num_packed: int. Rows of a batch that share the B long ones; None: they share nothing.
+        num_packed: int. Rows of a batch that are packed into the B long ones; None: no packing.
     Returns:
         Program.
     """
     features = _placeholders(shape, num_packed)
     labels = tf.compat.v1.placeholder(labels_dtype, [num_packed or shape[0]])
-    # The mean over devices has its own shapes: of the gradients, which are there anyway.
+    # The mean over devices needs no more memory: it has the gradients' shapes.
     replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
 
     def step():
@@ -126,7 +125,7 @@ def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype, nu
 
 
 def trace_predict_step(model_fn, params, model, shape, num_packed=None):
-    """Traces what evaluation and prediction run. As `trace_train_step`."""
+    """Traces a step of evaluation and prediction. Arguments: as of `trace_train_step`."""
     features = _placeholders(shape, num_packed)
     return _traced(lambda: model_fn(features, None, PREDICT, params, model), shape)
 
@@ -140,7 +139,7 @@ def _placeholders(shape, num_packed):
 
 def _traced(step, shape):
     graph = tf.compat.v1.get_default_graph()
-    first = len(graph.get_operations())  # before it: placeholders, variables and their first values
+    first = len(graph.get_operations())  # after placeholders, variables and initial values
     step()
     operations = tuple(graph.get_operations()[first:])
     return Program(shape, operations, tuple(graph.as_graph_def().library.function))
@@ -151,7 +150,7 @@ def bytes_of_variables(variables):
 
 
 def _bytes_of(tensor):
-    """0 where the shape is not known while tracing: counts and conditions, nothing large."""
+    """Returns 0 for shapes that tracing does not know: counts and conditions, nothing large."""
     if tensor.dtype in (tf.resource, tf.variant, tf.string):
         return 0
     return (tensor.shape.num_elements() or 0) * tensor.dtype.size
@@ -164,29 +163,25 @@ def _flops_of(op):
         for letters, tensor in zip(inputs.split(","), op.inputs, strict=True):
             sizes |= dict(zip(letters, tensor.shape, strict=True))
         return 2 * math.prod(sizes.values())
-    turned = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
-    summed = op.inputs[0].shape[-2 if turned else -1]
+    is_transposed = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+    summed = op.inputs[0].shape[-2 if is_transposed else -1]
     return 2 * op.outputs[0].shape.num_elements() * summed
 
 
 def _types_of(node):
     """Returns ((attribute, types), ...) of a NodeDef, types as numbers of DataType."""
-    found = []
-    for name, value in sorted(node.attr.items()):
-        types = (value.type,) if value.type else tuple(value.list.type)
-        if types:
-            found.append((name, types))
-    return tuple(found)
+    types_by_name = (
+        (name, (value.type,) if value.type else tuple(value.list.type))
+        for name, value in sorted(node.attr.items())
+    )
+    return tuple((name, types) for name, types in types_by_name if types)
 
 
 def _has_kernel(name, types, device_type):
-    """Whether an operation with {attribute: types} runs on a device; DEFAULT is any.
-
-    True where TensorFlow does not tell.
-    """
+    """Whether an operation with {attribute: types} runs on a device; True where this is unknown."""
     kernels = registered_kernels(name)
     return kernels is None or any(
-        kernel.device_type in (device_type, "DEFAULT")
+        kernel.device_type in (device_type, "DEFAULT")  # DEFAULT: any device
         and all(
             set(types.get(constraint.name, ())) <= set(constraint.allowed_values.list.type)
             for constraint in kernel.constraint

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file is whole or absent, whatever happens while it is written."""
+"""A file is complete or absent, whatever happens while it is written."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import pytest
 from common.files import delete_leftovers, write_whole
 
 
-def test_text_and_bytes_are_written_as_they_are(tmp_path):
+def test_text_and_bytes_are_written_unchanged(tmp_path):
     path = tmp_path / "new" / "file.txt"
     write_whole(path, "é\r\n\n")
     assert path.read_bytes() == b"\xc3\xa9\r\n\n"
@@ -19,9 +19,9 @@ def test_text_and_bytes_are_written_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_failure_leaves_the_former_file_and_nothing_else(tmp_path, monkeypatch, broken):
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
     path = tmp_path / "file.txt"
-    write_whole(path, "former")
+    write_whole(path, "old")
 
     def fail(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -29,19 +29,19 @@ def test_a_failure_leaves_the_former_file_and_nothing_else(tmp_path, monkeypatch
     monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OSError, match=r"No space left on device: .*file\.txt'$"):
         write_whole(path, "new")
-    assert path.read_text() == "former" and os.listdir(tmp_path) == ["file.txt"]
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.txt"]
 
 
 def test_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    done = []
+    calls = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: done.append("fsync") or fsync(fd))
-    monkeypatch.setattr(os, "replace", lambda *a: done.append("replace") or replace(*a))
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync") or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda *a: calls.append("replace") or replace(*a))
     write_whole(tmp_path / "file.txt", "content")
-    assert done == ["fsync", "replace"]
+    assert calls == ["fsync", "replace"]
 
 
-def test_what_killed_processes_left_is_deleted_and_nothing_else(tmp_path):
+def test_only_files_of_killed_processes_are_deleted(tmp_path):
     for name in (".best.json.123.tmp", ".hidden.tmp", "a.123.tmp", "best.json"):
         write_whole(tmp_path / name, "")
     for name in (".old.png.123.tmp", ".new.png.123.tmp", "old.png"):

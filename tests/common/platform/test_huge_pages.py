@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""common/platform/huge_pages.py: who is started anew, and that nothing of the call is lost."""
+"""When a program is started again for huge pages, and that it keeps arguments and input."""
 
 import json
 import os
@@ -11,28 +11,34 @@ import pytest
 
 from common.platform.huge_pages import ENABLED, TUNABLES, environment_with_huge_pages
 
-ASKED = "always [madvise] never\n"
+ON_REQUEST = "always [madvise] never\n"
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_setting_is_added_to_those_that_are_there():
-    found = environment_with_huge_pages({"A": "b", TUNABLES: "x.y=3"}, "glibc 2.36", ASKED)
-    assert found == {"A": "b", TUNABLES: "x.y=3:glibc.malloc.hugetlb=1"}
-    found = environment_with_huge_pages({}, "glibc 2.35", ASKED)
-    assert found == {TUNABLES: "glibc.malloc.hugetlb=1"}
+def test_the_setting_is_added_to_the_users():
+    environment = environment_with_huge_pages(
+        {"A": "b", TUNABLES: "x.y=3"}, "glibc 2.36", ON_REQUEST
+    )
+    assert environment == {"A": "b", TUNABLES: "x.y=3:glibc.malloc.hugetlb=1"}
+    environment = environment_with_huge_pages({}, "glibc 2.35", ON_REQUEST)
+    assert environment == {TUNABLES: "glibc.malloc.hugetlb=1"}
 
 
 @pytest.mark.parametrize(
     ("tunables", "libc", "enabled"),
     [
-        ("glibc.malloc.hugetlb=1", "glibc 2.36", ASKED),  # or the new process would start again
-        ("glibc.malloc.hugetlb=0", "glibc 2.36", ASKED),
-        ("", "glibc 2.34", ASKED),
+        (
+            "glibc.malloc.hugetlb=1",
+            "glibc 2.36",
+            ON_REQUEST,
+        ),  # or the new process would start again
+        ("glibc.malloc.hugetlb=0", "glibc 2.36", ON_REQUEST),
+        ("", "glibc 2.34", ON_REQUEST),
         ("", "glibc 2.36", "[always] madvise never\n"),
         ("", "glibc 2.36", "always madvise [never]\n"),
     ],
 )
-def test_nothing_is_started_anew_without_need(tunables, libc, enabled):
+def test_a_program_does_not_start_again_without_need(tunables, libc, enabled):
     assert environment_with_huge_pages({TUNABLES: tunables}, libc, enabled) is None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs kept on disk: the same bits as those traced by the run, and none loaded by mistake."""
+"""Programs kept on disk: the same bits as traced ones, and none loaded by mistake."""
 
 import json
 import os
@@ -29,16 +29,16 @@ SHAPE = (3, 7)
 
 
 def features(starts=None):
-    """starts: of rows that share the three long ones, as packed batches have them."""
-    made = random_features(*SHAPE)
-    made["input_mask"] = 1 - made.pop("padding_mask")
+    """starts: where the rows begin that are packed into the three long ones; None: no packing."""
+    arrays = random_features(*SHAPE)
+    arrays["input_mask"] = 1 - arrays.pop("padding_mask")
     if starts is not None:
-        made["starts"] = starts
-    return {name: tf.constant(value, tf.int32) for name, value in made.items()}
+        arrays["starts"] = starts
+    return {name: tf.constant(value, tf.int32) for name, value in arrays.items()}
 
 
 def training(seed=0, **optimizer):
-    """Params, a tiny network with dropout, and its optimizer; equal at each call."""
+    """Returns Params, a tiny network with dropout, and its optimizer, equal at each call."""
     keras.utils.set_random_seed(1)
     rates = dict.fromkeys(("dropout_rate", "attention_dropout_rate", "cls_dropout_rate"), 0.3)
     params = tiny_params(2, seed=seed, num_hidden_layers=1, class_weights=[0.5, 1.5], **rates)
@@ -79,7 +79,7 @@ def weights_after_steps(params, model, optimizer, library, starts=None):
     return {name: float(value) for name, value in figures.items()}, values
 
 
-# Packed rows: what TensorFlow makes of that graph depends on how often it goes over it.
+# Packed rows: that graph depends on how often Grappler goes over it.
 @pytest.mark.parametrize(
     ("optimizer", "starts"), [({}, None), ({"grad_accum_steps": 2}, None), ({}, [0, 4, 11])]
 )
@@ -94,7 +94,7 @@ def test_a_kept_step_trains_to_the_same_bits_as_one_that_is_traced(tmp_path, opt
         np.testing.assert_array_equal(weights[name], values, err_msg=name)
 
 
-def test_a_kept_step_is_that_of_another_seed(tmp_path):
+def test_a_kept_step_takes_another_seed(tmp_path):
     params, *rest = training(seed=0)
     keep_step(tmp_path, params, *rest)
     other, *_ = training(seed=3)
@@ -106,7 +106,7 @@ def test_a_kept_step_is_that_of_another_seed(tmp_path):
 
 
 @pytest.mark.parametrize("others", [{}, {"grad_accum_steps": 2}])
-def test_a_kept_step_is_that_of_another_learning_rate(tmp_path, others):
+def test_a_kept_step_takes_another_learning_rate(tmp_path, others):
     keep_step(tmp_path, *training(**others))
     warm_up = {"scheduler": "Linear", "initial_learning_rate": 0.0, "end_learning_rate": 0.1}
     fall = {"scheduler": "Cosine", "initial_learning_rate": 0.1, "decay_steps": 5}
@@ -119,7 +119,7 @@ def test_a_kept_step_is_that_of_another_learning_rate(tmp_path, others):
         np.testing.assert_array_equal(kept[name], values, err_msg=name)
 
 
-def test_what_xla_compiles_has_the_same_name_in_another_configuration(tmp_path):
+def test_compiled_loops_have_the_same_name_in_another_configuration(tmp_path):
     compiled = []
     for epsilon in (1e-6, 1e-8):
         folder = tmp_path / str(epsilon)
@@ -131,7 +131,7 @@ def test_what_xla_compiles_has_the_same_name_in_another_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"grad_accum_steps": 2}])
-def test_what_a_run_compiles_the_next_one_loads_to_the_same_bits(tmp_path, capsys, optimizer):
+def test_the_next_run_loads_the_programs_and_has_the_same_bits(tmp_path, capsys, optimizer):
     params, *_ = training(**optimizer)
     expected, expected_weights = weights_after_steps(*training(**optimizer), None)
     results = []
@@ -172,7 +172,7 @@ def test_threads_that_call_a_new_program_at_once_keep_it_once(tmp_path, monkeypa
     assert again.loaded == ["predict-3x7"]
 
 
-def test_a_program_that_cannot_be_written_runs_all_the_same(tmp_path, capsys, monkeypatch):
+def test_a_program_that_cannot_be_written_still_runs(tmp_path, capsys, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -185,7 +185,7 @@ def test_a_program_that_cannot_be_written_runs_all_the_same(tmp_path, capsys, mo
 
 
 @pytest.mark.parametrize("is_cache", [True, False])
-def test_a_full_disk_beneath_xla_ends_the_run_with_a_sentence(tmp_path, is_cache):
+def test_a_full_disk_under_xla_ends_the_run_with_a_run_error(tmp_path, is_cache):
     folder = tmp_path if is_cache else "/elsewhere"
     params, *_ = training()
     library = kept_programs.open_programs(tmp_path, params, True)
@@ -231,7 +231,7 @@ def test_a_step_that_reads_an_unknown_variable_is_not_kept():
         kept_programs.to_bytes(concrete, {}, "kept_")
 
 
-def test_programs_of_another_configuration_are_told_of_and_not_loaded(tmp_path, capsys):
+def test_programs_of_another_configuration_are_reported_and_not_loaded(tmp_path, capsys):
     params = tiny_params().with_runconfig(model_dir=str(tmp_path))
     folder = kept_programs.config_dir(tmp_path, params)
     kept_programs.write_manifest(folder, params, {})
@@ -244,7 +244,7 @@ def test_programs_of_another_configuration_are_told_of_and_not_loaded(tmp_path, 
     assert "model.dropout_rate was 0.0, is 0.5" in capsys.readouterr().err
 
 
-def test_a_change_of_a_source_file_of_ours_is_another_configuration(tmp_path, monkeypatch):
+def test_another_source_file_is_another_configuration(tmp_path, monkeypatch):
     (tmp_path / "common").mkdir()
     for name in ("model.py", "BertClassifierModel.py", "common/losses.py"):
         (tmp_path / name).write_text("x = 1\n")
@@ -256,7 +256,7 @@ def test_a_change_of_a_source_file_of_ours_is_another_configuration(tmp_path, mo
     assert kept_programs.config_dir(tmp_path, params) != before
 
 
-def test_threads_that_run_programs_for_the_first_time_leave_stderr_as_it_was(capfd):
+def test_threads_that_call_new_programs_restore_stderr(capfd):
     has_begun, may_end = threading.Event(), threading.Event()
 
     def first():
@@ -266,7 +266,7 @@ def test_threads_that_run_programs_for_the_first_time_leave_stderr_as_it_was(cap
 
     def second():
         with kept_programs.without_false_alarms():
-            one.join(timeout=1)  # waited for in vain if it is to come first
+            one.join(timeout=1)  # times out if `second` did not wait for its turn
 
     one, two = threading.Thread(target=first), threading.Thread(target=second)
     one.start()
@@ -275,5 +275,5 @@ def test_threads_that_run_programs_for_the_first_time_leave_stderr_as_it_was(cap
     may_end.set()
     one.join(timeout=60)
     two.join(timeout=60)
-    os.write(2, b"still heard\n")
-    assert capfd.readouterr().err == "still heard\n"
+    os.write(2, b"still there\n")
+    assert capfd.readouterr().err == "still there\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that run when they are first used, and what a run of ours leaves unread."""
+"""Modules that are run at their first use, and which modules a run does not import."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from common.platform.lazy_imports import import_alone, imported_lazily
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package whose part `rare` notes that it has run."""
+    """A package whose parts add their names to a list when they are run."""
     folder = tmp_path / "lazy_example"
     folder.mkdir()
     (folder / "__init__.py").write_text("ran = []\nfrom lazy_example import often, rare\n")
@@ -25,7 +25,7 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_named_module_runs_at_its_first_use_and_the_others_at_once(package):
+def test_a_named_module_is_run_at_its_first_use_and_the_others_at_once(package):
     finders = list(sys.meta_path)
     with imported_lazily(dict.fromkeys(["lazy_example.rare", "lazy_example.absent"])):
         import lazy_example
@@ -82,7 +82,7 @@ unused = ["matplotlib", "tensorflow_text", "tensorflow.lite.python"]
 unused += ["tensorflow._api.v2.compat.v1.io"]
 print([name for name in unused if name in sys.modules])
 import gc
-print(gc.isenabled(), gc.get_freeze_count() > 100_000)  # what is imported is not looked through
+print(gc.isenabled(), gc.get_freeze_count() > 100_000)  # garbage collection skips imports
 import tensorflow as tf
 print(tf.compat.v1.GraphDef.__name__, tf.lite.Interpreter.__name__)
 from input.tokenizers.wordpiece import WordPieceTokenizer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorFlow made of a graph, taken from a file: the file is what runs, where it fits."""
+"""Optimized graphs on disk: the graph of the file is what runs, where it fits."""
 
 import itertools
 import os
@@ -12,11 +12,14 @@ from common.platform.optimized_graphs import keep_optimized_graph
 from common.platform.tf_private import GRAPH_FOLDER, function_runtime
 
 SEVEN = tf.constant(7.0)
-numbers = itertools.count()  # TensorFlow knows a function's name for good
+numbers = itertools.count()  # a function's name stays in use until the process ends
 
 
 def kept_program(factor=2.0, prefix=None):
-    """(content, entry, variables) of a program that has run once: x -> factor x, and it counts."""
+    """Returns (content, entry, variables) of a program that has run once: x -> factor x.
+
+    It also counts its calls in a variable.
+    """
     count = tf.Variable(0.0)
 
     def multiply(x):
@@ -32,7 +35,7 @@ def kept_program(factor=2.0, prefix=None):
 
 
 def tripled(content):
-    """The same program, but for the graph that TensorFlow made of it: x -> 3 x."""
+    """Returns the same program with the optimized graph of x -> 3 x."""
     kept = function_runtime().graph.FromString(content)
     changed = 0
     for node in kept.function_graph.node:
@@ -45,15 +48,15 @@ def tripled(content):
 
 
 def first_result(content, entry, variables):
-    """A program's first result in a new process, and how often TensorFlow made a graph for it."""
+    """Returns the first result as in a new process, and how many graphs TensorFlow made."""
     context.context().clear_kernel_cache()
     program = bind(content, entry, variables, [SEVEN])
-    with context.collect_graphs(optimized=False) as made:
+    with context.collect_graphs(optimized=False) as graphs:
         result = program(SEVEN)
-    return float(result), sum(1 for graph in made if graph.node)
+    return float(result), sum(1 for graph in graphs if graph.node)
 
 
-def test_the_kept_graph_is_what_runs_with_all_that_it_does():
+def test_the_kept_graph_runs_with_its_assignments():
     content, entry, variables = kept_program()
     assert float(variables["count"]) == 1.0
     assert first_result(tripled(content), entry, variables) == (21.0, 0)
@@ -61,25 +64,25 @@ def test_the_kept_graph_is_what_runs_with_all_that_it_does():
     assert os.environ[GRAPH_FOLDER] == ""
 
 
-def test_without_a_kept_graph_tensorflow_makes_it():
+def test_without_a_kept_graph_tensorflow_makes_one():
     content, entry, variables = kept_program()
     assert first_result(content, entry | {"devices": None}, variables) == (14.0, 1)
 
 
-def test_a_graph_for_other_devices_is_not_taken():
+def test_a_graph_for_other_devices_is_not_used():
     content, entry, variables = kept_program()
     others = [*entry["devices"], "/job:localhost/replica:0/task:0/device:GPU:0"]
     assert first_result(tripled(content), entry | {"devices": others}, variables) == (14.0, 1)
 
 
-def test_a_graph_that_cannot_be_read_is_made_anew():
+def test_a_graph_that_cannot_be_read_is_made_again():
     content, entry, variables = kept_program()
     kept = function_runtime().graph.FromString(tripled(content))
     kept.function_graph.node.add(name="of_another_version", op="NoSuchOperation")
     assert first_result(kept.SerializeToString(), entry, variables) == (14.0, 1)
 
 
-def test_programs_whose_names_differ_in_their_number_only_have_graphs_of_their_own():
+def test_programs_whose_names_differ_only_in_their_number_have_separate_graphs():
     two, five = (kept_program(factor, "alike_") for factor in (2.0, 5.0))
     assert len({entry["function"].rpartition("_")[0] for _, entry, _ in (two, five)}) == 1
     assert first_result(*two) == (14.0, 0)

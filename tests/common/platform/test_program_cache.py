@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs keep for later ones: whole, of this machine, in bounds, and never in a run's way."""
+"""The cache of programs: intact, for this machine, limited in size, and never the end of a run."""
 
 import os
 import subprocess
@@ -16,35 +16,35 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(autouse=True)
 def flags(monkeypatch):
-    """Locks are let go of at the end of a test, and no flags of TensorFlow remain."""
+    """Releases the locks after a test, and resets the flags of TensorFlow."""
     monkeypatch.setenv(machine_code.FLAGS, "")
     monkeypatch.setattr(program_cache, "_locks", [])
     yield
-    let_go()
+    release_locks()
 
 
-def let_go():
-    """As the end of a process does."""
+def release_locks():
+    """Closes them, as the end of a process does."""
     while program_cache._locks:
         os.close(program_cache._locks.pop())
 
 
 def part_of(folder):
-    """The part of a cache that belongs to this machine, opened once."""
+    """Opens a cache. Returns the part of this machine."""
     assert program_cache.open_cache(folder) == folder
     return machine_code.machine_dir(folder)
 
 
-def write_code(folder, name, content=b"code", is_noted=True):
+def write_code(folder, name, content=b"code", is_listed=True):
     path = machine_code.machine_dir(folder) / "xla" / f"{name}.pb"
     path.write_bytes(content)
-    if is_noted:
+    if is_listed:
         machine_code.keep_machine_code(folder)
     return path
 
 
 def another_run(folder):
-    """A process that has opened the cache, until its stdin is closed."""
+    """Returns a process that has the cache open until its stdin is closed."""
     code = (
         "import sys; from common.platform import program_cache; "
         f"print(program_cache.open_cache({str(folder)!r}), flush=True); sys.stdin.read()"
@@ -58,9 +58,9 @@ def another_run(folder):
 
 def test_xla_reads_and_writes_the_part_of_this_machine(tmp_path):
     part = part_of(tmp_path)
-    given = os.environ[machine_code.FLAGS]
-    assert f"--tf_xla_persistent_cache_directory={part / 'xla'}" in given
-    assert "--tf_xla_persistent_cache_read_only=false" in given
+    flags = os.environ[machine_code.FLAGS]
+    assert f"--tf_xla_persistent_cache_directory={part / 'xla'}" in flags
+    assert "--tf_xla_persistent_cache_read_only=false" in flags
 
 
 def test_the_default_is_in_the_users_cache(tmp_path, monkeypatch):
@@ -71,52 +71,52 @@ def test_the_default_is_in_the_users_cache(tmp_path, monkeypatch):
     assert program_cache.open_cache(None) == tmp_path / "home/.cache/bert_classifier/compiled"
 
 
-def test_what_was_noted_is_there_for_the_next_run_and_what_is_damaged_is_not(tmp_path):
+def test_the_next_run_finds_intact_code_and_no_damaged_one(tmp_path):
     part_of(tmp_path)
     whole, damaged = write_code(tmp_path, "whole"), write_code(tmp_path, "damaged")
     damaged.write_bytes(b"c0de")
-    let_go()
+    release_locks()
     part = part_of(tmp_path)
     assert whole.read_bytes() == b"code" and not damaged.exists()
-    damaged = write_code(tmp_path, "damaged", b"compiled anew")
-    let_go()
+    damaged = write_code(tmp_path, "damaged", b"compiled again")
+    release_locks()
     part_of(tmp_path)
-    assert damaged.exists() and set(machine_code.hashes(part)) == {"whole.pb", "damaged.pb"}
+    assert damaged.exists() and set(machine_code.read_hashes(part)) == {"whole.pb", "damaged.pb"}
 
 
-def test_what_a_killed_run_left_is_deleted_and_what_a_live_one_writes_is_not(tmp_path):
+def test_files_of_a_killed_run_are_deleted_and_those_of_a_live_one_are_not(tmp_path):
     part_of(tmp_path)
-    code = write_code(tmp_path, "code", is_noted=False)
-    aside = code.with_suffix(".tmp")
-    aside.write_bytes(b"co")
-    let_go()
+    code = write_code(tmp_path, "code", is_listed=False)
+    unfinished = code.with_suffix(".tmp")
+    unfinished.write_bytes(b"co")
+    release_locks()
     live = another_run(tmp_path)
-    assert not code.exists() and not aside.exists()
+    assert not code.exists() and not unfinished.exists()
     code.write_bytes(b"code")
-    aside.write_bytes(b"co")
+    unfinished.write_bytes(b"co")
     part_of(tmp_path)
-    assert code.exists() and aside.exists()
-    let_go()
+    assert code.exists() and unfinished.exists()
+    release_locks()
     live.kill()
     live.communicate()
     part_of(tmp_path)
-    assert not code.exists() and not aside.exists()
+    assert not code.exists() and not unfinished.exists()
 
 
-def test_a_damaged_list_costs_the_code_alone(tmp_path):
+def test_with_a_damaged_list_the_code_is_deleted_and_compiled_again(tmp_path):
     part = part_of(tmp_path)
     code = write_code(tmp_path, "code")
     (part / machine_code.MACHINE).write_text("{")
-    let_go()
+    release_locks()
     part_of(tmp_path)
     assert not code.exists()
     write_code(tmp_path, "code")
-    let_go()
+    release_locks()
     part_of(tmp_path)
     assert code.exists()
 
 
-def test_programs_that_are_longest_unused_make_room_then_all_code(tmp_path, monkeypatch):
+def test_over_the_limit_unused_programs_are_deleted_then_all_code(tmp_path, monkeypatch):
     part = part_of(tmp_path)
     monkeypatch.setattr(program_cache, "MAX_BYTES", 60_000)
     for age, name in enumerate(("config-new", "config-older", "config-oldest")):
@@ -124,20 +124,20 @@ def test_programs_that_are_longest_unused_make_room_then_all_code(tmp_path, monk
         (part / name / "train.pb").write_bytes(bytes(20_000))
         os.utime(part / name, (1e9 - age, 1e9 - age))
     code = write_code(tmp_path, "code", bytes(10_000))
-    let_go()
+    release_locks()
     part_of(tmp_path)
     assert {folder.name for folder in part.glob("config-*")} == {"config-new", "config-older"}
     assert code.exists()
     write_code(tmp_path, "code", bytes(70_000))
-    let_go()
+    release_locks()
     part_of(tmp_path)
     assert list(part.glob("config-*")) == [] and not code.exists()
     assert (part / "xla").is_dir()
 
 
-def test_no_room_is_made_while_another_run_is_alive(tmp_path, monkeypatch):
+def test_nothing_is_deleted_while_another_run_is_alive(tmp_path, monkeypatch):
     part = part_of(tmp_path)
-    let_go()
+    release_locks()
     live = another_run(tmp_path)
     (part / "config-used").mkdir()
     monkeypatch.setattr(program_cache, "MAX_BYTES", 1)
@@ -147,7 +147,7 @@ def test_no_room_is_made_while_another_run_is_alive(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["a file", "read only", "full", "over quota"])
-def test_where_nothing_can_be_written_a_run_does_without(tmp_path, monkeypatch, fault):
+def test_a_run_without_a_writable_cache_has_none(tmp_path, monkeypatch, fault):
     folder = tmp_path / "cache"
     if fault == "a file":
         folder.write_text("")
@@ -163,7 +163,7 @@ def test_where_nothing_can_be_written_a_run_does_without(tmp_path, monkeypatch, 
 
 
 def no_space(*_):
-    raise OSError("no space, or none that may be written to")
+    raise OSError("no space left")
 
 
 # ---- Which folder a run takes --------------------------------------------------------------------
@@ -180,12 +180,12 @@ def run_params(folder, **values):
     )
 
 
-def test_a_run_takes_what_was_compiled_for_it_and_else_the_cache(tmp_path):
-    own, kept = tmp_path / "model" / "compiled", tmp_path / "c"
-    assert program_cache.compiled_for(run_params(tmp_path)) == (kept, True)
-    assert program_cache.compiled_for(run_params(tmp_path, compile_only=True)) == (own, False)
-    machine_code.keep_machine_code(own)
-    assert program_cache.compiled_for(run_params(tmp_path)) == (own, False)
+def test_programs_compiled_ahead_come_before_the_cache(tmp_path):
+    ahead, cache = tmp_path / "model" / "compiled", tmp_path / "c"
+    assert program_cache.compiled_for(run_params(tmp_path)) == (cache, True)
+    assert program_cache.compiled_for(run_params(tmp_path, compile_only=True)) == (ahead, False)
+    machine_code.keep_machine_code(ahead)
+    assert program_cache.compiled_for(run_params(tmp_path)) == (ahead, False)
 
 
 @pytest.mark.parametrize("values", [{"compile_cache_dir": False}, {"mode": "export"}])

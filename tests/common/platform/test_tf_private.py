@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.checkpoints import store
+from common.checkpoints.formats import ours
 from common.platform import kept_programs, tf_private
 from common.platform.machine import available_bytes
 from common.platform.optimized_graphs import keep_optimized_graph
@@ -128,15 +128,15 @@ def test_a_run_without_any_of_them_trains_to_the_same_bits(tmp_path):
 
     def weights(name, *program):
         model_dir, cache = tmp_path / name, f"*_input.cache_dir={tmp_path}/tokens-{name}"
-        own_flags = ["--model_dir", model_dir, "--override", cache]  # both tokenize
+        new_flags = ["--model_dir", model_dir, "--override", cache]  # both tokenize
         done = subprocess.run(
-            [sys.executable, *program, *map(str, flags + own_flags)],
+            [sys.executable, *program, *map(str, flags + new_flags)],
             cwd=ROOT,
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        return store.read_weights(model_dir / "checkpoint-3")
+        return ours.read_weights(model_dir / "checkpoint-3")
 
     without = weights("without", "-c", WITHOUT)
     assert not list(tmp_path.glob("programs/machine-*/config-*"))
