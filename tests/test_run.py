@@ -419,7 +419,7 @@ def test_a_run_keeps_its_programs_for_those_that_train_alike_with_its_bits(folde
     assert "kept" not in succeed(*flags, "--model_dir", first, "--max_steps", 2).stderr
     code = sorted(kept.glob("machine-*/xla/*"))
     log = succeed(*flags, "--model_dir", again, "--max_steps", 2).stderr
-    assert "Loading 1 programs that a run before has kept" in log
+    assert "Loading 1 programs that an earlier run kept" in log
     expected = ours.read_weights(first / "checkpoint-2")
     for name, weight in ours.read_weights(again / "checkpoint-2").items():
         np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)

@@ -136,7 +136,7 @@ class ProgramLibrary:
         except OSError:
             content = b""
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            log(f"{self.folder / name}.pb is not what was written: it is compiled anew")
+            log(f"{self.folder / name}.pb is not what was written: it is compiled again")
             return None
         return bind(content, entry, variables, arguments)
 
@@ -230,7 +230,7 @@ def open_programs(compiled, params, is_cache):
     if is_cache:
         programs = ProgramCache(compiled, params)
         if programs.entries:
-            log(f"Loading {len(programs.entries)} programs that a run before has kept in {folder}")
+            log(f"Loading {len(programs.entries)} programs that an earlier run kept in {folder}")
         return programs
     try:
         programs = ProgramLibrary(folder)
@@ -238,7 +238,7 @@ def open_programs(compiled, params, is_cache):
         _report_other_configurations(folder, params)
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        log(f"{folder} is not used: {MANIFEST} is damaged; --compile_only writes it anew")
+        log(f"{folder} is not used: {MANIFEST} is damaged; --compile_only writes it again")
         return None
     log(f"Loading {len(programs.entries)} programs compiled ahead from {folder}, as they are used")
     return programs

@@ -63,7 +63,7 @@ def use_machine_code(compiled):
         return False
     fault = _fault_in(folder)
     if fault is not None:
-        log(f"{folder} is not used: {fault}; --compile_only writes it anew")
+        log(f"{folder} is not used: {fault}; --compile_only writes it again")
         return False
     give_to_xla(folder, write=False)
     return True
