@@ -164,10 +164,7 @@ WEIGHTS = {
 
 
 def rates(params):
-    schedule = make_schedule(
-        params.optimizer.learning_rate, params.optimizer.disable_lr_steps_reset
-    )
-    return [float(schedule(step)) for step in (0, 1, 2, 3, 4, 5, 7, 11)]
+    return make_schedule(params.optimizer)(np.array([0, 1, 2, 3, 4, 5, 7, 11])).tolist()
 
 
 def updates(params, num_steps=3, scale=1.0):

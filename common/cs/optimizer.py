@@ -14,6 +14,7 @@ import torch
 from cerebras.pytorch.optim.lr_scheduler import LRScheduler
 
 from common.optimizers.layer_rates import layer_rate_factor
+from common.optimizers.schedules import make_schedule
 
 SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # ours -> the vendor's
 
@@ -90,8 +91,34 @@ def update(loss, optimizer, scaler, cfg):
     optimizer.zero_grad()
 
 
+class TorchOps:
+    """NumPy's functions on torch tensors, for common/optimizers/schedules.py.
+
+    torch's own take tensors alone where a learning rate has numbers, and a power of a number is
+    written as the exponential function, which a CS system computes.
+    """
+
+    full_like = staticmethod(torch.full_like)
+    where = staticmethod(torch.where)
+    minimum = staticmethod(torch.minimum)
+    floor = staticmethod(torch.floor)
+    ceil = staticmethod(torch.ceil)
+    cos = staticmethod(torch.cos)
+    clip = staticmethod(torch.clamp)
+
+    @staticmethod
+    def maximum(x, smallest):
+        return torch.clamp(x, min=smallest)
+
+    @staticmethod
+    def power(base, exponent):
+        if isinstance(base, float | int):
+            return torch.exp(exponent * math.log(base))
+        return base if exponent == 1.0 else base.pow(exponent)
+
+
 class LearningRate(LRScheduler):
-    """`optimizer.learning_rate` of the params; formulas of common/optimizers/schedules.py.
+    """`optimizer.learning_rate` of the params; see common/optimizers/schedules.py.
 
     Args:
         optimizer: of `make_optimizer`.
@@ -100,7 +127,7 @@ class LearningRate(LRScheduler):
     """
 
     def __init__(self, optimizer, cfg, first_step=0):
-        self.rate = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
+        self.rate = make_schedule(cfg, TorchOps)
         super().__init__(optimizer, total_iters=None, last_epoch=first_step - 1)
 
     def _get_closed_form(self):
@@ -110,77 +137,3 @@ class LearningRate(LRScheduler):
         groups = self.optimizer.param_groups
         rate = self._get_closed_form()
         return [rate * group["rate_factor"] for group in groups]
-
-
-def _constant(cfg, step):
-    return torch.full_like(step, cfg.learning_rate)
-
-
-def _piecewise_constant(cfg, step):
-    rate = torch.full_like(step, cfg.values[0])
-    for boundary, value in zip(cfg.boundaries, cfg.values[1:], strict=True):
-        rate = torch.where(step > boundary, value, rate)
-    return rate
-
-
-def _exponential(cfg, step):
-    periods = step / cfg.decay_steps
-    periods = torch.floor(periods) if cfg.staircase else periods
-    return cfg.initial_learning_rate * torch.exp(periods * math.log(cfg.decay_rate))
-
-
-def _inverse_exponential_time(cfg, step):
-    periods = torch.clamp(step, min=0.0).pow(cfg.step_exponent) / cfg.decay_steps
-    periods = torch.floor(periods) if cfg.staircase else periods
-    return cfg.initial_learning_rate / (1.0 + cfg.decay_rate * periods)
-
-
-def _cosine(cfg, step):
-    share_done = torch.clamp(step / cfg.decay_steps, 0.0, 1.0)
-    wave = 0.5 * (1.0 + torch.cos(math.pi * share_done))
-    return cfg.initial_learning_rate * ((1.0 - cfg.alpha) * wave + cfg.alpha)
-
-
-def _polynomial(cfg, step):
-    steps = torch.full_like(step, float(cfg.steps))
-    if cfg.cycle:
-        steps = steps * torch.clamp(torch.ceil(step / steps), min=1.0)
-    share_left = 1.0 - torch.clamp(torch.minimum(step, steps), min=0.0) / steps
-    power = getattr(cfg, "power", 1.0)
-    share_left = share_left if power == 1.0 else share_left.pow(power)
-    span = cfg.initial_learning_rate - cfg.end_learning_rate
-    return span * share_left + cfg.end_learning_rate
-
-
-SCHEDULES = {
-    "Constant": _constant,
-    "PiecewiseConstant": _piecewise_constant,
-    "Exponential": _exponential,
-    "InverseExponentialTimeDecay": _inverse_exponential_time,
-    "Linear": _polynomial,
-    "Polynomial": _polynomial,
-    "Cosine": _cosine,
-}
-
-
-def make_schedule(learning_rate, disable_lr_steps_reset=False):
-    """Returns a function from the global step, <float32>[], to the learning rate, <float32>[].
-
-    Arguments as of `common.optimizers.schedules.make_schedule`.
-    """
-    if isinstance(learning_rate, float | int):
-        return lambda step: torch.full_like(step, learning_rate)
-    stages = learning_rate if isinstance(learning_rate, tuple | list) else (learning_rate,)
-    starts = [sum(stage.length for stage in stages[:n]) for n in range(len(stages))]
-
-    def rate(step):
-        values = [
-            SCHEDULES[stage.scheduler](stage, step if disable_lr_steps_reset else step - start)
-            for stage, start in zip(stages, starts, strict=True)
-        ]
-        value = values.pop()
-        for earlier, end in zip(reversed(values), reversed(starts), strict=False):
-            value = torch.where(step < end, earlier, value)
-        return value
-
-    return rate

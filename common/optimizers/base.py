@@ -10,6 +10,7 @@ import functools
 import re
 from typing import ClassVar
 
+import keras
 import tensorflow as tf
 
 from common.optimizers.layer_rates import layer_rate_factor
@@ -53,7 +54,7 @@ class Optimizer:
     def __init__(self, weights, cfg, num_layers=0):
         self.cfg = cfg
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.learning_rate = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
+        self.learning_rate = make_schedule(cfg, keras.ops)
         self.rate = tf.Variable(0.0, trainable=False)
         self.loss_scale = make_loss_scale(cfg)
         self.weights = dict(weights)
@@ -116,7 +117,7 @@ class Optimizer:
     def set_rate(self):
         """Sets `rate` to the schedule's at `step`. A program that takes it from there has nothing
         of the schedule in it, and is that of any other."""
-        self.rate.assign(self.learning_rate(self.step))
+        self.rate.assign(self.learning_rate(tf.cast(self.step, tf.float32)))
 
     def apply(self, gradients, rate=None):
         """Makes one update and advances `step`.
@@ -136,7 +137,7 @@ class Optimizer:
         scale = 1.0 / self.loss_scale.factor
         if cfg.max_gradient_norm is not None:
             scale *= cfg.max_gradient_norm / tf.maximum(norm, cfg.max_gradient_norm)
-        rate = self.learning_rate(self.step) if rate is None else rate
+        rate = self.learning_rate(tf.cast(self.step, tf.float32)) if rate is None else rate
         numbers = {"scale": scale, **self.rule_numbers()}
         if cfg.max_gradient_value is not None:
             numbers["max_value"] = cfg.max_gradient_value

@@ -12,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from safetensors.numpy import save_file
@@ -129,8 +130,8 @@ def main(folder, minilm=None, tfds=None):
     rates = {}
     for name, (schedule, overlap) in SCHEDULES.items():
         cfg = OptimizerParams(learning_rate=schedule, disable_lr_steps_reset=overlap)
-        rate = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
-        rates[name] = [float(rate(tf.constant(step, tf.int64))) for step in STEPS]
+        rate = make_schedule(cfg, keras.ops)
+        rates[name] = [float(rate(tf.constant(step, tf.float32))) for step in STEPS]
     (folder / "rates.json").write_text(json.dumps(rates))
     if minilm is not None:
         write_minilm(folder / "minilm", minilm, tfds)

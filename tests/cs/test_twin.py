@@ -10,7 +10,8 @@ import torch
 from safetensors.numpy import load_file
 
 from common.cs.network import BertClassifier, loss_of
-from common.cs.optimizer import LearningRate, make_optimizer, make_schedule, update
+from common.cs.optimizer import LearningRate, TorchOps, make_optimizer, update
+from common.optimizers.schedules import make_schedule
 from common.params import ModelParams, OptimizerParams, Params
 from tests.cs.schedules import SCHEDULES, STEPS
 
@@ -105,7 +106,7 @@ def test_one_update_moves_every_weight_as_in_tensorflow(case, cpu_backend):
 def test_learning_rates_are_those_of_tensorflow(name, tensorflow_results):
     schedule, overlap = SCHEDULES[name]
     cfg = OptimizerParams(learning_rate=schedule, disable_lr_steps_reset=overlap)
-    rate = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
+    rate = make_schedule(cfg, TorchOps)
     found = [float(rate(torch.tensor(float(step)))) for step in STEPS]
     expected = json.loads((tensorflow_results / "rates.json").read_text())[name]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-11)

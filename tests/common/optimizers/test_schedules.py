@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules by hand arithmetic, above all where one ends and the next begins."""
+"""Learning-rate schedules by hand arithmetic, above all where one ends and the next begins.
 
+`rates` computes each by NumPy in float64 and by TensorFlow in float32, and compares the two.
+"""
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,10 +20,14 @@ def rates(learning_rate, steps, disable_lr_steps_reset=False):
     cfg = OptimizerParams.model_validate(
         {"learning_rate": learning_rate, "disable_lr_steps_reset": disable_lr_steps_reset}
     )
-    schedule = make_schedule(cfg.learning_rate, cfg.disable_lr_steps_reset)
-    values = [schedule(tf.constant(step, tf.int64)) for step in steps]
+    schedule = make_schedule(cfg, keras.ops)
+    values = [schedule(tf.constant(step, tf.float32)) for step in steps]
     assert all(value.dtype == tf.float32 and value.shape == () for value in values)
-    return np.array([float(value) for value in values])
+    values = np.array([float(value) for value in values])
+    exact = make_schedule(cfg)(np.array(steps))
+    assert exact.dtype == np.float64 and exact.shape == values.shape
+    assert_rates(values, exact)
+    return exact
 
 
 def linear(initial, end, steps, **more):
@@ -214,8 +222,8 @@ def test_warm_up_rises_and_decay_falls_for_any_lengths(warm_up, decay, peak, dis
 
 def test_the_rate_is_the_same_inside_a_traced_function():
     cfg = OptimizerParams.model_validate({"learning_rate": WARM_UP_AND_DECAY})
-    schedule = make_schedule(cfg.learning_rate)
+    schedule = make_schedule(cfg, keras.ops)
     traced = tf.function(schedule, autograph=False)
-    steps = [tf.constant(step, tf.int64) for step in range(16)]
+    steps = [tf.constant(step, tf.float32) for step in range(16)]
     # To a rounding: the graph may multiply by a reciprocal where single operations divide.
     assert_rates([traced(step) for step in steps], [schedule(step) for step in steps])

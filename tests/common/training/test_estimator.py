@@ -393,7 +393,7 @@ def test_what_is_not_finite_is_named_with_step_tensor_and_rows(tmp_path, monkeyp
 
 def test_a_run_goes_back_with_a_lower_rate_and_a_resumed_one_keeps_it(tmp_path, monkeypatch):
     def has_quarter_rate(optimizer):
-        return float(optimizer.learning_rate(optimizer.step)) < 0.003
+        return float(optimizer.learning_rate(float(optimizer.step))) < 0.003
 
     values = {"recover_from_nan": 0.5, "save_checkpoints_steps": 4, "save_summary_steps": 2}
     with monkeypatch.context() as patch:
