@@ -10,14 +10,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from common.backbones.backbone import make_backbone
+from common.backbones.freezing import freeze
+from common.backbones.initializers import CLASSIFIER, POOLER, FreshWeights
 from common.BaseModel import TRAIN, BaseModel
-from common.kernels.packed import PackedRows
-from common.layers.activations import ACTIVATIONS
-from common.layers.dropout import Dropout, DropoutClock
-from common.layers.embeddings import BertEmbeddings
-from common.layers.encoder import Encoder
-from common.layers.freezing import freeze
-from common.layers.initializers import FreshWeights
+from common.layers.dropout import Dropout
 from common.layers.pooling import POOLERS
 from common.losses import make_loss, r_drop
 from common.metrics.classification import classification_metrics
@@ -35,20 +32,18 @@ class BertClassifierModel(BaseModel):
         params: complete Params (`Params.complete`); the `model` section is read, `dropout_seed`
             and `runconfig.num_streams`.
     Call:
-        features: dict with `input_ids`, `padding_mask` (1 on real tokens), `segment_ids`,
-            each <int32>[B, T]; or each <int32>[R, T], with `starts` <int32>[B], of B rows that
-            share R long ones, see `PackedRows`.
+        features: as of `Backbone`.
     Returns:
         logits: <float32>[B, C].
     """
 
     def __init__(self, params, name="bert"):
         cfg = params.model
-        super().__init__(name=name, dtype=cfg.dtype_policy)
+        backbone = make_backbone(cfg, params.dropout_seed or 0, params.runconfig.num_streams)
+        super().__init__(backbone, name=name, dtype=cfg.dtype_policy)
         self.num_classes = cfg.num_cls_classes
         self.is_mask_inverted = params.predict_input.invert_mask  # the same in every input
         self.frozen = cfg.freeze
-        self.clock = DropoutClock(params.dropout_seed or 0)
         self.loss_of = make_loss(
             cfg.num_cls_classes, cfg.class_weights, cfg.label_smoothing, cfg.focal_gamma
         )
@@ -56,52 +51,13 @@ class BertClassifierModel(BaseModel):
         self.pool = POOLERS[cfg.pooler_type]
         self.needs_first_token_only = cfg.pooler_type == "first"
 
-        def fresh(part, spec=cfg.keras_initializer):
-            return FreshWeights(spec, cfg.weight_initialization_seed, part)
+        def fresh(part):
+            return FreshWeights(cfg.keras_initializer, cfg.weight_initialization_seed, part)
 
-        self.embeddings = BertEmbeddings(
-            cfg.vocab_size,
-            cfg.hidden_size,
-            cfg.max_position_embeddings,
-            cfg.word_size,
-            use_position_embedding=cfg.use_position_embedding,
-            use_segment_embedding=cfg.use_segment_embedding,
-            position_embedding_type=cfg.position_embedding_type,
-            use_layer_norm=not cfg.use_pre_normalization,
-            layer_norm_epsilon=cfg.layer_norm_epsilon,
-            dropout_rate=cfg.dropout_rate,
-            initializer=fresh(0),
-            word_initializer=fresh(1, cfg.keras_embedding_initializer),
-            # The original's: a product of two matrices of stddev 0.02 would be too small.
-            projection_initializer=fresh(5, "glorot_uniform") if cfg.is_factorized else None,
-            clock=self.clock,
-            dtype=self.dtype_policy,
-            name="embeddings",
-        )
-        self.encoder = Encoder(
-            cfg.num_hidden_layers,
-            layer_norm_epsilon=cfg.layer_norm_epsilon,
-            use_pre_normalization=cfg.use_pre_normalization,
-            hidden_size=cfg.hidden_size,
-            num_heads=cfg.num_heads,
-            filter_size=cfg.filter_size,
-            activation=ACTIVATIONS[cfg.encoder_nonlinearity],
-            dropout_rate=cfg.dropout_rate,
-            attention_dropout_rate=cfg.attention_dropout_rate,
-            initializer=fresh(2),
-            clock=self.clock,
-            use_ffn_bias=cfg.use_ffn_bias,
-            attention_type=cfg.attention_type,
-            use_projection_bias_in_attention=cfg.use_projection_bias_in_attention,
-            use_ffn_bias_in_attention=cfg.use_ffn_bias_in_attention,
-            recompute=cfg.recompute,
-            num_streams=params.runconfig.num_streams,
-            dtype=self.dtype_policy,
-        )
         self.pooler = keras.layers.Dense(
             cfg.hidden_size,
             "tanh",
-            kernel_initializer=fresh(3),
+            kernel_initializer=fresh(POOLER),
             dtype=self.dtype_policy,
             name="pooler",
         )
@@ -109,46 +65,25 @@ class BertClassifierModel(BaseModel):
         # float32 under every policy: logits feed a softmax.
         self.classifier = keras.layers.Dense(
             cfg.num_cls_classes,
-            kernel_initializer=fresh(4),
+            kernel_initializer=fresh(CLASSIFIER),
             dtype="float32",
             name="classifier",
         )
-        self.hidden_size = cfg.hidden_size
 
     def build(self, input_shape=None):
         del input_shape  # every shape follows from the params
-        self.embeddings.build((None, None))
-        self.encoder.build((None, None, self.hidden_size))
-        self.pooler.build((None, self.hidden_size))
-        self.classifier.build((None, self.hidden_size))
+        self.backbone.build()
+        self.pooler.build((None, self.backbone.hidden_size))
+        self.classifier.build((None, self.backbone.hidden_size))
         freeze(self, self.frozen)  # now that there are weights to take out
         self.built = True
 
     def call(self, features, training=False):
-        padding_mask, packed = features["padding_mask"], None
-        if "starts" in features:
-            packed = PackedRows(features["starts"], padding_mask)
-        x = self.embeddings(
-            features["input_ids"],
-            features["segment_ids"],
-            positions=None if packed is None else packed.positions,
-            training=training,
-        )  # [B, T, D]
-        x = self.encoder(
-            x,
-            padding_mask,
-            first_token_only=self.needs_first_token_only,
-            packed=packed,
-            needs_gradient=self.embeddings.trainable,
-            training=training,
-        )  # [B, T, D]; [B, 1, D] where the first token is all that is needed
-        if packed is not None and not self.needs_first_token_only:
-            x, padding_mask = packed.unpack(x)
+        x, padding_mask = self.backbone(
+            features, first_token_only=self.needs_first_token_only, training=training
+        )  # [B, T, D]; [B, 1, D] where the pooler takes the first token
         pooled = self.pooler(self.pool(x, padding_mask))  # [B, D]
         return self.classifier(self.dropout(pooled, training=training))  # <float32>[B, C]
-
-    def all_dense(self):
-        return self.encoder.all_dense()
 
     def build_model(self, features, mode):
         """features: the documented ones; what a 1 of `input_mask` means, `invert_mask` says.
@@ -191,6 +126,9 @@ class BertClassifierModel(BaseModel):
         return (
             [] if weights is None else [f"Class weights: {', '.join(f'{w:.4g}' for w in weights)}"]
         )
+
+    def loss_variables(self):
+        return {} if self.loss_of.weights is None else {"class_weights": self.loss_of.weights}
 
     def build_train_ops(self, total_loss):
         del total_loss  # it depends on every weight that is not frozen

@@ -258,9 +258,9 @@ def run_alone(params, args, cluster):
     import tensorflow as tf
 
     import data
+    from common.backbones.initializers import backbone_is_loaded
     from common.checkpoints.load import open_checkpoint
     from common.export.export import check_format
-    from common.layers.initializers import backbone_is_loaded
     from common.platform.kept_programs import open_programs
     from common.platform.streams import take_streams
     from common.training.checks import set_up

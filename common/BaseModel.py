@@ -7,6 +7,9 @@ its metrics; optimizer and loop are in `common/optimizers` and `common/training`
 
 import keras
 
+from common.backbones.backbone import Backbone
+from common.layers.dropout import DropoutClock
+
 TRAIN, EVAL, PREDICT = "train", "eval", "predict"
 
 
@@ -15,7 +18,28 @@ class BaseModel(keras.Model):
 
     `build()` takes no shape: every weight's shape follows from the constructor's arguments, so that
     a checkpoint can be loaded before the first batch is seen.
+
+    Args:
+        backbone: Backbone.
+        **kwargs: of keras.Model.
+    Attributes:
+        backbone: Backbone, with its layers `embeddings` and `encoder` as attributes here: their
+            weights are then named and saved by these words.
+        clock: DropoutClock. The training step sets `clock.step`, several devices `clock.share`.
+        classifier: the keras.layers.Dense that gives the logits.
     """
+
+    backbone: Backbone
+    embeddings: keras.layers.Layer
+    encoder: keras.layers.Layer
+    clock: DropoutClock
+    classifier: keras.layers.Dense
+
+    def __init__(self, backbone, **kwargs):
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.embeddings, self.encoder = backbone.embeddings, backbone.encoder
+        self.clock = backbone.clock
 
     def build_model(self, features, mode):
         """Runs the network. features: dict of tensors; mode: TRAIN, EVAL or PREDICT.
@@ -44,9 +68,13 @@ class BaseModel(keras.Model):
         """Returns {name: float} from NumPy arrays over every row of a split."""
         raise NotImplementedError
 
+    def loss_variables(self):
+        """Returns {name: Keras variable} of what the loss reads and no checkpoint holds."""
+        return {}
+
     def all_dense(self):
         """Returns the Dense layers whose kernels a pass over a split rounds once."""
-        return []
+        return self.backbone.all_dense()
 
     def weights_by_name(self):
         """Returns {neutral name: Keras variable}; the names of `common/checkpoints/names.py`.

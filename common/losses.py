@@ -145,6 +145,8 @@ class RegressionLoss:
         <float32>[].
     """
 
+    weights = None
+
     def balance(self, labels):
         """There are no classes to weigh."""
 

@@ -39,7 +39,7 @@ needs_fixtures = pytest.mark.skipif(
 def outputs_of(model, features):
     """{"sequence", "pooled", "logits"} in evaluation, as float32 arrays; see BertNumpy."""
     x = model.embeddings(features["input_ids"], features["segment_ids"])
-    x = model.encoder(x, padding_mask=features["padding_mask"])
+    x = model.encoder(x, features["padding_mask"])
     pooled = model.pooler(model.pool(x, features["padding_mask"]))
     outputs = {"sequence": x, "pooled": pooled, "logits": model(features)}
     return {name: np.asarray(tf.cast(value, tf.float32)) for name, value in outputs.items()}

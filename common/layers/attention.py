@@ -1,43 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-head attention."""
 
-import functools
-
 import keras
 from keras import ops
 
-from common.kernels.fusion import compiled, in_float32, is_compiled
+from common.kernels.attention import split_heads
 from common.layers.dense import Dense
 from common.layers.dot_product_attention import dot_product_attention
 from common.layers.dropout import Dropout
-
-
-def _split(rows, *bias, num_heads, scale):
-    """scale * (rows + bias), split into heads: <float>[B, T, D] -> <float>[B, H, T, d]."""
-    batch, tokens, size = ops.shape(rows)
-    rows = sum((ops.cast(each, rows.dtype) for each in bias), start=rows)
-    rows = rows if scale == 1.0 else rows * scale
-    heads = ops.reshape(rows, (batch, tokens, num_heads, size // num_heads))
-    return ops.transpose(heads, (0, 2, 1, 3))
-
-
-@functools.cache  # the layers of a network share the compiled loop
-def _make_split(num_heads, scale):
-    """As `_split`, in one loop. The gradient is not: XLA is three times as long at transposing it
-    as TensorFlow."""
-    forward = compiled(in_float32(functools.partial(_split, num_heads=num_heads, scale=scale)))
-
-    @ops.custom_gradient
-    def split(rows, *bias):
-        def gradient(upstream):
-            of_rows = ops.reshape(ops.transpose(upstream, (0, 2, 1, 3)), rows.shape)
-            of_rows = of_rows if scale == 1.0 else of_rows * scale
-            of_bias = (ops.cast(ops.sum(of_rows, axis=(0, 1)), each.dtype) for each in bias)
-            return of_rows, *of_bias
-
-        return forward(rows, *bias), gradient
-
-    return split
 
 
 class MultiHeadAttention(keras.layers.Layer):
@@ -105,12 +75,9 @@ class MultiHeadAttention(keras.layers.Layer):
             dense.build(x_shape)
 
     def _heads(self, dense, x, scale=1.0):
-        """<float>[B, T, D] -> <float>[B, H, T, d], `scale` times what a dense layer makes of it."""
+        """scale * dense(x), split into heads: <float>[B, T, D] -> <float>[B, H, T, d]."""
         rows = ops.reshape(dense.product(ops.reshape(x, (-1, x.shape[-1]))), ops.shape(x))
-        bias = () if dense.bias is None else (dense.bias_tensor,)
-        if is_compiled(rows):
-            return _make_split(self.num_heads, scale)(rows, *bias)
-        return _split(rows, *bias, num_heads=self.num_heads, scale=scale)
+        return split_heads(rows, dense.bias_tensor, self.num_heads, scale)
 
     def call(self, x, memory, attention_mask, residual, training=False):
         # Scaling the query rather than the scores touches d numbers a token in place of S.

@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stack of Transformer layers between the embeddings and the classifier."""
+"""The stack of Transformer layers behind the embeddings."""
 
-import contextlib
-import dataclasses
 from functools import partial
-from typing import Any
 
 import keras
-from keras import ops
 
 from common.layers.attention import MultiHeadAttention
-from common.layers.dense import share_kernels
 from common.layers.feed_forward import FeedForward
 from common.layers.layer_norm import LayerNorm
 
@@ -118,23 +113,14 @@ class Encoder(keras.layers.Layer):
 
     Args:
         num_hidden_layers: int.
-        layer_norm_epsilon, use_pre_normalization, clock, **layer_arguments: as of EncoderLayer.
-        recompute: bool. Keep of each layer its input alone for the backward pass, which then
-            computes the layer once more (Chen et al. 2016, arXiv:1604.06174): memory for time.
-            Dropout draws the same masks again, as they depend on (seed, layer, step) alone.
-        num_streams: int. In training rows are dealt to so many parts that need nothing of each
-            other but for the weights, so that TensorFlow computes them side by side, each on a core
-            of its own. Two cores on one product after another wait for each other at every one.
+        layer_norm_epsilon, use_pre_normalization, **layer_arguments: as of EncoderLayer.
     Call:
-        x: <float>[B, T, D]; padding_mask: <int32>[B, T], 1 on real tokens.
-        needs_gradient: bool. Something that x comes from is trained. Where it is not, nothing is
-            computed backwards below the first layer that is trained.
-        first_token_only: bool, of the last layer. The other tokens of its output are not
-            computed, a seventh of all products with 6 layers.
-        packed: PackedRows, where x and padding_mask are of rows that share longer ones, or None.
+        x: <float>[B, T, D].
+        attention_mask: as of EncoderLayer.
+        around: (layers, x, attention_mask) -> the same three, to compute the layers faster; see
+            `kernels/layer_stack.py`. None: the layers one after the other.
     Returns:
-        <float>[B, T, D] in the compute dtype; with first_token_only [B, 1, D], also of B packed
-        rows.
+        <float>[B, T, D] in the compute dtype; or, if `around` says so, of the first tokens alone.
     """
 
     def __init__(
@@ -142,22 +128,15 @@ class Encoder(keras.layers.Layer):
         num_hidden_layers,
         layer_norm_epsilon,
         use_pre_normalization,
-        clock,
-        recompute=False,
-        num_streams=1,
         name="encoder",
         dtype=None,
         **layer_arguments,
     ):
         super().__init__(name=name, dtype=dtype)
-        self.recompute = recompute
-        self.num_streams = num_streams
-        self.clock = clock
         self.layers = [
             EncoderLayer(
                 layer_norm_epsilon=layer_norm_epsilon,
                 use_pre_normalization=use_pre_normalization,
-                clock=clock,
                 dtype=self.dtype_policy,
                 name=f"layer_{i}",
                 **layer_arguments,
@@ -179,88 +158,10 @@ class Encoder(keras.layers.Layer):
         if self.final_layer_norm is not None:
             self.final_layer_norm.build(x_shape)
 
-    def call(
-        self,
-        x,
-        padding_mask,
-        first_token_only=False,
-        packed=None,
-        needs_gradient=True,
-        training=False,
-    ):
-        mask = padding_mask if packed is None else packed.attention_mask
-        parts = self._parts(x, mask) if training else [Part(x, mask, rows=None)]
-        select = None
-        one_before = x  # what goes into the layer before
-        for layer in self.layers:
-            here = parts[0].x
-            if first_token_only and layer is self.layers[-1]:
-                select = first_token
-                if packed is not None:
-                    # Of all rows together: so few tokens ask that attending to other rows' tokens
-                    # in vain costs less than making rows of their own of the keys and values.
-                    x = packed.as_one_row(join(parts))
-                    parts = [Part(x, packed.first_tokens_mask(), rows=None)]
-                    select = packed.first_tokens
-            is_recomputed = self.recompute and training and (needs_gradient or layer.trainable)
-            is_shared = training and not is_recomputed
-            with (
-                share_kernels(layer.all_dense(), len(parts), after=one_before)
-                if is_shared
-                else contextlib.nullcontext()
-            ):
-                for part in parts:
-                    run = partial(self._apply, layer, part.rows, part.mask, select, training)
-                    x = part.x if needs_gradient else ops.stop_gradient(part.x)
-                    part.x = (keras.remat(run) if is_recomputed else run)(x)
-            one_before = here
-            needs_gradient = needs_gradient or layer.trainable
-        x = join(parts)
-        if not needs_gradient:
-            x = ops.stop_gradient(x)
-        if packed is not None and first_token_only:
-            x = ops.swapaxes(x, 0, 1)  # [B, 1, D]
+    def call(self, x, attention_mask, around=None, training=False):
+        layers = [partial(layer, training=training) for layer in self.layers]
+        if around is not None:
+            layers, x, attention_mask = around(self.layers, x, attention_mask)
+        for layer in layers:
+            x = layer(x, attention_mask)  # [B, T, D]
         return x if self.final_layer_norm is None else self.final_layer_norm(x)
-
-    def _apply(self, layer, rows, mask, select, training, x):
-        self.clock.rows = rows
-        try:
-            return layer(x, attention_mask=mask, select=select, training=training)
-        finally:
-            self.clock.rows = None
-
-    def _parts(self, x, mask):
-        """Returns a list of Part, of rows that differ in number by one at most."""
-        total = x.shape[0]
-        firsts = sorted({total * i // self.num_streams for i in range(self.num_streams)})
-        if len(firsts) == 1:
-            return [Part(x, mask, rows=None)]
-        pieces = [ops.split(tensor, firsts[1:], axis=0) for tensor in (x, mask)]
-        return [
-            Part(*pair, rows=(first, total)) for *pair, first in zip(*pieces, firsts, strict=True)
-        ]
-
-
-@dataclasses.dataclass
-class Part:
-    """Rows of a batch on their way through the layers.
-
-    Attributes:
-        x: <float>[B', T, D].
-        mask: <int32>, what their tokens attend to, as of EncoderLayer.
-        rows: of DropoutClock.
-    """
-
-    x: Any
-    mask: Any
-    rows: tuple[int, int] | None
-
-
-def join(parts):
-    """[Part of <float>[B', K, D]] -> <float>[B, K, D]."""
-    return parts[0].x if len(parts) == 1 else ops.concatenate([part.x for part in parts])
-
-
-def first_token(x):
-    """<float>[B, T, D] -> <float>[B, 1, D]."""
-    return x[:, :1]

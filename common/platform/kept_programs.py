@@ -77,9 +77,7 @@ def variables_of(model, optimizer=None, sums=()):
     found |= {f"sums/{name}": variable for name, variable in dict(sums).items()}
     found["clock/seed"] = model.clock.seed.value
     found["clock/step"] = model.clock.step.value
-    class_weights = getattr(model.loss_of, "weights", None)
-    if class_weights is not None:
-        found["loss/class_weights"] = class_weights.value
+    found |= {f"loss/{name}": each.value for name, each in model.loss_variables().items()}
     if optimizer is not None:
         _collect(vars(optimizer), "optimizer", found)
         _collect(vars(optimizer.loss_scale), "loss_scale", found)

@@ -106,8 +106,8 @@ class Distribution:
             copied_optimizer.learning_rate = optimizer.learning_rate
             replicas.append((copy, copied_optimizer))
         if self.num_replicas > 1:
-            for number, (replica, _) in enumerate(replicas, self.worker * len(self.devices)):
-                replica.clock.share = number
+            for number, (model, _) in enumerate(replicas, self.worker * len(self.devices)):
+                model.clock.share = number
         return replicas
 
     def run(self, step, parts, batch=(), *rest):

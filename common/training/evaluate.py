@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from common.BaseModel import PREDICT
-from common.layers.dense import rounded_kernels, use_rounded
+from common.kernels.shared_kernels import rounded_kernels, use_rounded
 from common.platform.kept_programs import variables_of
 from common.platform.streams import in_streams
 from common.reports.progress import Console

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.kernels.dropout_bits import keep
-from common.layers import dot_product_attention as module
 from common.layers.dot_product_attention import dot_product_attention
 from common.layers.dropout import Dropout, DropoutClock
 
@@ -114,18 +113,3 @@ def test_a_token_that_may_see_nothing_has_a_finite_output(training):
     mask[1] = 0
     for each in computed(query, key, value, upstream, mask, dropout_of(0.1), training):
         assert np.isfinite(each).all()
-
-
-def test_probabilities_of_16_bits_are_rounded_once(monkeypatch):
-    """Without a kernel that adds up in float32, as where oneDNN is switched off, they are too."""
-    scores = tf.cast(np.random.default_rng(0).normal(size=(1, 2, 3, 300)) * 3, "bfloat16")
-    mask = np.zeros((1, 1, 1, 300), np.float32)
-    mask[..., 200:] = module.MASKED_SCORE
-    exact = np.exp(as_float64(scores))
-    exact[..., 200:] = 0
-    exact /= exact.sum(axis=-1, keepdims=True)
-    for in_16_bits in {module._rounds_once(), False}:
-        monkeypatch.setattr(module, "_rounds_once", lambda answer=in_16_bits: answer)
-        actual = as_float64(module._softmax(scores, mask, may_compile=True))
-        np.testing.assert_allclose(actual, exact, rtol=2**-8, atol=0)
-        assert not actual[..., 200:].any()

@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.BaseModel import PREDICT, BaseModel
+from common.BaseModel import PREDICT
 from common.training.evaluate import Predictor, collect_logits
 from model import make_model, model_fn
 from tests.reference.tiny_bert import randomize, tiny_params
@@ -123,7 +123,7 @@ def test_prediction_takes_no_labels():
         asked.append((labels, mode, params, model))
         return type("Spec", (), {"predictions": {"logits": fingerprints(features)}})
 
-    model = BaseModel()
+    model = make_model(tiny_params())
     step = Predictor(noting_model_fn, "params", model).step()
     collect_logits(step, toy_eval_batches(toy_tokens(5), 2))
     assert asked == [(None, "predict", "params", model)]  # traced once

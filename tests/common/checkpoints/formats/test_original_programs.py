@@ -85,7 +85,7 @@ def reference_of(folder):
 
 def outputs_of(model, features):
     x = model.embeddings(features["input_ids"], features["segment_ids"])
-    x = model.encoder(x, padding_mask=features["padding_mask"])
+    x = model.encoder(x, features["padding_mask"])
     pooled = model.pooler(x[:, 0])
     return {
         "sequence": np.asarray(x),  # [B, T, D]

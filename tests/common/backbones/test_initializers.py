@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from common.layers.initializers import FreshWeights, backbone_is_loaded
+from common.backbones.initializers import FreshWeights, backbone_is_loaded
 from model import make_model
 from tests.reference.tiny_bert import tiny_params
 

@@ -6,7 +6,8 @@ import contextlib
 import keras
 import numpy as np
 
-HEAD_PARTS = (3, 4)  # of BertClassifierModel: pooler and classifier
+# `part` of FreshWeights, for each group of weights; those of the head are the last two.
+TABLES, WORDS, LAYERS, PROJECTION, POOLER, CLASSIFIER = 0, 1, 2, 5, 3, 4
 _MAX_SEED = 2**31 - 1
 _STRIDE = 10_007  # a prime above any number of weights
 
@@ -61,6 +62,6 @@ class FreshWeights(keras.initializers.Initializer):
         if "seed" in config:
             config["seed"] = (self.seed + _STRIDE * self.count) % _MAX_SEED
         self.count += 1
-        if _is_backbone_loaded and self.part not in HEAD_PARTS:
+        if _is_backbone_loaded and self.part not in (POOLER, CLASSIFIER):
             return keras.ops.zeros(shape, dtype)
         return type(self.first).from_config(config)(shape, dtype)
