@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training minimises: cross entropy in its variants, or the mean squared error.
+"""The losses: cross entropy and its variants, and the mean squared error.
 
-Shapes: B rows of a batch, C classes. Every loss is a mean over the B rows, also where rows have
-weights: the sum of weight times loss is divided by B, as Keras' `class_weight` does, not by the sum
-of the weights, as PyTorch does. So accumulating gradients over small batches, or sharing a batch
-between devices, gives the update of the one large batch.
+Shapes: B rows of a batch, C classes. Every loss is a mean over the B rows. With class weights too,
+the sum of weight times loss is divided by B, as in Keras' `class_weight`, and not by the sum of the
+weights, as in PyTorch: so accumulating gradients over small batches, or sharing a batch between
+devices, gives the update of the one large batch.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-# The probability of being wrong is kept above this before it is raised to gamma: below 1, gamma
-# would make the gradient at 0 infinite.
+# Lower bound of the probability of being wrong before it is raised to gamma: with gamma below 1 the
+# gradient at 0 would be infinite.
 MIN_ERROR = 1e-7
 
 
 def cross_entropy(logits, labels, label_smoothing=0.0, focal_gamma=0.0):
-    """Cross entropy of each row, with smoothed labels, with less weight on what is easy.
+    """Cross entropy of each row, with label smoothing and focal weights.
 
     Label smoothing (Szegedy et al. 2016, section 7): the row's distribution over the classes is
     y = (1 - e) * onehot(label) + e / C. Focal loss (Lin et al. 2017, equation 4): each term is
@@ -45,7 +45,7 @@ def cross_entropy(logits, labels, label_smoothing=0.0, focal_gamma=0.0):
 
 
 def r_drop(loss_of, logits, labels, alpha):
-    """The loss of rows that were computed twice, under two dropout masks.
+    """The loss of rows computed twice, with two dropout masks.
 
     Liang et al. 2021 (arXiv:2106.14448), half of equation 4, so that with alpha 0 it is the mean
     of the two losses: (L(1) + L(2)) / 2 + alpha / 2 * difference(1, 2).
@@ -64,10 +64,10 @@ def r_drop(loss_of, logits, labels, alpha):
 
 
 def balanced_weights(labels, num_classes):
-    """A weight for each class, with which all classes count the same: N / (C * n_c).
+    """A weight for each class that makes all classes count the same: N / (C * n_c).
 
     N rows, n_c of class c, C classes that occur: scikit-learn's class_weight="balanced", after King
-    and Zeng 2001. Their mean over the N rows is 1. A class that does not occur gets 0.
+    and Zeng 2001. Their mean over the N rows is 1. A class that does not occur has weight 0.
 
     Args:
         labels: int array [N], N > 0.
@@ -80,7 +80,7 @@ def balanced_weights(labels, num_classes):
 
 
 class ClassificationLoss:
-    """Mean over the batch of `cross_entropy`, a row times the weight of its label.
+    """Mean over the batch of `cross_entropy` times the weight of the row's label.
 
     With focal_gamma the weights are the alpha of Lin et al. 2017, equation 5. A plain object, so
     that Keras does not list `weights` among those of the network.
@@ -102,14 +102,14 @@ class ClassificationLoss:
         self.focal_gamma = focal_gamma
         self.weights = None
         if class_weights is not None:
-            # A variable: the program of a step is the same whatever the weights are.
+            # A variable, so that the program of a step does not depend on the weights.
             initial = np.ones(num_classes) if self.is_auto else np.array(class_weights)
             self.weights = keras.Variable(
                 initial, dtype="float32", trainable=False, name="class_weights"
             )
 
     def balance(self, labels):
-        """Takes the weights for `class_weights: auto` from the labels of all training rows.
+        """Computes the weights for `class_weights: auto` from the labels of all training rows.
 
         Args:
             labels: int array [N].
@@ -132,8 +132,8 @@ class ClassificationLoss:
         Liang et al. 2021, equation 2: sum_c (p_c - q_c) (log p_c - log q_c) / 2.
         """
         first, second = (ops.log_softmax(logits, axis=-1) for logits in (first, second))
-        apart = (ops.exp(first) - ops.exp(second)) * (first - second)  # [B, C]
-        return ops.mean(ops.sum(apart, axis=-1)) / 2
+        terms = (ops.exp(first) - ops.exp(second)) * (first - second)  # [B, C]
+        return ops.mean(ops.sum(terms, axis=-1)) / 2
 
 
 class RegressionLoss:
@@ -148,13 +148,13 @@ class RegressionLoss:
     weights = None
 
     def balance(self, labels):
-        """There are no classes to weigh."""
+        """Returns None: there are no classes."""
 
     def __call__(self, logits, labels):
         return ops.mean(ops.square(logits[:, 0] - ops.cast(labels, "float32")))
 
     def difference(self, first, second):
-        """Mean square, in the place of the divergence: Liang et al. 2021, appendix B.1."""
+        """Mean square instead of the divergence: Liang et al. 2021, appendix B.1."""
         return ops.mean(ops.square(first - second))
 
 

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which parts of a network keep the weights they were given: `model.freeze`."""
-
-FREEZABLE = ("embeddings", "encoder", "pooler")
+"""Freezing: parts of a network whose weights are not trained (`model.freeze`)."""
 
 
 def freeze(model, names):
-    """Takes weights out of `model.trainable_weights`; dropout there stays as in training.
+    """Takes weights out of `model.trainable_weights`; dropout is drawn in frozen layers too.
 
     Args:
-        model: BertClassifierModel, with `embeddings`, `encoder.layers` and `pooler`.
-        names: sequence of str: those of FREEZABLE, and `layers:N`, the first N encoder layers.
+        model: BaseModel.
+        names: sequence of str: attributes of the model (`embeddings`, `encoder`, `pooler`), and
+            `layers:N`, the first N layers of the encoder.
     """
     for name in names:
         part, _, count = name.partition(":")

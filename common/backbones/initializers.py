@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fresh weights: values of their own for every weight, from one seed."""
+"""Fresh weights: every weight draws different values from one seed."""
 
 import contextlib
 
@@ -11,16 +11,15 @@ TABLES, WORDS, LAYERS, PROJECTION, POOLER, CLASSIFIER = 0, 1, 2, 5, 3, 4
 _MAX_SEED = 2**31 - 1
 _STRIDE = 10_007  # a prime above any number of weights
 
-
 _is_backbone_loaded = False
 
 
 @contextlib.contextmanager
 def backbone_is_loaded():
-    """Within it the backbone of a network begins with zeros, as a checkpoint is to fill it.
+    """A context manager in which a network's backbone starts with zeros, for a checkpoint to fill.
 
     Drawing the numbers of BERT-base takes seconds, and `load_weights` either replaces all of them
-    or refuses the checkpoint. The head is drawn as ever: a checkpoint need not have one.
+    or refuses the checkpoint. The head is drawn: a checkpoint need not have one.
     """
     global _is_backbone_loaded
     _is_backbone_loaded = True
@@ -31,18 +30,17 @@ def backbone_is_loaded():
 
 
 class FreshWeights(keras.initializers.Initializer):
-    """A Keras initializer that draws anew for every weight it is asked for.
+    """A Keras initializer that draws different values at every call.
 
-    Keras' own gives all weights of one shape the same values when several layers share the object:
-    query, key and value would begin equal, and every encoder layer like the first.
+    Keras' initializers give all weights of one shape the same values when layers share the object:
+    query, key and value would start equal, and so would all encoder layers.
 
     Args:
         spec: {"class_name", "config"} or a name, as `keras.initializers.get` takes it.
-        seed: int >= 0, or None: drawn from Python's random numbers, as Keras does.
-        part: int >= 0. Objects of one seed and other parts draw other values.
+        seed: int >= 0, or None: drawn from Python's random numbers, as in Keras.
+        part: int >= 0. Objects with one seed and different parts draw different values.
     Call:
-        shape, dtype: of the weight. Its values depend on seed, part and how many weights were asked
-            for before.
+        shape, dtype: of the weight. Values depend on seed, part and the number of earlier calls.
     Returns:
         tensor [shape].
     """

@@ -111,14 +111,14 @@ def make_attention(rate):
 
     @compiled
     @in_float32
-    def gradient_of_scores(of_dropped, probabilities, upstream, context, *place):
+    def gradient_of_scores(of_weights, probabilities, upstream, context, *place):
         """<float>[B * H * T, S], as the first two; the others are [B * H * T, d].
 
         With P the probabilities, each is P * (its gradient - the sum over S of P * gradients), and
         that sum equals the one over d of upstream * context.
         """
         ones = ops.ones((context.shape[-1], 1), "float32")  # XLA would sum a row one by one
-        return probabilities * (dropped(of_dropped, *place) - ops.matmul(upstream * context, ones))
+        return probabilities * (dropped(of_weights, *place) - ops.matmul(upstream * context, ones))
 
     dropped_in_one_loop = compiled(in_float32(dropped))
 
@@ -126,22 +126,24 @@ def make_attention(rate):
     def attend(query, key, value, masked, *place):
         scores = tf.matmul(query, key, transpose_b=True)
         probabilities = softmax(scores, masked, may_compile=True)
-        kept = probabilities
+        weights = probabilities
         if place:
-            kept = tf.reshape(dropped_in_one_loop(tf.reshape(kept, [-1]), *place), kept.shape)
-        context = tf.matmul(kept, value)
+            weights = tf.reshape(
+                dropped_in_one_loop(tf.reshape(weights, [-1]), *place), scores.shape
+            )
+        context = tf.matmul(weights, value)
 
         def gradient(upstream):
-            of_kept = tf.matmul(upstream, value, transpose_b=True)
+            of_weights = tf.matmul(upstream, value, transpose_b=True)
             rows = [
                 tf.reshape(each, [-1, each.shape[-1]])
-                for each in (of_kept, probabilities, upstream, context)
+                for each in (of_weights, probabilities, upstream, context)
             ]
             of_scores = tf.reshape(gradient_of_scores(*rows, *place), scores.shape)
             return (
                 tf.matmul(of_scores, key),
                 tf.matmul(of_scores, query, transpose_a=True),
-                tf.matmul(kept, upstream, transpose_a=True),
+                tf.matmul(weights, upstream, transpose_a=True),
                 *[None] * (1 + len(place)),
             )
 

@@ -25,8 +25,8 @@ def _shift_xor(bits, by):
 def _mix(bits, added=0):
     """A permutation of 32 bits in which each input bit changes half of the output bits.
 
-    "lowbias32" of Chris Wellons' hash prospector, found by search; `added` comes between its two
-    products, so that two streams are no permutation of each other.
+    "lowbias32" of Chris Wellons' hash prospector; `added` stands between its two products, so that
+    no stream is a permutation of another.
     """
     bits = _shift_xor(bits, 16) * np.uint32(0x7FEB352D)
     bits = (_shift_xor(bits, 15) + ops.cast(added, "uint32")) * np.uint32(0x846CA68B)
@@ -47,9 +47,9 @@ def keep(count, place, rate):
 
 
 def drop(x, place, rate):
-    """Sets those to zero that `keep` does not keep, and divides the others by 1 - rate.
+    """Sets the elements that `keep` drops to zero and divides the others by 1 - rate.
 
-    x: <float32>[...], fastest in one dimension, whose loop XLA turns into vectors.
+    x: <float32>[...]. One dimension is fastest: XLA vectorises its loop.
     """
     kept = ops.reshape(keep(math.prod(x.shape), place, rate), x.shape)
     return ops.where(kept, x * (1.0 / (1.0 - rate)), 0.0)

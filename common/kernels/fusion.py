@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a chain of elementwise operations into one compiled loop forward and one backward.
+"""Compiles a chain of elementwise operations into one loop forward and one backward.
 
-TensorFlow runs such a chain operation by operation, each a pass over memory that keeps its result
+TensorFlow runs such a chain operation by operation: each is a pass over memory and keeps its result
 for the backward pass. Compiled by XLA, the chain is one pass, and the backward pass recomputes it
-from the inputs. oneDNN's kernels of a product, its bias and GELU take longer than the product and
-such a loop. The other Keras backends compile whole steps and need no help.
+from the inputs. oneDNN's kernels of a product with its bias and GELU take longer than the product
+and such a loop. The other Keras backends compile whole steps and need no help.
 """
 
 import keras
@@ -13,13 +13,13 @@ from keras import ops
 
 
 def is_compiled(x):
-    """Whether what follows x may be compiled: not of a batch of any size, which is an export, and
-    not every format can hold what XLA compiles."""
+    """Whether operations on x may be compiled. A batch of unknown size is an export, and not every
+    format can hold what XLA compiles."""
     return x.shape[0] is not None
 
 
 def compiled(function):
-    """Returns `function` as a program of XLA's, without a gradient."""
+    """Returns `function` compiled by XLA, without a gradient."""
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
@@ -28,7 +28,7 @@ def compiled(function):
 
 
 def fuse(function):
-    """Returns `function`, computing the same with the same gradients in fewer passes over memory.
+    """Returns `function` with the same values and gradients in fewer passes over memory.
 
     function: from <float>[...] tensors to one <float>[...] tensor, of Keras operations only; see
         `in_float32`.
@@ -55,10 +55,10 @@ def fuse(function):
 
 
 def fuse_self_adjoint(function):
-    """As `fuse`, of a function that is linear in its first input and symmetric: its own gradient.
+    """As `fuse`, for a function that is linear in its first input and symmetric.
 
-    function: (<float>[N], others) -> <float>[N]. It is applied to the gradient in place of a
-    backward pass; the others are given none.
+    function: (<float>[N], others) -> <float>[N]. The gradient of its first input is the function of
+        the upstream gradient; the others have none.
     """
     forward = compiled(in_float32(function))
     if keras.backend.backend() != "tensorflow":
@@ -76,42 +76,43 @@ def fuse_self_adjoint(function):
 
 
 def fuse_with_gradient(forward, backward):
-    """As `fuse`, with the gradient given.
+    """As `fuse`, with a written-out gradient.
 
     Args:
-        forward: inputs -> a tensor, and what `backward` needs besides the inputs.
-        backward: (upstream, that, inputs) -> the gradient of each input.
+        forward: inputs -> a tensor, and statistics that `backward` needs besides the inputs.
+        backward: (upstream, statistics, inputs) -> the gradient of each input.
     Returns:
-        inputs -> the tensor, of the first one's dtype.
+        inputs -> the tensor, in the dtype of the first input.
     """
 
     @compiled
     def narrow_forward(*inputs):
-        output, kept = forward(*map(widen, inputs))
-        return narrow(output, inputs[0].dtype), kept
+        output, statistics = forward(*map(widen, inputs))
+        return narrow(output, inputs[0].dtype), statistics
 
     @compiled
-    def narrow_backward(upstream, kept, *inputs):
-        gradients = backward(widen(upstream), kept, *map(widen, inputs))
+    def narrow_backward(upstream, statistics, *inputs):
+        gradients = backward(widen(upstream), statistics, *map(widen, inputs))
         return [narrow(gradient, x.dtype) for gradient, x in zip(gradients, inputs, strict=True)]
 
     @ops.custom_gradient
     def fused(*inputs):
-        output, kept = narrow_forward(*inputs)
-        return output, lambda upstream: narrow_backward(upstream, kept, *inputs)
+        output, statistics = narrow_forward(*inputs)
+        return output, lambda upstream: narrow_backward(upstream, statistics, *inputs)
 
     return fused
 
 
 def fuse_residual(function, gradient):
-    """As `fuse`, of residual + function(x, bias, others), with the gradient of `function` given.
+    """As `fuse`, for residual + function(x, bias, others), with a written-out gradient.
 
-    That of the residual is the upstream one itself, and nothing is kept but `others`.
+    The gradient of the residual is the upstream one. The backward pass keeps only `others`.
 
-    function: (x, bias, others) -> <float32>[N, D]; x: <float32>[N, D], bias: <float32>[D].
-    gradient: (upstream <float32>[N, D], others) -> those of x and bias, in float32.
+    Args:
+        function: (x, bias, others) -> <float32>[N, D]; x: <float32>[N, D], bias: <float32>[D].
+        gradient: (upstream <float32>[N, D], others) -> those of x and bias, in float32.
     Returns:
-        (residual, x, bias, others) -> <float>[N, D], of any dtype but for the bias, <float32>.
+        (residual, x, bias, others) -> <float>[N, D]; the bias is <float32>, others of any dtype.
     """
     forward = compiled(in_float32(lambda residual, *inputs: residual + function(*inputs)))
     if keras.backend.backend() != "tensorflow":
@@ -134,27 +135,27 @@ def fuse_residual(function, gradient):
 
 
 def in_float32(function):
-    """Returns `function` given 16-bit tensors in float32, its result in the first one's dtype.
+    """Returns `function` of 16-bit tensors, computed in float32 and rounded to the first's dtype.
 
-    XLA rounds after every operation else, which takes longer than the operations.
+    XLA would round after every operation, which takes longer than the operations.
     """
     return lambda *inputs: narrow(function(*map(widen, inputs)), inputs[0].dtype)
 
 
 def widen(x):
-    """A tensor of 16 bits in float32; any other as it is."""
+    """Casts a tensor of 16 bits to float32; returns any other as it is."""
     return ops.cast(x, "float32") if _is_half(x) else x
 
 
 def narrow(x, dtype):
-    """<float32>[...] -> <dtype>[...], rounded to the nearest, half-way to even. Within XLA."""
+    """<float32>[...] -> <dtype>[...], rounded to nearest, ties to even. To be compiled by XLA."""
     dtype = keras.backend.standardize_dtype(dtype)
     if keras.backend.backend() != "tensorflow" or dtype != "bfloat16":
         return ops.cast(x, dtype)
     import tensorflow as tf
 
-    # In whole numbers: XLA does not make vectors of its own conversion, and a loop with it takes
-    # 1.4 times as long. Numbers that are none, and infinite ones, stay so.
+    # In integers: XLA does not vectorise its own conversion, and a loop with it takes 1.4 times as
+    # long. NaN and infinities stay what they are.
     bits = tf.bitcast(x, tf.uint32)
     is_odd = ops.bitwise_and(ops.right_shift(bits, np.uint32(16)), np.uint32(1))
     bits = ops.right_shift(bits + np.uint32(0x7FFF) + is_odd, np.uint32(16))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer normalisation with its gradient written out, a compiled loop each.
+"""Layer normalisation and its written-out gradient, each a compiled loop.
 
 Automatic differentiation of the formula would keep and read every intermediate result; the closed
 form needs only the input, and a mean and a deviation for each token.
@@ -33,7 +33,7 @@ def _mean(x):
 
 
 def _mean_by_product(x):
-    """As `_mean`, for XLA, which sums a row one number after the other otherwise."""
+    """As `_mean`, for XLA, which would sum a row one number after the other."""
     return ops.matmul(x, ops.full((x.shape[-1], 1), 1.0 / x.shape[-1], dtype="float32"))
 
 
@@ -45,11 +45,11 @@ def _forward(x, gamma, beta, epsilon, mean_of=_mean_by_product):
     return centred * scale * gamma + beta, (mean, scale)
 
 
-def _backward(upstream, kept, x, gamma, beta, epsilon):
+def _backward(upstream, statistics, x, gamma, beta, epsilon):
     """With z = (x - mean) / deviation and u the upstream gradient times gamma, the gradient of x is
     (u - mean(u) - z * mean(u * z)) / deviation."""
     del beta
-    mean, scale = kept
+    mean, scale = statistics
     z, u = (x - mean) * scale, upstream * gamma
     zero = ops.zeros_like(epsilon)
     of_x = (u - _mean_by_product(u) - z * _mean_by_product(u * z)) * scale

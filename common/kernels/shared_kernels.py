@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One kernel, rounded to 16 bits once, for several calls of a dense layer: of the streams of a
-batch (`layer_stack.py`), or of the batches of a pass over a split.
+"""Rounds the kernel of a dense layer to 16 bits once for several calls: those of the streams of a
+batch (`layer_stack.py`), or those of the batches of a pass over a split.
 
-The layers are of class `layers/dense.py:Dense`, whose attributes `shared` and `rounded` are set.
+Both set an attribute of `layers/dense.py:Dense`: `shared` or `rounded`.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from common.kernels.fusion import compiled, narrow
 
 @functools.cache
 def _make_rounding(dtype):
-    """<float32>[...] -> <dtype>[...] as XLA's loop: TensorFlow's own takes 1.5 times as long."""
+    """<float32>[...] -> <dtype>[...] by XLA's loop: TensorFlow's cast takes 1.5 times as long."""
     return compiled(functools.partial(narrow, dtype=dtype))
 
 
@@ -25,18 +25,18 @@ def _in_16_bits(dense_layers):
 
 
 def rounded_kernels(dense_layers):
-    """Returns the kernels, as they are now, of those Dense that compute in 16 bits, rounded.
+    """Returns the rounded kernels, with their present values, of all Dense that compute in 16 bits.
 
-    So seldom that no loop is compiled for it, other than in training.
+    This is too rare to compile a loop for it, as training does.
     """
     return [ops.cast(each.kernel, each.compute_dtype) for each in _in_16_bits(dense_layers)]
 
 
 @contextlib.contextmanager
 def use_rounded(dense_layers, kernels):
-    """Within, each Dense multiplies by its kernel of `rounded_kernels`. A context manager.
+    """A context manager in which each Dense multiplies by its kernel of `rounded_kernels`.
 
-    By itself each rounds its kernel at every batch, which takes a seventh of the time of a batch
+    Otherwise each rounds its kernel at every batch, which takes a seventh of the time of a batch
     of short rows (benchmarks/NOTES.md, "With bfloat16").
     """
     rounding = _in_16_bits(dense_layers)
@@ -51,15 +51,19 @@ def use_rounded(dense_layers, kernels):
 
 @contextlib.contextmanager
 def share_kernels(dense_layers, num_streams, after):
-    """Within, each Dense is called by so many streams, and its kernel's gradient is one product.
+    """A context manager in which each Dense is called once a stream, and the gradient of its kernel
+    is one product.
 
-    A context manager. Left to itself, each stream computes a gradient of the kernel's size, and
-    all of them are read again to be added: with short rows that takes as long as the products.
-    In 16 bits the gradient stays as the product gives it, though the kernel is of float32: to widen
-    it takes a pass over memory, which the update's loop does not need.
+    Otherwise each stream computes a gradient of the kernel's size, and all of them are read again
+    to be added: with short rows that takes as long as the products. In 16 bits the gradient keeps
+    the dtype of the product though the kernel is float32: widening it takes a pass over memory,
+    which the loop of the update does not need.
 
-    after: tensor. Kernels are rounded once it is there: all at a step's beginning they would wait
-        for memory on every core, where one core can do so while others multiply.
+    Args:
+        dense_layers: list of Dense.
+        num_streams: int.
+        after: tensor. Kernels are rounded after it is computed. If all were rounded at the start of
+            a step, every core would wait for memory; so one does while the others multiply.
     """
     if keras.backend.backend() != "tensorflow":
         yield
@@ -74,11 +78,11 @@ def share_kernels(dense_layers, num_streams, after):
 
 
 class SharedKernel:
-    """The kernel of a Dense for so many calls of `multiply`; TensorFlow only.
+    """The kernel of a Dense for `num_streams` calls of `multiply`; TensorFlow only.
 
-    Every call gets a copy of the kernel, which costs nothing. For the gradient of its copy it
-    gives its upstream gradient; these meet at the kernel, whose gradient is then the product of
-    all inputs, one below the other, and all upstream gradients.
+    Every call gets a copy of the kernel, which costs nothing, and returns its upstream gradient as
+    the gradient of that copy. The gradient of the kernel is then one product: of the concatenated
+    inputs and the concatenated upstream gradients.
     """
 
     def __init__(self, dense, num_streams, after):

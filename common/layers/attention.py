@@ -11,11 +11,10 @@ from common.layers.dropout import Dropout
 
 
 class MultiHeadAttention(keras.layers.Layer):
-    """Dot-product attention of tokens to the tokens of their own row, in H heads; then a dense
-    layer, dropout, residual.
+    """Dot-product attention in H heads, then a dense layer, dropout and the residual.
 
-    Vaswani et al. 2017, section 3.2. Shapes: B batch, T tokens asking, S tokens answering,
-    D hidden size, H heads, d = D / H.
+    Vaswani et al. 2017, section 3.2. Shapes: B batch, T query tokens, S key tokens, D hidden size,
+    H heads, d = D / H.
 
     Args:
         hidden_size, num_heads: int. D and H; H divides D.
@@ -24,12 +23,12 @@ class MultiHeadAttention(keras.layers.Layer):
         initializer: Keras initializer of the kernels.
         clock: DropoutClock.
         attention_type: "scaled_dot_product", scores divided by sqrt(d) as in the paper, or
-            "dot_product", as they are (section 3.2.1 says why they should not be).
+            "dot_product", undivided (section 3.2.1 says why they should be divided).
         use_projection_bias_in_attention: bool, of query, key and value.
-        use_ffn_bias_in_attention: bool, of the dense layer behind the heads.
+        use_ffn_bias_in_attention: bool, of the dense layer after the heads.
     Call:
-        x: <float>[B, T, D], the tokens that ask.
-        memory: <float>[B, S, D], the tokens that answer.
+        x: <float>[B, T, D], the tokens that attend.
+        memory: <float>[B, S, D], the tokens that they attend to.
         attention_mask: <int32>[B, S], 1 on real tokens, 0 on padding; or <int32>[B, T, S], 1 where
             a token attends to another.
         residual: <float>[B, T, D].
@@ -67,7 +66,7 @@ class MultiHeadAttention(keras.layers.Layer):
             for rate in (attention_dropout_rate, dropout_rate)
         )
 
-    def all_dense(self):  # no property: Keras would save what it holds under its name
+    def all_dense(self):  # not a property: Keras would save its layers under that name
         return [self.query, self.key, self.value, self.output_projection]
 
     def build(self, x_shape):
@@ -80,7 +79,7 @@ class MultiHeadAttention(keras.layers.Layer):
         return split_heads(rows, dense.bias_tensor, self.num_heads, scale)
 
     def call(self, x, memory, attention_mask, residual, training=False):
-        # Scaling the query rather than the scores touches d numbers a token in place of S.
+        # Scaling the query, not the scores, touches d numbers a token instead of S.
         query = self._heads(self.query, x, self.scale)  # [B, H, T, d]
         key = self._heads(self.key, memory)  # [B, H, S, d]
         value = self._heads(self.value, memory)  # [B, H, S, d]

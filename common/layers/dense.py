@@ -10,7 +10,7 @@ from keras import ops
 
 
 class Dense(keras.layers.Dense):
-    """Keras' dense layer, in two steps.
+    """Keras' dense layer, whose caller adds the bias.
 
     Args:
         units: int. F.

@@ -16,7 +16,7 @@ def dot_product_attention(query, key, value, attention_mask, dropout, training=F
     """dropout(softmax(query keyᵀ + mask)) value, of every head by itself.
 
     Vaswani et al. 2017, section 3.2.1; `query` is already scaled. Shapes: B batch, H heads,
-    T tokens that attend, S tokens they attend to, d = D / H.
+    T query tokens, S key tokens, d = D / H.
 
     Args:
         query: <float>[B, H, T, d].
@@ -28,7 +28,7 @@ def dot_product_attention(query, key, value, attention_mask, dropout, training=F
     """
     masked = MASKED_SCORE * (1.0 - ops.cast(attention_mask, "float32"))
     if len(masked.shape) == 2:
-        masked = masked[:, None, :]  # the same for every token that attends
+        masked = masked[:, None, :]  # the same for every query token
     masked = masked[:, None]  # and for every head: [B, 1, T or 1, S]
     if training and keras.backend.backend() == "tensorflow":
         place = dropout.place_of((*query.shape[:-1], key.shape[2]))

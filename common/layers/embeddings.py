@@ -8,7 +8,7 @@ from common.layers.dropout import Dropout
 from common.layers.layer_norm import LayerNorm
 from common.layers.positions import sinusoids
 
-NUM_SEGMENTS = 2  # sentence A and sentence B; BERT knows no third
+NUM_SEGMENTS = 2  # sentence A and sentence B
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -19,12 +19,12 @@ class BertEmbeddings(keras.layers.Layer):
 
     Args:
         vocab_size, hidden_size, max_position_embeddings: int. V, D, P.
-        embedding_size: int. E, width of the word table; where it is not D, a matrix [E, D] without
-            bias leads on (Lan et al. 2020, arXiv:1909.11942, section 3.1). The position and
-            segment tables have D, as in the original Cerebras model.
-        use_position_embedding, use_segment_embedding: bool. Leave out the table where False.
+        embedding_size: int. E, width of the word table; if it is not D, a matrix [E, D] without
+            bias follows (Lan et al. 2020, arXiv:1909.11942, section 3.1). The position and
+            segment tables have width D, as in the original Cerebras model.
+        use_position_embedding, use_segment_embedding: bool. Whether there is such a table.
         position_embedding_type: "learned", or "fixed": see `positions.sinusoids`.
-        use_layer_norm: bool. True for post-norm encoders; a pre-norm encoder normalises later.
+        use_layer_norm: bool. False before a pre-norm encoder, which normalises later.
         layer_norm_epsilon: float > 0, added to the variance.
         dropout_rate: float in [0, 1). Applied to the sum.
         initializer, word_initializer, projection_initializer: Keras initializers, of the position
@@ -83,8 +83,8 @@ class BertEmbeddings(keras.layers.Layer):
         self.dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
 
     def _add_table(self, name, num_rows, size, initializer):
-        # autocast=False: the rows are cast after the look-up. Casting the table first would copy
-        # all V rows at every step in mixed precision and make its gradient dense.
+        # autocast=False: rows are cast after the look-up. Casting the table first would copy all V
+        # rows at every step in mixed precision and make its gradient dense.
         return self.add_weight(
             shape=(num_rows, size),
             initializer=initializer,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stack of Transformer layers behind the embeddings."""
+"""The stack of Transformer layers above the embeddings."""
 
 from functools import partial
 
@@ -33,8 +33,8 @@ class EncoderLayer(keras.layers.Layer):
         x: <float>[B, T, D].
         attention_mask: <int32>[B, T], 1 on real tokens; or [B, K, T], 1 where a token attends to
             another.
-        select: <float>[B, T, D] -> <float>[B, K, D], the tokens whose output is wanted, computed
-            from all of them: a classifier needs one token of the last layer. None: all.
+        select: <float>[B, T, D] -> <float>[B, K, D], the tokens whose output is needed; they attend
+            to all T. A classifier needs one token of the last layer. None: all tokens.
     Returns:
         <float>[B, K, D] in the compute dtype, K = T without `select`.
     """
@@ -85,7 +85,7 @@ class EncoderLayer(keras.layers.Layer):
             for name in ("attention_layer_norm", "feed_forward_layer_norm")
         )
 
-    def all_dense(self):  # no property: Keras would save what it holds under its name
+    def all_dense(self):  # not a property: Keras would save its layers under that name
         return [*self.attention.all_dense(), self.feed_forward.expand, self.feed_forward.project]
 
     def build(self, x_shape):
@@ -99,9 +99,9 @@ class EncoderLayer(keras.layers.Layer):
 
     def call(self, x, attention_mask, select=None, training=False):
         memory = self.attention_layer_norm(x) if self.use_pre_normalization else x  # [B, T, D]
-        asking = memory if select is None else select(memory)  # [B, K, D]
+        queries = memory if select is None else select(memory)  # [B, K, D]
         residual = x if select is None else select(x)
-        x = self.attention(asking, memory, attention_mask, residual, training=training)
+        x = self.attention(queries, memory, attention_mask, residual, training=training)
         if self.use_pre_normalization:
             return self.feed_forward(self.feed_forward_layer_norm(x), x, training=training)
         x = self.attention_layer_norm(x)
@@ -118,9 +118,9 @@ class Encoder(keras.layers.Layer):
         x: <float>[B, T, D].
         attention_mask: as of EncoderLayer.
         around: (layers, x, attention_mask) -> the same three, to compute the layers faster; see
-            `kernels/layer_stack.py`. None: the layers one after the other.
+            `kernels/layer_stack.py`. None: call one layer after the other.
     Returns:
-        <float>[B, T, D] in the compute dtype; or, if `around` says so, of the first tokens alone.
+        <float>[B, T, D] in the compute dtype; or [B, 1, D], if `around` computes first tokens only.
     """
 
     def __init__(

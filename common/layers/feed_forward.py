@@ -20,7 +20,7 @@ class FeedForward(keras.layers.Layer):
         dropout_rate: float in [0, 1).
         initializer: Keras initializer of the kernels.
         clock: DropoutClock.
-        use_ffn_bias: bool. Both dense layers have one, or neither.
+        use_ffn_bias: bool. Whether the two dense layers have biases.
     Call:
         x: <float>[B, T, D].
         residual: <float>[B, T, D].

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the vectors of all tokens to one vector a row: what `model.pooler_type` names.
+"""Poolers (`model.pooler_type`): one vector a row from the vectors of its tokens.
 
-Shapes: B batch, T tokens, D hidden size. Padding has no part in any of them. The first token,
-[CLS], counts as a real one in every row, so that a row of nothing but padding gives finite numbers.
+Shapes: B batch, T tokens, D hidden size. No pooler reads padding. The first token, [CLS], counts as
+real in every row, so that a row of padding alone gives finite numbers.
 """
 
 from keras import ops
@@ -15,7 +15,7 @@ def _is_real(padding_mask):
 
 
 def first(x, padding_mask):
-    """The vector of [CLS]: BERT's own (Devlin et al. 2019, section 3)."""
+    """The vector of [CLS], as in BERT (Devlin et al. 2019, section 3)."""
     del padding_mask
     return x[:, 0]
 
@@ -42,7 +42,7 @@ def mean(x, padding_mask):
 
 
 def max_(x, padding_mask):
-    """The largest number over real tokens, in each of the D columns."""
+    """The maximum over real tokens, in each of the D columns."""
     return ops.max(ops.where(_is_real(padding_mask) > 0, x, -float("inf")), axis=1)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Position vectors that are computed, not learned."""
+"""Position vectors that are computed instead of learned."""
 
 import numpy as np
 
@@ -10,11 +10,11 @@ def sinusoids(num_positions, size):
     """Sine and cosine of every position at several wavelengths.
 
     Vaswani et al. 2017, section 3.5: column 2i is sin(p / t_i), column 2i + 1 is cos(p / t_i). The
-    timescales t_i are tensor2tensor's (get_timing_signal_1d in layers/common_attention.py), which
-    the original Cerebras model takes over: 10000^(i / (n - 1)) for i < n = size // 2, from 1 to
-    10,000 inclusive. The paper writes 10000^(2i / size), whose last one falls short of 10,000, and
-    tensor2tensor puts all sines before all cosines; the original interleaves them as the paper.
-    An odd size ends with a column of zeros.
+    timescales t_i are those of tensor2tensor (get_timing_signal_1d in layers/common_attention.py)
+    and of the original Cerebras model: 10000^(i / (n - 1)) for i < n = size // 2, from 1 to 10,000
+    inclusive. The paper has 10000^(2i / size), which ends below 10,000; tensor2tensor puts all
+    sines before all cosines, the original interleaves them as the paper does. An odd size ends with
+    a column of zeros.
 
     Args:
         num_positions: int, P.
