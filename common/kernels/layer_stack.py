@@ -54,9 +54,9 @@ class LayerStack:
             needs_gradient: bool. Something that x comes from is trained. Where it is not, nothing
                 is computed backwards below the first layer that is trained.
         Returns:
-            functions of (xs, masks), which are lists with one tensor for each stream; and the first
-            xs and masks. The last function returns <float>[B, T, D], or with first_token_only
-            [B, 1, D], of B packed rows too.
+            functions (xs, masks, training) -> xs, where xs and masks are lists with one tensor for
+            each stream; and the xs and masks of the first. The last function returns
+            <float>[B, T, D], or with first_token_only [B, 1, D], of B packed rows too.
         """
         xs, masks = [x], [attention_mask]
         if training:
@@ -64,29 +64,26 @@ class LayerStack:
         inputs = [x]  # of the layers so far, in the first stream
         functions = []
         for layer in layers:
-            functions.append(partial(self._run, layer, inputs, needs_gradient, training))
+            functions.append(partial(self._run, layer, inputs, needs_gradient))
             needs_gradient = needs_gradient or layer.trainable
         run_last = functions.pop()
 
-        def run_last_and_join(xs, masks):
+        def run_last_and_join(xs, masks, training):
             if not first_token_only:
-                x = _join(run_last(xs, masks))
+                x = _join(run_last(xs, masks, training))
             elif packed is None:
-                x = _join(run_last(xs, masks, select=_first_token))
+                x = _join(run_last(xs, masks, training, select=_first_token))
             else:
-                # Of all rows together: with so few queries, masked attention over the tokens of
+                # As one row of all tokens: with so few queries, masked attention over the tokens of
                 # all rows is cheaper than gathering the keys and values of each row.
-                (x,) = run_last(
-                    [packed.as_one_row(_join(xs))],
-                    [packed.first_tokens_mask()],
-                    select=packed.first_tokens,
-                )
+                xs, masks = [packed.as_one_row(_join(xs))], [packed.first_tokens_mask()]
+                (x,) = run_last(xs, masks, training, select=packed.first_tokens)
                 x = ops.swapaxes(x, 0, 1)  # [B, 1, D]
             return x if needs_gradient else ops.stop_gradient(x)
 
         return [*functions, run_last_and_join], xs, masks
 
-    def _run(self, layer, inputs, needs_gradient, training, xs, masks, select=None):
+    def _run(self, layer, inputs, needs_gradient, xs, masks, training, select=None):
         """Runs a layer on every stream. needs_gradient: whether xs do."""
         is_recomputed = self.recompute and training and (needs_gradient or layer.trainable)
         after = inputs[-1]  # what went into the layer before

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stack of Transformer layers above the embeddings."""
 
-from functools import partial
-
 import keras
 
 from common.layers.attention import MultiHeadAttention
@@ -159,9 +157,9 @@ class Encoder(keras.layers.Layer):
             self.final_layer_norm.build(x_shape)
 
     def call(self, x, attention_mask, around=None, training=False):
-        layers = [partial(layer, training=training) for layer in self.layers]
+        layers = self.layers
         if around is not None:
-            layers, x, attention_mask = around(self.layers, x, attention_mask)
+            layers, x, attention_mask = around(layers, x, attention_mask)
         for layer in layers:
-            x = layer(x, attention_mask)  # [B, T, D]
+            x = layer(x, attention_mask, training=training)  # [B, T, D]
         return x if self.final_layer_norm is None else self.final_layer_norm(x)
