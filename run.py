@@ -23,9 +23,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.checkpoints.formats import EXPORT_FORMATS
 from common.cs import target
 from common.errors import RunError, UserError
+from common.export.formats import EXPORT_FORMATS
 from common.files import delete_leftovers
 from common.params import flag_keys
 from common.platform.lazy_imports import imported_lazily

@@ -19,7 +19,15 @@ from functools import cached_property
 import numpy as np
 
 from common.checkpoints.formats import FORMATS
-from common.checkpoints.names import HEAD, KEY_OF_AXIS, axes_of, geometry, pattern_of
+from common.checkpoints.names import (
+    HEAD,
+    KEY_OF_AXIS,
+    LABEL_HEAD,
+    axes_of,
+    geometry,
+    num_classes,
+    pattern_of,
+)
 from common.errors import UserError, printable
 
 HUB = "hf://"
@@ -70,13 +78,12 @@ def open_checkpoint(path):
     path = os.path.expanduser(os.fspath(path))
     if path.startswith(HUB):
         path = importlib.import_module("common.checkpoints.hub").fetch(path)
-    formats = [row for row in FORMATS.values() if row.looks_for]
-    for row in formats:
+    for row in FORMATS.values():
         if row.module.is_checkpoint(path):
             return Checkpoint(path, row.name, {**row.module.read_config(path), "path": path})
     if not os.path.exists(path):
         raise UserError(f"checkpoint {path}: there is no such file or folder; correct the path")
-    looked_for = "; ".join(f"{row.title}: {row.looks_for}" for row in formats)
+    looked_for = "; ".join(f"{row.title}: {row.looks_for}" for row in FORMATS.values())
     raise UserError(
         f"checkpoint {path}: nothing that can be loaded; found {what_lies_at(path)}. "
         f"Looked for {looked_for}"
@@ -243,13 +250,13 @@ def fresh_layers(variables, weights, disable_nsp):
         if not all(name in weights for name in head if name.startswith(f"{layer}/")):
             fresh.add(layer)
             notes.append(f"{layer}: fresh, the checkpoint has none")
-        elif layer == "classifier":
-            theirs, ours = (math.prod(w["classifier/bias"].shape) for w in (weights, variables))
-            if theirs == ours:
-                notes.append(f"{layer}: loaded, the checkpoint is a classifier of {ours} classes")
+        elif layer == LABEL_HEAD:
+            stored, wanted = num_classes(weights), num_classes(variables)
+            if stored == wanted:
+                notes.append(f"{layer}: loaded, the checkpoint is a classifier of {wanted} classes")
             else:
                 fresh.add(layer)
-                notes.append(f"{layer}: fresh, the checkpoint's has {theirs} classes, not {ours}")
+                notes.append(f"{layer}: fresh, the checkpoint's has {stored} classes, not {wanted}")
     return fresh, notes
 
 

@@ -67,6 +67,7 @@ WEIGHTS = {
 }
 
 HEAD = ("pooler/", "classifier/", "nsp/", "mlm/")
+LABEL_HEAD = "classifier"
 
 # The key of the params that gives an axis its length.
 KEY_OF_AXIS = {
@@ -190,6 +191,15 @@ def pattern_of(name):
 def axes_of(name):
     """The letters of a weight's shape: "VD"; "" for a name that is not in the table."""
     return WEIGHTS.get(pattern_of(name)[0], "")
+
+
+def num_classes(weights):
+    """How many classes a label head has; None where there is no such head.
+
+    weights: {neutral name: anything with a shape}.
+    """
+    bias = weights.get(f"{LABEL_HEAD}/bias")
+    return None if bias is None else math.prod(bias.shape)
 
 
 def encoder_names(num_layers, use_pre_normalization=False):

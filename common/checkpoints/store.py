@@ -76,7 +76,7 @@ def write_checkpoint(path, write, version=VERSION):
 def entry_of(file, version=VERSION):
     """What a manifest says of a file: {"size", its digest}. file: Path."""
     algorithm = DIGESTS[version]
-    return {"size": file.stat().st_size, algorithm: _digest(file, algorithm)}
+    return {"size": file.stat().st_size, algorithm: digest_of(file, algorithm)}
 
 
 def delete_old(model_dir, step, keep_max, keep=()):
@@ -204,7 +204,7 @@ def _fault_in(path):
                 return f"{name} is missing"
             if file.stat().st_size != expected["size"]:
                 return f"{name} has {file.stat().st_size} bytes, not {expected['size']}"
-            if _digest(file, digest) != expected[digest]:
+            if digest_of(file, digest) != expected[digest]:
                 return f"{name} has other content than was written"
         missing = {WEIGHTS, CONFIG, VOCAB} - set(manifest["files"])
         return f"{MANIFEST} does not list {', '.join(sorted(missing))}" if missing else None
@@ -261,7 +261,7 @@ def best_checkpoint(model_dir):
     return path
 
 
-def _digest(path, algorithm):
+def digest_of(path, algorithm):
     """algorithm: "blake2b" or "sha256". Returns hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

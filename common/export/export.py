@@ -4,12 +4,11 @@
     classifier = Classifier(model, params, label_names, vocab, text_features, metrics, step)
     export("saved_model", classifier, "model_dir/export/saved_model")
 
-`common/checkpoints/formats/__init__.py` has the table of formats and what each offers.
+`formats.py` has the table of formats, `common/checkpoints/formats/__init__.py` what each offers.
 """
 
 import glob
 import hashlib
-import importlib
 import os
 import shutil
 from collections.abc import Callable
@@ -21,12 +20,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from common.checkpoints.formats import EXPORT_FORMATS
 from common.checkpoints.small_files import EXPORT_FILE, write_json
 from common.errors import RunError, UserError
+from common.export.formats import EXPORT_FORMATS
 from common.export.model_card import model_card, params_text, versions
 
-QUANTIZATIONS = ("int8",)  # of the format onnx
 CARD = "README.md"
 
 
@@ -43,7 +41,7 @@ class Classifier:
             {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], as TensorFlow operations.
         metrics: {name: float} of an evaluation of these weights; empty where there was none.
         step: int or None, the global step that the weights are of.
-        quantize: None or one of QUANTIZATIONS.
+        quantize: None or one of onnx.QUANTIZATIONS.
         data: str, what its rows are; "" where nobody said.
         trained_with: {section: {key: value}} of the params of its training; None: not known.
     """
@@ -103,7 +101,7 @@ def check_format(format, params, quantize=None):
     Args:
         format: key of EXPORT_FORMATS.
         params: complete Params.
-        quantize: None or one of QUANTIZATIONS.
+        quantize: None or one of onnx.QUANTIZATIONS.
     """
     if format not in EXPORT_FORMATS:
         raise UserError(f"export_format is {format!r}; available: {', '.join(EXPORT_FORMATS)}")
@@ -172,18 +170,6 @@ def export(format, classifier, export_dir, score=None):
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return export_dir, notes
-
-
-def require(package, purpose):
-    """Imports an optional package, or says how to install it."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        name = package.split(".")[0]
-        raise UserError(
-            f"{purpose} needs the package {name}, which cannot be imported ({error}); "
-            f"install it with: pip install {name}"
-        ) from None
 
 
 def _check_folder(export_dir):

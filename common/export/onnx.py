@@ -6,6 +6,7 @@ initializers keep the neutral names. ONNX Runtime fuses the patterns that stand 
 residual and layer norm) when it loads them.
 """
 
+import importlib
 import json
 import logging
 import math
@@ -14,13 +15,13 @@ import numpy as np
 
 from common.checkpoints.small_files import write_vocab
 from common.errors import UserError
-from common.export.export import QUANTIZATIONS, require
 from common.layers.dot_product_attention import MASKED_SCORE
 from common.layers.positions import sinusoids
 
 MODEL_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
 OPSET, IR_VERSION = 17, 8  # the first with LayerNormalization; read by ONNX Runtime from 1.12 on
 INPUTS = ("input_ids", "input_mask", "segment_ids")
+QUANTIZATIONS = ("int8",)
 MAX_BYTES = 2**31 - 1  # of a protocol buffer
 
 
@@ -32,6 +33,18 @@ def check(params, quantize):
     if quantize not in QUANTIZATIONS:
         raise UserError(f"quantize is {quantize!r}; available: {', '.join(QUANTIZATIONS)}")
     require("onnxruntime.quantization", "quantize int8")
+
+
+def require(package, purpose):
+    """Imports an optional package, or says how to install it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.split(".")[0]
+        raise UserError(
+            f"{purpose} needs the package {name}, which cannot be imported ({error}); "
+            f"install it with: pip install {name}"
+        ) from None
 
 
 def write(classifier, folder):

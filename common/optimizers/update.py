@@ -93,7 +93,7 @@ def move(rule, weight, slots, average, gradient, names, numbers, is_lazy=False):
             does not.
     """
     if is_lazy and average is None and isinstance(gradient, TableGradient):
-        _move_rows(rule, weight, slots, gradient, names, numbers)
+        move_rows(rule, weight, slots, gradient, names, numbers)
         return
     if isinstance(gradient, TableGradient):
         # Another number of words in every batch would be another program to compile.
@@ -101,10 +101,10 @@ def move(rule, weight, slots, average, gradient, names, numbers, is_lazy=False):
     num_results = 1 + len(slots) + (average is not None)
     # What two values have in common, XLA would compute first and write out. So each is computed
     # from a gradient and numbers of its own, of which XLA is not told that they are the same.
-    _move(rule, weight, slots, average, names, [(gradient, numbers)] * num_results, is_lazy)
+    compiled_move(rule, weight, slots, average, names, [(gradient, numbers)] * num_results, is_lazy)
 
 
-def _move_rows(rule, weight, slots, gradient, names, numbers):
+def move_rows(rule, weight, slots, gradient, names, numbers):
     """A lazy `move` of a TableGradient: reads and writes the rows that are looked up."""
     variables = [weight, *slots.values()]
     num_ids, num_slices = tf.size(gradient.ids), gradient.rows.shape[0] - 1
@@ -112,7 +112,7 @@ def _move_rows(rule, weight, slots, gradient, names, numbers):
     ids = tf.ensure_shape(tf.pad(gradient.ids, [[0, num_slices - num_ids]]), [num_slices])
     weight, *old = [tf.gather(variable.read_value(), ids) for variable in variables]
     slots = dict(zip(slots, old, strict=True))
-    values = _moved_rows(rule, weight, slots, gradient.rows[1:], names, numbers)
+    values = compiled_rows(rule, weight, slots, gradient.rows[1:], names, numbers)
     for variable, value in zip(variables, values, strict=True):
         variable.scatter_update(tf.IndexedSlices(value[:num_ids], gradient.ids))
         # Or whoever reads the variable from now on gets a copy of the whole table.
@@ -120,26 +120,26 @@ def _move_rows(rule, weight, slots, gradient, names, numbers):
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _moved_rows(rule, weight, slots, gradient, names, numbers):
+def compiled_rows(rule, weight, slots, gradient, names, numbers):
     numbers = dict(zip(names, tf.unstack(numbers), strict=True))
-    return _moved(rule, weight, slots, None, gradient, numbers, is_lazy=True)
+    return new_values(rule, weight, slots, None, gradient, numbers, is_lazy=True)
 
 
 # One compiled loop over a weight and its slots, where `machine.use_multi_output_fusion` was called:
 # it reads and writes each number once. A function of one weight, not of all: equal shapes share the
 # program, and TensorFlow runs several at once.
 @tf.function(jit_compile=True, autograph=False)
-def _move(rule, weight, slots, average, names, inputs, is_lazy):
-    """inputs: list of (gradient, numbers), for each of what `_moved` returns."""
+def compiled_move(rule, weight, slots, average, names, inputs, is_lazy):
+    """inputs: list of (gradient, numbers), for each of what `new_values` returns."""
     variables, values = [weight, *slots.values(), average], []
     for place, (gradient, numbers) in enumerate(inputs):
         numbers = dict(zip(names, tf.unstack(numbers), strict=True))
-        values.append(_moved(rule, weight, slots, average, gradient, numbers, is_lazy)[place])
+        values.append(new_values(rule, weight, slots, average, gradient, numbers, is_lazy)[place])
     for variable, value in zip(variables, values, strict=False):  # the average is None, or last
         variable.assign(value)
 
 
-def _moved(rule, weight, slots, average, gradient, numbers, is_lazy):
+def new_values(rule, weight, slots, average, gradient, numbers, is_lazy):
     """Returns the new values of weight, slots and average, in this order."""
     if isinstance(gradient, TableGradient):
         gradient = tf.gather(gradient.rows, gradient.place)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of formats. A format is one file, and its row here.
+"""The table of formats of checkpoints. A format is one file, and its row here.
 
-Of a format that is loaded, the file has
+The file has
     is_checkpoint(path)        whether the format claims a path, also where it cannot be read
     read_config(path)          what it says of its network, see `huggingface.read_config`
     read_weights(path)         {neutral name: LazyTensor}, see `names.py`
     list_tensors(path)         list of StoredTensor, everything that is stored
-Of a format that `--mode export` writes, the file has
+and where `--mode export` writes the format
     check(params, quantize)    raises UserError for what the format cannot say; nothing is written
     write(classifier, folder)  writes its files, returns notes for the reader: list of str
     usage(classifier)          Markdown on how to use them, for the model card
-A classifier is a `Classifier` of common/export/export.py. What this project writes for others and
-does not read stands in common/export.
+A classifier is a `Classifier` of common/export/export.py. Formats that are written and not loaded
+have their files in common/export and their rows in its `formats.py`.
 """
 
 import importlib
@@ -25,14 +25,14 @@ class Format:
     Attributes:
         name: str, of its file too, and in reports.
         title: str, for people.
-        looks_for: str, which paths can be loaded; None: it is not loaded.
+        looks_for: str, which paths can be loaded.
         export_name: str, its name as --export_format; None: it is not written.
         room: str, the package of its file.
     """
 
     name: str
     title: str
-    looks_for: str | None = None
+    looks_for: str = ""
     export_name: str | None = None
     room: str = __name__
 
@@ -46,7 +46,6 @@ class Format:
 FORMATS = {
     row.name: row
     for row in (
-        Format("saved_model", "TensorFlow SavedModel", None, "saved_model", "common.export"),
         Format(
             "huggingface",
             "Hugging Face",
@@ -66,7 +65,6 @@ FORMATS = {
             "a .weights.h5 file of this project's model, or its folder",
             "keras",
         ),
-        Format("onnx", "ONNX", None, "onnx", "common.export"),
         Format(
             "cerebras_tf",
             "Cerebras TensorFlow",
@@ -80,4 +78,3 @@ FORMATS = {
         ),
     )
 }
-EXPORT_FORMATS = {row.export_name: row for row in FORMATS.values() if row.export_name}

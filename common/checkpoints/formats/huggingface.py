@@ -15,7 +15,14 @@ from safetensors.numpy import save_file
 
 from common.checkpoints import tokenizer_json
 from common.checkpoints.containers import safetensors, torch_bin
-from common.checkpoints.names import StoredTensor, axes_of, geometry, pattern_of, weights_of
+from common.checkpoints.names import (
+    StoredTensor,
+    axes_of,
+    geometry,
+    num_classes,
+    pattern_of,
+    weights_of,
+)
 from common.checkpoints.small_files import (
     NETWORK_KEYS,
     check_against,
@@ -116,7 +123,8 @@ def read_config(path):
     """
     weights_file = find_weights_file(path)
     folder = weights_file.parent
-    shapes = {name: tensor.shape for name, tensor in read_weights(path).items()}
+    weights = read_weights(path)
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
     if "embeddings/word_embeddings" not in shapes:
         raise UserError(
             f"{weights_file} holds no BERT: none of its {len(shapes)} tensors is called "
@@ -130,8 +138,7 @@ def read_config(path):
     if written is not None:
         config |= from_config_json(written, folder / "config.json")
         check_against(from_shapes, config, folder / "config.json", weights_file.name)
-        if "classifier/bias" in shapes:
-            config |= label_names(written, shapes["classifier/bias"])
+        config |= label_names(written, num_classes(weights))
     return config | tokenizer_of(folder, written or {})
 
 
@@ -169,13 +176,13 @@ def tokenizer_of(folder, written):
     return found
 
 
-def label_names(written, shape):
+def label_names(written, count):
     """{"label_names": tuple of str} of a config.json; {} where it does not name every class.
 
-    written: dict; shape: of the classifier's bias.
+    written: dict; count: int, of classes, or None without a label head.
     """
     names = written.get("id2label")
-    if not isinstance(names, dict) or len(names) != shape[0]:
+    if not isinstance(names, dict) or len(names) != count:
         return {}
     names = [names.get(str(i)) for i in range(len(names))]
     return {"label_names": tuple(names)} if all(isinstance(n, str) for n in names) else {}

@@ -140,7 +140,7 @@ def test_a_flipped_bit_in_any_byte_is_found(tmp_path, name):
 def test_a_manifest_cannot_name_what_lies_elsewhere(tmp_path, outside):
     path = save(tmp_path, 1)
     (tmp_path / "x").write_text("x")
-    digest = store._digest(tmp_path / "x", "blake2b")
+    digest = store.digest_of(tmp_path / "x", "blake2b")
     manifest = json.loads((path / store.MANIFEST).read_text())
     manifest["files"] = {outside: {"size": 1, "blake2b": digest}} | manifest["files"]
     (path / store.MANIFEST).write_text(json.dumps(manifest))
@@ -260,7 +260,7 @@ def no_space(*arguments, **keywords):
 
 
 @pytest.mark.parametrize(
-    ("module", "broken"), [(ours, "save_file"), (store, "_digest"), (store, "flush")]
+    ("module", "broken"), [(ours, "save_file"), (store, "digest_of"), (store, "flush")]
 )
 @pytest.mark.parametrize("step", [10, 20])  # 10 is there already
 def test_a_failure_while_writing_leaves_the_earlier_ones_and_nothing_else(
@@ -408,7 +408,7 @@ def test_a_config_is_replaced_where_the_file_system_has_no_links(tmp_path, monke
     assert store.fault_in(path) is None and ours.read_config(path)["temperature"] == 1.5
 
 
-@pytest.mark.parametrize("broken", ["_digest", "flush"])
+@pytest.mark.parametrize("broken", ["digest_of", "flush"])
 def test_a_failure_while_a_config_is_replaced_leaves_the_former(tmp_path, monkeypatch, broken):
     path = save(tmp_path, 20)
     before = contents_of(path)
@@ -425,8 +425,8 @@ def test_a_failure_while_a_config_is_replaced_leaves_the_former(tmp_path, monkey
 def test_files_that_have_not_changed_are_read_once_and_changed_ones_again(tmp_path, monkeypatch):
     path = save(tmp_path, 1)
     read = []
-    digest = store._digest
-    monkeypatch.setattr(store, "_digest", lambda *a: read.append(a) or digest(*a))
+    digest = store.digest_of
+    monkeypatch.setattr(store, "digest_of", lambda *a: read.append(a) or digest(*a))
     assert store.fault_in(path) is None and store.fault_in(path) is None
     assert len(read) == 2 * 4  # too new to be told from what a change in the same moment leaves
     now = time.time()

@@ -89,16 +89,20 @@ def test_a_failure_is_raised_where_training_hears_of_it_and_once(tmp_path, monke
     writer.wait()
     before = {file.name: file.read_bytes() for file in (tmp_path / "checkpoint-1").iterdir()}
 
+    has_follower, followed = threading.Event(), []
+
     def no_space(*arguments):
+        has_follower.wait()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(ours, "save_file", no_space)
     save(writer, 2, keep_max=1)
-    followed = []
-    writer.then(lambda: followed.append(1)) if writer._is_writing else None
-    writer._thread.join()
+    writer.then(lambda: followed.append(1))
+    has_follower.set()
     with pytest.raises(RunError, match=r"checkpoint-2 could not be written: No space left"):
-        save(writer, 3) if method == "save" else getattr(writer, method)()
+        while method == "poll":  # until the thread has failed
+            writer.poll()
+        save(writer, 3) if method == "save" else writer.wait()
     writer.wait()
     writer.poll()
     assert followed == [] and os.listdir(tmp_path) == ["checkpoint-1"]

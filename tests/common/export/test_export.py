@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from common.checkpoints.formats import EXPORT_FORMATS, huggingface
+from common.checkpoints.formats import huggingface
 from common.errors import RunError, UserError
 from common.export.export import export
+from common.export.formats import EXPORT_FORMATS
 
 
 @pytest.mark.parametrize("format", EXPORT_FORMATS)

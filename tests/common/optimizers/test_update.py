@@ -78,8 +78,8 @@ def test_an_update_is_one_loop_without_copies(kind, has_average, monkeypatch):
         compiled = program.experimental_get_compiler_ir(*arguments)
         texts.append(compiled(stage="optimized_hlo"))
 
-    program = update._move
-    monkeypatch.setattr(update, "_move", compile_only)
+    program = update.compiled_move
+    monkeypatch.setattr(update, "compiled_move", compile_only)
     average = average if has_average else None
     numbers = tf.fill([len(NAMES)], 0.5)
     move(AdamW.rule, weight, {"m": m, "v": v}, average, gradient, NAMES, numbers)
@@ -101,7 +101,7 @@ def test_what_is_compiled_has_the_same_shapes_whatever_words_a_batch_has(is_lazy
 
         return watch
 
-    for name in ("_move", "_moved_rows"):
+    for name in ("compiled_move", "compiled_rows"):
         monkeypatch.setattr(update, name, watched(getattr(update, name)))
 
     @tf.function(autograph=False)

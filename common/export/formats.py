@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `--export_format` takes: name -> row of the table of formats."""
+
+from common.checkpoints.formats import FORMATS, Format
+
+ROOM = "common.export"
+EXPORT_FORMATS = {
+    row.export_name: row
+    for row in (
+        Format("saved_model", "TensorFlow SavedModel", export_name="saved_model", room=ROOM),
+        *FORMATS.values(),
+        Format("onnx", "ONNX", export_name="onnx", room=ROOM),
+    )
+    if row.export_name is not None
+}
