@@ -26,42 +26,30 @@ import copy
 import functools
 import importlib
 import operator
-from collections.abc import Callable
-from typing import NamedTuple
+from types import SimpleNamespace
 
 from common.platform.lazy_imports import import_alone
 
-CONTEXT = "tensorflow.python.eager.context"
+CONTEXT = "tensorflow.python.eager.context:"
+CLASS = f"{CONTEXT}Context."
 EXECUTOR = "tensorflow.python.eager.executor:new_executor"
 FUNCTION_GRAPH = "tensorflow.core.framework.optimized_function_graph_pb2:OptimizedFunctionGraph"
 CONFIG = "tensorflow.core.protobuf.config_pb2:ConfigProto"
 REWRITER = "tensorflow.core.protobuf.rewriter_config_pb2:RewriterConfig"
 KERNELS = "tensorflow.python.framework.kernels:get_registered_kernels_for_op"
 DEVICES = "tensorflow.python.client.device_lib:list_local_devices"
-INTERFACES = (
-    *(f"{CONTEXT}:{name}" for name in ("context", "collect_graphs", "executor_scope")),
-    *(f"{CONTEXT}:Context.{name}" for name in ("add_function_def", "call_function")),
-    f"{CONTEXT}:Context.function_call_options",
-    *(EXECUTOR, FUNCTION_GRAPH, CONFIG, REWRITER, KERNELS, DEVICES),
-)
 WORDPIECE = "tensorflow_text.python.ops.fast_wordpiece_tokenizer"
 GRAPH_FOLDER = "TF_GRAPH_CACHING"  # environment variable: a folder of optimized graphs
 
 # What `lazy_imports` defers: modules that hold names for users, and no code that others need to
 # have run. Imported later, the package tensorflow.lite would take the place of the API `tf.lite`.
+_API = ("feature_column", "tpu", "test", "raw_ops", "experimental.numpy", "compat.v1", "compat.v2")
 UNUSED_MODULES = {
     "tensorflow._api.v2.lite": "tensorflow.lite",
-    **dict.fromkeys(
-        (
-            *(f"tensorflow._api.v2.{part}" for part in ("feature_column", "tpu", "test")),
-            *("tensorflow._api.v2.raw_ops", "tensorflow._api.v2.experimental.numpy"),
-            "tensorflow._api.v2.__internal__.feature_column",
-            *("tensorflow._api.v2.compat.v1", "tensorflow._api.v2.compat.v2"),
-            *("keras.visualization", "keras._tf_keras.keras.visualization"),
-            "keras.src.visualization",
-            "requests",  # by which TensorFlow asks for TPUs
-        )
-    ),
+    "tensorflow._api.v2.__internal__.feature_column": None,
+    **{f"tensorflow._api.v2.{part}": None for part in _API},
+    **{f"keras.{part}visualization": None for part in ("", "src.", "_tf_keras.keras.")},
+    "requests": None,  # by which TensorFlow asks for TPUs
 }
 
 
@@ -74,35 +62,29 @@ def find(interface):
         return None
 
 
-# ---- Kept programs -------------------------------------------------------------------------------
-
-
-class FunctionRuntime(NamedTuple):
-    """What runs functions by their names.
-
-    Attributes:
-        graph: class OptimizedFunctionGraph.
-        add: FunctionDef -> None.
-        call: (bytes name, list of tensors, int number of outputs) -> list of tensors.
-    """
-
-    graph: type
-    add: Callable
-    call: Callable
+def _find_all(*interfaces):
+    """Returns a list of them, or None where one is missing."""
+    found = [find(interface) for interface in interfaces]
+    return None if None in found else found
 
 
 def function_runtime():
-    """Returns a FunctionRuntime, or None."""
-    graph, context = find(FUNCTION_GRAPH), find(f"{CONTEXT}:context")
+    """Returns what runs functions by their names, or None.
+
+    Its attributes: `graph`, the class OptimizedFunctionGraph; `add`, called with a FunctionDef;
+    `call`, called with a name as bytes, a list of tensors and the number of outputs.
+    """
     names = ("add_function_def", "call_function")
-    if None in (graph, context, *(find(f"{CONTEXT}:Context.{name}") for name in names)):
+    parts = _find_all(FUNCTION_GRAPH, f"{CONTEXT}context", *(CLASS + name for name in names))
+    if parts is None:
         return None
-    return FunctionRuntime(graph, *(getattr(context(), name) for name in names))
+    context = parts[1]()
+    return SimpleNamespace(graph=parts[0], add=context.add_function_def, call=context.call_function)
 
 
 def collect_optimized_graphs():
     """A context manager that gives a list of the graphs which TensorFlow optimizes within it."""
-    collect = find(f"{CONTEXT}:collect_graphs")
+    collect = find(f"{CONTEXT}collect_graphs")
     return contextlib.nullcontext([]) if collect is None else collect(optimized=True)
 
 
@@ -119,7 +101,7 @@ def optimizing_once():
     if options is None:
         yield
         return
-    context = find(f"{CONTEXT}:context")()
+    context = find(f"{CONTEXT}context")()
     former = context.function_call_options
     context.function_call_options = options
     try:
@@ -130,15 +112,14 @@ def optimizing_once():
 
 @functools.cache
 def _options_of_one_pass():
-    """None where there is a GPU, or no such interface."""
+    """None where there is a GPU, or an interface is missing."""
     import tensorflow as tf
 
-    config_class, rewriter, context = find(CONFIG), find(REWRITER), find(f"{CONTEXT}:context")
-    has_options = find(f"{CONTEXT}:Context.function_call_options") is not None
-    if None in (config_class, rewriter, context) or not has_options:
+    names = (CONFIG, REWRITER, f"{CONTEXT}context", f"{CLASS}function_call_options")
+    parts = _find_all(*names)
+    if parts is None or tf.config.list_physical_devices("GPU"):
         return None
-    if tf.config.list_physical_devices("GPU"):
-        return None
+    config_class, rewriter, context, _ = parts
     options = copy.copy(context().function_call_options)
     config = config_class.FromString(options.config_proto_serialized)
     passes = config.graph_options.rewrite_options
@@ -149,30 +130,22 @@ def _options_of_one_pass():
     return options
 
 
-# ---- Steps handed over ahead ---------------------------------------------------------------------
-
-
-class BackgroundExecutor:
-    """Calls within `scope` return before TensorFlow has computed them. `wait` for all of them
-    raises what they failed with; `clear_error` lets it go on after that."""
-
-    def __init__(self):
-        executor = find(EXECUTOR)(enable_async=True)
-        self.wait, self.clear_error = executor.wait, executor.clear_error
-        self.scope = functools.partial(find(f"{CONTEXT}:executor_scope"), executor)
-
-
 def background_executor():
-    """Returns a BackgroundExecutor, or None."""
-    is_missing = None in (find(EXECUTOR), find(f"{CONTEXT}:executor_scope"))
-    return None if is_missing else BackgroundExecutor()
+    """Returns an executor, or None.
 
-
-# ---- Checks and imports --------------------------------------------------------------------------
+    Calls within its `scope()` return before they are computed. `wait()` ends when they are, or
+    raises their error, after which `clear_error()` makes it usable again.
+    """
+    parts = _find_all(EXECUTOR, f"{CONTEXT}executor_scope")
+    if parts is None:
+        return None
+    executor = parts[0](enable_async=True)
+    scope = functools.partial(parts[1], executor)
+    return SimpleNamespace(scope=scope, wait=executor.wait, clear_error=executor.clear_error)
 
 
 def registered_kernels(operation):
-    """Returns the KernelDefs of an operation, given its name; None where nothing tells of them."""
+    """Returns the KernelDefs of an operation, given its name; None where they are not known."""
     get_kernels = find(KERNELS)
     return None if get_kernels is None else get_kernels(operation).kernel
 
@@ -184,7 +157,7 @@ def gpu_memory():
 
 
 def fast_wordpiece_tokenizer():
-    """Returns the class FastWordpieceTokenizer, where it can be without the two dozen libraries of
+    """Returns the class FastWordpieceTokenizer, if possible without the two dozen libraries of
     tensorflow-text."""
     try:
         return import_alone(WORDPIECE).FastWordpieceTokenizer
