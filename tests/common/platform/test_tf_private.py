@@ -2,6 +2,7 @@
 """TensorFlow's private interfaces: that this release has them, and what is computed without."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,13 @@ def test_this_release_of_tensorflow_has_every_interface():
     assert [name for name in tf_private.UNUSED_MODULES if not importlib.util.find_spec(name)] == []
     assert tf_private.find("tensorflow.python.absent:name") is None
     assert tf_private.find(f"{tf_private.CLASS}absent") is None
+
+
+def test_no_other_file_uses_a_private_interface():
+    files = [*ROOT.glob("*.py"), *ROOT.glob("common/**/*.py"), *ROOT.glob("input/**/*.py")]
+    private = re.compile(r"\b(tensorflow|tensorflow_text)\.(python|core|compiler|_api)\b")
+    users = [file.name for file in files if private.search(file.read_text("utf-8"))]
+    assert len(files) > 100 and users == ["tf_private.py"]
 
 
 @pytest.mark.parametrize(
