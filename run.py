@@ -302,7 +302,7 @@ def run_alone(params, args, cluster):
     programs = None
     if compiled is not None and mode != "export":
         programs = open_programs(compiled, params, is_cache)
-    with tf.device(params.runconfig.device), distribution.only_the_chief_speaks():
+    with tf.device(params.runconfig.device), distribution.chief_only_logging():
         with contextlib.nullcontext() if checkpoint is None else backbone_is_loaded():
             estimator = Estimator(
                 params, model_fn, make_model, label_names, vocab, distribution, programs

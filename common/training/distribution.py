@@ -227,7 +227,7 @@ class Distribution:
         return self.sum(everything)  # one number and zeros: exact
 
     @contextlib.contextmanager
-    def only_the_chief_speaks(self):
+    def chief_only_logging(self):
         """While open, only the chief prints; what the other workers raise is printed by run.py."""
         if self.is_chief:
             yield

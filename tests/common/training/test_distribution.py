@@ -185,9 +185,9 @@ def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_only_the_chief_speaks(capsys):
+def test_only_the_chief_prints(capsys):
     for worker in range(2):
-        with worker_of(2, worker).only_the_chief_speaks():
+        with worker_of(2, worker).chief_only_logging():
             print(f"from {worker}")
     said = capsys.readouterr()
     assert said.out == "from 0\n"
