@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses, against the papers' formulas in NumPy float64 and differences of them."""
+"""The losses and gradients against the papers' formulas in NumPy float64."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_loss_and_gradient_match_the_formula_in_float64(variant):
         assert gradient[index] == pytest.approx((ahead - behind) / (2 * step), abs=1e-6)
 
 
-def test_plain_loss_is_the_cross_entropy_and_each_variant_is_another():
+def test_the_plain_loss_is_the_cross_entropy_and_every_variant_differs():
     assert reference(LOGITS, LABELS) == pytest.approx(cross_entropy(LOGITS, LABELS))
     losses = [float(make(**variant)(LOGITS, LABELS)) for variant in VARIANTS]
     assert len({round(loss, 4) for loss in losses}) == len(VARIANTS)
@@ -81,7 +81,7 @@ def test_focal_loss_at_half_a_probability():
     assert float(loss) == pytest.approx(0.25 * np.log(2), rel=1e-6)
 
 
-def test_the_losses_of_two_halves_have_the_mean_that_the_whole_batch_has():
+def test_the_mean_loss_of_two_halves_is_the_loss_of_the_whole_batch():
     loss_of = make(weights=WEIGHTS, gamma=2.0, smoothing=0.1)
     halves = [float(loss_of(LOGITS[i : i + 3], LABELS[i : i + 3])) for i in (0, 3)]
     assert np.mean(halves) == pytest.approx(float(loss_of(LOGITS[:6], LABELS[:6])), rel=1e-6)
@@ -89,7 +89,7 @@ def test_the_losses_of_two_halves_have_the_mean_that_the_whole_batch_has():
 
 @settings(max_examples=30, deadline=None)
 @given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=40))
-def test_balanced_weights_make_all_labels_that_occur_count_the_same(labels):
+def test_balanced_weights_make_all_occurring_labels_count_the_same(labels):
     weights = balanced_weights(np.array(labels), 5)
     counts = np.bincount(labels, minlength=5)
     shares = weights * counts
@@ -103,7 +103,7 @@ def test_balanced_weights_by_hand():
     np.testing.assert_allclose(balanced_weights(np.array([0, 0, 0, 1, 1, 2]), 3), [2 / 3, 1, 2])
 
 
-def test_auto_weights_are_1_until_the_labels_are_counted_also_in_a_traced_step():
+def test_auto_weights_are_1_until_the_labels_are_counted_in_a_traced_step_too():
     loss_of = make_loss(5, "auto")
     traced = tf.function(lambda: loss_of(tf.constant(LOGITS), LABELS))
     assert float(traced()) == pytest.approx(reference(LOGITS, LABELS), rel=1e-6)
@@ -113,7 +113,7 @@ def test_auto_weights_are_1_until_the_labels_are_counted_also_in_a_traced_step()
     assert float(traced()) == pytest.approx(reference(LOGITS, LABELS, weights), rel=1e-6)
 
 
-def test_given_weights_stay_when_the_labels_are_counted():
+def test_weights_from_the_params_stay_when_the_labels_are_counted():
     np.testing.assert_allclose(make_loss(5, WEIGHTS).balance(LABELS), WEIGHTS)
     assert make_loss(5).balance(LABELS) is None
 
@@ -149,14 +149,14 @@ def test_r_drop_by_hand():
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
-def test_r_drop_of_a_regression_takes_the_square():
+def test_r_drop_of_a_regression_is_the_squared_difference():
     logits = np.array([[[1.0], [3.0]], [[0.0], [0.0]]], np.float32)
     # squares of the errors (0 + 4) / 2 and (1 + 1) / 2, of the difference (4 + 0) / 2
     loss = r_drop(make_loss(1), logits, np.array([1.0, 1.0]), 0.5)
     assert float(loss) == pytest.approx((2 + 1) / 2 + 0.25 * 2, rel=1e-6)
 
 
-def test_r_drop_of_two_passes_that_agree_is_the_loss_of_one():
+def test_r_drop_of_two_equal_passes_is_the_loss_of_one():
     logits = np.stack([LOGITS, LOGITS], axis=1)
     loss = r_drop(make(), logits, LABELS, 5.0)
     assert float(loss) == pytest.approx(reference(LOGITS, LABELS), rel=1e-6)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fresh weights: every weight its own values, the same again from the same seed."""
+"""Fresh weights: every weight has different values, repeatable from the seed."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_weight_initialization_seed_alone_decides_the_values():
     assert all((first[name] != other[name]).any() for name in first if name.endswith("kernel"))
 
 
-def test_a_backbone_that_is_to_be_loaded_is_not_drawn_and_leaves_the_head_as_it_was():
+def test_a_backbone_that_is_to_be_loaded_is_not_drawn_and_the_head_is_unchanged():
     drawn = fresh_weights(weight_initialization_seed=7)
     with backbone_is_loaded():
         undrawn = fresh_weights(weight_initialization_seed=7)
@@ -44,7 +44,7 @@ def test_a_backbone_that_is_to_be_loaded_is_not_drawn_and_leaves_the_head_as_it_
     assert drawn_again["encoder/layer_0/attention/query/kernel"].any()
 
 
-def test_embedding_initializer_is_that_of_the_word_table_alone():
+def test_embedding_initializer_applies_only_to_the_word_table():
     weights = fresh_weights(
         initializer={"name": "constant", "value": 2.0},
         embedding_initializer={"name": "uniform", "minval": -0.5, "maxval": -0.25},
@@ -60,7 +60,7 @@ def test_embedding_initializer_is_that_of_the_word_table_alone():
     [
         ({"name": "uniform"}, 0.1 / np.sqrt(12)),
         ({"name": "normal"}, 0.05),
-        # Cut at two standard deviations, a normal distribution keeps 0.8796 of its own.
+        # A normal distribution cut at two standard deviations has 0.8796 of its deviation.
         ({"name": "truncated_normal"}, 0.05 * 0.8796),
         ({"name": "glorot_normal"}, np.sqrt(2 / (400 + 600))),
         ({"name": "glorot_uniform"}, np.sqrt(2 / (400 + 600))),
@@ -69,7 +69,7 @@ def test_embedding_initializer_is_that_of_the_word_table_alone():
     ],
     ids=str,
 )
-def test_an_initializer_has_the_spread_that_its_name_says(spec, spread):
+def test_each_initializer_has_its_standard_deviation(spec, spread):
     params = tiny_params(initializer=spec)
     values = np.asarray(FreshWeights(params.model.keras_initializer, seed=1)((400, 600)))
     assert values.std() == pytest.approx(spread, rel=0.01)

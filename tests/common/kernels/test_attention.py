@@ -8,7 +8,7 @@ from common.kernels import attention as module
 
 
 def test_probabilities_of_16_bits_are_rounded_once(monkeypatch):
-    """Without a kernel that adds up in float32, as where oneDNN is switched off, they are too."""
+    """Also where no kernel adds up in float32, as with oneDNN switched off."""
     scores = tf.cast(np.random.default_rng(0).normal(size=(1, 2, 3, 300)) * 3, "bfloat16")
     mask = np.zeros((1, 1, 1, 300), np.float32)
     mask[..., 200:] = -1e9

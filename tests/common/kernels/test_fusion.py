@@ -13,7 +13,7 @@ from keras import ops
 from common.kernels.fusion import fuse, narrow
 from common.layers.activations import ACTIVATIONS
 
-# Both tails, where the forms meet 0 and x, and the middle, where they differ from each other.
+# The tails, where both forms approach 0 and x, and the middle, where they differ.
 X = np.concatenate([np.linspace(-6, 6, 121), [-1e-3, 1e-3, -40, 40, 0]])
 erf = np.vectorize(math.erf)
 
@@ -84,7 +84,7 @@ def test_in_16_bits_a_chain_is_rounded_once_and_so_is_its_gradient():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=False), max_size=40))
 def test_narrowing_rounds_as_tensorflow_does(numbers):
-    # Also numbers that lie half-way between two of bfloat16.
+    # Also numbers half-way between two bfloat16 numbers.
     x = np.array([*numbers, np.nan, np.inf, -np.inf], np.float32)
     halfway = (x.view(np.uint32) & np.uint32(0xFFFF0000) | np.uint32(0x8000)).view(np.float32)
     x = tf.constant(np.concatenate([x, halfway[np.isfinite(x)]]))
@@ -104,7 +104,7 @@ def test_the_two_forms_differ_by_as_much_as_they_should():
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, 3, 5)])
-def test_any_shape_keeps_its_shape(shape):
+def test_the_shape_is_kept(shape):
     y = ACTIVATIONS["gelu_tanh"](tf.ones(shape))
     assert y.shape == shape
 

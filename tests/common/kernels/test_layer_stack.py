@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers with a LayerStack around them compute what they compute one after the other."""
+"""A LayerStack computes what its layers compute one after the other."""
 
 import numpy as np
 import pytest
@@ -39,5 +39,5 @@ def test_a_stack_gives_the_values_and_gradients_of_the_plain_layers(
     actual = values_and_gradients(model.encoder, x, mask, around)
     expected = values_and_gradients(model.encoder, x, mask, None)
     for one, other in zip(actual, expected, strict=True):
-        # Float32: sums over the rows of each stream and then over the streams round otherwise.
+        # float32: sums over each stream, then over the streams, are rounded in another order.
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * max(1, np.abs(other).max()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention of heads and its gradients against NumPy in float64, with dropout of probabilities."""
+"""Attention and its gradients against NumPy in float64, with dropout of the probabilities."""
 
 import numpy as np
 import pytest
@@ -33,16 +33,15 @@ def reference(query, key, value, mask, kept, upstream):
     )
 
 
-def random_inputs(batch, heads, asking, answering, size, seed, dtype="float32", mask_rank=3):
-    """Query, key, value and upstream gradient as tensors, and a mask that lets each token see one
-    at least."""
+def random_inputs(batch, heads, queries, keys, size, seed, dtype="float32", mask_rank=3):
+    """Query, key, value and upstream gradient as tensors, and a mask with at least one 1 a row."""
     generator = np.random.default_rng(seed)
     query, key, value, upstream = (
         tf.cast(generator.normal(size=(batch, heads, tokens, size)) * scale, dtype)
-        for tokens, scale in ((asking, 2), (answering, 1), (answering, 1), (asking, 1))
+        for tokens, scale in ((queries, 2), (keys, 1), (keys, 1), (queries, 1))
     )
-    rows = (batch, asking) if mask_rank == 3 else (batch,)
-    mask = generator.integers(0, 2, (*rows, answering))
+    rows = (batch, queries) if mask_rank == 3 else (batch,)
+    mask = generator.integers(0, 2, (*rows, keys))
     mask[..., 0] = 1
     return query, key, value, upstream, mask.astype(np.int32)
 
@@ -86,13 +85,13 @@ def test_output_and_gradients_match_numpy_in_float64(dtype, tolerance, rate, tra
     full_mask = mask if mask_rank == 3 else np.repeat(mask[:, None], 5, axis=1)
     expected = reference(query, key, value, full_mask, kept, upstream)
     for actual, wanted in zip(computed(*tensors, mask, dropout, training), expected, strict=True):
-        # Relative to the largest: a number near zero is the difference of large ones.
+        # Relative to the largest number: one near zero is the difference of large ones.
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * abs(wanted).max())
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    # Of batch, heads, tokens asking, tokens answering, a head.
+    # Batch, heads, query tokens, key tokens, size of a head.
     sizes=st.tuples(*[st.integers(1, 4)] * 2, *map(st.integers, (1, 2, 1), (9, 9, 9))),
     rate=st.sampled_from([0.0, 0.1, 0.5]),
     seed=st.integers(0, 99),
@@ -108,7 +107,7 @@ def test_any_shape_in_training(sizes, rate, seed):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_token_that_may_see_nothing_has_a_finite_output(training):
+def test_a_fully_masked_query_has_a_finite_output(training):
     query, key, value, upstream, mask = random_inputs(2, 3, 5, 7, 4, 1)
     mask[1] = 0
     for each in computed(query, key, value, upstream, mask, dropout_of(0.1), training):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dropout behind a product and before a residual; its masks: tests/common/kernels."""
+"""Dropout after a product and before a residual; its masks: tests/common/kernels."""
 
 import numpy as np
 import pytest

@@ -46,7 +46,7 @@ def test_values_and_gradients_match_numpy_in_float64(shape, size, shift, epsilon
     gradients = tape.gradient(y, sources, output_gradients=tf.constant(upstream))
 
     exact = x.astype(np.float64)
-    # float32 has x to 2^-24 of itself, which the deviation of a token magnifies.
+    # float32 rounds x by 2^-24 of itself; dividing by the deviation of a token magnifies that.
     tolerance = 1e-5 * (1 + np.abs(exact).max() / exact.std(axis=-1).min()) ** 2
     expected = normalize(exact, gamma, beta, epsilon)
     np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance)

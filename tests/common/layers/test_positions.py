@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sinusoids, against the formula entry by entry."""
+"""Sinusoids against the formula, entry by entry."""
 
 import numpy as np
 
