@@ -47,40 +47,40 @@ def get_layout(cfg):
     return Layout(cfg.add_special_tokens, cfg.invert_mask, cfg.pad_id)
 
 
-def _load(params, cfg, dataset, split, is_training=False, needs_labels=True):
+def _load(params, cfg, source, split, is_training=False, needs_targets=True):
     """Returns the Tokens of the rows that are used, and which rows of the split they are: int [N].
 
     Raises:
-        UserError: the data cannot be read; or rows have no label that counts, and they are neither
+        UserError: the data cannot be read; or rows have no target that counts, and they are neither
             to be skipped nor to be predicted.
     """
-    tokens = _read_tokens(cfg, dataset, split)
+    tokens = _read_tokens(cfg, source, split)
     skipped, rows = list(tokens.skipped), np.arange(len(tokens))
-    if needs_labels:
-        wrong = _wrong_labels(cfg, dataset, tokens)
-        if len(wrong) and (cfg.on_bad_row == "error" or len(wrong) == len(tokens)):
-            raise UserError(_about_labels(dataset, split, tokens.labels, wrong))
-        rows = np.delete(rows, wrong)
+    if needs_targets:
+        faults = source.targets.faults(tokens.targets)
+        if faults and (cfg.on_bad_row == "error" or len(faults) == len(tokens)):
+            raise UserError(_about_targets(source, split, faults))
+        rows = np.delete(rows, list(faults))
         skipped += [
-            f"{dataset.place(split, row)}: label {tokens.labels[row]} is outside" for row in wrong
+            f"{source.place(split, row)}: {text} is outside" for row, text in faults.items()
         ]
     if skipped:
         _report_skipped(skipped, split, params.runconfig.model_dir)
     rows = np.sort(_chosen_rows(cfg, len(tokens), is_training, rows))
     if not len(rows):
-        raise UserError(f"of the {len(tokens)} rows in split {split} of {dataset} none is left")
+        raise UserError(f"of the {len(tokens)} rows in split {split} of {source} none is left")
     return (tokens if len(rows) == len(tokens) else tokens.take(rows)), rows
 
 
-def _read_tokens(cfg, dataset, split):
+def _read_tokens(cfg, source, split):
     try:
-        return load_tokens(dataset, split, get_tokenizer(cfg), Path(cfg.cache_dir or cache_dir()))
+        return load_tokens(source, split, get_tokenizer(cfg), Path(cfg.cache_dir or cache_dir()))
     except tf.errors.OpError as error:
         raise UserError(
             "\n  ".join(
                 [
-                    f"split {split} of {dataset} cannot be read: {error.message.splitlines()[0]}",
-                    *dataset.damages(split),
+                    f"split {split} of {source} cannot be read: {error.message.splitlines()[0]}",
+                    *source.damages(split),
                 ]
             )
             + "\nCopy it there again; or delete the folder, and it is prepared anew; or write "
@@ -88,22 +88,14 @@ def _read_tokens(cfg, dataset, split):
         ) from error
 
 
-def _wrong_labels(cfg, dataset, tokens):
-    """Returns the rows that can be neither trained on nor scored: int [<= N]."""
-    if cfg.task == "regression":
-        return np.flatnonzero(~np.isfinite(tokens.labels))
-    num_classes = len(dataset.label_names)
-    return np.flatnonzero((tokens.labels < 0) | (tokens.labels >= num_classes))
-
-
-def _about_labels(dataset, split, labels, wrong):
-    is_number = labels.dtype.kind == "f"
-    accepted = "are finite numbers" if is_number else f"go from 0 to {len(dataset.label_names) - 1}"
+def _about_targets(source, split, faults):
+    """faults: of `Targets.faults`."""
+    row, text = next(iter(faults.items()))
     return (
-        f"row {wrong[0]} of split {split} of {dataset} has label {labels[wrong[0]]} "
-        f"({len(wrong)} such rows, the first in {dataset.place(split, wrong[0])}); labels "
-        f"{accepted}. A split without labels ({dataset.processor.label_key}) cannot be trained on "
-        "or scored; on_bad_row: skip leaves out rows without one."
+        f"row {row} of split {split} of {source} has {text} ({len(faults)} such rows, the first in "
+        f"{source.place(split, row)}); labels {source.targets.accepted}. A split without labels "
+        f"({source.processor.label_key}) cannot be trained on or scored; on_bad_row: skip leaves "
+        "out rows without one."
     )
 
 
@@ -188,11 +180,11 @@ def _make_batches(make, cfg, tokens, plan, with_weights):
     return make(tokens, tokenizer, *plan, cfg.max_sequence_length, with_weights, layout)
 
 
-def _eval_splits(cfg, dataset):
+def _eval_splits(cfg, source):
     """Returns the splits that are scored or predicted: those of the data, or what is held out."""
     if cfg.eval_fraction is not None:
-        return {"validation": dataset.processor.train_split}
-    return {split: split for split in dataset.processor.eval_splits}
+        return {"validation": source.processor.train_split}
+    return {split: split for split in source.processor.eval_splits}
 
 
 def train_input_fn(params, first_step, last_step):
@@ -203,14 +195,14 @@ def train_input_fn(params, first_step, last_step):
     step says where in it to begin.
     """
     cfg = params.train_input
-    dataset = open_source(cfg)
-    split = dataset.processor.train_split
-    tokens, _ = _load(params, cfg, dataset, split, is_training=True)
+    source = open_source(cfg)
+    split = source.processor.train_split
+    tokens, _ = _load(params, cfg, source, split, is_training=True)
     per_step = params.optimizer.grad_accum_steps
     needed = cfg.batch_size if cfg.repeat else cfg.batch_size * per_step
     if len(tokens) < needed:
         raise UserError(
-            f"train_input.batch_size is {cfg.batch_size}, but split {split} of {dataset} has only "
+            f"train_input.batch_size is {cfg.batch_size}, but split {split} of {source} has only "
             f"{len(tokens)} rows; choose a batch size of at most that"
         )
     plan = _plan(cfg, tokens, cfg.shuffle, params.shuffle_seed or 0)
@@ -225,10 +217,10 @@ def train_input_fn(params, first_step, last_step):
 def eval_input_fn(params):
     """Returns {split: Batches} of the evaluation splits; every row stands in exactly one batch."""
     cfg = params.eval_input
-    dataset = open_source(cfg)
+    source = open_source(cfg)
     batches = {}
-    for name, split in _eval_splits(cfg, dataset).items():
-        tokens, _ = _load(params, cfg, dataset, split)
+    for name, split in _eval_splits(cfg, source).items():
+        tokens, _ = _load(params, cfg, source, split)
         batches[name] = _every_row_once(params, cfg, tokens)
     return batches
 
@@ -247,13 +239,13 @@ def predict_input_fn(params, texts=()):
     """
     cfg = params.predict_input
     if not texts:
-        dataset = open_source(cfg)
+        source = open_source(cfg)
         batches, texts_of_split = {}, {}
-        for name, split in _eval_splits(cfg, dataset).items():
-            content = dataset.fingerprint(split)
-            tokens, rows = _load(params, cfg, dataset, split, needs_labels=False)
-            split_texts = dataset.read_texts(split)
-            check_unchanged(dataset, split, content)
+        for name, split in _eval_splits(cfg, source).items():
+            content = source.fingerprint(split)
+            tokens, rows = _load(params, cfg, source, split, needs_targets=False)
+            split_texts = source.read_texts(split)
+            check_unchanged(source, split, content)
             batches[name] = _every_row_once(params, cfg, tokens)
             texts_of_split[name] = [split_texts[row] for row in rows]
         return batches, texts_of_split
@@ -344,7 +336,7 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     vocab = get_tokenizer(cfg).vocab
     label_names = tuple(checkpoint_config.get("label_names", ()))
     if not (labels_from_checkpoint and label_names):
-        label_names = open_source(cfg).label_names
+        label_names = open_source(cfg).targets.label_names
         _check_label_order(label_names, checkpoint_config)
     known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
     return params.complete(checkpoint_config, known, params_path), label_names, vocab

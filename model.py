@@ -38,7 +38,7 @@ def model_fn(features, labels, mode, params, model=None):
     Args:
         features: {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T]; input_mask is 1 on
             padding. In training rows may be packed, see `input/batches.py`.
-        labels: <int32>[B]; None in prediction.
+        labels: <int32>[B], of a regression <float32>[B], or {"labels": that}; None in prediction.
         mode: TRAIN, EVAL or PREDICT.
         params: complete Params; used to make the model where none is given.
         model: BaseModel shared by the modes of a run; None makes one with fresh weights.
@@ -49,6 +49,7 @@ def model_fn(features, labels, mode, params, model=None):
     logits = model.build_model(features, mode)
     if mode == PREDICT:
         return ModelSpec(model, {"logits": logits})
-    loss = model.build_total_loss(logits, labels)
+    targets = labels if isinstance(labels, dict) else {"labels": labels}
+    loss = model.build_total_loss(logits, targets["labels"])
     trainable_variables = tuple(model.build_train_ops(loss)) if mode == TRAIN else ()
     return ModelSpec(model, {"logits": logits}, loss, trainable_variables)

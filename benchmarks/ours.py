@@ -137,13 +137,13 @@ def measure_training(args, gate):
     params, checkpoint = params_of(args)
     model = network_of(params, checkpoint)
     optimizer = optimizer_of(model, params)
-    steps_per_epoch = len(data.train_input_fn(params, 0, 1).labels) // args.batch_size
+    steps_per_epoch = data.train_input_fn(params, 0, 1).num_rows // args.batch_size
     epoch = data.train_input_fn(params, 0, steps_per_epoch)
     flops_of = flops_of_steps(params, epoch)
     flops = np.array([flops_of[tuple(shape)] for shape in epoch.shapes.tolist()])
     first = typical_stretch(flops, epoch.shapes, args.steps)
     batches = data.train_input_fn(params, first, first + args.steps)
-    model.prepare_training(batches.labels)
+    model.prepare_training(batches.targets["labels"])
     step = make_train_step(model_fn, params, model, optimizer)
     for features, labels in one_of_each_shape(batches):
         step(features, labels)  # compiles
@@ -237,8 +237,8 @@ def measure_inference(args, gate):
     model = network_of(params, checkpoint)
     predictor = Predictor(model_fn, params, model)
     cfg = params.predict_input
-    dataset = open_source(cfg)
-    texts = dataset.read_texts(dataset.processor.eval_splits[0])[: args.sentences]
+    source = open_source(cfg)
+    texts = source.read_texts(source.processor.eval_splits[0])[: args.sentences]
 
     def classify():
         batches, _ = data.predict_input_fn(params, texts)
@@ -256,10 +256,10 @@ def measure_tokenizing(args, gate):
     """Measures tokenising of the training split, which a run does once for the token cache."""
     params, _ = params_of(args)
     cfg = params.train_input
-    dataset = open_source(cfg)
+    source = open_source(cfg)
     tokenizer = data.get_tokenizer(cfg)
-    rows = dataset.read(dataset.processor.train_split, ROWS_PER_CALL)
-    num_texts = len(dataset.processor.text_keys)
+    rows = source.read(source.processor.train_split, ROWS_PER_CALL)
+    num_texts = len(source.processor.text_keys)
     tokenize_rows(rows.take(2), tokenizer, num_texts)
     while True:
         gate.begin()
@@ -313,17 +313,17 @@ def write_rows(args):
     """Writes label and texts, separated by tabs; the training rows are shuffled."""
     params, _ = params_of(args)
     cfg = params.train_input
-    dataset = open_source(cfg)
+    source = open_source(cfg)
     names = {
-        dataset.processor.train_split: Path(args.out),
-        dataset.processor.eval_splits[0]: Path(f"{args.out}.validation"),
+        source.processor.train_split: Path(args.out),
+        source.processor.eval_splits[0]: Path(f"{args.out}.validation"),
     }
     for split, path in names.items():
-        batches = dataset.read(split, 1024).as_numpy_iterator()
-        labels = [int(label) for _, batch in batches for label in batch]
-        texts = dataset.read_texts(split)
+        batches = source.read(split, 1024).as_numpy_iterator()
+        labels = [int(label) for _, targets in batches for label in targets["labels"]]
+        texts = source.read_texts(split)
         order = np.arange(len(texts))
-        if split == dataset.processor.train_split:
+        if split == source.processor.train_split:
             order = np.random.default_rng(1).permutation(order)
         lines = ["\t".join([str(labels[i]), *map(one_line, texts[i])]) + "\n" for i in order]
         path.write_text("".join(lines), encoding="utf-8")

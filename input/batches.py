@@ -17,16 +17,16 @@ class Batches:
     """What an input function returns: iterate it for batches.
 
     Attributes:
-        dataset: tf.data.Dataset of (features, labels) in training and of (features, labels,
+        dataset: tf.data.Dataset of (features, targets) in training and of (features, targets,
             weights) elsewhere. features: {"input_ids", "input_mask", "segment_ids"}:
-            <int32>[B, T], input_mask 1 on padding; labels: <int32>[B], or <float32>[B] of a
-            regression; weights: <float32>[B], 0 on rows that only fill up the last batch. T is one
+            <int32>[B, T], input_mask 1 on padding; targets: {name: tensor [B, ...]}, those of the
+            task; weights: <float32>[B], 0 on rows that only fill up the last batch. T is one
             of a few static lengths. Packed, the features are [R, T], R one of a few numbers, and
             "starts", <int32>[B], says where among the R * T tokens each of the B rows begins;
             rows that only fill up stand first, at 0, and have no token.
         rows: int32 [steps, B]: which row of the split stands where; -1 for filling.
         shapes: int32 [steps, 2]: that of the features of each batch.
-        labels: int32 [N], or float32 [N], of the split, in its own order.
+        targets: {name: array [N, ...]} of the split, in its own order.
         num_tokens: int [N]: tokens of each row with its special tokens.
         num_truncated: int. Rows that were longer than max_sequence_length, and have been cut.
     """
@@ -34,12 +34,17 @@ class Batches:
     dataset: tf.data.Dataset
     rows: np.ndarray
     shapes: np.ndarray
-    labels: np.ndarray
+    targets: dict[str, np.ndarray]
     num_tokens: np.ndarray
     num_truncated: int
 
     def __len__(self):
         return len(self.rows)
+
+    @property
+    def num_rows(self):
+        """int, N: the rows of the split."""
+        return len(self.num_tokens)
 
     @property
     def is_packed(self):
@@ -169,27 +174,27 @@ def _batches(features_of, plan, shapes, tokens, max_sequence_length, with_weight
         is_real = batch_rows >= 0
         batch_rows = tf.maximum(batch_rows, 0)  # filling is row 0 with weight 0
         features = features_of(source.ids, *source.texts_of(batch_rows), *place)
-        labels = tf.gather(source.labels, batch_rows)
+        targets = {name: tf.gather(each, batch_rows) for name, each in source.targets.items()}
         if with_weights:
-            return features, labels, tf.cast(is_real, tf.float32)
-        return features, labels
+            return features, targets, tf.cast(is_real, tf.float32)
+        return features, targets
 
     dataset = _assembled(plan, assemble, tokens, cut)
     num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
-    return Batches(dataset, plan[0], shapes, tokens.labels, num_tokens, num_truncated)
+    return Batches(dataset, plan[0], shapes, tokens.targets, num_tokens, num_truncated)
 
 
-class _Source:
+class _TokenTensors:
     """The rows of a split within the graph.
 
     Attributes:
         ids: <int32>[at least 1], token ids of all texts.
-        labels: <int32>[N], or <float32>[N].
+        targets: {name: tensor [N, ...]}.
     """
 
     def __init__(self, tokens, cut):
         self.ids = tf.constant(tokens.ids if len(tokens.ids) else np.zeros(1, np.int32))
-        self.labels = tf.constant(tokens.labels)
+        self.targets = {name: tf.constant(each) for name, each in tokens.targets.items()}
         self._starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
         self._counts = tf.constant(cut, tf.int32)
 
@@ -201,7 +206,7 @@ class _Source:
 def _assembled(plan, assemble, tokens, cut):
     """tf.data.Dataset of assemble(source, *plan[i]) for every step i. plan: tuple of arrays."""
     with tf.device("/cpu:0"):  # where the input runs, whichever device the network is on
-        source = _Source(tokens, cut)
+        source = _TokenTensors(tokens, cut)
         dataset = tf.data.Dataset.from_tensor_slices(plan)
         # Nothing in it depends on a tensor's value, so AutoGraph would change nothing, in 0.4 s.
         as_written = tf.autograph.experimental.do_not_convert

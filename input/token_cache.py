@@ -21,7 +21,7 @@ from common.files import write_whole
 from common.signals import poll
 
 ROWS_PER_CALL = 1024  # rows tokenised at once: enough to amortise a call, small in memory
-ARRAYS = ("ids", "offsets", "labels", "skipped")
+TARGETS = "targets/"  # begins the names of their arrays in a file
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,19 @@ class Tokens:
         ids: int32 [sum of lengths], text after text, row after row.
         offsets: int64 [N * K + 1]: text k of row n has the ids from offsets[n * K + k] on, up to
             the next offset.
-        labels: int32 [N], or float32 [N] of a regression.
+        targets: {name: array [N, ...]}, empty for texts that nobody has labelled.
         texts_per_row: int. K, 1 or 2.
         skipped: tuple of str, a sentence for each row of the data set that is not among them.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
-    labels: np.ndarray
+    targets: dict[str, np.ndarray]
     texts_per_row: int
     skipped: tuple[str, ...] = ()
 
     def __len__(self):
-        return len(self.labels)
+        return (len(self.offsets) - 1) // self.texts_per_row
 
     @property
     def lengths(self):
@@ -57,88 +57,96 @@ class Tokens:
         starts = self.offsets[:-1].reshape(len(self), self.texts_per_row)[rows].ravel()
         offsets = np.concatenate([[0], np.cumsum(lengths.ravel())])
         places = np.repeat(starts - offsets[:-1], lengths.ravel()) + np.arange(offsets[-1])
-        return replace(self, ids=self.ids[places], offsets=offsets, labels=self.labels[rows])
+        targets = {name: array[rows] for name, array in self.targets.items()}
+        return replace(self, ids=self.ids[places], offsets=offsets, targets=targets)
 
 
 def tokenize_rows(rows, tokenizer, texts_per_row):
-    """Tokenises a tf.data.Dataset of (texts <string>[n, K], labels <int or float>[n]).
+    """Tokenises a tf.data.Dataset of (texts <string>[n, K], {target: tensor [n, ...]}).
 
     Returns Tokens.
     """
 
     @tf.autograph.experimental.do_not_convert  # nothing depends on a tensor's value
-    def tokenize(texts, labels):
+    def tokenize(texts, targets):
         ragged = tokenizer.traced(tf.reshape(texts, [-1]))
-        return ragged.flat_values, ragged.row_lengths(), labels
+        return ragged.flat_values, ragged.row_lengths(), targets
 
     batches = rows.map(tokenize, num_parallel_calls=2).prefetch(2)
-    return _joined(batches.as_numpy_iterator(), texts_per_row)
+    empty = {
+        name: np.zeros((0, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
+        for name, spec in rows.element_spec[1].items()
+    }
+    return _joined(batches.as_numpy_iterator(), texts_per_row, empty)
 
 
 def tokenize_texts(rows, tokenizer):
     """Tokenises texts that are at hand. rows: list of at least one tuple of K str.
 
-    Returns Tokens with labels 0.
+    Returns Tokens without targets.
     """
 
     def batches():
         for first in range(0, len(rows), ROWS_PER_CALL):
             batch = rows[first : first + ROWS_PER_CALL]
             ragged = tokenizer.traced(tf.constant([text for texts in batch for text in texts]))
-            no_labels = np.zeros(len(batch), int)
-            yield ragged.flat_values.numpy(), ragged.row_lengths().numpy(), no_labels
+            yield ragged.flat_values.numpy(), ragged.row_lengths().numpy(), {}
 
-    return _joined(batches(), len(rows[0]))
+    return _joined(batches(), len(rows[0]), {})
 
 
-def _joined(batches, texts_per_row):
-    """Returns the Tokens of many (ids int32 [n], lengths int64 [B * K], labels [B])."""
-    ids, lengths, labels = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], []
-    for batch_ids, batch_lengths, batch_labels in batches:
+def _joined(batches, texts_per_row, empty):
+    """Returns the Tokens of many (ids int32 [n], lengths int64 [B * K], {target: [B, ...]}).
+
+    empty: {target: array [0, ...]}, of the same types and shapes.
+    """
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    targets = {name: [array] for name, array in empty.items()}
+    for batch_ids, batch_lengths, batch_targets in batches:
         poll()
         ids.append(batch_ids)
         lengths.append(batch_lengths)
-        labels.append(batch_labels)
+        for name, array in batch_targets.items():
+            targets[name].append(array)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    labels = np.concatenate(labels) if labels else np.zeros(0, int)
     return Tokens(
         np.concatenate(ids).astype(np.int32),
         offsets.astype(np.int64),
-        labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32),
+        {name: np.concatenate(arrays) for name, arrays in targets.items()},
         texts_per_row,
     )
 
 
-def load_tokens(dataset, split, tokenizer, cache_dir):
+def load_tokens(source, split, tokenizer, cache_dir):
     """Returns the Tokens of a split, from the cache where it holds them, else made and kept.
 
     Args:
-        dataset: TfdsSource or TextFileSource.
+        source: Source.
         split: str.
         tokenizer: WordPieceTokenizer.
         cache_dir: Path, made if absent. Where it cannot be written the tokens are made each time.
     Raises:
-        UserError: the data set's files change while they are read.
+        UserError: the source's files change while they are read.
     """
-    content = dataset.fingerprint(split)
+    content = source.fingerprint(split)
     fingerprint = hashlib.sha256(f"{content}|{tokenizer.fingerprint}".encode()).hexdigest()
-    name = re.sub(r"[^\w.-]", "-", f"{dataset.processor.dataset}-{split}")
+    name = re.sub(r"[^\w.-]", "-", f"{source.processor.dataset}-{split}")
     path = Path(cache_dir) / f"{name}-{fingerprint[:16]}.safetensors"
-    texts_per_row = len(dataset.processor.text_keys)
+    texts_per_row = len(source.processor.text_keys)
     tokens = _read(path, texts_per_row, fingerprint)
     if tokens is None:
-        tokens = tokenize_rows(dataset.read(split, ROWS_PER_CALL), tokenizer, texts_per_row)
-        tokens = replace(tokens, skipped=tuple(dataset.skipped(split)))
-        check_unchanged(dataset, split, content)
+        tokens = tokenize_rows(source.read(split, ROWS_PER_CALL), tokenizer, texts_per_row)
+        tokens = replace(tokens, skipped=tuple(source.skipped(split)))
+        check_unchanged(source, split, content)
         _write(path, _serialized(tokens, fingerprint))
     return tokens
 
 
-def check_unchanged(dataset, split, fingerprint):
+def check_unchanged(source, split, fingerprint):
     """Raises UserError where a split's files are not those that the fingerprint was made of."""
-    if dataset.fingerprint(split) != fingerprint:
+    if source.fingerprint(split) != fingerprint:
         raise UserError(
-            f"split {split} of {dataset} changed while it was read; start again when whatever "
+            f"split {split} of {source} changed while it was read; start again when whatever "
             "writes it has finished"
         )
 
@@ -149,12 +157,13 @@ def _serialized(tokens, fingerprint):
     Its digest covers values, types and shapes, and the fingerprint, which tells a file under
     another's name.
     """
-    arrays = {name: getattr(tokens, name) for name in ARRAYS[:-1]}
+    arrays = {"ids": tokens.ids, "offsets": tokens.offsets}
+    arrays |= {f"{TARGETS}{name}": array for name, array in tokens.targets.items()}
     skipped = "\n".join(tokens.skipped).encode("utf-8", "backslashreplace")
     arrays["skipped"] = np.frombuffer(skipped, np.uint8)
     digest = hashlib.sha256(fingerprint.encode())
-    for name in ARRAYS:
-        array = np.ascontiguousarray(arrays[name])
+    for name, array in sorted(arrays.items()):
+        array = np.ascontiguousarray(array)
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.data)
     return save(arrays | {"digest": np.frombuffer(digest.digest(), np.uint8)})
@@ -166,8 +175,18 @@ def _read(path, texts_per_row, fingerprint):
         content = path.read_bytes()
         arrays = load(content)
         skipped = tuple(arrays["skipped"].tobytes().decode().split("\n"))
-        arrays = [arrays[name] for name in ARRAYS[:-1]]
-        tokens = Tokens(*arrays, texts_per_row, skipped if skipped != ("",) else ())
+        targets = {
+            name.removeprefix(TARGETS): array
+            for name, array in arrays.items()
+            if name.startswith(TARGETS)
+        }
+        tokens = Tokens(
+            arrays["ids"],
+            arrays["offsets"],
+            targets,
+            texts_per_row,
+            skipped if skipped != ("",) else (),
+        )
         return tokens if _serialized(tokens, fingerprint) == content else None
     except (OSError, KeyError, ValueError, SafetensorError):
         return None

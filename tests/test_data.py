@@ -69,19 +69,19 @@ def same_batches(batches, others):
     for one, other in itertools.zip_longest(batches, others):
         for name in one[0]:
             np.testing.assert_array_equal(one[0][name], other[0][name])
-        np.testing.assert_array_equal(one[1], other[1])
+        np.testing.assert_array_equal(one[1]["labels"], other[1]["labels"])
 
 
 def test_training_batches_hold_the_rows_they_name(make_params):
     batches = data.train_input_fn(make_params(), 0, 5)
     rows = rows_of("sst2", "train")
-    assert len(batches.labels) == len(rows)
+    assert batches.num_rows == len(rows)
     checked = 0
-    for step, (features, labels) in enumerate(batches.dataset.as_numpy_iterator()):
+    for step, (features, targets) in enumerate(batches.dataset.as_numpy_iterator()):
         for place, row in enumerate(batches.rows[step]):
             (text,), label = rows[row]
             text = "".join(text.lower().split())
-            assert labels[place] == label
+            assert targets["labels"][place] == label
             if len(text) + 2 <= 101 and set(text) <= set(CHARACTERS):
                 length = int((1 - features["input_mask"][place]).sum())
                 ids = features["input_ids"][place]
@@ -144,7 +144,7 @@ def test_evaluation_scores_every_row_of_every_split_once(make_params, name, pack
     assert list(batches_of_split) == list(PROCESSORS[KINDS[name]].eval_splits)
     for split, batches in batches_of_split.items():
         labels = [label for _, label in rows_of(name, split)]
-        assert batches.labels.tolist() == labels
+        assert batches.targets["labels"].tolist() == labels
         read = list(batches.dataset.as_numpy_iterator())
         seen, weights = (np.concatenate([batch[part] for batch in read]) for part in (1, 2))
         is_real = weights == 1
@@ -182,7 +182,7 @@ def test_prediction_of_the_splits_brings_their_texts(make_params):
     assert list(batches) == list(texts) == ["validation_matched", "validation_mismatched"]
     for split in texts:
         assert texts[split] == [pair for pair, _ in rows_of("mnli", split)]
-        assert len(batches[split].labels) == len(texts[split])
+        assert batches[split].num_rows == len(texts[split])
 
 
 @pytest.mark.parametrize("count", [6, 8])
@@ -237,7 +237,7 @@ def test_a_split_without_labels_can_be_predicted_but_not_scored(
     with refused:
         data.train_input_fn(params, 0, 1)
     batches, texts = data.predict_input_fn(params)
-    assert len(batches["test"].labels) == len(texts["test"]) == 1821
+    assert batches["test"].num_rows == len(texts["test"]) == 1821
 
 
 def test_a_damaged_data_file_is_refused(make_params, tmp_path):
@@ -287,8 +287,8 @@ def csv_of(rows):
 def rows_seen(batches):
     """{text: label} of all batches, in any order."""
     seen = {}
-    for features, labels, *weights in batches.dataset.as_numpy_iterator():
-        for place, label in enumerate(labels):
+    for features, targets, *weights in batches.dataset.as_numpy_iterator():
+        for place, label in enumerate(targets["labels"]):
             if not weights or weights[0][place]:
                 ids = features["input_ids"][place][features["input_mask"][place] == 0]
                 seen[text_of(ids)[len("[CLS]") : -len("[SEP]")]] = label
@@ -330,7 +330,7 @@ def test_a_regression_has_one_output_and_float_labels(make_file_params):
         csv_of([("a", 0.5), ("b", 4.25)]), csv_of([("c", 1)]), task="regression"
     )
     assert rows_seen(data.train_input_fn(params, 0, 1)) == {"a": 0.5, "b": 4.25}
-    assert data.eval_input_fn(params)["validation"].labels.dtype == np.float32
+    assert data.eval_input_fn(params)["validation"].targets["labels"].dtype == np.float32
     completed, label_names, _ = data.complete_params(params, GEOMETRY, "params.yaml")
     assert (completed.model.num_cls_classes, label_names) == (1, ("value",))
 
@@ -376,7 +376,7 @@ def test_bad_rows_are_listed_and_left_out_also_when_the_cache_is_read(
     params = make_file_params(content, on_bad_row="skip")
     for _ in range(2):
         batches = data.train_input_fn(params, 0, 2)
-        assert len(batches.labels) == 5
+        assert batches.num_rows == 5
         lines = capsys.readouterr().err.splitlines()
         assert lines[0].startswith("11 skipped in split train; all are in ")
         assert lines[1].endswith("train_file.csv, line 7: has 1 columns, the row of names 2")

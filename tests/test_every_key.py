@@ -210,11 +210,11 @@ def batches(params):
     try:
         params = params.with_vocab_file(None)
         train = data.train_input_fn(params, 0, 4)
-        seen = [train.rows, train.shapes, train.labels]
-        for features, labels in train.dataset.as_numpy_iterator():
-            seen += [*features.values(), labels]
+        seen = [train.rows, train.shapes, *train.targets.values()]
+        for features, targets in train.dataset.as_numpy_iterator():
+            seen += [*features.values(), *targets.values()]
         for split in data.eval_input_fn(params).values():
-            seen += [split.rows, split.shapes, split.labels]
+            seen += [split.rows, split.shapes, *split.targets.values()]
         return seen
     except UserError as error:
         return str(error)

@@ -87,7 +87,7 @@ def prepare(params, args, resumed, chosen, keep_params):
 
     class_weights = params.model.class_weights
     if class_weights == "auto" and "train" in batches_of_split:
-        labels = batches_of_split["train"].labels
+        labels = batches_of_split["train"].targets["labels"]
         class_weights = balanced_weights(labels, params.model.num_cls_classes).tolist()
     elif class_weights == "auto":
         class_weights = [1.0] * params.model.num_cls_classes

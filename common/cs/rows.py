@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-ARRAYS = ("ids", "segments", "offsets", "labels", "plan", "numbers")
+ARRAYS = ("ids", "segments", "offsets", "plan", "numbers")
+TARGETS = "targets/"  # begins the names of their arrays in a file
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Rows:
     Attributes:
         ids, segments: int32 and uint8 [sum of lengths], row after row, without padding.
         offsets: int64 [R + 1], where each row begins.
-        labels: int32 [R], of a regression float32.
         plan: int32 [steps, B], rows by their place here; -1 fills up.
         numbers: int32 [R], the number of each row in its split.
+        targets: {name: array [R, ...]}, as in `input.batches.Batches`.
         pad_id: int.
         num_tokens: int. T, the static length.
     """
@@ -30,9 +31,9 @@ class Rows:
     ids: np.ndarray
     segments: np.ndarray
     offsets: np.ndarray
-    labels: np.ndarray
     plan: np.ndarray
     numbers: np.ndarray
+    targets: dict[str, np.ndarray]
     pad_id: int
     num_tokens: int
 
@@ -49,7 +50,7 @@ class Rows:
 
         Returns:
             {"input_ids", "padding_mask", "segment_ids"}: int32 [B, T], padding_mask 1 on real
-            tokens, and "labels" [B]. Filling is row 0, as in `input/batches.py`.
+            tokens, and the targets [B, ...]. Filling is row 0, as in `input/batches.py`.
         """
         places = np.maximum(self.plan[step][part], 0)
         shape = (len(places), self.num_tokens)
@@ -64,41 +65,47 @@ class Rows:
             "input_ids": input_ids,
             "padding_mask": mask,
             "segment_ids": segment_ids,
-            "labels": self.labels[places],
-        }
+        } | {name: array[places] for name, array in self.targets.items()}
 
     def in_row_order(self, values):
         """Puts values of the batches in the order of the split.
 
-        values: array [steps so far, B, ...]. Returns array [N, ...] and the labels [N], of the rows
-        that were in a batch.
+        values: array [steps so far, B, ...]. Returns array [N, ...] and {target: array [N, ...]} of
+        the rows that were in a batch.
         """
         places = self.plan[: len(values)].reshape(-1)
         is_real = places >= 0
         order = np.argsort(places[is_real], kind="stable")
         values = values.reshape(-1, *values.shape[2:])[is_real][order]
-        return values, self.labels[places[is_real][order]]
+        places = places[is_real][order]
+        return values, {name: array[places] for name, array in self.targets.items()}
 
     def write(self, path):
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
+        arrays |= {TARGETS + name: array for name, array in self.targets.items()}
         sizes = {"sizes": np.array([self.pad_id, self.num_tokens])}
         save_file(arrays | sizes, path)
 
     @classmethod
     def read(cls, path):
         arrays = load_file(path)
-        return cls(*(arrays[name] for name in ARRAYS), *map(int, arrays["sizes"]))
+        targets = {
+            name.removeprefix(TARGETS): array
+            for name, array in arrays.items()
+            if name.startswith(TARGETS)
+        }
+        return cls(*(arrays[name] for name in ARRAYS), targets, *map(int, arrays["sizes"]))
 
 
-def rows_of_zeros(batch_size, num_tokens, label_dtype=np.int32):
+def rows_of_zeros(batch_size, num_tokens):
     """One batch of a single token a row, for a program that needs shapes alone. Returns Rows."""
     return Rows(
         ids=np.zeros(1, np.int32),
         segments=np.zeros(1, np.uint8),
         offsets=np.array([0, 1]),
-        labels=np.zeros(1, label_dtype),
         plan=np.zeros((1, batch_size), np.int32),
         numbers=np.zeros(1, np.int32),
+        targets={"labels": np.zeros(1, np.int32)},
         pad_id=0,
         num_tokens=num_tokens,
     )
@@ -118,9 +125,9 @@ def collect_rows(batches, num_tokens, pad_id, is_padding_1):
     numbers = np.unique(batches.rows[batches.rows >= 0])
     places = np.searchsorted(numbers, np.maximum(batches.rows, 0))
     plan = np.where(batches.rows >= 0, places, -1).astype(np.int32)
-    ids, segments, labels = ([None] * len(numbers) for _ in range(3))
+    ids, segments = ([None] * len(numbers) for _ in range(2))
     num_missing = len(numbers)
-    for step, (features, batch_labels, *_) in enumerate(batches):
+    for step, (features, *_) in enumerate(batches):
         if num_missing == 0:  # a later epoch: all of its rows have been there
             break
         wanted = [
@@ -131,20 +138,18 @@ def collect_rows(batches, num_tokens, pad_id, is_padding_1):
         input_ids, mask, segment_ids = (
             np.asarray(features[name]) for name in ("input_ids", "input_mask", "segment_ids")
         )
-        batch_labels = np.asarray(batch_labels)
         lengths = (mask == (0 if is_padding_1 else 1)).sum(axis=1)
         for i, place in wanted:
             ids[place] = input_ids[i, : lengths[i]]
             segments[place] = segment_ids[i, : lengths[i]].astype(np.uint8)
-            labels[place] = batch_labels[i]
             num_missing -= 1
     return Rows(
         ids=np.concatenate(ids).astype(np.int32),
         segments=np.concatenate(segments),
         offsets=np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64),
-        labels=np.array(labels),
         plan=plan,
         numbers=numbers.astype(np.int32),
+        targets={name: array[numbers] for name, array in batches.targets.items()},
         pad_id=pad_id,
         num_tokens=num_tokens,
     )

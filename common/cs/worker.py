@@ -468,7 +468,8 @@ class Worker:
         for split, rows in rows_of.items():
             limit = self.run.eval_steps if self.run.mode == "eval" else None
             num_steps = min(rows.num_steps, limit or rows.num_steps)
-            scores[split] = rows.in_row_order(self._logits_of(split, num_steps))
+            logits, targets = rows.in_row_order(self._logits_of(split, num_steps))
+            scores[split] = logits, targets.get("labels")  # texts of a user's have none
         if self.run.mode == "predict":
             return self._predict(scores)
         logits, labels = (np.concatenate(parts) for parts in zip(*scores.values(), strict=True))

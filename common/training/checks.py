@@ -18,10 +18,8 @@ from common.training.evaluate import metrics_of
 def check_metric(metric, model, batches_of_split):
     """Raises UserError where an evaluation does not give the BestMetric."""
     num_outputs = model.classifier.units
-    scores = {
-        split: (np.zeros((len(batches.labels[:2]), num_outputs)), batches.labels[:2])
-        for split, batches in batches_of_split.items()
-    }
+    labels = {split: batches.targets["labels"][:2] for split, batches in batches_of_split.items()}
+    scores = {split: (np.zeros((len(each), num_outputs)), each) for split, each in labels.items()}
     metric.value_in(metrics_of(model, scores))
 
 

@@ -263,7 +263,7 @@ class Estimator:
             return
         same = self.distribution.require_same
         same("the step to begin from", first_step)
-        same("the number of training rows", len(batches.labels))
+        same("the number of training rows", batches.num_rows)
         same("the checksum of the rows of the batches", zlib.crc32(batches.rows))
         same("the checksum of the weights to begin from", self._checksum())
 
@@ -312,7 +312,7 @@ class Estimator:
                 evaluate(first_step)
             if is_over or self._is_exhausted():
                 return first_step, None, metrics
-            for note in self.model.prepare_training(batches.labels):
+            for note in self.model.prepare_training(batches.targets["labels"]):
                 say(note)
             self._describe(batches)
             weights, state = self._tensors()
@@ -320,7 +320,7 @@ class Estimator:
             if self.run.recovery_factor is not None and self.saved_step is None:
                 self._save(first_step)  # there has to be something to go back to
 
-            def build(labels=batches.labels):
+            def build(labels=batches.targets["labels"]):
                 model = self.make_model(self.params)
                 model.prepare_training(labels)
                 return model, optimizer_of(model, self.params)
@@ -458,7 +458,7 @@ class Estimator:
         per_step = self.params.optimizer.grad_accum_steps
         rows = f"{per_step} x {cfg.batch_size}" if per_step > 1 else cfg.batch_size
         say(
-            f"Training on {len(batches.labels):,} rows: {len(batches) // per_step:,} steps of "
+            f"Training on {batches.num_rows:,} rows: {len(batches) // per_step:,} steps of "
             f"{rows}, {batches.description}; "
             f"{batches.num_real / batches.num_computed:.0%} of the computed tokens are real"
             + self.distribution.description
@@ -480,7 +480,7 @@ class Estimator:
                 distribution=self.distribution,
                 num_streams=num_streams,
             )
-            scores[split] = logits, batches.labels[rows]
+            scores[split] = logits, batches.targets["labels"][rows]
         return scores
 
     def _evaluate(self, batches_of_split, step):

@@ -41,7 +41,8 @@ def train(
 
     Args:
         train_step: of make_train_step.
-        batches: iterable of (features, labels), as many for each step as train_step takes.
+        batches: iterable of (features, {target: tensor [B, ...]}), as many for each step as
+            train_step takes.
         first_step, last_step: int. Global steps done before and after.
         run: RunParams: the intervals.
         reports: Reports.
@@ -77,7 +78,7 @@ def train(
                 break
             if ahead is not None and ahead.was_busy:
                 timed.take_off_last()
-            rows += labels.shape[0] * num_workers
+            rows += next(iter(labels.values())).shape[0] * num_workers
             if figures is None:  # the update needs more batches
                 continue
             step += 1

@@ -294,11 +294,11 @@ class Validation:
         """Reads the first batch, and counts what is cut and what is padding."""
         if not len(batches):
             raise UserError(
-                f"{split} has {len(batches.labels)} rows, of which not one batch of "
+                f"{split} has {batches.num_rows} rows, of which not one batch of "
                 f"{cfg.batch_size} can be made; choose a smaller batch_size"
             )
-        features, labels, *_ = next(iter(batches))
-        tensors = {**features, "labels": labels}
+        features, targets, *_ = next(iter(batches))
+        tensors = features | targets
         first_batch = {
             name: {
                 "shape": tensor.shape.as_list(),
@@ -308,7 +308,7 @@ class Validation:
             }
             for name, tensor in tensors.items()
         }
-        num_rows = len(batches.labels)
+        num_rows = batches.num_rows
         facts = {
             "rows": num_rows,
             "batches": len(batches),
@@ -362,7 +362,7 @@ class Validation:
             with self.collecting():
                 train = batches.get("train")
                 if train is not None:
-                    model.prepare_training(train.labels)
+                    model.prepare_training(train.targets["labels"])
                 shape = _largest(train, self.params.train_input, distribution.num_replicas)
                 dtype = tf.float32 if self.params.train_input.task == "regression" else tf.int32
                 programs["train"] = graph.trace_train_step(

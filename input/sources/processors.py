@@ -6,6 +6,7 @@ Another task on TFDS data is a row here and a name in `common/params/inputs.py`.
 
 from dataclasses import dataclass, replace
 
+from common.tasks.targets import get_task_targets
 from input.sources.text_files import TextFileSource
 from input.sources.tfds import TfdsSource
 
@@ -60,8 +61,6 @@ def get_processor(cfg):
 
 
 def open_source(cfg):
-    """Returns the TfdsSource or the TextFileSource of InputParams `cfg`."""
-    processor = get_processor(cfg)
-    if cfg.data_processor == "TextFileDataProcessor":
-        return TextFileSource(cfg, processor)
-    return TfdsSource(cfg, processor)
+    """Returns the Source that InputParams `cfg` name."""
+    kind = TextFileSource if cfg.data_processor == "TextFileDataProcessor" else TfdsSource
+    return kind(cfg, get_processor(cfg), get_task_targets(cfg))

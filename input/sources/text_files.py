@@ -17,7 +17,6 @@ import functools
 import hashlib
 import io
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,15 +25,13 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.tasks.targets import LabelColumn
 
 PARSER_VERSION = 1  # part of the fingerprint: raise it with any change that changes a row
 MAX_CHARACTERS = 1_000_000  # of a text; more is a quotation mark that is never closed
 MAX_LABEL_CHARACTERS = 200
-MAX_CLASSES = 1000  # more distinct labels than that are texts or measurements
 MAX_LISTED = 20  # faults in a message
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-REGRESSION_NAMES = ("value",)  # what the one output of a regression is called
 
 
 @dataclass(frozen=True)
@@ -218,54 +215,15 @@ def _check_written(text, column):
         raise RowFault(f"{column} is empty")
 
 
-def _shown(value):
-    """A value in a message: on one line, cut when it is long."""
+def _shown(value, most=60):
+    """A value in a message: on one line, cut to `most` characters."""
     try:
         text = value if isinstance(value, str) else json.dumps(value)
     except RecursionError:
         return "nested too deep"
-    text = " ".join(text[:80].split())
+    text = " ".join(text[: most + 20].split())
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-# ---- Labels --------------------------------------------------------------------------------------
-
-
-def names_of_labels(labels):
-    """The distinct labels in order: as numbers where all are whole numbers, else by the alphabet.
-
-    So labels 0, 1 and 2 are classes 0, 1 and 2; stars from 1 to 5 are classes 0 to 4, whose names
-    are 1 to 5.
-
-    Args:
-        labels: list of str.
-    Returns:
-        tuple of str.
-    """
-    names = set(labels)
-    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
-
-
-def classes_of_names(names):
-    """{label as it stands in a file: class}: by name, and by number where no name is a number."""
-    classes = {name: i for i, name in enumerate(names)}
-    if not any(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
-        classes |= {str(i): i for i in range(len(names))}
-    return classes
-
-
-def to_value(label):
-    """The number of a regression. Raises RowFault where it is none that float32 holds."""
-    try:
-        value = float(label)
-    except ValueError:
-        value = math.nan
-    if not abs(value) <= MAX_FLOAT32:
-        raise RowFault(f"label is {_shown(label)}; a number is wanted")
-    return value
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 # ---- The data set --------------------------------------------------------------------------------
@@ -275,34 +233,30 @@ class TextFileSource:
     """The files of `train_file` and `eval_file`, as splits train and validation.
 
     Args:
-        cfg: InputParams: train_file, eval_file, label_names, task, on_bad_row.
+        cfg: InputParams: train_file, eval_file, on_bad_row.
         processor: DataProcessor: text_keys and label_key are columns here.
-    Attributes:
-        processor: DataProcessor.
-        label_names: tuple of str, the name of each class.
+        targets: Targets of the task.
     Raises:
         UserError: a file cannot be read, or its rows cannot be used.
     """
 
-    def __init__(self, cfg, processor):
+    def __init__(self, cfg, processor, targets):
         self.processor = processor
         self._paths = {"train": cfg.train_file, "validation": cfg.eval_file}
-        self._is_regression = cfg.task == "regression"
         self._skips_bad_rows = cfg.on_bad_row == "skip"
-        if self._is_regression:
-            self.label_names = REGRESSION_NAMES
-        else:
-            self.label_names = cfg.label_names or self._names_in_train_file()
+        column = LabelColumn(
+            str(cfg.train_file), processor.label_key, "text", read=self._labels_in_train_file
+        )
+        self.targets = targets.named(column)
 
     def __str__(self):
         return "the files " + ", ".join(path for path in self._paths.values() if path)
 
     def fingerprint(self, split):
-        """Returns a hash of what the split's rows depend on: the file's bytes, how it is read."""
         settings = [
             *(PARSER_VERSION, MAX_CHARACTERS, self.processor.text_keys, self.processor.label_key),
-            *(self._path(split).suffix.lower(), self.label_names, self._is_regression),
-            self._skips_bad_rows,
+            *(self._path(split).suffix.lower(), self._skips_bad_rows, self.targets.label_names),
+            *(f"{name} {spec.dtype}" for name, spec in self.targets.specs.items()),
         ]
         digest = hashlib.sha256(json.dumps(settings).encode())
         digest.update(hashlib.sha256(self._content(split)).digest())
@@ -312,30 +266,28 @@ class TextFileSource:
         return len(self._rows(split)[0].texts)
 
     def read(self, split, batch_size):
-        """Returns a tf.data.Dataset of one file, in its order, batch_size rows each.
-
-        Elements: (texts: <string>[n, 1 or 2], labels: <int64>[n], or <float32>[n] of a regression).
-        Rows of a file without labels have label -1, or NaN.
-        """
+        """See Source. Rows of a file without labels have what `Targets.missing` says."""
         import tensorflow as tf  # here: a file is checked without waiting for it
 
-        rows, labels = self._rows(split)
+        rows, targets = self._rows(split)
         with tf.device("/cpu:0"):
             texts = [list(row) for row in rows.texts]
-            return tf.data.Dataset.from_tensor_slices((texts, labels)).batch(batch_size)
+            return tf.data.Dataset.from_tensor_slices((texts, targets)).batch(batch_size)
 
     def read_texts(self, split):
-        """Returns the texts of one file, in row order: list of tuples of str."""
         return self._rows(split)[0].texts
 
     def skipped(self, split):
-        """Returns a sentence for each row that `read` leaves out: list of str."""
         rows, _ = self._rows(split)
         return [f"{self._path(split)}, line {line}: {text}" for line, text in rows.faults]
 
     def place(self, split, row):
-        """Returns where a row stands: file and line."""
         return f"{self._path(split)}, line {self._rows(split)[0].lines[row]}"
+
+    def damages(self, split):
+        """None: a file is read whole, or `read` raises UserError."""
+        del split
+        return []
 
     def _path(self, split):
         path = self._paths[split]
@@ -368,7 +320,8 @@ class TextFileSource:
             str(path),
         )
 
-    def _names_in_train_file(self):
+    def _labels_in_train_file(self):
+        """Returns the label of every row: list of str."""
         if self._paths["train"] is None:
             raise UserError(
                 "neither label_names nor train_file is given, so the names of the classes are not "
@@ -381,48 +334,35 @@ class TextFileSource:
                 f"{path} has no column {self.processor.label_key}; it has "
                 f"{_shown(', '.join(rows.columns))}. Write the one with labels as label_column"
             )
-        names = names_of_labels(rows.labels)
-        if not 2 <= len(names) <= MAX_CLASSES:
-            raise UserError(
-                f"{path} has {len(names)} different labels in column {self.processor.label_key}; "
-                f"2 to {MAX_CLASSES} are wanted. Write another label_column"
-                + (", label_names, or task: regression" if len(names) > 1 else ", or label_names")
-            )
-        return names
+        return rows.labels
 
     def _rows(self, split):
-        """Returns the TextRows that can be used, and their labels: int64 [N], or float32 [N].
+        """Returns the TextRows that can be used, and their targets: {name: array [N, ...]}.
 
         Raises:
             UserError: there are others, and on_bad_row is error; or there are no rows.
         """
         path, parsed = self._path(split), self._parsed(split)
-        missing = math.nan if self._is_regression else -1
-        classes = {} if self._is_regression else classes_of_names(self.label_names)
-        texts, labels, lines, faults = [], [], [], list(parsed.faults)
-        parsed_labels = parsed.labels or [None] * len(parsed.texts)
-        for text, label, line in zip(parsed.texts, parsed_labels, parsed.lines, strict=True):
+        texts, targets, lines, faults = [], [], [], list(parsed.faults)
+        labels = parsed.labels or [None] * len(parsed.texts)
+        for text, label, line in zip(parsed.texts, labels, parsed.lines, strict=True):
             try:
-                if label is None:
-                    value = missing
-                elif self._is_regression:
-                    value = to_value(label)
-                elif label in classes:
-                    value = classes[label]
-                else:
-                    names = _shown(", ".join(self.label_names))
-                    raise RowFault(f"label is {_shown(label)}; the labels are {names}")
-            except RowFault as fault:
-                faults.append((line, str(fault)))
+                row_targets = self.targets.missing if label is None else self.targets.parse(label)
+            except ValueError as error:
+                reason = _shown(str(error), 80)
+                faults.append((line, f"label is {_shown(label)}; {reason}"))
                 continue
             texts.append(text)
-            labels.append(value)
+            targets.append(row_targets)
             lines.append(line)
         self._refuse(sorted(faults), path)
         if not texts:
             raise UserError(f"{path} holds no row that can be used; {len(faults)} cannot")
         rows = TextRows(texts, None, lines, sorted(faults), parsed.columns)
-        return rows, np.array(labels, np.float32 if self._is_regression else np.int64)
+        return rows, {
+            name: np.array([row[name] for row in targets], spec.dtype)
+            for name, spec in self.targets.specs.items()
+        }
 
     def _refuse(self, faults, path):
         """Raises UserError for bad rows, unless they are to be skipped."""

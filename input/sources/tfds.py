@@ -14,8 +14,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from common.errors import UserError
+from common.tasks.targets import LabelColumn
 from input.samples.sample_glue import SampleGlue
-from input.sources.text_files import REGRESSION_NAMES
 
 # Those that TFDS decodes to what it has stored.
 PLAIN_FEATURES = (
@@ -37,24 +37,22 @@ class TfdsSource:
     project's own files, any other by TFDS, which downloads it.
 
     Args:
-        cfg: InputParams: data_dir, task, label_names, feature_rename_map, on_bad_row.
+        cfg: InputParams: data_dir, feature_rename_map, on_bad_row, eval_fraction.
         processor: DataProcessor.
+        targets: Targets of the task.
     Attributes:
-        processor: DataProcessor.
         folder: Path, where the data set lies.
-        label_names: tuple of str, the name of each class.
     Raises:
         UserError: it is neither prepared nor can it be, or it lacks a feature.
     """
 
-    def __init__(self, cfg, processor):
+    def __init__(self, cfg, processor, targets):
         self.processor = processor
         self.folder = Path(cfg.data_dir) / processor.dataset
         self._builder = _open(processor.dataset, Path(cfg.data_dir))
-        self._is_regression = cfg.task == "regression"
         self._skips_bad_rows = cfg.on_bad_row == "skip"
         self._check_features(cfg.feature_rename_map or {})
-        self.label_names = self._names_of_classes(cfg.label_names)
+        self.targets = targets.named(self._label_column())
         if not processor.eval_splits:
             self.processor = replace(processor, eval_splits=self._eval_splits(cfg.eval_fraction))
 
@@ -75,32 +73,17 @@ class TfdsSource:
                     f"{features[key]}; choose other text_keys"
                 )
 
-    def _names_of_classes(self, own_names):
-        label_key = self.processor.label_key
-        feature = self._builder.info.features[label_key]
-        is_class = isinstance(feature, tfds.features.ClassLabel)
-        is_number = isinstance(feature, tfds.features.Tensor) and feature.shape == ()
-        if self._is_regression:
-            if is_class or not is_number:
-                raise UserError(
-                    f"{self} has a feature {label_key} that is no number but {feature}; write "
-                    "task: classification, or another label_key"
-                )
-            return REGRESSION_NAMES
-        if is_class:
-            if own_names and len(own_names) != feature.num_classes:
-                raise UserError(
-                    f"label_names has {len(own_names)} names, but {self} has "
-                    f"{feature.num_classes} classes: {', '.join(feature.names)}"
-                )
-            return own_names or tuple(feature.names)
-        if own_names and is_number and np.issubdtype(feature.np_dtype, np.integer):
-            return own_names
-        raise UserError(
-            f"{self} has a feature {label_key} that is no class (tfds.features.ClassLabel); "
-            "choose a data set for classification, write label_names where its labels are whole "
-            "numbers from 0 on, or task: regression"
-        )
+    def _label_column(self):
+        key = self.processor.label_key
+        feature = self._builder.info.features[key]
+        kind, names = "other", ()
+        if isinstance(feature, tfds.features.ClassLabel):
+            kind, names = "class", tuple(feature.names)
+        elif isinstance(feature, tfds.features.Text):
+            pass  # a Tensor of TFDS too
+        elif isinstance(feature, tfds.features.Tensor) and feature.shape == ():
+            kind = "integer" if np.issubdtype(feature.np_dtype, np.integer) else "number"
+        return LabelColumn(str(self), key, kind, names, str(feature))
 
     def _eval_splits(self, eval_fraction):
         splits = self._builder.info.splits
@@ -118,10 +101,10 @@ class TfdsSource:
         return f"data set {self.processor.dataset} in {self.folder}"
 
     def fingerprint(self, split):
-        """Returns a hash of what the split's rows depend on: the contents of its files."""
         processor = self.processor
         names = [processor.dataset, split, *processor.text_keys, processor.label_key]
-        names += ["skip"] * self._skips_bad_rows + ["regression"] * self._is_regression
+        names += ["skip"] * self._skips_bad_rows
+        names += [f"{name} {spec.dtype}" for name, spec in self.targets.specs.items()]
         digest = hashlib.sha256("|".join(names).encode())
         for path in self._split_info(split).filepaths:
             try:
@@ -138,16 +121,13 @@ class TfdsSource:
         return self._split_info(split).num_examples
 
     def read(self, split, batch_size):
-        """Returns a tf.data.Dataset of one split, in the order of its files, batch_size rows each.
-
-        Elements: (texts: <string>[n, 1 or 2], labels: <int64>[n], or <float32>[n] of a regression).
-        """
+        """See Source. The order is that of the files."""
         text_keys, label_key = self.processor.text_keys, self.processor.label_key
-        label_type = tf.float32 if self._is_regression else tf.int64
+        specs = self.targets.specs
         return self._rows(split, batch_size).map(
             lambda rows: (
                 tf.stack([rows[key] for key in text_keys], axis=1),
-                tf.cast(rows[label_key], label_type),
+                {name: tf.cast(rows[label_key], spec.dtype) for name, spec in specs.items()},
             )
         )
 
@@ -193,17 +173,15 @@ class TfdsSource:
         return stored
 
     def read_texts(self, split):
-        """Returns the texts of one split, in row order: list of tuples of str."""
         batches = self.read(split, 1024).as_numpy_iterator()
         rows = (row for batch, _ in batches for row in batch)
         return [tuple(text.decode("utf-8", "replace") for text in row) for row in rows]
 
     def skipped(self, split):
-        """Returns a sentence for each place whose rows `read` leaves out: list of str."""
         return self.damages(split) if self._skips_bad_rows else []
 
     def place(self, split, row):
-        """Returns where a row stands: file and record, both counted from 0."""
+        """See Source. Records count from 0."""
         for path, count, _ in self._records(split):
             if row < count:
                 return f"{path}, record {row}"
@@ -211,7 +189,6 @@ class TfdsSource:
         return f"row {row}"
 
     def damages(self, split):
-        """Returns a sentence for each file whose records cannot all be read: list of str."""
         return [
             f"{path}, record {count}: damaged or missing; it and those behind it, "
             f"{expected - count} of {expected}, cannot be read"

@@ -90,7 +90,7 @@ class TokenCache:
         tokens = Tokens(
             np.arange(60, dtype=np.int32),
             np.arange(0, 61, 3, dtype=np.int64),
-            np.zeros(20, np.int32),
+            {"labels": np.zeros(20, np.int32)},
             texts_per_row=1,
         )
         self.read = token_cache._read

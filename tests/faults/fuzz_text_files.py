@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.errors import UserError
 from common.params import EvalInputParams
+from common.tasks.targets import get_task_targets
 from input.sources.text_files import TextFileSource
 from tests.faults.broken_bytes import broken
 
@@ -79,11 +80,12 @@ def read_everything(path, generator):
     if generator.random() < 0.2:
         cfg = cfg.model_copy(update={"task": "regression", "label_names": None})
     try:
-        dataset = TextFileSource(cfg, SimpleNamespace(text_keys=("text",), label_key="label"))
-        texts, count = dataset.read_texts("train"), dataset.num_rows("train")
-        skipped = dataset.skipped("train")
-        dataset.fingerprint("train")
-        dataset.place("train", count - 1)
+        processor = SimpleNamespace(text_keys=("text",), label_key="label")
+        source = TextFileSource(cfg, processor, get_task_targets(cfg))
+        texts, count = source.read_texts("train"), source.num_rows("train")
+        skipped = source.skipped("train")
+        source.fingerprint("train")
+        source.place("train", count - 1)
     except UserError as error:
         if not all(map(str.isprintable, str(error).split("\n"))):
             raise AssertionError(f"a message with control characters: {error!r}") from error

@@ -24,7 +24,7 @@ def make_tokens(rows):
     return Tokens(
         ids=np.array([token for text in texts for token in text], np.int32),
         offsets=np.cumsum([0, *map(len, texts)]),
-        labels=np.arange(len(rows), dtype=np.int32) % 3,
+        targets={"labels": np.arange(len(rows), dtype=np.int32) % 3},
         texts_per_row=len(rows[0]),
     )
 
@@ -92,7 +92,7 @@ def test_features_are_those_that_plain_python_builds(
     rows = random_rows(num_rows, texts_per_row, seed)
     batches = batches_of(rows, batch_size, max_sequence_length, layout=layout)
     scored = []
-    for step, (features, labels, weights) in enumerate(batches.dataset.as_numpy_iterator()):
+    for step, (features, targets, weights) in enumerate(batches.dataset.as_numpy_iterator()):
         assert set(features) == {"input_ids", "input_mask", "segment_ids"}
         assert weights.tolist() == [float(row >= 0) for row in batches.rows[step]]
         for place, row in enumerate(batches.rows[step]):
@@ -104,18 +104,18 @@ def test_features_are_those_that_plain_python_builds(
             )
             for name, values in expected.items():
                 assert features[name][place].tolist() == values, name
-            assert labels[place] == row % 3
+            assert targets["labels"][place] == row % 3
     assert sorted(scored) == list(range(num_rows))
 
 
 def test_a_pair_by_hand():
     tokens = make_tokens([[[20, 21, 22], [30, 31]]])
     rows, lengths = np.array([[0]], np.int32), np.array([9], np.int32)
-    ((features, labels),) = make_batches(tokens, SPECIAL, rows, lengths, 9, with_weights=False)
+    ((features, targets),) = make_batches(tokens, SPECIAL, rows, lengths, 9, with_weights=False)
     assert features["input_ids"].numpy().tolist() == [[CLS, 20, 21, 22, SEP, 30, 31, SEP, PAD]]
     assert features["input_mask"].numpy().tolist() == [[0, 0, 0, 0, 0, 0, 0, 0, 1]]  # 1 on padding
     assert features["segment_ids"].numpy().tolist() == [[0, 0, 0, 0, 0, 1, 1, 1, 0]]
-    assert labels.numpy().tolist() == [0]
+    assert targets["labels"].numpy().tolist() == [0]
 
 
 @pytest.mark.parametrize("texts_per_row", [1, 2])
@@ -130,9 +130,9 @@ def test_a_pad_id_within_the_text_is_not_masked(texts_per_row):
 @pytest.mark.parametrize("with_weights", [False, True])
 def test_everything_is_int32_of_static_batch_size_and_a_few_lengths(with_weights):
     batches = batches_of(random_rows(23, 2, seed=0), with_weights=with_weights)
-    features, labels, *weights = batches.dataset.element_spec
+    features, targets, *weights = batches.dataset.element_spec
     assert all(spec == tf.TensorSpec([3, None], tf.int32) for spec in features.values())
-    assert labels == tf.TensorSpec([3], tf.int32)
+    assert targets == {"labels": tf.TensorSpec([3], tf.int32)}
     assert weights == [tf.TensorSpec([3], tf.float32)] * with_weights
     assert len(list(batches)) == len(batches) == len(batches.shapes)
     for (features, *_), length in zip(batches, batches.shapes[:, 1], strict=True):

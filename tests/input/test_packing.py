@@ -198,10 +198,10 @@ def test_every_row_stands_where_the_plan_says(texts_per_row, seed, layout):
     batches = make_packed_batches(tokens, SPECIAL, *plan.steps(0, 2), longest, False, layout)
     assert batches.is_packed and batches.num_computed == batches.shapes.prod(axis=1).sum()
     assert batches.num_real == lengths[batches.rows].sum()
-    for (features, labels), batch_rows, shape in zip(
+    for (features, targets), batch_rows, shape in zip(
         batches, batches.rows, batches.shapes, strict=True
     ):
-        assert labels.numpy().tolist() == [row % 3 for row in batch_rows]
+        assert targets["labels"].numpy().tolist() == [row % 3 for row in batch_rows]
         starts = features["starts"].numpy()
         empty = {"input_ids": PAD if layout.pad_id is None else layout.pad_id}
         empty |= {"input_mask": int(layout.invert_mask), "segment_ids": 0}

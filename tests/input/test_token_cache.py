@@ -31,14 +31,14 @@ class FakeTokenizer:
         return texts.with_values(tf.strings.to_number(texts.values, tf.int32))
 
 
-class FakeDataset:
-    """What load_tokens asks of a TextDataset; counts how often it is read."""
+class FakeSource:
+    """What load_tokens asks of a Source; counts how often it is read."""
 
     def __init__(self, rows=SINGLES, fingerprint="0"):
         keys = ("premise", "hypothesis")[: len(rows[0])]
         self.processor = SimpleNamespace(dataset="fake/set", text_keys=keys)
         self.rows, self.content, self.times_read = rows, fingerprint, 0
-        self.left_out, self.labels = [], np.arange(len(rows))
+        self.left_out, self.targets = [], {"labels": np.arange(len(rows), dtype=np.int32)}
 
     def fingerprint(self, split):
         return f"{self.content}|{split}"
@@ -49,7 +49,7 @@ class FakeDataset:
     def read(self, split, batch_size):
         self.times_read += 1
         texts = [list(row) for row in self.rows]
-        return tf.data.Dataset.from_tensor_slices((texts, self.labels)).batch(batch_size)
+        return tf.data.Dataset.from_tensor_slices((texts, self.targets)).batch(batch_size)
 
 
 @pytest.fixture
@@ -58,8 +58,9 @@ def tokenizer():
 
 
 def assert_same(tokens, others):
-    for name in ("ids", "offsets", "labels"):
-        one, other = getattr(tokens, name), getattr(others, name)
+    assert tokens.targets.keys() == others.targets.keys()
+    for name, other in {"ids": others.ids, "offsets": others.offsets, **others.targets}.items():
+        one = tokens.targets[name] if name in tokens.targets else getattr(tokens, name)
         np.testing.assert_array_equal(one, other, strict=True)
     assert tokens.texts_per_row == others.texts_per_row
     assert tokens.skipped == others.skipped
@@ -69,13 +70,13 @@ def assert_same(tokens, others):
 
 
 def test_tokens_by_hand(tokenizer):
-    tokens = tokenize_rows(FakeDataset(PAIRS).read("train", 3), tokenizer, 2)
+    tokens = tokenize_rows(FakeSource(PAIRS).read("train", 3), tokenizer, 2)
     assert tokens.ids.tolist() == [4, 5, 5, 7, 4, 6, 11]
     assert tokens.offsets.tolist() == [0, 1, 3, 3, 4, 4, 4, 7, 7]
-    assert tokens.labels.tolist() == [0, 1, 2, 3]
+    assert tokens.targets["labels"].tolist() == [0, 1, 2, 3]
     assert tokens.lengths.tolist() == [[1, 2], [0, 1], [0, 0], [3, 0]]
     assert len(tokens) == 4
-    types = (tokens.ids.dtype, tokens.offsets.dtype, tokens.labels.dtype)
+    types = (tokens.ids.dtype, tokens.offsets.dtype, tokens.targets["labels"].dtype)
     assert types == (np.int32, np.int64, np.int32)
 
 
@@ -87,12 +88,12 @@ texts_of_ids = st.lists(st.integers(0, 99), max_size=4)
 def test_tokens_lie_text_after_text_whatever_is_tokenised_at_once(data, texts_per_row, at_once):
     rows = data.draw(st.lists(st.tuples(*[texts_of_ids] * texts_per_row), min_size=1, max_size=12))
     texts = [tuple(" ".join(map(str, text)) for text in row) for row in rows]
-    dataset = FakeDataset(texts).read("train", at_once)
+    dataset = FakeSource(texts).read("train", at_once)
     tokens = tokenize_rows(dataset, FakeTokenizer(), texts_per_row)
     assert tokens.ids.tolist() == [token for row in rows for text in row for token in text]
     assert tokens.lengths.tolist() == [[len(text) for text in row] for row in rows]
     assert tokens.offsets[0] == 0
-    assert tokens.labels.tolist() == list(range(len(rows)))
+    assert tokens.targets["labels"].tolist() == list(range(len(rows)))
 
 
 @given(st.data(), st.integers(1, 2))
@@ -109,23 +110,29 @@ def tokens_of(rows, labels=None):
     return Tokens(
         np.array([token for text in listed for token in text], np.int32),
         np.cumsum([0, *map(len, listed)]),
-        np.array(range(len(rows)) if labels is None else labels, np.int32),
+        {"labels": np.array(range(len(rows)) if labels is None else labels, np.int32)},
         len(rows[0]),
     )
 
 
-def test_labels_of_a_regression_stay_floats(tokenizer, tmp_path):
-    dataset = FakeDataset()
-    dataset.labels = np.array([0.5, -1, 2.25, 4], np.float32)
+def test_targets_of_any_name_type_and_shape_are_kept(tokenizer, tmp_path):
+    source = FakeSource()
+    source.targets = {
+        "value": np.array([0.5, -1, 2.25, 4], np.float32),
+        "topics": np.arange(12, dtype=np.int8).reshape(4, 3),
+    }
     for _ in range(2):
-        tokens = load_tokens(dataset, "train", tokenizer, tmp_path)
-        np.testing.assert_array_equal(tokens.labels, dataset.labels, strict=True)
-    assert dataset.times_read == 1
+        tokens = load_tokens(source, "train", tokenizer, tmp_path)
+        for name, array in source.targets.items():
+            np.testing.assert_array_equal(tokens.targets[name], array, strict=True)
+    assert source.times_read == 1
+    some = tokens.take(np.array([3, 0]))
+    assert some.targets["topics"].tolist() == [[9, 10, 11], [0, 1, 2]]
 
 
 def test_a_literal_special_token_stays_text():
     tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[", "]", "pad", "sep"])
-    rows = FakeDataset([("[PAD] [SEP]",), ("",), ("é",)]).read("train", 2)
+    rows = FakeSource([("[PAD] [SEP]",), ("",), ("é",)]).read("train", 2)
     tokens = tokenize_rows(rows, tokenizer, 1)
     assert tokens.ids.tolist() == [4, 6, 5, 4, 7, 5, 1]
     assert tokens.lengths.tolist() == [[6], [0], [1]]
@@ -136,20 +143,20 @@ def test_a_literal_special_token_stays_text():
 
 @pytest.mark.parametrize("rows", [SINGLES, PAIRS, [("",)], [("", "")]])
 def test_the_second_call_reads_the_cache(tokenizer, tmp_path, rows):
-    dataset = FakeDataset(rows)
+    dataset = FakeSource(rows)
     made = load_tokens(dataset, "train", tokenizer, tmp_path / "not" / "there")
     read = load_tokens(dataset, "train", tokenizer, tmp_path / "not" / "there")
     assert dataset.times_read == 1
     assert_same(made, read)
-    assert_same(made, tokenize_rows(FakeDataset(rows).read("train", 3), tokenizer, len(rows[0])))
+    assert_same(made, tokenize_rows(FakeSource(rows).read("train", 3), tokenizer, len(rows[0])))
 
 
 def test_what_decides_the_ids_decides_the_file(tokenizer, tmp_path):
     cases = [
-        (FakeDataset(), "train", tokenizer),
-        (FakeDataset(), "validation", tokenizer),
-        (FakeDataset(fingerprint="1"), "train", tokenizer),
-        (FakeDataset(), "train", FakeTokenizer(fingerprint="1")),  # another vocabulary
+        (FakeSource(), "train", tokenizer),
+        (FakeSource(), "validation", tokenizer),
+        (FakeSource(fingerprint="1"), "train", tokenizer),
+        (FakeSource(), "train", FakeTokenizer(fingerprint="1")),  # another vocabulary
     ]
     for number, (dataset, split, cutter) in enumerate(cases, start=1):
         load_tokens(dataset, split, cutter, tmp_path)
@@ -166,6 +173,8 @@ def flip_a_byte(place):
     return damage
 
 
+NAMES = ("ids", "offsets", "targets/labels", "skipped")
+OTHER_ARRAYS = {name: np.zeros(3, np.int32) for name in NAMES}
 DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -177,20 +186,16 @@ DAMAGES = {
     "a byte of the arrays": flip_a_byte(-41),
     "text": lambda path: path.write_text("ids, offsets and labels"),
     "other arrays": lambda path: save_file({"weight": np.zeros(3)}, path),
-    "no digest": lambda path: save_file(
-        {name: np.zeros(3, np.int32) for name in token_cache.ARRAYS}, path
-    ),
+    "no digest": lambda path: save_file(OTHER_ARRAYS, path),
     "a digest of other arrays": lambda path: save_file(
-        {name: np.zeros(3, np.int32) for name in token_cache.ARRAYS}
-        | {"digest": np.zeros(32, np.uint8)},
-        path,
+        OTHER_ARRAYS | {"digest": np.zeros(32, np.uint8)}, path
     ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_or_foreign_file_is_made_anew(tokenizer, tmp_path, damage):
-    dataset = FakeDataset(PAIRS)
+    dataset = FakeSource(PAIRS)
     made = load_tokens(dataset, "train", tokenizer, tmp_path)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
@@ -216,7 +221,7 @@ def test_every_changed_byte_is_seen(tmp_path):
 
 
 def test_what_was_skipped_is_kept_with_the_tokens(tokenizer, tmp_path):
-    dataset = FakeDataset()
+    dataset = FakeSource()
     dataset.left_out = ["file.csv, line 3: text is empty", "caf\udce9.csv, line 4"]
     load_tokens(dataset, "train", tokenizer, tmp_path)
     tokens = load_tokens(dataset, "train", tokenizer, tmp_path)
@@ -225,7 +230,7 @@ def test_what_was_skipped_is_kept_with_the_tokens(tokenizer, tmp_path):
 
 
 def test_a_data_set_that_changes_while_it_is_read_is_refused(tokenizer, tmp_path):
-    class Changing(FakeDataset):
+    class Changing(FakeSource):
         def read(self, split, batch_size):
             self.content = "1"
             return super().read(split, batch_size)
@@ -238,16 +243,16 @@ def test_a_data_set_that_changes_while_it_is_read_is_refused(tokenizer, tmp_path
 def test_a_cache_that_cannot_be_a_folder_does_not_stop_the_run(tokenizer, tmp_path):
     (tmp_path / "file").write_text("")
     for cache_dir in (tmp_path / "file", tmp_path / "file" / "below"):
-        tokens = load_tokens(FakeDataset(), "train", tokenizer, cache_dir)
+        tokens = load_tokens(FakeSource(), "train", tokenizer, cache_dir)
         assert len(tokens) == len(SINGLES)
 
 
 def test_a_folder_in_the_place_of_the_file_does_not_stop_the_run(tokenizer, tmp_path):
-    load_tokens(FakeDataset(), "train", tokenizer, tmp_path)
+    load_tokens(FakeSource(), "train", tokenizer, tmp_path)
     (path,) = tmp_path.iterdir()
     path.unlink()
     path.mkdir()
-    assert len(load_tokens(FakeDataset(), "train", tokenizer, tmp_path)) == len(SINGLES)
+    assert len(load_tokens(FakeSource(), "train", tokenizer, tmp_path)) == len(SINGLES)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -263,7 +268,7 @@ def test_a_disk_that_cannot_be_written_does_not_stop_the_run(
 
     monkeypatch.setattr(where, fail)
     for _ in range(2):
-        assert len(load_tokens(FakeDataset(), "train", tokenizer, tmp_path)) == len(SINGLES)
+        assert len(load_tokens(FakeSource(), "train", tokenizer, tmp_path)) == len(SINGLES)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,5 +281,5 @@ def test_a_file_appears_whole_or_not_at_all(tokenizer, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        load_tokens(FakeDataset(), "train", tokenizer, tmp_path)
+        load_tokens(FakeSource(), "train", tokenizer, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,7 @@ def toy_tokens(num_rows, vocab_size=23, seed=0):
     ids = generator.integers(FIRST_ID, vocab_size, offsets[-1]).astype(np.int32)
     places = offsets[:-1] + generator.integers(0, lengths)
     ids[places[labels == 1]] = TELLING_ID
-    return Tokens(ids, offsets.astype(np.int64), labels, texts_per_row=1)
+    return Tokens(ids, offsets.astype(np.int64), {"labels": labels}, texts_per_row=1)
 
 
 def toy_plan(tokens, batch_size, num_buckets=1, shuffle=False, seed=0):

@@ -34,14 +34,14 @@ def test_every_batch_is_that_of_the_input_pipeline(batches, tmp_path):
     collect(batches).write(tmp_path / "rows")
     rows = Rows.read(tmp_path / "rows")
     assert (rows.num_steps, rows.batch_size) == batches.rows.shape
-    for step, (features, labels, *_) in enumerate(batches):
+    for step, (features, targets, *_) in enumerate(batches):
         batch = rows.batch(step)
         real = batches.rows[step] >= 0
         for name, expected in (
             ("input_ids", features["input_ids"]),
             ("segment_ids", features["segment_ids"]),
             ("padding_mask", 1 - features["input_mask"]),
-            ("labels", labels),
+            ("labels", targets["labels"]),
         ):
             np.testing.assert_array_equal(batch[name][real], np.asarray(expected)[real], name)
             assert batch[name].dtype == np.int32
@@ -58,9 +58,9 @@ def test_values_come_back_in_the_order_of_the_split():
     tokens = toy_tokens(17)
     rows = collect(toy_eval_batches(tokens, BATCH_SIZE))
     lengths = np.stack([rows.batch(s)["padding_mask"].sum(axis=1) for s in range(rows.num_steps)])
-    values, labels = rows.in_row_order(lengths)
+    values, targets = rows.in_row_order(lengths)
     np.testing.assert_array_equal(values, tokens.lengths[:, 0] + 2)  # [CLS], [SEP]
-    np.testing.assert_array_equal(labels, tokens.labels)
+    np.testing.assert_array_equal(targets["labels"], tokens.targets["labels"])
 
 
 def test_rows_of_zeros_have_one_token_each():

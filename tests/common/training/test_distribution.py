@@ -39,7 +39,7 @@ def test_workers_take_every_row_of_every_batch_once_and_in_order():
     for whole, *parts in zip(batches(), *shares, strict=True):
         together = tf.nest.map_structure(lambda *x: tf.concat(x, 0), *parts)
         tf.nest.map_structure(np.testing.assert_array_equal, together, whole)
-        assert all(labels.shape == (2,) for _, labels in parts)
+        assert all(targets["labels"].shape == (2,) for _, targets in parts)
 
 
 def test_batches_that_cannot_be_shared_equally_are_refused():

@@ -128,8 +128,8 @@ def test_class_weights_auto_are_counted_on_the_training_rows(tmp_path, capsys):
     model = params.model.model_copy(update={"class_weights": "auto"})
     estimator = make_estimator(params.model_copy(update={"model": model}))
     assert estimator.train(train_input_fn, None, None) == 0
-    counts = np.bincount(TRAIN_ROWS.labels)
-    weights = [len(TRAIN_ROWS.labels) / (2 * n) for n in counts]
+    counts = np.bincount(TRAIN_ROWS.targets["labels"])
+    weights = [len(TRAIN_ROWS) / (2 * n) for n in counts]
     assert weights[0] != weights[1]
     np.testing.assert_allclose(estimator.model.loss_of.weights, weights, rtol=1e-6)
     assert f"Class weights: {weights[0]:.4g}, {weights[1]:.4g}\n" in capsys.readouterr().err
@@ -542,7 +542,7 @@ def test_evaluation_covers_every_row_and_matches_numpy(trained, tmp_path, capsys
     checkpoint = open_checkpoint(path)
     assert estimator.evaluate(eval_input_fn, checkpoint) == 0
     logits = [logits_in_rows(estimator, tokens) for tokens in SPLITS.values()]
-    labels = [tokens.labels for tokens in SPLITS.values()]
+    labels = [tokens.targets["labels"] for tokens in SPLITS.values()]
     expected = metrics_in_numpy(np.concatenate(logits), np.concatenate(labels))
     for name, x, y in zip(("matched", "mismatched"), logits, labels, strict=True):
         expected[f"eval/accuracy_{name}"] = np.mean(x.argmax(axis=1) == y)
@@ -616,7 +616,7 @@ def calibrated(trained, tmp_path_factory):
     estimator = make_estimator(make_params(model_dir))
     weights = randomize(estimator.model)
     logits = np.concatenate([logits_in_rows(estimator, tokens) for tokens in SPLITS.values()])
-    labels = np.concatenate([tokens.labels for tokens in SPLITS.values()])
+    labels = np.concatenate([tokens.targets["labels"] for tokens in SPLITS.values()])
     margins = logits[:, 1] - logits[:, 0]
     scale = 30 * np.sign(np.mean((margins - np.median(margins)) * (2 * labels - 1)))
     bias = weights["classifier/bias"] + np.array([np.median(margins), 0])
@@ -639,7 +639,7 @@ def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibr
     assert estimator.temperature == temperature
     assert MIN_TEMPERATURE < temperature < MAX_TEMPERATURE
     logits = np.concatenate([logits_in_rows(estimator, tokens) for tokens in SPLITS.values()])
-    labels = np.concatenate([tokens.labels for tokens in SPLITS.values()])
+    labels = np.concatenate([tokens.targets["labels"] for tokens in SPLITS.values()])
     facts = json.loads((calibrated / "eval" / "calibration.json").read_text())["checkpoint-12"]
     losses = {t: metrics_in_numpy(logits / t, labels)["loss"] for t in (1.0, temperature)}
     assert facts["before"]["loss"] == pytest.approx(losses[1.0], abs=1e-6)
@@ -696,7 +696,7 @@ def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(trained, tmp_
     estimator.export(checkpoint, features, "onnx", folder, "int8", eval_input_fn)
     figures = json.loads((folder / "export.json").read_text())["metrics_of_files"]
     logits = np.concatenate([logits_in_rows(estimator, tokens) for tokens in SPLITS.values()])
-    labels = np.concatenate([tokens.labels for tokens in SPLITS.values()])
+    labels = np.concatenate([tokens.targets["labels"] for tokens in SPLITS.values()])
     for name, value in metrics_in_numpy(logits, labels).items():
         assert figures["model.onnx"][name] == pytest.approx(value, abs=1e-5)
     before, after = (figures[f]["eval/accuracy_cls"] for f in ("model.onnx", "model_int8.onnx"))

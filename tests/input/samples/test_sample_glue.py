@@ -76,8 +76,8 @@ def test_the_data_set_has_every_row_in_the_order_of_the_file(name, split, data_d
     rows = rows_of(name, split)
     assert dataset.num_rows(split) == len(rows)
     assert dataset.read_texts(split) == [texts for texts, _ in rows]
-    ((_, labels),) = dataset.read(split, 10_000).as_numpy_iterator()
-    assert labels.tolist() == [label for _, label in rows]
+    ((_, targets),) = dataset.read(split, 10_000).as_numpy_iterator()
+    assert targets["labels"].tolist() == [label for _, label in rows]
 
 
 def test_what_is_prepared_is_used_again(data_dir, monkeypatch):
@@ -85,7 +85,7 @@ def test_what_is_prepared_is_used_again(data_dir, monkeypatch):
         raise AssertionError("prepared again")
 
     monkeypatch.setattr(sample_glue.SampleGlue, "_generate_examples", fail)
-    assert open_sample("sst2", data_dir).label_names == ("negative", "positive")
+    assert open_sample("sst2", data_dir).targets.label_names == ("negative", "positive")
 
 
 def test_edited_rows_are_another_version(tmp_path, monkeypatch):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.params import EvalInputParams
+from common.tasks.targets import get_task_targets
 from input.sources import text_files
-from input.sources.text_files import TextFileSource, classes_of_names, names_of_labels, parse_rows
+from input.sources.text_files import TextFileSource, parse_rows
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -35,9 +36,8 @@ def make_dataset(folder, train=None, validation=None, suffix=".csv", **keys):
     keys = {"text_columns": "text", "max_sequence_length": 9, "batch_size": 2} | keys
     cfg = EvalInputParams(data_processor="TextFileDataProcessor", **keys)
     # get_processor would import TensorFlow.
-    return TextFileSource(
-        cfg, SimpleNamespace(text_keys=cfg.text_columns, label_key=cfg.label_column or "label")
-    )
+    processor = SimpleNamespace(text_keys=cfg.text_columns, label_key=cfg.label_column or "label")
+    return TextFileSource(cfg, processor, get_task_targets(cfg))
 
 
 def written(rows, columns, suffix):
@@ -173,49 +173,29 @@ def test_a_file_that_is_of_no_use_is_refused(suffix, content, message):
 # ---- Labels --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "labels,expected",
-    [
-        (["b", "a", "b"], ("a", "b")),
-        (["1", "0"], ("0", "1")),
-        (["10", "9", "1"], ("1", "9", "10")),
-        (["10", "9", "x"], ("10", "9", "x")),
-        (["-1", "1"], ("-1", "1")),
-    ],
-)
-def test_classes_are_the_distinct_labels_in_order(labels, expected):
-    assert names_of_labels(labels) == expected
-
-
-def test_a_label_is_a_name_or_else_the_number_of_a_class():
-    assert classes_of_names(("no", "yes")) == {"no": 0, "yes": 1, "0": 0, "1": 1}
-    # Stars from 1 to 3: class 0 is one star, and "0" is nothing.
-    assert classes_of_names(("1", "2", "3")) == {"1": 0, "2": 1, "3": 2}
-
-
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_training_file_names_the_classes_of_both(tmp_path, suffix):
     columns = ["text", "label"]
     train = written([("a", "wet"), ("b", "dry"), ("c", "wet")], columns, suffix)
     dataset = make_dataset(tmp_path, train, written([("d", "wet")], columns, suffix), suffix)
-    assert dataset.label_names == ("dry", "wet")
+    assert dataset.targets.label_names == ("dry", "wet")
     assert labels_of(dataset, "train") == [1, 0, 1]
     assert labels_of(dataset, "validation") == [1]
 
 
 def test_white_space_around_a_label_does_not_make_another_class(tmp_path):
-    assert make_dataset(tmp_path, "text,label\na,x\nb, x \nc,y\n").label_names == ("x", "y")
+    assert make_dataset(tmp_path, "text,label\na,x\nb, x \nc,y\n").targets.label_names == ("x", "y")
 
 
 def labels_of(dataset, split):
-    return dataset._rows(split)[1].tolist()
+    return dataset._rows(split)[1]["labels"].tolist()
 
 
 def test_json_numbers_and_booleans_are_labels(tmp_path):
     rows = '{"text": "a", "label": true}\n{"text": "b", "label": false}\n'
-    assert make_dataset(tmp_path, rows, suffix=".jsonl").label_names == ("false", "true")
+    assert make_dataset(tmp_path, rows, suffix=".jsonl").targets.label_names == ("false", "true")
     rows = '{"text": "a", "label": 7}\n{"text": "b", "label": "5"}\n'
-    assert make_dataset(tmp_path, rows, suffix=".jsonl").label_names == ("5", "7")
+    assert make_dataset(tmp_path, rows, suffix=".jsonl").targets.label_names == ("5", "7")
 
 
 def test_an_unknown_label_is_a_bad_row(tmp_path):
@@ -231,7 +211,7 @@ def test_an_unknown_label_is_a_bad_row(tmp_path):
 def test_given_names_fix_the_order_and_need_no_training_file(tmp_path):
     rows = "text,label\na,x\nb,y\nc,1\n"
     dataset = make_dataset(tmp_path, None, rows, label_names=["y", "x"])
-    assert dataset.label_names == ("y", "x")
+    assert dataset.targets.label_names == ("y", "x")
     assert labels_of(dataset, "validation") == [1, 0, 1]
     with pytest.raises(UserError, match="neither label_names nor train_file is given"):
         make_dataset(tmp_path, None, rows)
@@ -248,7 +228,7 @@ def test_too_few_and_too_many_classes_are_refused(tmp_path, content, count):
 def test_labels_of_a_regression_are_numbers(tmp_path):
     rows = "text,label\na,2.5\nb,-1e-3\nc, 4 \n"
     dataset = make_dataset(tmp_path, rows, task="regression")
-    assert dataset.label_names == ("value",)
+    assert dataset.targets.label_names == ("value",)
     assert labels_of(dataset, "train") == np.float32([2.5, -1e-3, 4]).tolist()
     for label in ("good", "nan", "inf", "1e39"):
         dataset = make_dataset(tmp_path, rows + f"d,{label}\n", task="regression")

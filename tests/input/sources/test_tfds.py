@@ -77,6 +77,12 @@ def make_cfg(processor="Sst2DataProcessor", data_dir="none", **keys):
     return EvalInputParams(data_processor=processor, data_dir=str(data_dir), **shape, **keys)
 
 
+def joined(batches):
+    """The texts and the labels of all batches of a Source."""
+    texts, targets = zip(*batches, strict=True)
+    return np.concatenate(texts), np.concatenate([each["labels"] for each in targets])
+
+
 def open_source(data_dir, name=NAME, processor="Sst2DataProcessor", **keys):
     return open_source_of(make_cfg(processor, data_dir, dataset=name, **keys))
 
@@ -128,7 +134,7 @@ def test_prepared_glue_is_read_whole_and_without_a_download(
     dataset = open_source(shared_dir / "tfds", None, GLUE_PROCESSORS[name])
     assert dataset.num_rows(split) == sum(count)
     batches = list(dataset.read(split, 8192).as_numpy_iterator())
-    texts, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+    texts, labels = joined(batches)
     assert texts.shape == (sum(count), len(dataset.processor.text_keys))
     assert np.bincount(labels).tolist() == count
     assert no_network == []
@@ -136,7 +142,7 @@ def test_prepared_glue_is_read_whole_and_without_a_download(
 
 def test_glue_labels_have_the_published_order(shared_dir):
     names = {
-        name: open_source(shared_dir / "tfds", None, processor).label_names
+        name: open_source(shared_dir / "tfds", None, processor).targets.label_names
         for name, processor in GLUE_PROCESSORS.items()
     }
     assert names["sst2"] == ("negative", "positive")
@@ -162,7 +168,7 @@ def test_texts_that_are_not_utf_8_are_shown_with_a_replacement_character(prepare
     dataset = open_source(prepared)
     texts = [("a",), ("",), ("naïve 中",), ("caf\ufffd",), ("tab\tand\nline",)]
     assert dataset.read_texts("train") == texts
-    ((raw, labels),) = dataset.read("train", 9).as_numpy_iterator()
+    raw, labels = joined(dataset.read("train", 9).as_numpy_iterator())
     assert raw[3, 0] == b"caf\xe9"  # the tokenizer decides what to do with it
     assert labels.tolist() == [0, 1, 1, 0, 1]
 
@@ -178,9 +184,9 @@ def test_rows_are_those_that_tfds_reads_whatever_the_labels_are_stored_as(name, 
             .as_numpy_iterator()
         )
         read = open_source(prepared, f"awkward_sentences/{name}", **keys).read(split, 2)
-        texts, labels = (np.concatenate(part) for part in zip(*read, strict=True))
+        texts, labels = joined(read.as_numpy_iterator())
         assert texts.tolist() == [[row["sentence"]] for row in rows]
-        expected = np.array([row["label"] for row in rows], np.float32 if is_float else np.int64)
+        expected = np.array([row["label"] for row in rows], np.float32 if is_float else np.int32)
         np.testing.assert_array_equal(labels, expected, strict=True)
 
 
@@ -230,7 +236,7 @@ def test_the_highest_version_is_read_and_what_a_killed_download_left_is_not(data
         shutil.copytree(folder / "2.0.0", folder / version)
     (folder / "12.0.0").mkdir()
     (folder / "10.0.0" / "label.labels.txt").write_text("down\nup\n")
-    assert open_source(data_dir).label_names == ("down", "up")
+    assert open_source(data_dir).targets.label_names == ("down", "up")
 
 
 def test_only_half_a_download_is_not_prepared(data_dir, no_network):
@@ -280,10 +286,10 @@ def test_every_task_of_glue_is_read_by_its_keys_and_scored_by_its_metrics(
     own = {"task": "regression"} if is_regression else {}
     dataset = open_source(tmp_path, f"glue/{name}", "TfdsDataProcessor", text_keys=keys, **own)
     assert dataset.read_texts("train") == [tuple(row[key] for key in keys) for row in rows]
-    ((_, read),) = dataset.read("train", 9).as_numpy_iterator()
+    _, read = joined(dataset.read("train", 9).as_numpy_iterator())
     np.testing.assert_array_equal(read, np.array(labels, read.dtype), strict=True)
-    assert read.dtype == (np.float32 if is_regression else np.int64)
-    assert len(dataset.label_names) == (1 if is_regression else 2)
+    assert read.dtype == (np.float32 if is_regression else np.int32)
+    assert len(dataset.targets.label_names) == (1 if is_regression else 2)
     assert dataset.processor.eval_splits == ("validation",)
     if is_regression:
         scored = regression_metrics(read[:, None], read)
@@ -311,23 +317,23 @@ def test_columns_of_files_can_be_renamed(tmp_path):
         batch_size=1,
     )
     dataset = open_source_of(cfg)
-    assert dataset.label_names == ("1", "2")
-    ((texts, labels),) = dataset.read("train", 9).as_numpy_iterator()
+    assert dataset.targets.label_names == ("1", "2")
+    texts, labels = joined(dataset.read("train", 9).as_numpy_iterator())
     assert texts.tolist() == [[b"a"], [b"b"]]
     assert labels.tolist() == [0, 1]
 
 
 def test_names_can_be_given_to_classes_and_to_whole_numbers(prepared):
-    assert open_source(prepared, label_names=["bad", "good"]).label_names == ("bad", "good")
+    assert open_source(prepared, label_names=["bad", "good"]).targets.label_names == ("bad", "good")
     numbers = open_source(prepared, "awkward_sentences/numbers", label_names=["bad", "good"])
-    assert numbers.label_names == ("bad", "good")
+    assert numbers.targets.label_names == ("bad", "good")
     with pytest.raises(UserError, match=r"label_names has 3 names, but .* has 2 classes: no, yes"):
         open_source(prepared, label_names=["a", "b", "c"])
 
 
 def test_a_regression_needs_numbers(prepared):
     numbers = open_source(prepared, "awkward_sentences/numbers", task="regression")
-    ((_, labels),) = numbers.read("train", 9).as_numpy_iterator()
+    _, labels = joined(numbers.read("train", 9).as_numpy_iterator())
     np.testing.assert_array_equal(labels, np.float32([0, 1, 1, 0, 1]), strict=True)
     with pytest.raises(UserError, match="feature label that is no number"):
         open_source(prepared, task="regression")
