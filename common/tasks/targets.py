@@ -119,7 +119,7 @@ class ClassTargets(Targets):
             names = names or column.class_names
         elif column.kind != "integer" or not names:
             raise UserError(
-                f"{column.source} has a feature {column.name} that is no class but "
+                f"{column.source} has a feature {column.name} that is no class (ClassLabel) but "
                 f"{column.description}; choose a data set for classification, write label_names "
                 "where its labels are whole numbers from 0 on, or task: regression"
             )

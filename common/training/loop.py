@@ -41,8 +41,7 @@ def train(
 
     Args:
         train_step: of make_train_step.
-        batches: iterable of (features, {target: tensor [B, ...]}), as many for each step as
-            train_step takes.
+        batches: iterable of (features, targets), as many for each step as train_step takes.
         first_step, last_step: int. Global steps done before and after.
         run: RunParams: the intervals.
         reports: Reports.
@@ -78,7 +77,7 @@ def train(
                 break
             if ahead is not None and ahead.was_busy:
                 timed.take_off_last()
-            rows += next(iter(labels.values())).shape[0] * num_workers
+            rows += num_rows(labels) * num_workers
             if figures is None:  # the update needs more batches
                 continue
             step += 1
@@ -146,3 +145,8 @@ def _finite_losses(unchecked, step, check_gradients):
         losses.append(loss)
     unchecked.clear()
     return losses
+
+
+def num_rows(targets):
+    """How many rows a batch has. targets: {name: tensor [B, ...]}, or one such tensor."""
+    return (next(iter(targets.values())) if isinstance(targets, dict) else targets).shape[0]

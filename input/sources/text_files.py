@@ -349,7 +349,7 @@ class TextFileSource:
             try:
                 row_targets = self.targets.missing if label is None else self.targets.parse(label)
             except ValueError as error:
-                reason = _shown(str(error), 80)
+                reason = _shown(str(error), 75)
                 faults.append((line, f"label is {_shown(label)}; {reason}"))
                 continue
             texts.append(text)

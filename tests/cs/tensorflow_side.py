@@ -119,8 +119,8 @@ def write_minilm(folder, weights, tfds):
     params, *_ = data.complete_params(params, checkpoint.config, path)
     model = make_model(params)
     load_weights(model, checkpoint)
-    features, labels = next(iter(data.train_input_fn(params, 0, 1)))
-    write_case(folder, params, model, features, labels)
+    features, targets = next(iter(data.train_input_fn(params, 0, 1)))
+    write_case(folder, params, model, features, targets["labels"])
 
 
 def main(folder, minilm=None, tfds=None):

@@ -84,7 +84,7 @@ def run_loop(
         recorder.evaluation = evaluate
 
     def train_step(features, labels):
-        assert features["input_ids"].shape == (*labels["labels"].shape, 2)
+        assert features["input_ids"].shape == (*labels.shape, 2)
         step[0] += 1
         (during or {}).get(step[0], lambda: None)()
         loss = (losses or {}).get(step[0], float(step[0]))

@@ -60,6 +60,18 @@ def test_the_loss_falls_on_a_problem_that_can_be_learnt():
     assert np.mean(losses[-10:]) < 0.3
 
 
+def test_an_array_of_labels_is_taken_as_a_dict_of_targets_is():
+    losses = []
+    for targets_of in (
+        dict,
+        lambda targets: targets["labels"],
+    ):  # an input function of a user's own
+        _, _, train_step = tiny_training()
+        batches = toy_train_batches(toy_tokens(40), 8, 0, 3)
+        losses.append([float(train_step(x, targets_of(y))["train/cost_cls"]) for x, y in batches])
+    assert losses[0] == losses[1]
+
+
 def test_a_step_reports_what_the_original_reports_and_moves_every_weight():
     model, _, train_step = tiny_training(learning_rate=0.25, max_gradient_norm=1.0)
     before = {name: w.numpy() for name, w in model.weights_by_name().items()}
