@@ -352,7 +352,7 @@ def test_rows_that_are_held_out_are_not_trained_on_whatever_the_seed(make_file_p
     assert sorted(text for (text,) in texts["validation"]) == sorted(held_out[0])
 
 
-def test_fewer_rows_are_among_the_more_and_any_row_can_be_among_them(make_file_params):
+def test_a_smaller_sample_is_part_of_a_larger_one(make_file_params):
     def chosen(number):
         params = make_file_params(
             csv_of(MANY), csv_of(MANY), max_train_samples=2 * number, max_eval_samples=number
