@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from common.kernels.dropout_bits import drop
-from common.kernels.fusion import compiled, fuse, in_float32, is_compiled
+from common.kernels.fusion import compiled, custom_gradient, fuse, in_float32, is_compiled
 
 
 def split_heads(rows, bias, num_heads, scale=1.0):
@@ -48,7 +48,7 @@ def _make_split(num_heads, scale):
     TensorFlow to transpose it."""
     forward = compiled(in_float32(functools.partial(_split, num_heads=num_heads, scale=scale)))
 
-    @ops.custom_gradient
+    @custom_gradient
     def split(rows, *bias):
         def gradient(upstream):
             of_rows = ops.reshape(ops.transpose(upstream, (0, 2, 1, 3)), rows.shape)

@@ -8,6 +8,7 @@ nothing is drawn ahead, and the backward pass computes the mask again instead of
 import functools
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -19,6 +20,9 @@ MERSENNE = 2**31 - 1  # a prime
 
 
 def _shift_xor(bits, by):
+    if keras.backend.backend() == "torch":
+        # Keras keeps uint32 in PyTorch's int64, where products do not wrap at 2^32.
+        bits = ops.bitwise_and(bits, 2**32 - 1)
     return ops.bitwise_xor(bits, ops.right_shift(bits, np.uint32(by)))
 
 
@@ -51,7 +55,8 @@ def drop(x, place, rate):
 
     x: <float32>[...]. One dimension is fastest: XLA vectorises its loop.
     """
-    kept = ops.reshape(keep(math.prod(x.shape), place, rate), x.shape)
+    shape = ops.shape(x)
+    kept = ops.reshape(keep(math.prod(shape), place, rate), shape)
     return ops.where(kept, x * (1.0 / (1.0 - rate)), 0.0)
 
 

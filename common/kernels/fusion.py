@@ -27,6 +27,17 @@ def compiled(function):
     return tf.function(function, jit_compile=True, autograph=False)
 
 
+def custom_gradient(function):
+    """`ops.custom_gradient`. Under PyTorch, where Keras' one calls the gradient with the inputs too
+    and does not unpack what it returns, automatic differentiation takes its place.
+
+    function: inputs -> a tensor, and the function from its gradient to those of the inputs.
+    """
+    if keras.backend.backend() == "torch":
+        return lambda *inputs: function(*inputs)[0]
+    return ops.custom_gradient(function)
+
+
 def fuse(function):
     """Returns `function` with the same values and gradients in fewer passes over memory.
 
@@ -95,7 +106,7 @@ def fuse_with_gradient(forward, backward):
         gradients = backward(widen(upstream), statistics, *map(widen, inputs))
         return [narrow(gradient, x.dtype) for gradient, x in zip(gradients, inputs, strict=True)]
 
-    @ops.custom_gradient
+    @custom_gradient
     def fused(*inputs):
         output, statistics = narrow_forward(*inputs)
         return output, lambda upstream: narrow_backward(upstream, statistics, *inputs)
