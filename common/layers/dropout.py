@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dropout whose masks are a function of (seed, layer, step), so a resumed run draws them again.
 
-Keras' own layer keeps a counter variable per layer that every call advances: state to save, and a
-different mask after a resume. Here the training step sets one step counter and nothing else counts.
+Keras' own layer has a counter variable that every call advances: state to save, and another mask
+after a resume. Here the only counter is the step, which the training step sets.
 """
 
 import math
@@ -15,7 +15,7 @@ from common.kernels.fusion import is_compiled
 
 
 class DropoutClock:
-    """What all dropout masks of one model depend on: the run's seed and the current step.
+    """The state that all dropout masks of a model depend on: the run's seed and the current step.
 
     A plain object, so that Keras does not list its variables among the weights of every layer.
 
@@ -23,10 +23,10 @@ class DropoutClock:
         seed: int32 variable [], the run's seed times 10,007, modulo 2^31 - 1. A variable, so that
             the programs of all seeds are the same.
         step: int32 variable []. The training step sets it before the forward pass.
-        share: int. Which part of the batch the network is given, of several that are equally large
-            (see `common/training/distribution.py`): the masks are those of the whole batch.
-        rows: (first, total) or None. Which rows of its share a layer is given next, where it is
-            not given them all: from `first` on, of `total`.
+        share: int. Index of the part of the batch that the network computes, of several parts of
+            one size (`common/training/distribution.py`): the masks are those of the whole batch.
+        rows: (first, total), where layers are called with some rows of the share: those from
+            `first` on, of `total`. None: with all rows.
     """
 
     def __init__(self, seed=0):
@@ -44,16 +44,21 @@ class DropoutClock:
         return self.num_layers
 
     def place(self, layer, shape):
-        """What the masks of a layer's input are computed from: <uint32>[4]. shape: ints, static."""
+        """Returns what the mask of a layer's input depends on: <uint32>[4].
+
+        That is seed, layer, step, and the number of the input's first element in the whole batch.
+
+        shape: `ops.shape` of the input; its batch size, where unknown, is a tensor <int32>[].
+        """
         num_rows, *row = (*shape, 1)
         first, total = self.rows or (0, num_rows)
         first = (self.share * total + first) * math.prod(row)
-        place = [self.seed.value, layer, self.step.value, first % 2**31]
+        place = [self.seed.value, layer, self.step.value, first & MERSENNE]  # modulo 2^31
         return ops.cast(ops.stack(place), "uint32")
 
 
 class Dropout(keras.layers.Layer):
-    """Sets a share of the elements to zero in training and scales the others up.
+    """Sets random elements to zero in training and scales the others up.
 
     Srivastava et al. 2014, in the inverted form: kept elements are divided by 1 - rate.
 
@@ -61,7 +66,7 @@ class Dropout(keras.layers.Layer):
         rate: float in [0, 1). Probability of an element to be dropped.
         clock: DropoutClock of the model.
     Call:
-        x: <float>[...], of static shape.
+        x: <float>[...].
     Returns:
         <float>[...], `x` itself outside training.
     """
@@ -76,18 +81,17 @@ class Dropout(keras.layers.Layer):
         del x_shape  # no weights
 
     def call(self, x, training=False):
-        place = self.place_of(x.shape) if training else ()
+        place = self.place_of(ops.shape(x)) if training else ()
         if not place:
             return x
-        return ops.reshape(make_drop(self.rate)(ops.reshape(x, (-1,)), *place), x.shape)
+        return ops.reshape(make_drop(self.rate)(ops.reshape(x, (-1,)), *place), ops.shape(x))
 
     def place_of(self, shape):
-        """What the mask of an input of this shape is computed from, as a tuple of one tensor; an
-        empty one where nothing is dropped."""
+        """Returns (`place` of the clock,) for an input of this shape, () where the rate is 0."""
         return (self.clock.place(self.layer_number, shape),) if self.rate else ()
 
     def add(self, residual, x, bias, training=False):
-        """residual + dropout(x + bias), in training all in one loop.
+        """residual + dropout(x + bias), in training as one compiled loop.
 
         Args:
             residual: <float>[B, T, D].
@@ -96,10 +100,10 @@ class Dropout(keras.layers.Layer):
         Returns:
             <float>[B, T, D].
         """
-        if not is_compiled(x):
+        if not training and not is_compiled(x):
             x = x if bias is None else x + ops.cast(bias, x.dtype)
             return residual + ops.reshape(x, ops.shape(residual))
-        place = self.place_of(residual.shape) if training else ()
+        place = self.place_of(ops.shape(residual)) if training else ()
         bias = ops.zeros(x.shape[-1:], "float32") if bias is None else bias
-        y = make_add(self.rate)(ops.reshape(residual, x.shape), x, bias, *place)
-        return ops.reshape(y, residual.shape)
+        y = make_add(self.rate)(ops.reshape(residual, ops.shape(x)), x, bias, *place)
+        return ops.reshape(y, ops.shape(residual))

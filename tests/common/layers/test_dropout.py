@@ -47,3 +47,29 @@ def test_what_is_added_to_a_residual_matches_numpy_in_float64(dtype, has_bias, r
         assert tensor.dtype == dtypes[name]
         actual = np.asarray(tf.cast(tensor, tf.float64))
         np.testing.assert_allclose(actual, expected[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_a_batch_of_unknown_size_is_dropped_like_one_of_known_size(rate):
+    clock = DropoutClock(seed=3)
+    clock.share = 2
+    layer = Dropout(rate, clock)
+    generator = np.random.default_rng(0)
+    residual, x, bias, upstream = (
+        tf.constant(generator.normal(size=size), tf.float32)
+        for size in ((2, 3, 7), (6, 7), (7,), (2, 3, 7))
+    )
+
+    def gradients(residual, x, bias):
+        inputs = residual, x, bias
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = layer.add(*inputs, training=True) + layer(residual, training=True)
+        return y, tape.gradient(y, inputs, output_gradients=upstream)
+
+    unknown = [tf.TensorSpec((None, *t.shape[1:])) for t in (residual, x)]
+    any_size = tf.function(gradients, input_signature=[*unknown, tf.TensorSpec((7,))])
+    y, of_inputs = any_size(residual, x, bias)
+    expected_y, expected = tf.function(gradients)(residual, x, bias)
+    for actual, array in zip([y, *of_inputs], [expected_y, *expected], strict=True):
+        np.testing.assert_array_equal(actual, array)
