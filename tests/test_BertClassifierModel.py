@@ -19,12 +19,12 @@ from common.layers.dropout import Dropout, DropoutClock
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.training.train_step import make_train_step
-from input.packing import pack
 from model import make_model, model_fn
 from tests.reference.bert_numpy import BertNumpy, cross_entropy
 from tests.reference.tiny_bert import (
     NUM_CLASSES,
     VOCAB_SIZE,
+    pack_rows,
     random_features,
     randomize,
     tiny_params,
@@ -69,21 +69,6 @@ def assert_close(actual, expected, tolerance):
 POOLERS = ["first", "last", "mean", "max", "sum"]
 
 
-def packed(features, num_long_rows, room):
-    """The same rows one behind the other in long ones, in the places of `input.packing.pack`."""
-    lengths = features["padding_mask"].sum(axis=1)
-    order, row, offset, fullest = (array[0] for array in pack(lengths[None], num_long_rows))
-    assert fullest <= room
-    starts = row * room + offset
-    result = {"starts": starts.astype(np.int32)}
-    for name, values in features.items():
-        places = np.zeros(num_long_rows * room, np.int32)
-        for row, start in zip(order, starts, strict=True):
-            places[start : start + lengths[row]] = values[row, : lengths[row]]
-        result[name] = places.reshape(num_long_rows, room)
-    return result, order
-
-
 @pytest.mark.parametrize("pooler_type", POOLERS)
 @pytest.mark.parametrize(("is_pre_norm", "num_streams"), [(False, 1), (True, 1), (False, 2)])
 def test_packed_rows_have_the_logits_of_rows_by_themselves(pooler_type, is_pre_norm, num_streams):
@@ -93,7 +78,7 @@ def test_packed_rows_have_the_logits_of_rows_by_themselves(pooler_type, is_pre_n
     weights = randomize(model)
     features = random_features(batch=7, tokens=9)
     expected = reference_of(params, weights)(features)["logits"]
-    long_rows, order = packed(features, num_long_rows=5, room=11)
+    long_rows, order = pack_rows(features, num_long_rows=5, room=11)
     # Without dropout training has the same logits; streams are of training alone.
     logits = model(long_rows, training=num_streams > 1)
     assert_close(np.asarray(logits), expected[order], 2e-5)
@@ -104,7 +89,7 @@ def test_packed_rows_have_the_gradients_of_rows_by_themselves(pooler_type):
     model = make_model(tiny_params(pooler_type=pooler_type))
     randomize(model)
     features = random_features(batch=7, tokens=9)
-    long_rows, order = packed(features, num_long_rows=5, room=11)
+    long_rows, order = pack_rows(features, num_long_rows=5, room=11)
     labels = np.arange(7) % NUM_CLASSES
 
     def gradients(inputs, targets):
@@ -123,7 +108,7 @@ def test_packed_rows_have_the_gradients_of_rows_by_themselves(pooler_type):
 def test_rows_that_only_fill_up_change_no_packed_row(pooler_type):
     model = make_model(tiny_params(pooler_type=pooler_type))
     randomize(model)
-    long_rows, _ = packed(random_features(batch=7, tokens=9), num_long_rows=5, room=11)
+    long_rows, _ = pack_rows(random_features(batch=7, tokens=9), num_long_rows=5, room=11)
     filled = long_rows | {"starts": np.concatenate([[0, 0], long_rows["starts"]]).astype(np.int32)}
     logits = np.asarray(model(filled))
     assert np.isfinite(logits).all()
@@ -133,7 +118,7 @@ def test_rows_that_only_fill_up_change_no_packed_row(pooler_type):
 def test_what_stands_beside_a_packed_row_does_not_change_it():
     model = make_model(tiny_params())
     randomize(model)
-    long_rows, _ = packed(random_features(batch=7, tokens=9), num_long_rows=5, room=11)
+    long_rows, _ = pack_rows(random_features(batch=7, tokens=9), num_long_rows=5, room=11)
     before = np.asarray(model(long_rows))
     starts = long_rows["starts"]
     ids = long_rows["input_ids"].ravel().copy()
@@ -452,7 +437,7 @@ def test_r_drop_computes_each_row_twice(is_packed, num_streams):
     randomize(model)
     features = random_features(batch=7, tokens=9)
     if is_packed:
-        features, _ = packed(features, num_long_rows=5, room=11)
+        features, _ = pack_rows(features, num_long_rows=5, room=11)
     once = model.build_model(documented(features), EVAL)
     twice = model.build_model(documented(features), TRAIN)
     assert once.shape == (7, NUM_CLASSES) and twice.shape == (7, 2, NUM_CLASSES)

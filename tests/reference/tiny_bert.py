@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from common.params import Params
+from input.packing import pack
 
 VOCAB_SIZE, POSITIONS, FILTER_SIZE, NUM_CLASSES = 23, 19, 13, 5
 HIDDEN_SIZE, NUM_HEADS, NUM_LAYERS = 6, 2, 2  # heads of 3
@@ -70,6 +71,21 @@ def random_features(batch=3, tokens=7, seed=0):
         "padding_mask": padding_mask,
         "segment_ids": segment_ids * padding_mask,
     }
+
+
+def pack_rows(features, num_long_rows, room):
+    """The same rows one behind the other in long ones, in the places of `input.packing.pack`."""
+    lengths = features["padding_mask"].sum(axis=1)
+    order, row, offset, fullest = (array[0] for array in pack(lengths[None], num_long_rows))
+    assert fullest <= room
+    starts = row * room + offset
+    result = {"starts": starts.astype(np.int32)}
+    for name, values in features.items():
+        places = np.zeros(num_long_rows * room, np.int32)
+        for row, start in zip(order, starts, strict=True):
+            places[start : start + lengths[row]] = values[row, : lengths[row]]
+        result[name] = places.reshape(num_long_rows, room)
+    return result, order
 
 
 def huggingface_tensors(num_labels=None, num_layers=NUM_LAYERS, seed=0):
