@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hf://owner/name`: a model of the Hugging Face hub, fetched once into that library's own cache.
+"""`hf://owner/name`: a model of the Hugging Face hub, downloaded once into the hub's cache.
 
-What is in the cache is used as it is, so a run repeats without a network; `hf://owner/name@revision`
-asks for a branch, tag or commit instead of `main`.
+A model in the cache is used as it is, so later runs need no network. `hf://owner/name@revision`
+selects a branch, tag or commit instead of `main`.
 """
 
 import logging
@@ -20,15 +20,15 @@ TEXTS = ("config.json", "tokenizer_config.json", "vocab.txt", tokenizer_json.NAM
 
 
 def fetch(name):
-    """The folder of a model of the hub: from the cache, else from the network.
+    """The folder of a model, from the cache or else from the network.
 
     Args:
         name: str, `hf://owner/name` or `hf://owner/name@revision`.
     Returns:
         str.
     Raises:
-        UserError: it is no such name, huggingface_hub is not installed, or the model is not in the
-            cache and cannot be fetched; the text says what to copy where.
+        UserError: the name is malformed, huggingface_hub is not installed, or the model is not in
+            the cache and cannot be downloaded; the message says what to copy where.
     """
     match = NAME.fullmatch(name)
     if match is None or ".." in name:
@@ -47,9 +47,9 @@ def fetch(name):
     folder = cached(repo, revision)
     if folder is not None:
         return folder
-    # It tries five times, and would say so each time; the sentence below says it once.
+    # The library logs each of its five attempts; the message below reports the failure once.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    # The library and what it calls raise dozens of types, other ones in each release.
+    # The library raises dozens of types, which change with each release.
     try:
         names = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
         wanted = files_to_fetch(names)
@@ -67,7 +67,7 @@ def fetch(name):
 
 
 def cached(repo, revision):
-    """The folder of a model in the cache as str; None where it is not there, or not whole."""
+    """The folder of a model in the cache as str; None if it is missing or incomplete."""
     import huggingface_hub
 
     try:
@@ -79,13 +79,13 @@ def cached(repo, revision):
         is_whole = file.is_file() and (
             not file.name.endswith(".index.json") or bool(huggingface.shards_of(file))
         )
-    except UserError:  # a shard is missing, as after an interrupted download
+    except UserError:  # a shard is missing after an interrupted download
         return None
     return str(folder) if is_whole else None
 
 
 def files_to_fetch(names):
-    """Of a model's files, those that a checkpoint is: texts, and the first kind of weights."""
+    """The files of a model to download: the texts, and the first available kind of weights."""
     weights = next((name for name in huggingface.WEIGHTS_FILES if name in names), None)
     if weights is None:
         return []

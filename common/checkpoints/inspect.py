@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint is and holds, as text, without reading its weights: `--mode inspect`."""
+"""Describes a checkpoint as text, without reading its weights: `--mode inspect`."""
 
 import math
 
@@ -18,7 +18,7 @@ def inspect_checkpoint(path):
     Returns:
         str of many lines.
     Raises:
-        UserError: there is nothing to load at the path, or it cannot be read.
+        UserError: there is no checkpoint at the path, or it cannot be read.
     """
     checkpoint = open_checkpoint(path)
     config, format = checkpoint.config, FORMATS[checkpoint.format]

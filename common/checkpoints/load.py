@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recognises a checkpoint by looking at it, and warm-starts a model from it.
+"""Recognises the format of a checkpoint, and warm-starts a model from it.
 
     checkpoint = open_checkpoint(path)
     params = params.complete(checkpoint.config, ...)
@@ -40,7 +40,7 @@ class Checkpoint:
     Attributes:
         path: str.
         format: str, key of FORMATS.
-        config: dict, what it says of its network: see `huggingface.read_config`. Holds `path` too.
+        config: dict of `huggingface.read_config`, and `path`.
     """
 
     path: str
@@ -53,27 +53,27 @@ class Checkpoint:
         return FORMATS[self.format].module.read_weights(self.path)
 
     def close(self):
-        """Forgets `weights` until they are asked for again.
+        """Closes the files of `weights`, which opens them again.
 
-        Files that were read by mapping them count as memory as long as they are open.
+        Memory-mapped files count as memory of the process while they are open.
         """
         self.__dict__.pop("weights", None)
 
     @property
     def vocab_file(self):
-        """Path of the vocabulary that lies beside the weights, or None."""
+        """Path of the vocabulary beside the weights, or None."""
         return self.config.get("vocab_file")
 
 
 def open_checkpoint(path):
-    """Recognises what lies at a path and reads what it says of its network.
+    """Recognises the checkpoint at a path and reads its config.
 
     Args:
         path: str or path-like. A folder or file, a TensorFlow prefix, or `hf://owner/name`.
     Returns:
         Checkpoint.
     Raises:
-        UserError: there is nothing, nothing known, or something known that cannot be read.
+        UserError: the path does not exist, no format claims it, or it cannot be read.
     """
     path = os.path.expanduser(os.fspath(path))
     if path.startswith(HUB):
@@ -85,13 +85,13 @@ def open_checkpoint(path):
         raise UserError(f"checkpoint {path}: there is no such file or folder; correct the path")
     looked_for = "; ".join(f"{row.title}: {row.looks_for}" for row in FORMATS.values())
     raise UserError(
-        f"checkpoint {path}: nothing that can be loaded; found {what_lies_at(path)}. "
+        f"checkpoint {path}: nothing that can be loaded; found {contents_of(path)}. "
         f"Looked for {looked_for}"
     )
 
 
-def what_lies_at(path, most=8):
-    """What a folder holds, or the size of a file, for a message."""
+def contents_of(path, most=8):
+    """The names in a folder, or the size of a file, for a message."""
     if not os.path.isdir(path):
         return f"a file of {os.path.getsize(path):,} bytes"
     try:
@@ -106,14 +106,14 @@ def what_lies_at(path, most=8):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did. Shapes are tuples of int.
+    """The result of `load_weights`. Shapes are tuples of int.
 
     Attributes:
         path, format: of the checkpoint.
         loaded: dict of neutral name to shape, weights of the model that came from the checkpoint.
-        fresh: dict of neutral name to shape, weights of the model left as they were.
+        fresh: dict of neutral name to shape, weights of the model that keep their initial values.
         unused: dict of name to shape, weights of the checkpoint without a place in the model.
-        notes: list of str, what else is worth knowing, in sentences.
+        notes: list of str, further facts as sentences.
     """
 
     path: str
@@ -124,7 +124,7 @@ class LoadReport:
     notes: list = field(default_factory=list)
 
     def table(self):
-        """The report as text: counts, then names, those of encoder layers together."""
+        """The report as text: counts, then names; the encoder layers share one row."""
         parts = {"loaded": self.loaded, "fresh": self.fresh, "unused": self.unused}
         lines = [f"checkpoint {self.path} ({self.format})"]
         for title, shapes in parts.items():
@@ -141,7 +141,7 @@ def count(shapes):
 
 
 def rows_of(shapes, most=6):
-    """Names and shapes: a row for all encoder layers, and one for each other module."""
+    """Names and shapes: one row for all encoder layers, and one for each other module."""
     groups, layers = {}, set()  # groups: title -> {rest of the name: shape}
     for name, shape in shapes.items():
         _, layer = pattern_of(name)
@@ -171,7 +171,7 @@ def span_of(layers):
 
 
 def load_weights(model, checkpoint, disable_nsp=False, params_path="the params file"):
-    """Assigns a checkpoint's weights to a model: all of its backbone, and of its head what fits.
+    """Assigns a checkpoint's weights to a model: the whole backbone, and what fits of the head.
 
     The first dense layer of the head (pooler) comes from the checkpoint if it has one; the second
     (classifier) only from a fine-tuned classifier with as many classes, and is fresh otherwise, as
@@ -181,12 +181,12 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
         model: BaseModel, built.
         checkpoint: Checkpoint.
         disable_nsp: bool. Leave the whole head fresh.
-        params_path: str, the YAML file that a message tells to change.
+        params_path: str, the YAML file that a message names.
     Returns:
         LoadReport.
     Raises:
-        UserError: a weight of the backbone is missing in the checkpoint or has another shape; all
-            of them are named and the model is left as it was.
+        UserError: weights of the backbone are missing in the checkpoint or have other shapes; the
+            message names all of them, and the model is unchanged.
     """
     variables = model.weights_by_name()
     report, sources = match_weights(variables, checkpoint, disable_nsp, params_path)
@@ -197,13 +197,13 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
 
 
 def match_weights(variables, checkpoint, disable_nsp=False, params_path="the params file"):
-    """Finds for every weight of a model what `load_weights` assigns to it, and assigns nothing.
+    """Finds the tensor that `load_weights` assigns to each weight of a model, without assigning it.
 
     Args:
         variables: {neutral name: anything with a `shape`}.
-        others: as of `load_weights`.
+        checkpoint, disable_nsp, params_path: as of `load_weights`.
     Returns:
-        LoadReport; {neutral name: tensor} of those that are loaded.
+        LoadReport; {neutral name: tensor} of the weights to load.
     Raises:
         UserError: as `load_weights`.
     """
@@ -236,7 +236,7 @@ def match_weights(variables, checkpoint, disable_nsp=False, params_path="the par
 
 
 def fresh_layers(variables, weights, disable_nsp):
-    """The layers of a model's head that stay as they were initialised, and why.
+    """The layers of a model's head that keep their initial values, and why.
 
     Returns:
         set of str such as "classifier"; list of str, notes for the report.
@@ -265,16 +265,16 @@ def has_more_rows(shape, wanted):
 
 
 def refusal(checkpoint, variables, missing, mismatched, params_path):
-    """The text on weights that a checkpoint lacks or has in another shape than the model."""
-    faults: dict[str, list] = {}  # text -> the layers it holds for
+    """The message on weights that a checkpoint lacks or has with another shape than the model."""
+    faults: dict[str, list] = {}  # text -> the layers with this fault
     for name in missing:
         pattern, layer = pattern_of(name)
         text = f"{pattern}: not in the checkpoint; {likely_cause(name, checkpoint.weights)}"
         faults.setdefault(text, []).append(layer)
-    for name, theirs, ours in mismatched:
+    for name, stored, wanted in mismatched:
         pattern, layer = pattern_of(name)
-        text = f"{pattern}: {list(theirs)} in the checkpoint, {list(ours)} in the model; "
-        faults.setdefault(text + remedy(name, theirs, ours), []).append(layer)
+        text = f"{pattern}: {list(stored)} in the checkpoint, {list(wanted)} in the model; "
+        faults.setdefault(text + remedy(name, stored, wanted), []).append(layer)
     lines = [f"checkpoint {checkpoint.path} does not fit the model of {params_path}"]
     for text, layers in faults.items():
         lines.append("  " + (text.replace("{i}", span_of(layers), 1) if "{i}" in text else text))
@@ -283,7 +283,7 @@ def refusal(checkpoint, variables, missing, mismatched, params_path):
     return "\n".join(lines)
 
 
-# Module -> the key of the params that leaves its bias out.
+# Module -> the key of the params that removes its bias.
 BIAS_KEYS = {
     **dict.fromkeys(("query", "key", "value"), "use_projection_bias_in_attention"),
     "output": "use_ffn_bias_in_attention",
@@ -292,7 +292,7 @@ BIAS_KEYS = {
 
 
 def likely_cause(name, weights):
-    """Why a checkpoint may lack a weight, and what to change."""
+    """The likely reason why a checkpoint lacks a weight, and what to change."""
     if name.startswith("encoder/final_layer_norm/"):
         return "it is a post-norm network, write model.use_pre_normalization: false"
     if name.startswith("embeddings/layer_norm/") and "encoder/final_layer_norm/gamma" in weights:
@@ -318,15 +318,15 @@ def likely_cause(name, weights):
     return "it is incomplete, take one that was saved whole"
 
 
-def remedy(name, theirs, ours):
-    """The keys whose change gives a weight of the model the shape it has in the checkpoint."""
+def remedy(name, stored, wanted):
+    """The change of keys that gives a weight of the model its shape in the checkpoint."""
     axes = axes_of(name)
-    if not len(theirs) == len(ours) == len(axes):
+    if not len(stored) == len(wanted) == len(axes):
         return "it is of another kind of network"
     changes = {
         KEY_OF_AXIS[axis]: value
-        for axis, value, own in zip(axes, theirs, ours, strict=True)
-        if value != own and axis in KEY_OF_AXIS
+        for axis, value, length in zip(axes, stored, wanted, strict=True)
+        if value != length and axis in KEY_OF_AXIS
     }
     if not changes:
         return "a network with other than 2 segments cannot be loaded"

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The neutral names: what every weight of BERT is called here, whatever file it comes from.
+"""The neutral names: this project's name for every weight of BERT, whatever file it comes from.
 
-They are the paths of the Keras variables below the model (`BaseModel.weights_by_name`). A format is
-one file beside this one that lists the tensors of a file with the neutral name of each
-(`StoredTensor`); `weights_of` makes them the network's: a dict of neutral name to anything with a
-`shape` that `numpy.asarray` turns into a float32 array, such as `LazyTensor`.
+They are the paths of the Keras variables below the model (`BaseModel.weights_by_name`). A format
+(`formats/`) lists the tensors of a file, each with its neutral name (`StoredTensor`). `weights_of`
+turns the list into a dict of neutral name to `LazyTensor`. Any other object with a `shape` that
+`numpy.asarray` turns into a float32 array can stand in its place.
 
 Shapes: V vocabulary size, P positions, S segments (2), D hidden size, F filter size, C classes,
-E embedding size, where the word embeddings are factorised: then they are VE.
+E embedding size; factorised word embeddings have the shape VE.
 Kernels are [in, out]: `x @ kernel + bias`.
 """
 
@@ -17,14 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16, which files ask it for by name)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 import numpy as np
 
 from common.errors import UserError
 
-# Name -> shape, {i} being the number of an encoder layer from 0.
+# Name -> shape. {i} is the number of an encoder layer, from 0.
 WEIGHTS = {
-    # Summed, then normalised (post-norm only).
+    # The sum of the tables is normalised (post-norm only).
     "embeddings/word_embeddings": "VD",
     "embeddings/projection/kernel": "ED",  # factorised embeddings only
     "embeddings/position_embeddings": "PD",
@@ -56,7 +56,7 @@ WEIGHTS = {
     "pooler/bias": "D",
     "classifier/kernel": "DC",
     "classifier/bias": "C",
-    # Heads of pre-training, which the classifier has no place for.
+    # The heads of pre-training, which a classifier does not use.
     "nsp/kernel": "D2",  # is next, is not next
     "nsp/bias": "2",
     "mlm/transform/kernel": "DD",
@@ -69,7 +69,7 @@ WEIGHTS = {
 HEAD = ("pooler/", "classifier/", "nsp/", "mlm/")
 LABEL_HEAD = "classifier"
 
-# The key of the params that gives an axis its length.
+# Axis -> the key of the params with its length.
 KEY_OF_AXIS = {
     "V": "model.vocab_size",
     "P": "model.max_position_embeddings",
@@ -81,10 +81,10 @@ KEY_OF_AXIS = {
 
 
 class LazyTensor:
-    """A weight still in its file: the shape is known, `numpy.asarray` reads the values.
+    """A weight that is not read yet: the shape is known, `numpy.asarray` reads the values.
 
     Args:
-        shape: tuple of int. As `read` will give it.
+        shape: tuple of int, of the array that `read` returns.
         read: callable without arguments. Returns the array, of any float dtype.
     """
 
@@ -93,9 +93,11 @@ class LazyTensor:
         self.read = read
 
     def __array__(self, dtype=None, copy=None):
-        """<float32>[shape], freshly read."""
+        """<float32>[shape], read from the file at each call."""
         if copy is False:
-            raise ValueError("a LazyTensor is read anew each time; it has no memory to share")
+            raise ValueError(
+                "a LazyTensor is read from its file at each call; it has no memory to share"
+            )
         return np.asarray(self.read(), dtype or np.float32)
 
 
@@ -104,16 +106,16 @@ FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a file describes it, its values not read.
+    """The description of a tensor in a file; its values are not read.
 
     Attributes:
         name: str, in the file.
         shape: tuple of int, in the file.
-        dtype: str, NumPy's word: "float32", "bfloat16", "int64".
+        dtype: str, NumPy's name: "float32", "bfloat16", "int64".
         read: callable without arguments. Returns the array, of that shape.
         weight: str or None, its neutral name.
-        is_state: bool. Belongs to the training (optimizer slot, global step), not to the network.
-        is_turned: bool. A kernel, stored [out, in].
+        is_state: bool. Training state (optimizer slot, global step), not the network.
+        is_transposed: bool. A kernel, stored [out, in].
     """
 
     name: str
@@ -122,11 +124,11 @@ class StoredTensor:
     read: Callable
     weight: str | None = None
     is_state: bool = False
-    is_turned: bool = False
+    is_transposed: bool = False
 
     @property
     def num_bytes(self):
-        """Of its values, uncompressed. 0 for a type that NumPy does not have, such as text."""
+        """Size of the uncompressed values; 0 for a type that NumPy does not have, such as text."""
         try:
             return math.prod(self.shape) * np.dtype(self.dtype).itemsize
         except TypeError:
@@ -134,16 +136,16 @@ class StoredTensor:
 
 
 def weights_of(path, tensors):
-    """The network's weights of a checkpoint, none read yet.
+    """The weights of a checkpoint's network, none read yet.
 
     Args:
         path: of the checkpoint, for messages.
-        tensors: list of StoredTensor. Those of the training are left out.
+        tensors: list of StoredTensor. Training state is left out.
     Returns:
-        dict of neutral name to LazyTensor <float32>, kernels as [in, out]. A tensor without neutral
-        name keeps its own.
+        dict of neutral name to LazyTensor <float32>, kernels as [in, out]. A tensor without a
+        neutral name keeps the name of the file.
     Raises:
-        UserError: two have the same neutral name, or one is not of floating point.
+        UserError: two tensors have the same neutral name, or one has no floating-point type.
     """
     weights = {}
     for tensor in tensors:
@@ -152,8 +154,8 @@ def weights_of(path, tensors):
         name = tensor.weight or tensor.name
         if tensor.weight and tensor.dtype not in FLOAT_DTYPES:
             raise UserError(
-                f"{path}: {tensor.name} is of type {tensor.dtype}; one of "
-                f"{', '.join(FLOAT_DTYPES)} is wanted, so take the model before quantization"
+                f"{path}: {tensor.name} is of type {tensor.dtype}; it has to be one of "
+                f"{', '.join(FLOAT_DTYPES)}, so take the model before quantization"
             )
         if name in weights:
             raise UserError(
@@ -161,26 +163,26 @@ def weights_of(path, tensors):
                 "save the model again with its program"
             )
         shape, read = tensor.shape, tensor.read
-        if tensor.is_turned and len(shape) == 2:
-            shape, read = shape[::-1], partial(turned_round, read)
+        if tensor.is_transposed and len(shape) == 2:
+            shape, read = shape[::-1], partial(transposed, read)
         weights[name] = LazyTensor(shape, read)
     return weights
 
 
 def notes_on_state(tensors):
-    """What a report says of the tensors that `weights_of` leaves out, as a list of sentences."""
+    """Notes for a report on the tensors that `weights_of` leaves out: list of str."""
     left_out = sum(tensor.is_state for tensor in tensors)
     return [f"{left_out} tensors of its training state (optimizer, step): skipped"] * bool(left_out)
 
 
-def turned_round(read):
+def transposed(read):
     return np.ascontiguousarray(read().T)
 
 
 def pattern_of(name):
     """`encoder/layer_3/attention/key/bias` -> (`encoder/layer_{i}/attention/key/bias`, 3).
 
-    The second is None for a weight of no layer.
+    The number is None for a weight outside the encoder layers.
     """
     match = re.match(r"encoder/layer_(\d+)/", name)
     if match is None:
@@ -189,7 +191,7 @@ def pattern_of(name):
 
 
 def axes_of(name):
-    """The letters of a weight's shape: "VD"; "" for a name that is not in the table."""
+    """The axes of a weight as letters: "VD"; "" for a name that is not in the table."""
     return WEIGHTS.get(pattern_of(name)[0], "")
 
 
@@ -203,7 +205,7 @@ def num_classes(weights):
 
 
 def encoder_names(num_layers, use_pre_normalization=False):
-    """Every name of an encoder, in the order of the network, as a list."""
+    """Every name of an encoder, in the order of the network: list of str."""
     patterns = [name for name in WEIGHTS if "{i}" in name]
     names = [name.replace("{i}", str(i)) for i in range(num_layers) for name in patterns]
     if use_pre_normalization:
@@ -212,26 +214,26 @@ def encoder_names(num_layers, use_pre_normalization=False):
 
 
 def embedding_names(use_pre_normalization=False, is_factorized=False):
-    """Every name of the embeddings, as a list; a pre-norm network has no layer norm there."""
+    """Every name of the embeddings: list of str. A pre-norm network has no layer norm there."""
     left_out = ["/layer_norm/"] * use_pre_normalization + ["/projection/"] * (not is_factorized)
     names = [name for name in WEIGHTS if name.startswith("embeddings/")]
     return [name for name in names if not any(part in name for part in left_out)]
 
 
 def geometry(shapes):
-    """What the shapes of a network's weights say about it.
+    """The sizes of a network, from the shapes of its weights.
 
     Args:
         shapes: dict of neutral name to tuple of int.
     Returns:
-        dict with those that the given weights tell of hidden_size, num_hidden_layers, filter_size,
-        max_position_embeddings, vocab_size, embedding_size (factorised embeddings only). The number
-        of heads leaves no trace in a shape.
+        dict of hidden_size, num_hidden_layers, filter_size, max_position_embeddings, vocab_size,
+        embedding_size (factorised embeddings only), as far as the weights show them. No shape shows
+        the number of heads.
     """
-    found = {}
+    sizes = {}
     layers = [i for _, i in map(pattern_of, shapes) if i is not None]
     if layers:
-        found["num_hidden_layers"] = max(layers) + 1
+        sizes["num_hidden_layers"] = max(layers) + 1
     for key, name, axis in (
         ("vocab_size", "embeddings/word_embeddings", 0),
         ("hidden_size", "embeddings/word_embeddings", 1),
@@ -241,5 +243,5 @@ def geometry(shapes):
         ("filter_size", "encoder/layer_0/feed_forward/expand/kernel", 1),
     ):
         if len(shapes.get(name, ())) == len(axes_of(name)):
-            found[key] = shapes[name][axis]
-    return found
+            sizes[key] = shapes[name][axis]
+    return sizes

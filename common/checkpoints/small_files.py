@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the formats share: small texts beside the weights, and what is wrong with a file.
+"""Small text files beside the weights (JSON, YAML, vocabulary), and messages on unreadable files.
 
-Whatever a file says is checked before it is believed: it may be damaged, or made to do harm.
+Every value of a file is checked before it is used: a file may be damaged or malicious.
 """
 
 import json
@@ -18,12 +18,12 @@ MAX_JSON_BYTES = 10_000_000  # a config.json has about 1,000, an index of shards
 MAX_YAML_BYTES = 200_000  # a params.yaml has about 3,000
 
 
-def what_is_wrong_with(path):
-    """One clause on a file that no format could read, and what to do; None: nothing obvious."""
+def fault_of(path):
+    """Why no format could read a file, and what to do; None where it is not obvious."""
     try:
         path = Path(path)
         if not path.is_file():
-            return "it is not there, or no ordinary file; copy or download it again"
+            return "it is missing, or not an ordinary file; copy or download it again"
         size = path.stat().st_size
         with open(path, "rb") as file:
             start = file.read(64)
@@ -37,14 +37,16 @@ def what_is_wrong_with(path):
 
 
 def unreadable(path, reason):
-    """The UserError on a file that cannot be read. reason: what its reader says, if nothing else is
-    wrong: an exception or str."""
-    what = what_is_wrong_with(path) or f"{brief(reason)}; copy or download it again"
-    return UserError(f"{path} cannot be read: {what}")
+    """The UserError on a file that cannot be read.
+
+    reason: exception or str of the reader, used where `fault_of` finds nothing.
+    """
+    fault = fault_of(path) or f"{brief(reason)}; copy or download it again"
+    return UserError(f"{path} cannot be read: {fault}")
 
 
 def brief(text, most=200):
-    """A text of others on one line: `most` characters of its first."""
+    """The first line of a text, at most `most` characters of it."""
     line = next(iter(str(text).strip().splitlines()), "")
     return line if len(line) <= most else line[:most] + "..."
 
@@ -82,7 +84,7 @@ def write_json(path, values):
 
 
 def read_params_yaml(folder):
-    """Sections of the `params.yaml` that a Cerebras or our own run leaves beside its checkpoints.
+    """Sections of the `params.yaml` that Cerebras' and our own runs write beside checkpoints.
 
     Returns:
         dict of section ("model", "train_input") to dict; None where there is no such file.
@@ -103,10 +105,10 @@ def read_params_yaml(folder):
 
 
 def network_of_params(sections, source):
-    """What a `params.yaml` says of the network. sections: of `read_params_yaml`; source: its path.
+    """The network's keys of a `params.yaml`. sections: of `read_params_yaml`; source: its path.
 
     Returns:
-        dict of those of NETWORK_KEYS and COMPUTED_KEYS that it says; names in its own words.
+        dict of the NETWORK_KEYS and COMPUTED_KEYS that it has; functions by the names of the file.
     """
     model = sections.get("model", {})
     keys = (*NETWORK_KEYS, *COMPUTED_KEYS)
@@ -125,7 +127,7 @@ def network_of_params(sections, source):
 
 
 def check_count(value, key, source):
-    """A whole number above 0, as it is. key, source: where it stands, for the message."""
+    """Returns a whole number above 0. key, source: its place, for the message."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"{source}: {key} is {value!r:.80}; a whole number above 0 is wanted")
     return value
@@ -147,7 +149,7 @@ def check_epsilon(value, key, source):
 
 
 def check_against(from_shapes, config, config_file, weights_name):
-    """Raises UserError where a config says another geometry than the shapes of the weights."""
+    """Raises UserError where a config contradicts the shapes of the weights."""
     for key, value in from_shapes.items():
         if config.get(key) is not None and config[key] != value:
             raise UserError(
@@ -160,18 +162,18 @@ EXPORT_FILE = "export.json"  # of common/export/export.py
 
 
 def export_beside(folder):
-    """What an export of this project says beside its weights and its format does not.
+    """What the export.json of this project adds to a format.
 
-    Returns dict with those that it says of label_names (tuple of str) and do_lower_case (bool).
+    Returns dict of label_names (tuple of str) and do_lower_case (bool), where it has them.
     """
-    written = read_json(Path(folder) / EXPORT_FILE) or {}
-    found = {}
-    names = written.get("label_names")
+    values = read_json(Path(folder) / EXPORT_FILE) or {}
+    facts = {}
+    names = values.get("label_names")
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-        found["label_names"] = tuple(names)
-    if isinstance(written.get("do_lower_case"), bool):
-        found["do_lower_case"] = written["do_lower_case"]
-    return found
+        facts["label_names"] = tuple(names)
+    if isinstance(values.get("do_lower_case"), bool):
+        facts["do_lower_case"] = values["do_lower_case"]
+    return facts
 
 
 def vocab_beside(folder):

@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BERT as its other programs compute it: the networks they refuse, the weights they ask for."""
+"""BERT as other programs compute it: keys of its config, unsupported networks, its weights."""
 
 import numpy as np
 
 from common.checkpoints.names import axes_of, embedding_names, encoder_names
+from common.checkpoints.small_files import check_count
 from common.errors import UserError
 from common.layers.positions import sinusoids
 
-# Keys of ModelParams -> the value that BERT's other programs compute with, and know no other.
+# config.json and bert_config.json -> ModelParams.
+CONFIG_KEYS = {
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "filter_size",
+    "max_position_embeddings": "max_position_embeddings",
+    "vocab_size": "vocab_size",
+}
+# Keys of ModelParams -> the only value that other programs of BERT support.
 OF_EVERY_BERT = {
     "use_pre_normalization": False,
     "attention_type": "scaled_dot_product",
@@ -15,10 +25,24 @@ OF_EVERY_BERT = {
 }
 
 
-def refuse_other_networks(cfg, format):
-    """Raises UserError for a network that the programs of a format would compute otherwise.
+def read_sizes(config, source):
+    """{key of ModelParams: int} of a config.json. config: dict; source: its path."""
+    return {
+        key: check_count(config[name], name, source)
+        for name, key in CONFIG_KEYS.items()
+        if config.get(name) is not None
+    }
 
-    cfg: ModelParams; format: what the reader calls it.
+
+def write_sizes(cfg):
+    """The entries of a config.json for ModelParams `cfg`: dict."""
+    return {name: getattr(cfg, key) for name, key in CONFIG_KEYS.items()}
+
+
+def refuse_other_networks(cfg, format):
+    """Raises UserError for a network that the programs of a format would compute differently.
+
+    cfg: ModelParams; format: its name in the message.
     """
     others = [
         f"model.{key} is {str(value).lower()}, and {format} knows {str(of_bert).lower()} alone"
@@ -38,9 +62,9 @@ def refuse_other_networks(cfg, format):
 
 
 def with_every_weight(weights, cfg):
-    """The weights, with those that every BERT has and this network does without.
+    """The weights, and those of BERT that this network lacks.
 
-    Tables and biases of zeros, which change nothing, and sines and cosines as a position table.
+    Missing tables and biases are zeros, which change nothing; fixed positions become a table.
 
     Args:
         weights: {neutral name: <float32> array}.

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoints of our own there are: `model_dir/checkpoint-<step>/`, whole or absent.
+"""The checkpoints of a model_dir: folders `checkpoint-<step>/`, each complete or absent.
 
 weights.safetensors          the network, under the neutral names of `names.py`
-training_state.safetensors   optimizer slots, global step, loss scale, what the run remembers
+training_state.safetensors   optimizer slots, global step, loss scale, state of the run
 config.json, vocab.txt       the network's geometry and label names; the vocabulary
 manifest.json                size and BLAKE2b digest of every file above; written last
 
-`formats/ours.py` writes and reads what stands in the files.
+`formats/ours.py` writes and reads the contents of these files. `model_dir/best.json` names the
+checkpoint with the best evaluation, which is never deleted.
 
-`model_dir/best.json` names the one with the best evaluation, which is never deleted.
-
-A checkpoint is written in a temporary sibling `.checkpoint-<step>.<process>.tmp`, flushed to disk,
-and renamed into place, so a run killed at any moment leaves the earlier ones as they were; the next
-save deletes what such a run left. safetensors rather than TensorFlow's own bundle: it is read
-without importing TensorFlow (4 s), by other frameworks, and cannot hold code. BLAKE2b rather than
-SHA-256: without special instructions of the processor it takes a fifth of the time.
+A checkpoint is written to a temporary folder `.checkpoint-<step>.<process>.tmp`, flushed to disk,
+and renamed, so a killed run leaves the earlier checkpoints intact; the next save deletes the
+temporary folder. safetensors replaces TensorFlow's bundle because other frameworks read it, reading
+does not import TensorFlow (4 s), and it cannot hold code. BLAKE2b replaces SHA-256, which takes
+five times as long on processors without SHA instructions.
 """
 
 import contextlib
@@ -33,38 +32,38 @@ from common.errors import RunError, UserError
 from common.files import flush, write_whole
 
 FORMAT, VERSION = "bert-classifier", 2
-DIGESTS = {1: "sha256", 2: "blake2b"}  # version of a manifest -> how its files are hashed
+DIGESTS = {1: "sha256", 2: "blake2b"}  # version of the manifest -> hash function
 MANIFEST, CONFIG, VOCAB = "manifest.json", "config.json", "vocab.txt"
 BEST = "best.json"
 WEIGHTS, STATE = "weights.safetensors", "training_state.safetensors"
 _NAME = re.compile(r"checkpoint-(\d+)(\.replaced)?")
-# Beside its tensors a checkpoint has names, a vocabulary, a config, and a file system's own needs.
+# For names, vocabulary, config and the blocks of the file system.
 SPACE_BESIDE_TENSORS = 4_000_000
 
 
 def write_checkpoint(path, write, version=VERSION):
-    """Writes a checkpoint's files, which appear at `path` when all of them are whole on disk.
+    """Writes the files of a checkpoint; `path` appears when all of them are on disk.
 
     Args:
-        path: Path, model_dir/checkpoint-<step>. The model_dir is there.
+        path: Path, model_dir/checkpoint-<step>. The model_dir exists.
         write: callable on the folder to write into. Returns {file: its `entry_of`}.
         version: int, of the manifest.
     Raises:
-        RunError: it cannot be written; what was there before is untouched.
+        RunError: it cannot be written; earlier checkpoints are intact.
     """
-    aside = path.with_name(f".checkpoint-{_NAME.fullmatch(path.name)[1]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".checkpoint-{_NAME.fullmatch(path.name)[1]}.{os.getpid()}.tmp")
     try:
         delete_leftovers(path.parent)
-        aside.mkdir()  # not its parents: a model_dir that has vanished is not made anew
-        manifest = {"format": FORMAT, "version": version, "files": write(aside)}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
+        temporary.mkdir()  # not its parents: a model_dir that was removed is not created again
+        manifest = {"format": FORMAT, "version": version, "files": write(temporary)}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         for file in (*manifest["files"], MANIFEST):
-            flush(aside / file)
-        flush(aside)
-        _put_in_place(aside, path)
+            flush(temporary / file)
+        flush(temporary)
+        _put_in_place(temporary, path)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        advice = "Earlier checkpoints are whole; make room or choose another --model_dir"
+        shutil.rmtree(temporary, ignore_errors=True)
+        advice = "Earlier checkpoints are intact; make room or choose another --model_dir"
         if not path.parent.exists():
             advice = f"{path.parent} is gone: put it back, with the checkpoints it has"
         reason = getattr(error, "strerror", None) or error
@@ -74,7 +73,7 @@ def write_checkpoint(path, write, version=VERSION):
 
 
 def entry_of(file, version=VERSION):
-    """What a manifest says of a file: {"size", its digest}. file: Path."""
+    """The entry of a file in a manifest: {"size", its digest}. file: Path."""
     algorithm = DIGESTS[version]
     return {"size": file.stat().st_size, algorithm: digest_of(file, algorithm)}
 
@@ -84,7 +83,7 @@ def delete_old(model_dir, step, keep_max, keep=()):
 
     keep_max: int, 0 keeps all; keep: steps to keep besides.
     """
-    # Later ones are damaged, as this run began before them: no reason to delete this one.
+    # Those of later steps are damaged, since this run resumed an earlier one: they do not count.
     steps = [(number, path) for number, path in list_checkpoints(model_dir) if number <= step]
     for number, path in steps[:-keep_max] if keep_max else ():
         if number not in keep:
@@ -92,13 +91,13 @@ def delete_old(model_dir, step, keep_max, keep=()):
 
 
 def check_space(model_dir, num_bytes):
-    """Looks whether a checkpoint fits on the disk, before anything of it is written.
+    """Checks that a checkpoint fits on the disk, before it is written.
 
     Args:
-        model_dir: path-like, which may be absent.
-        num_bytes: int. Of all tensors.
+        model_dir: path-like, which may not exist yet.
+        num_bytes: int, of all tensors.
     Raises:
-        RunError: it does not.
+        RunError: it does not fit.
     """
     folder = Path(model_dir).absolute()
     while not folder.exists():
@@ -111,60 +110,60 @@ def check_space(model_dir, num_bytes):
     if free < needed:
         raise RunError(
             f"a checkpoint needs {needed / 1e6:,.0f} MB, and {model_dir} has {free / 1e6:,.0f} MB "
-            "free. Earlier checkpoints are whole; make room or choose another --model_dir, and run "
-            "again"
+            "free. Earlier checkpoints are intact; make room or choose another --model_dir, and "
+            "run again"
         )
 
 
-def _put_in_place(aside, path):
-    """Renames a folder to `path`. At every moment the old one or the new one is listed."""
+def _put_in_place(temporary, path):
+    """Renames a folder to `path`. `list_checkpoints` finds the old or the new one at any time."""
     replaced = path.with_name(f"{path.name}.replaced")
-    if path.exists():  # the same step again, after a resume from an earlier one
+    if path.exists():  # the same step, after a resume from an earlier one
         os.replace(path, replaced)
-    os.replace(aside, path)
+    os.replace(temporary, path)
     flush(path.parent)
     if replaced.exists():
         _delete(replaced)
 
 
 def _delete(path):
-    """Deletes a checkpoint, which is renamed first so that half of one is never listed."""
+    """Deletes a checkpoint. It is renamed first, so that a partly deleted one is never listed."""
     with contextlib.suppress(OSError):
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        os.replace(path, aside)
-        shutil.rmtree(aside)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        os.replace(path, temporary)
+        shutil.rmtree(temporary)
 
 
 def delete_leftovers(model_dir):
-    """Deletes what killed runs left half written, half deleted, or already replaced."""
-    for aside in Path(model_dir).glob(".checkpoint-*.tmp"):
-        shutil.rmtree(aside, ignore_errors=True)
+    """Deletes the partly written, partly deleted and replaced folders of killed runs."""
+    for temporary in Path(model_dir).glob(".checkpoint-*.tmp"):
+        shutil.rmtree(temporary, ignore_errors=True)
     for replaced in Path(model_dir).glob("checkpoint-*.replaced"):
         if replaced.with_suffix("").exists():
             _delete(replaced)
 
 
 def list_checkpoints(model_dir):
-    """Returns [(step, path)] of the checkpoints in a folder, oldest first, verified or not.
+    """Returns [(step, path)] of the checkpoints in a folder, oldest first, without verifying them.
 
-    `checkpoint-<step>.replaced` counts where the one that was to replace it did not come.
+    `checkpoint-<step>.replaced` counts if its replacement is missing.
     """
-    found = {}
+    checkpoints = {}
     with contextlib.suppress(OSError):
         for path in sorted(Path(model_dir).iterdir()):
             if (match := _NAME.fullmatch(path.name)) and path.is_dir():
-                found.setdefault(int(match[1]), path)
-    return sorted(found.items())
+                checkpoints.setdefault(int(match[1]), path)
+    return sorted(checkpoints.items())
 
 
-# Checkpoints that this process has verified: path -> what the file system said of their files.
+# Checkpoints that this process has verified: path -> `_stamp` of their files.
 _verified: dict[Path, tuple] = {}
 
 
 def fault_in(path):
-    """Returns what is wrong with a checkpoint, as a phrase, or None where every file verifies.
+    """Returns the fault of a checkpoint as a phrase, or None if every file verifies.
 
-    A start asks several times; files that have not changed since are not read again.
+    A start verifies several times; files that have not changed are not read again.
     """
     path = Path(path).absolute()
     before = _stamp(path)
@@ -177,17 +176,17 @@ def fault_in(path):
 
 
 def _stamp(path):
-    """What tells whether files have changed; None where they are too new for it to be told.
+    """Identity, size and times of the files, to detect changes; None for files changed just now.
 
-    Times of files advance in steps of some milliseconds, so that two changes may have the same.
+    File times advance in steps of some milliseconds, so two changes may have the same time.
     """
     try:
-        found = sorted((entry.name, entry.stat()) for entry in os.scandir(path))
+        files = sorted((entry.name, entry.stat()) for entry in os.scandir(path))
     except OSError:
         return None
-    if any(abs(time.time() - stat.st_ctime) < 2 for _, stat in found):
+    if any(abs(time.time() - stat.st_ctime) < 2 for _, stat in files):
         return None
-    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found)
+    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in files)
 
 
 def _fault_in(path):
@@ -217,7 +216,7 @@ def _fault_in(path):
 def newest_checkpoint(model_dir, on_skip=log):
     """Returns the path of the newest checkpoint that verifies, or None.
 
-    on_skip: called with a sentence for each newer one that does not.
+    on_skip: called with a sentence on each newer one that does not verify.
     """
     for _, path in reversed(list_checkpoints(model_dir)):
         fault = fault_in(path)
@@ -228,13 +227,13 @@ def newest_checkpoint(model_dir, on_skip=log):
 
 
 def write_best(model_dir, step, **facts):
-    """Notes which checkpoint is the best. facts: what else the file is to say."""
+    """Records the best checkpoint. facts: further entries of the file."""
     content = {"step": step, "checkpoint": f"checkpoint-{step}", **facts}
     write_whole(Path(model_dir) / BEST, json.dumps(content, indent=2) + "\n")
 
 
 def delete_best(model_dir):
-    """Forgets which checkpoint is the best."""
+    """Deletes the record of the best checkpoint."""
     (Path(model_dir) / BEST).unlink(missing_ok=True)
 
 
@@ -242,7 +241,7 @@ def best_checkpoint(model_dir):
     """Returns the path of the checkpoint that `best.json` names.
 
     Raises:
-        UserError: there is no such file or checkpoint, or it does not verify.
+        UserError: the file or the checkpoint is missing, or does not verify.
     """
     file = Path(model_dir) / BEST
     try:

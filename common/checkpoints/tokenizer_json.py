@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tokenizer.json` of the package tokenizers: the vocabulary where a folder has no `vocab.txt`.
 
-transformers writes this file alone from release 5 on. It describes any tokenizer there is; only
-BERT's is read: WordPieces with `##`, behind BERT's own normalization.
+transformers writes only this file from release 5 on. It can describe any tokenizer; this module
+reads BERT's: WordPieces with `##` after BERT's normalization.
 """
 
 from pathlib import Path
@@ -15,13 +15,13 @@ PREFIX, UNKNOWN = "##", "[UNK]"
 
 
 def read_vocab(path):
-    """The entry of each id, as a list of str: those of its model and those added to it.
+    """The entry of each id: list of str. Includes the added tokens.
 
     Raises:
-        UserError: it cannot be read, is another kind of tokenizer, or ids are missing.
+        UserError: it cannot be read, describes another kind of tokenizer, or lacks ids.
     """
-    written = _read(path)
-    model = _mapping(written.get("model"))
+    content = _read(path)
+    model = _mapping(content.get("model"))
     kind = (model.get("type"), model.get("continuing_subword_prefix"), model.get("unk_token"))
     if kind != ("WordPiece", PREFIX, UNKNOWN):
         raise UserError(
@@ -29,7 +29,7 @@ def read_vocab(path):
             f"WordPiece with {PREFIX} and {UNKNOWN} can be read"
         )
     pairs = list(_mapping(model.get("vocab")).items())
-    added = written.get("added_tokens")
+    added = content.get("added_tokens")
     for token in added if isinstance(added, list) else ():
         pairs.append((_mapping(token).get("content"), _mapping(token).get("id")))
     entries = {}  # id -> entry
@@ -50,15 +50,15 @@ def read_vocab(path):
 
 
 def read_normalization(path):
-    """{"lowercase", "strip_accents", "handle_chinese_chars"} as far as it says them: dict."""
+    """dict of "lowercase", "strip_accents", "handle_chinese_chars", where the file has them."""
     return _mapping(_read(path).get("normalizer"))
 
 
 def _read(path):
-    written = read_json(Path(path))
-    if written is None:
+    content = read_json(Path(path))
+    if content is None:
         raise UserError(f"{path}: there is no such file; correct the path")
-    return written
+    return content
 
 
 def _mapping(value):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saves checkpoints in the background: training waits for the copy to the host's memory alone."""
+"""Saves checkpoints in the background: training waits only for the copy to the host's memory."""
 
 import contextlib
 import threading
@@ -11,10 +11,10 @@ from common.checkpoints.formats import ours
 
 
 class CheckpointWriter:
-    """Copies what is to be saved, and lets a thread write it; one save is under way at a time.
+    """Copies the tensors and writes the copy in a thread, one save at a time.
 
-    The memory of the copies is kept from one save to the next: memory that is new to a process
-    costs six times the copy itself.
+    The memory of the copies is reused: the first use of new memory takes six times as long as the
+    copy itself.
 
     Args:
         model_dir: path-like.
@@ -31,17 +31,17 @@ class CheckpointWriter:
         self._followers = []
 
     def reserve(self, tensors):
-        """Begins to take the memory that saves need, while training goes on. tensors: of `save`."""
+        """Allocates the memory for saves in a thread. tensors: as of `save`."""
         self._wait_for_memory()
         kinds = {name: (view.shape, view.dtype) for name, view in _views_of(tensors).items()}
 
-        def take():
-            with contextlib.suppress(MemoryError):  # the save itself meets it, and says so
+        def allocate():
+            with contextlib.suppress(MemoryError):  # the save itself reports it
                 for name, kind in kinds.items():
                     if name not in self._copies:
                         self._copies[name] = np.ones(*kind)
 
-        self._reserving = threading.Thread(target=take, name="reserve", daemon=True)
+        self._reserving = threading.Thread(target=allocate, name="reserve", daemon=True)
         self._reserving.start()
 
     def _wait_for_memory(self):
@@ -50,13 +50,13 @@ class CheckpointWriter:
             self._reserving = None
 
     def save(self, step, weights, state, config, vocab, keep_max=0, keep=()):
-        """Begins a save of what the tensors hold now, once the one before is finished.
+        """Starts a save of the current values, after the previous save has finished.
 
         Args:
             weights, state: {name: NumPy array or eager tensor}.
             step, config, vocab, keep_max, keep: as in `ours.save_checkpoint`.
         Raises:
-            RunError: the save before has failed, or the disk has no room for this one.
+            RunError: the previous save failed, or the disk has no room for this one.
         """
         self.wait()
         self._wait_for_memory()
@@ -68,11 +68,11 @@ class CheckpointWriter:
         arguments = (self.model_dir, step, weights, state, config, vocab, keep_max, keep)
         self._is_writing = True
         self._thread = threading.Thread(target=self._write, args=arguments, name="save")
-        self._thread.daemon = True  # a process that is told to end at once does
+        self._thread.daemon = True  # it does not keep a process alive that is to end at once
         self._thread.start()
 
     def then(self, function):
-        """Calls a function once every save is whole on disk: in the thread, or at once."""
+        """Calls a function when every save is on disk: in the thread, or immediately."""
         with self._lock:
             if self._is_writing:
                 self._followers.append(function)
@@ -81,12 +81,12 @@ class CheckpointWriter:
         function()
 
     def poll(self):
-        """Raises the RunError of a save that has failed; waits for none."""
+        """Raises the RunError of a save that has failed. Does not wait."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
     def wait(self):
-        """Waits until the save under way is whole on disk. Raises RunError where it failed."""
+        """Waits until the current save is on disk. Raises RunError if it failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -106,7 +106,7 @@ class CheckpointWriter:
             ours.save_checkpoint(*arguments)
             while (function := self._next_follower()) is not None:
                 function()
-        except BaseException as error:  # raised again where training can hear of it
+        except BaseException as error:  # `wait` and `poll` raise it in the training thread
             self._error = error
             with self._lock:
                 self._followers, self._is_writing = [], False
@@ -118,7 +118,7 @@ class CheckpointWriter:
 
 
 class NoWriter:
-    """In the place of a CheckpointWriter where another process saves."""
+    """Replaces CheckpointWriter in processes that do not save."""
 
     def reserve(self, tensors):
         pass
@@ -141,8 +141,8 @@ def _views_of(tensors):
 
 
 def _view(tensor):
-    """A tensor as an array that shares its memory, where it is in the host's."""
+    """A tensor as an array, without a copy if it is in the host's memory."""
     try:
         return np.asarray(memoryview(tensor))
-    except (TypeError, ValueError, BufferError):  # of a dtype that only NumPy's own way knows
+    except (TypeError, ValueError, BufferError):  # a dtype that only np.asarray converts
         return np.asarray(tensor)

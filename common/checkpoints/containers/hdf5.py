@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HDF5 files, read with care: what the formats that lie in them share (Cerebras .mdl, Keras .h5).
+"""HDF5 files (Cerebras .mdl, Keras .h5), read with protection against damaged and malicious ones.
 
-HDF5 can say that a data set is huge, lies in another file, or is spread over many; such data sets
-are refused before anything is allocated for them. Its library can crash on a damaged file (one
-byte in the type of an attribute is enough), so a process of its own reads a file first. A file is
-open only while it is read: the library would not notice that it was replaced.
+A data set can claim to be huge, to lie in another file, or to be spread over several; such data
+sets are refused before memory is allocated. HDF5's library can crash on a damaged file (one byte in
+the type of an attribute is enough), so a subprocess reads a file first. A file is open only while
+it is read, because the library does not notice when it is replaced.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from common.checkpoints.small_files import brief, unreadable
 from common.errors import UserError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-MAX_RATIO = 256  # LZ4 and deflate of zeros: 255 and 1,030 to 1; weights do not shrink by a tenth
+MAX_RATIO = 256  # zeros: LZ4 255 to 1, deflate 1,030 to 1; weights shrink by less than a tenth
 LZ4 = 32004
 INSTALL = "pip install hdf5plugin"
 ROOT = Path(__file__).parents[3]
-MAX_SECONDS = 600  # for a process that reads a file; one of 1 GB takes 3
-KINDS = "fiub"  # of NumPy's types: numbers, bool
+MAX_SECONDS = 600  # for the subprocess; a file of 1 GB takes 3
+KINDS = "fiub"  # of NumPy dtypes: numbers and bool
 ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError, RecursionError)
 
 
 def has_signature(path):
-    """Whether a file begins as HDF5 does."""
+    """Whether a file begins with HDF5's signature."""
     try:
         with open(path, "rb") as file:
             return file.read(8) == SIGNATURE
@@ -43,7 +43,7 @@ def open_file(path):
     """The open h5py.File.
 
     Raises:
-        UserError: it is no HDF5 file, or damaged.
+        UserError: it is not an HDF5 file, or damaged.
     """
     import h5py
 
@@ -55,7 +55,7 @@ def open_file(path):
 
 
 def check_survives(path, with_values=False):
-    """Raises UserError where HDF5's library crashes on a file. with_values: on its values too."""
+    """Raises UserError if HDF5's library crashes on a file. with_values: read its values too."""
     try:
         stat = os.stat(path)
     except OSError as error:
@@ -66,7 +66,7 @@ def check_survives(path, with_values=False):
 
 @functools.lru_cache(maxsize=8)
 def survives(path, version, with_values):
-    """Whether a process of its own reads a file to its end. version: of the file, for the cache."""
+    """Whether a subprocess can read a file to its end. version: of the file, for the cache."""
     del version
     command = [
         sys.executable,
@@ -85,7 +85,7 @@ def survives(path, version, with_values):
 
 
 def read_through(path, with_values=False):
-    """Does with a file what the formats do, and more: every attribute, every data set."""
+    """Reads every attribute and every data set of a file, which is more than the formats read."""
     import h5py
 
     seen = set()
@@ -116,7 +116,7 @@ def read_through(path, with_values=False):
 
 @contextlib.contextmanager
 def reading(path):
-    """Turns what h5py raises on a damaged file into a UserError."""
+    """Turns the exceptions of h5py on a damaged file into a UserError."""
     try:
         yield
     except UserError:
@@ -126,14 +126,14 @@ def reading(path):
 
 
 def is_link(group, name):
-    """Whether a member of a group is a link to elsewhere, maybe to another file."""
+    """Whether a member of a group is a link to another place, possibly another file."""
     import h5py
 
     return not isinstance(group.get(name, getlink=True), h5py.HardLink)
 
 
 def get_dataset(path, group, name):
-    """A member of a group that is a data set, and what it seems: see the head of this file.
+    """A member of a group, checked to be a plain data set: see the head of this file.
 
     Args:
         path: of the file, for messages.
@@ -177,8 +177,7 @@ def get_dataset(path, group, name):
 
 
 def read_dataset(path, name, dtype=None):
-    """The values of a data set. name: str, its path; dtype: str, of which its bits are; None: its
-    own."""
+    """The values of a data set. name: str, its path; dtype: str that the bits mean, or None."""
     group, _, name = f"/{name}".rpartition("/")
     with open_file(path) as file, reading(path):
         values = np.asarray(get_dataset(path, file[group or "/"], name)[()])
@@ -186,10 +185,10 @@ def read_dataset(path, name, dtype=None):
 
 
 def check_lz4(path, group):
-    """Makes HDF5 able to read LZ4, where a data set of a group needs it.
+    """Loads the LZ4 filter of HDF5 if a data set of a group needs it.
 
     Raises:
-        UserError: the package that can is not installed.
+        UserError: the package with the filter is not installed.
     """
     import h5py
 
@@ -197,11 +196,11 @@ def check_lz4(path, group):
     if not any(f.get_filter(i)[0] == LZ4 for f in filters for i in range(f.get_nfilters())):
         return
     with contextlib.suppress(ImportError):
-        import hdf5plugin  # noqa: F401  (brings the filter with it)
+        import hdf5plugin  # noqa: F401  (registers the filter)
     if not h5py.h5z.filter_avail(LZ4):
         raise UserError(
-            f"{path} is compressed with LZ4, which h5py alone cannot read; install the extra that "
-            f"can: {INSTALL}"
+            f"{path} is compressed with LZ4, which h5py alone cannot read; install the package "
+            f"that can: {INSTALL}"
         )
 
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""safetensors files: a header of JSON with names, types and places, and the values behind it."""
+"""safetensors files: a JSON header with names, types and offsets, then the values."""
 
 from functools import partial
 
 from safetensors import SafetensorError, safe_open
 
-from common.checkpoints.small_files import MAX_JSON_BYTES, what_is_wrong_with
+from common.checkpoints.small_files import MAX_JSON_BYTES, fault_of
 from common.errors import UserError
 
-# What a header calls NumPy's types, where it is not the same word.
+# Type in a header -> NumPy's name, where the two differ.
 DTYPES = {
     "BOOL": "bool",
     "BF16": "bfloat16",
@@ -25,7 +25,7 @@ def read(path):
     """Every tensor of a file, none read yet: list of (name, shape, dtype, read).
 
     Raises:
-        UserError: it is damaged, or no such file.
+        UserError: it is damaged or missing.
     """
     file = open_file(path)
     tensors = []
@@ -46,14 +46,14 @@ def open_file(path):
             raise ValueError(f"its header has more than {MAX_JSON_BYTES:,} bytes")
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {what_is_wrong(path, error)}") from None
+        raise UserError(f"{path} cannot be read: {explain(path, error)}") from None
 
 
-def what_is_wrong(path, error):
-    """One clause on a file that is no readable safetensors file, and what to do."""
-    wrong = what_is_wrong_with(path)
-    if wrong is not None:
-        return wrong
+def explain(path, error):
+    """Why a safetensors file cannot be read, and what to do."""
+    fault = fault_of(path)
+    if fault is not None:
+        return fault
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(9)

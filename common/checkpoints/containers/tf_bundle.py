@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorFlow's name-based checkpoints, as `tf.compat.v1.train.Saver` writes them.
 
-One checkpoint is `<prefix>.index` and `<prefix>.data-00000-of-0000N`. What the formats that lie in
-such files (`google_tf1.py`, `cerebras_tf.py`) share.
+A checkpoint is `<prefix>.index` and `<prefix>.data-00000-of-0000N`. `google_tf1.py` and
+`cerebras_tf.py` use it.
 """
 
 import glob
@@ -19,16 +19,16 @@ from common.errors import UserError
 
 MAX_INDEX_BYTES = 2_000_000  # BERT large with Adam's slots has 60,000
 SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
-# Not of the network, besides optimizer slots, which are called after their variable.
+# Training state, besides optimizer slots, which are named after their variable.
 STATE = re.compile(r"global_step|beta[12]_power|.*loss_scale.*|_CHECKPOINTABLE_OBJECT_GRAPH")
 
 
 def find_prefix(path):
-    """The prefix of the checkpoint that a path means, as str; None where there is none.
+    """The prefix of the checkpoint at a path, as str; None if there is none.
 
     Args:
-        path: path-like. A prefix, one of its files, or a folder: then the checkpoint that its state
-            file `checkpoint` names, else the one of the highest step.
+        path: path-like. A prefix, one of its files, or a folder: the checkpoint that the state file
+            `checkpoint` names, else that of the highest step.
     """
     path = Path(path)
     if not path.is_dir():
@@ -46,7 +46,7 @@ def find_prefix(path):
 
 
 def named_by_state_file(path):
-    """The newest checkpoint's name in a file `checkpoint`, without folder; None: it says none."""
+    """The newest checkpoint's name in a file `checkpoint`, without folder, or None."""
     try:
         text = (read_small(path, MAX_YAML_BYTES) or b"").decode("utf-8", "replace")
     except (OSError, ValueError):
@@ -56,7 +56,7 @@ def named_by_state_file(path):
 
 
 def step_of(name):
-    """Sort key of `model.ckpt-1000`: step, then name; a name without a number comes first."""
+    """Sort key of `model.ckpt-1000`: step, then name; names without a number come first."""
     match = re.search(r"-(\d{1,18})$", name)
     return (int(match[1]) if match else -1, name)
 
@@ -70,12 +70,11 @@ def data_files(prefix):
 
 
 def list_variables(prefix, neutral_name=lambda name, names: None):
-    """Every variable of a checkpoint, as a list of StoredTensor in the order of their names.
+    """Every variable of a checkpoint, sorted by name: list of StoredTensor.
 
     Args:
         prefix: str.
-        neutral_name: callable on a name and the dict of all names. Returns the neutral name or
-            None.
+        neutral_name: callable(name, dict of all names) -> the neutral name or None.
     Raises:
         UserError: a file is missing or damaged.
     """
@@ -135,7 +134,7 @@ class Reader:
         self.reader = None
 
     def read(self, name):
-        """Values of a variable, as a NumPy array: by TensorFlow, whose checksums are fast."""
+        """The values of a variable, read by TensorFlow, whose checksums are fast. Returns array."""
         import tensorflow as tf
 
         try:
@@ -146,7 +145,7 @@ class Reader:
             raise self.damaged(name, brief(error)) from None
 
     def read_number(self, name):
-        """The value of a variable of one number, as an array of no axes, without TensorFlow."""
+        """The value of a scalar variable, read without TensorFlow. Returns array []."""
         entry = self.entries[name]
         with open(self.files[entry.shard], "rb") as file:
             file.seek(entry.offset)
@@ -163,7 +162,7 @@ class Reader:
 
 
 def read_step(tensors):
-    """{"step": int} of a checkpoint's global_step; {} where it has none."""
+    """{"step": int} of a checkpoint's global_step; {} if it has none."""
     for tensor in tensors:
         if tensor.name == "global_step" and tensor.shape == () and tensor.dtype != "string":
             return {"step": int(tensor.read())}

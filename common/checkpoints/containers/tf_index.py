@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `.index` file of a TensorFlow checkpoint: what is stored, and where in the data files.
+"""The `.index` file of a TensorFlow checkpoint: its tensors and their places in the data files.
 
-TensorFlow ends the whole process on some damaged indices, so they are read and checked here, in
-full, before it sees them; and what is stored can be listed without importing it. An index is a
-table of sorted keys in blocks (LevelDB's format, tensorflow/core/lib/io/table_format.txt) whose
-values are messages of tensor_bundle.proto.
+TensorFlow ends the process on some damaged indices, so this module reads and checks them first. It
+also lists tensors without importing TensorFlow. An index is a table of sorted keys in blocks
+(LevelDB's format, tensorflow/core/lib/io/table_format.txt); the values are messages of
+tensor_bundle.proto.
 """
 
 import math
@@ -33,19 +33,19 @@ class Entry:
 
 
 def read_index(content):
-    """What an index holds.
+    """Reads an index.
 
     Args:
         content: bytes of the file.
     Returns:
         Number of data files; dict of variable name to Entry, in the order of the names.
     Raises:
-        ValueError: it is damaged, or has what a checkpoint of BERT does not: compressed blocks,
-            variables in slices, big-endian numbers.
+        ValueError: it is damaged, or has compressed blocks, sliced variables or big-endian numbers,
+            which a checkpoint of BERT does not have.
     """
     footer = content[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or not footer.endswith(MAGIC):
-        raise ValueError("it is no checkpoint's index, or cut off")
+        raise ValueError("it is not a checkpoint's index, or cut off")
     position = 0
     for _ in range(3):  # offset and size of the meta index, offset of the index of blocks
         offset, position = varint(footer, position)
@@ -134,7 +134,7 @@ CRC_TABLE = [crc_of_byte(byte) for byte in range(256)]
 
 
 def masked(crc):
-    """As a checksum is stored, so that one of data with checksums is sound: crc32c.h."""
+    """The stored form of a checksum (crc32c.h), for data that itself contains checksums."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -142,7 +142,7 @@ def masked(crc):
 
 
 def varint(content, position):
-    """An unsigned number of 7 bits a byte. Returns it, and the position behind it."""
+    """An unsigned number with 7 bits in each byte. Returns it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(content):
@@ -183,7 +183,7 @@ def all_fields(message, kinds):
 
 
 def fields(message, kinds):
-    """As `all_fields`, as a dict; no field may stand twice."""
+    """`all_fields` as a dict; a repeated field is refused."""
     pairs = all_fields(message, kinds)
     if len(dict(pairs)) != len(pairs):
         raise ValueError("a message has a field twice")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's files (`pytorch_model.bin`): tensors out of a pickle, of which nothing is executed.
+"""PyTorch's files (`pytorch_model.bin`): reads the tensors of a pickle without executing it.
 
-Such a file is a program for Python's pickle machine. This reader carries out the few instructions
-that `torch.save` writes for a dictionary of tensors, with marks in place of functions; it imports
-and calls nothing that the file names, and refuses whatever else the file asks for. PyTorch is not
-needed. Two layouts: a zip archive (since PyTorch 1.6) of `data.pkl` and one uncompressed entry for
+Such a file is a program for Python's pickle machine. This reader interprets only the instructions
+that `torch.save` writes for a dictionary of tensors. Markers replace functions: nothing that the
+file names is imported or called, and other instructions are refused. PyTorch is not needed. There
+are two layouts: a zip archive (since PyTorch 1.6) with `data.pkl` and one uncompressed entry for
 each storage, and the older sequence of pickles followed by the storages.
 """
 
@@ -15,7 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import partial
 
-import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 import numpy as np
 
 from common.checkpoints.small_files import unreadable
@@ -42,19 +42,19 @@ STORAGES = {
 
 
 class Refused(ValueError):
-    """The file asks for something that a dictionary of tensors does not need."""
+    """The file has an instruction that a dictionary of tensors does not need."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Stands for a function or class that a file names: `torch._utils._rebuild_tensor_v2`."""
+    """Stands for a function or class named in a file: `torch._utils._rebuild_tensor_v2`."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Where the values of tensors lie. key: str, in the file; size: int, number of values."""
+    """A buffer of values. key: str, in the file; size: int, number of values."""
 
     key: str
     dtype: str
@@ -72,7 +72,7 @@ class Tensor:
 
 
 def is_torch_file(path):
-    """Whether a lone file is PyTorch's, by its name and its first bytes."""
+    """Whether a file is PyTorch's, by its name and its first bytes."""
     if path.suffix not in (".bin", ".pt", ".pth"):
         return False
     try:
@@ -86,7 +86,7 @@ def read(path):
     """Every tensor of a file, none read yet: list of (name, shape, dtype, read).
 
     Raises:
-        UserError: the file is damaged, holds no dictionary of tensors, or asks to run code.
+        UserError: the file is damaged, has no dictionary of tensors, or asks to run code.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -101,7 +101,7 @@ def read(path):
             f"{path} {refused}; it was not run. Take the model's safetensors file, or a file that "
             "holds its tensors alone"
         ) from None
-    # IndexError, KeyError, TypeError: the instructions of a damaged pickle do not fit together.
+    # A damaged pickle raises IndexError, KeyError or TypeError.
     except (OSError, ValueError, zipfile.BadZipFile, LookupError, TypeError, EOFError) as error:
         raise unreadable(path, f"it is no PyTorch file, or damaged ({error})") from None
     except (NotImplementedError, RuntimeError, OverflowError, MemoryError, RecursionError) as error:
@@ -113,7 +113,7 @@ def read(path):
 
 
 def named_tensors(values):
-    """The dict of tensors in what a file holds: itself, or its "state_dict"."""
+    """The dict of tensors in the unpickled object: the object, or its "state_dict"."""
     if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
         values = values["state_dict"]
     if not isinstance(values, dict):
@@ -129,7 +129,7 @@ def named_tensors(values):
 
 
 def check_bounds(tensor):
-    """Raises ValueError where a tensor is larger than its storage."""
+    """Raises ValueError if a tensor is larger than its storage."""
     numbers = (tensor.offset, *tensor.shape, *tensor.strides)
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError("a tensor's shape is not of whole numbers")
@@ -161,7 +161,7 @@ def read_tensor(path, tensor, read_storage):
 
 
 def open_zip(path):
-    """Returns what `data.pkl` holds, and a function of a Storage that reads its values."""
+    """Returns the object of `data.pkl`, and a function that reads the values of a Storage."""
     check_directory(path)
     archive = zipfile.ZipFile(path)
     infos = {info.filename: info for info in archive.infolist()}
@@ -169,7 +169,7 @@ def open_zip(path):
     if len(pickles) != 1:
         raise ValueError(f"it has {len(pickles)} entries called data.pkl")
     for info in infos.values():
-        # torch.save compresses nothing, so an entry is as large as the file at most.
+        # torch.save does not compress, so an entry is at most as large as the file.
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise ValueError(f"its entry {info.filename!r:.80} is compressed")
     if sum(info.file_size for info in infos.values()) > path.stat().st_size:
@@ -197,9 +197,9 @@ def open_zip(path):
 
 
 def check_directory(path):
-    """Raises ValueError where a zip archive's directory is too long to be read whole."""
+    """Raises ValueError if the directory of a zip archive is too long."""
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 65_557))  # a directory's end has 22 bytes + comment
+        file.seek(max(0, path.stat().st_size - 65_557))  # the end record has 22 bytes and a comment
         tail = file.read()
     end = tail.rfind(b"PK\x05\x06")
     sizes = [int.from_bytes(tail[end + 12 : end + 16], "little")]
@@ -213,7 +213,7 @@ def check_directory(path):
 
 
 def open_legacy(path):
-    """As `open_zip`, for files from before PyTorch 1.6."""
+    """`open_zip` for files from before PyTorch 1.6."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         # Five pickles: magic number, protocol, word sizes, the dictionary, keys of the storages.
@@ -268,12 +268,12 @@ NUMBERS_AND_TEXTS = {
 
 
 def unpickle(stream):
-    """What a pickle holds, with Mark, Storage and Tensor in place of PyTorch's objects.
+    """The object of a pickle, with Mark, Storage and Tensor in place of PyTorch's objects.
 
     Args:
-        stream: bytes, or a binary file, which is left behind the pickle's end.
+        stream: bytes, or a binary file, which is left at the end of the pickle.
     Raises:
-        Refused: it asks for something else than a dictionary of tensors.
+        Refused: it is not only a dictionary of tensors.
         ValueError, LookupError, TypeError: it is damaged.
     """
     stack, marks, memo = [], [], {}
@@ -358,7 +358,7 @@ REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 
 
 def allowed(name):
-    """The Mark of a function or class that may be named; every other one is refused."""
+    """The Mark of an accepted function or class; others are refused."""
     module, _, storage = name.rpartition(".")
     if name not in (ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER) and not (
         module == "torch" and storage in STORAGES
@@ -377,7 +377,7 @@ def make_storage(persistent_id):
 
 
 def make(function, arguments):
-    """What calling an allowed function would give."""
+    """The result of calling an accepted function."""
     name, arguments = expect(Mark, function).name, expect(tuple, arguments)
     if name == ORDERED_DICT:
         return dict(*arguments[:1]) if not arguments or type(arguments[0]) is list else {}

@@ -3,11 +3,11 @@
 
 The file has
     is_checkpoint(path)        whether the format claims a path, also where it cannot be read
-    read_config(path)          what it says of its network, see `huggingface.read_config`
+    read_config(path)          the network and tokenizer, see `huggingface.read_config`
     read_weights(path)         {neutral name: LazyTensor}, see `names.py`
-    list_tensors(path)         list of StoredTensor, everything that is stored
+    list_tensors(path)         list of StoredTensor, training state too
 and where `--mode export` writes the format
-    check(params, quantize)    raises UserError for what the format cannot say; nothing is written
+    check(params, quantize)    raises UserError for a network that the format cannot hold
     write(classifier, folder)  writes its files, returns notes for the reader: list of str
     usage(classifier)          Markdown on how to use them, for the model card
 A classifier is a `Classifier` of common/export/export.py. Formats that are written and not loaded
@@ -38,7 +38,7 @@ class Format:
 
     @property
     def module(self):
-        """Its file, imported when it is needed: TensorFlow alone takes 4 s."""
+        """Its file, imported on first use: TensorFlow takes 4 s."""
         return importlib.import_module(f"{self.room}.{self.name}")
 
 

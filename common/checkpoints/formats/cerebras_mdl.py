@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cerebras PyTorch checkpoints: `checkpoint_<step>.mdl`, an HDF5 file, read without their package.
 
-Every tensor is a data set in the root, called after its path in the saved dictionary joined by
-dots; what is no array lies in root attributes `<name>.__metadata__`, JSON texts. Maps the names of
-ModelZoo's `models/nlp/bert` (Release_2) to the neutral ones of `names.py`.
+Every tensor is a data set in the root, named after its path in the saved dictionary, joined by
+dots. Other values are JSON texts in root attributes `<name>.__metadata__`. Maps the names of
+ModelZoo's `models/nlp/bert` (Release_2) to neutral names.
 """
 
 import json
@@ -24,9 +24,9 @@ from common.checkpoints.small_files import (
 from common.errors import UserError
 
 METADATA = ".__metadata__"
-MAX_LINKS = 100  # from name to name
+MAX_LINKS = 100  # in a chain
 
-# The backbone is called bert_encoder in pre-training and bert in a classifier.
+# The backbone is bert_encoder in pre-training and bert in a classifier; here it is bert.
 TENSORS = {
     "bert.embedding_layer.word_embeddings.weight": "embeddings/word_embeddings",
     "bert.embedding_layer.position_embeddings.embed.weight": "embeddings/position_embeddings",
@@ -69,7 +69,7 @@ NONLINEARITIES = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh"}
 
 
 def is_checkpoint(path):
-    """Whether this format claims a path: by its suffix, or by what an HDF5 file holds."""
+    """Whether this format claims a path, by its suffix or by an attribute of the HDF5 file."""
     path = Path(path)
     if path.is_dir():
         return newest_in(path) is not None
@@ -87,13 +87,13 @@ def is_checkpoint(path):
 
 
 def newest_in(folder):
-    """The `checkpoint_<step>.mdl` of the highest step in a folder; None where there is none."""
-    found = []
+    """The `checkpoint_<step>.mdl` of the highest step in a folder, or None."""
+    files = []
     for path in folder.glob("*.mdl"):
         match = re.fullmatch(r"checkpoint_(\d{1,18})\.mdl", path.name)
         if match and path.is_file():
-            found.append((int(match[1]), path))
-    return max(found)[1] if found else None
+            files.append((int(match[1]), path))
+    return max(files)[1] if files else None
 
 
 def find_file(path):
@@ -102,7 +102,7 @@ def find_file(path):
 
 
 def read_config(path):
-    """See `huggingface.read_config`. The number of heads is told by a `params.yaml` beside it."""
+    """See `huggingface.read_config`. The number of heads comes from a `params.yaml` beside it."""
     path = find_file(path)
     tensors = list_tensors(path)
     shapes = {name: tensor.shape for name, tensor in weights_of(path, tensors).items()}
@@ -135,7 +135,7 @@ def read_weights(path):
     """See `huggingface.read_weights`.
 
     Raises:
-        UserError: also where the package that reads the file's compression is not installed.
+        UserError: also if the package that reads the file's compression is not installed.
     """
     path = find_file(path)
     hdf5.check_survives(path, with_values=True)
@@ -146,10 +146,10 @@ def read_weights(path):
 
 
 def list_tensors(path):
-    """Every tensor of a checkpoint, links too, as a list of StoredTensor.
+    """Every tensor of a checkpoint, including links: list of StoredTensor.
 
     Raises:
-        UserError: the file is damaged, hostile, or was not completed.
+        UserError: the file is damaged, malicious or incomplete.
     """
     path = find_file(path)
     tensors = []
@@ -178,24 +178,24 @@ def list_tensors(path):
                     partial(hdf5.read_dataset, path, source, bits_of),
                     weight,
                     is_state=not name.startswith("model."),
-                    is_turned=weight is not None and weight.endswith("/kernel"),
+                    is_transposed=weight is not None and weight.endswith("/kernel"),
                 )
             )
     return tensors
 
 
 def torch_dtype(dataset):
-    """NumPy's word for the type a tensor had; its data set's own is another for bfloat16."""
+    """NumPy's name for the type of the tensor; for bfloat16 the data set has another type."""
     names = dataset.attrs.get("dtypes")
     is_bfloat16 = names is not None and len(names) == 1 and names[0] == "torch.bfloat16"
     return "bfloat16" if is_bfloat16 and dataset.dtype.itemsize == 2 else dataset.dtype.name
 
 
 def follow_links(path, file, name):
-    """The data set that a name stands for, through links; None where it is no array.
+    """The name of the data set behind a name and its links; None if it is not an array.
 
     Raises:
-        UserError: the links lead nowhere or in a circle.
+        UserError: a link has no target, or links form a circle.
     """
     target = name
     for _ in range(MAX_LINKS):
@@ -236,7 +236,7 @@ def metadata_of(path, file, name):
 
 
 def neutral_name(name):
-    """Neutral name of a data set; None where it has none."""
+    """Neutral name of a data set, or None."""
     match = re.fullmatch(r"model\.model\.(.+)\.(weight|bias)", name)
     if match is None:
         return None
@@ -246,11 +246,11 @@ def neutral_name(name):
     layer = re.search(r"\.layers\.(0|[1-9]\d{0,3})\.", module)
     if layer is not None:
         module = module.replace(layer[0], ".layers.{i}.", 1)
-    ours = MODULES.get(module)
-    if ours is None:
+    neutral = MODULES.get(module)
+    if neutral is None:
         return None
     if layer is not None:
-        ours = ours.replace("{i}", layer[1])
-    if ours.rpartition("/")[2] in NORMS:
-        return ours + ("/gamma" if match[2] == "weight" else "/beta")
-    return ours + ("/kernel" if match[2] == "weight" else "/bias")
+        neutral = neutral.replace("{i}", layer[1])
+    if neutral.rpartition("/")[2] in NORMS:
+        return neutral + ("/gamma" if match[2] == "weight" else "/beta")
+    return neutral + ("/kernel" if match[2] == "weight" else "/bias")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of the original Cerebras TensorFlow program: pre-training and classifier.
 
-A `model.ckpt-<step>` of Cerebras ModelZoo R_1.7.1 `transformers/tf/bert`. The `params.yaml` of its
-model_dir, where it lies beside, tells what the weights do not. Its `input_mask` is 1 on padding, as
-in this project's features, and its GELU is the tanh form.
+A `model.ckpt-<step>` of Cerebras ModelZoo R_1.7.1 `transformers/tf/bert`. A `params.yaml` beside it
+adds what the weights do not show. Its `input_mask` is 1 on padding, as in this project's features,
+and its GELU is the tanh form.
 """
 
 import re
@@ -22,7 +22,7 @@ from common.errors import UserError
 
 WORD_EMBEDDINGS = "input_embedding/embedding_weights"
 
-# Keras writes the last scope of a layer twice, a/b/b/kernel; here once.
+# Keras repeats the last scope of a layer, a/b/b/kernel; here it stands once.
 TENSORS = {
     WORD_EMBEDDINGS: "embeddings/word_embeddings",
     "position_embedding/position_embedding_weights": "embeddings/position_embeddings",
@@ -57,7 +57,7 @@ def is_checkpoint(path):
     try:
         return any(tensor.name == WORD_EMBEDDINGS for tensor in tf_bundle.list_variables(prefix))
     except UserError:
-        return False  # google_tf1 claims it, and says what is wrong
+        return False  # google_tf1 claims it and reports the fault
 
 
 def read_config(path):
@@ -87,15 +87,15 @@ def read_weights(path):
 
 
 def list_tensors(path):
-    """Every variable of a checkpoint, as a list of StoredTensor."""
+    """Every variable of a checkpoint: list of StoredTensor."""
     return tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name)
 
 
 def neutral_name(name, names):
-    """Neutral name of a variable; None where it has none.
+    """Neutral name of a variable, or None.
 
-    names: those of the whole checkpoint. `cls_output_dense` is the next-sentence head in
-    pre-training, where there is an MLM head too, and the label head of a classifier.
+    names: of the whole checkpoint. `cls_output_dense` is the next-sentence head if there is an MLM
+    head, as in pre-training, and else the label head of a classifier.
     """
     if name in TENSORS:
         return TENSORS[name]
@@ -104,17 +104,17 @@ def neutral_name(name, names):
         return None
     module, part = match[1] + match[2], match[3]
     if module == "cls_layer/cls_output_dense":
-        ours = "nsp" if any(n.startswith("mlm_layer/") for n in names) else "classifier"
+        neutral = "nsp" if any(n.startswith("mlm_layer/") for n in names) else "classifier"
     else:
-        ours = MODULES.get(module) or layer_module(module)
-    return ours and f"{ours}/{part}"
+        neutral = MODULES.get(module) or layer_module(module)
+    return neutral and f"{neutral}/{part}"
 
 
 def layer_module(module):
-    """Neutral module of one in the encoder; None where it has none.
+    """Neutral module of a module of the encoder, or None.
 
-    Keras numbers layers of one kind in the order of construction, the first without a number: two
-    dense layers and two layer norms for each encoder layer.
+    Keras numbers the layers of a kind in the order of construction, the first without a number. An
+    encoder layer has two dense layers and two layer norms.
     """
     scope, _, layer = module.removeprefix("encoder/").partition("/")
     kind, number = numbered(scope)

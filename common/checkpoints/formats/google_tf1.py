@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Google's TF1 checkpoints: `bert_model.ckpt` of google-research/bert, fine-tuned ones too.
+"""Google's TF1 checkpoints: `bert_model.ckpt` of google-research/bert, also fine-tuned ones.
 
-`bert_config.json` and `vocab.txt` are taken from the folder of the checkpoint. Maps the names of
-its modeling.py, run_pretraining.py and run_classifier.py to the neutral ones of `names.py`, and
-back for tools that read its checkpoints: what is written is what `run_classifier.py` leaves.
+`bert_config.json` and `vocab.txt` are in the folder of the checkpoint. Maps the names of its
+modeling.py, run_pretraining.py and run_classifier.py to neutral names, and back for tools that read
+its checkpoints. The files that are written are those of `run_classifier.py`.
 """
 
 import dataclasses
@@ -18,7 +18,6 @@ from common.checkpoints.small_files import (
     NETWORK_KEYS,
     brief,
     check_against,
-    check_count,
     check_name,
     export_beside,
     read_json,
@@ -26,13 +25,18 @@ from common.checkpoints.small_files import (
     write_json,
     write_vocab,
 )
-from common.checkpoints.standard_bert import refuse_other_networks, with_every_weight
+from common.checkpoints.standard_bert import (
+    read_sizes,
+    refuse_other_networks,
+    with_every_weight,
+    write_sizes,
+)
 from common.errors import UserError
 
 CONFIG_FILE = "bert_config.json"
 
-# Module of modeling.py -> neutral module. The names within a module are the same: kernel, bias,
-# gamma, beta.
+# Module of modeling.py -> neutral module. Names within a module are the same: kernel, bias, gamma,
+# beta.
 MODULES = {
     "bert/embeddings/LayerNorm": "embeddings/layer_norm",
     "bert/encoder/layer_{i}/attention/self/query": "encoder/layer_{i}/attention/query",
@@ -54,34 +58,26 @@ TENSORS = {
     "cls/predictions/output_bias": "mlm/output_bias",
     "cls/seq_relationship/output_weights": "nsp/kernel",
     "cls/seq_relationship/output_bias": "nsp/bias",
-    # Of run_classifier.py, in no scope.
+    # Of run_classifier.py, without a scope.
     "output_weights": "classifier/kernel",
     "output_bias": "classifier/bias",
 }
-TURNED = ("nsp/kernel", "classifier/kernel")  # [labels, hidden]
+TRANSPOSED = ("nsp/kernel", "classifier/kernel")  # [labels, hidden]
 PARTS = ("kernel", "bias", "gamma", "beta")
 
-CONFIG_KEYS = {
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_hidden_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "filter_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "vocab_size": "vocab_size",
-}
 NONLINEARITIES = {"gelu": "gelu_tanh"}  # modeling.py, gelu
 
 
 def is_checkpoint(path):
-    """Whether this format claims a path: any TensorFlow checkpoint that no other format knows."""
+    """Whether this format claims a path: any TensorFlow checkpoint that no other format claims."""
     return tf_bundle.find_prefix(path) is not None
 
 
 def read_config(path):
-    """See `huggingface.read_config`. The layer-norm epsilon is in the code, not in the config.
+    """See `huggingface.read_config`. The layer-norm epsilon is in the program, not in the config.
 
     Raises:
-        UserError: a file cannot be read, is of another kind of network, or contradicts the weights.
+        UserError: a file cannot be read, belongs to another network, or contradicts the weights.
     """
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
@@ -97,12 +93,10 @@ def read_config(path):
     config = dict.fromkeys(NETWORK_KEYS)
     from_shapes = geometry(shapes)
     config |= from_shapes | {"family": "google", "do_lower_case": None}
-    written = read_json(folder / CONFIG_FILE)
-    if written is not None:
-        for theirs, ours in CONFIG_KEYS.items():
-            if written.get(theirs) is not None:
-                config[ours] = check_count(written[theirs], theirs, folder / CONFIG_FILE)
-        activation = check_name(written.get("hidden_act", "gelu"), "hidden_act", CONFIG_FILE)
+    values = read_json(folder / CONFIG_FILE)
+    if values is not None:
+        config |= read_sizes(values, folder / CONFIG_FILE)
+        activation = check_name(values.get("hidden_act", "gelu"), "hidden_act", CONFIG_FILE)
         config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
         check_against(from_shapes, config, folder / CONFIG_FILE, Path(prefix).name)
     config["vocab_file"] = vocab_beside(folder)
@@ -116,30 +110,32 @@ def read_weights(path):
 
 
 def list_tensors(path):
-    """Every variable of a checkpoint, as a list of StoredTensor."""
+    """Every variable of a checkpoint: list of StoredTensor."""
     tensors = tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name)
-    return [dataclasses.replace(tensor, is_turned=tensor.weight in TURNED) for tensor in tensors]
+    return [
+        dataclasses.replace(tensor, is_transposed=tensor.weight in TRANSPOSED) for tensor in tensors
+    ]
 
 
 def neutral_name(name, names=()):
-    """Neutral name of a variable; None where it has none. names: not looked at."""
+    """Neutral name of a variable, or None. names: not used."""
     if name in TENSORS:
         return TENSORS[name]
     module, _, part = name.rpartition("/")
     pattern = re.sub(r"^bert/encoder/layer_(0|[1-9]\d{0,3})/", "bert/encoder/layer_{i}/", module)
-    ours = MODULES.get(pattern)
-    if ours is None or part not in PARTS:
+    neutral = MODULES.get(pattern)
+    if neutral is None or part not in PARTS:
         return None
     if pattern != module:
-        ours = ours.replace("{i}", module.split("/")[2].removeprefix("layer_"))
-    return f"{ours}/{part}"
+        neutral = neutral.replace("{i}", module.split("/")[2].removeprefix("layer_"))
+    return f"{neutral}/{part}"
 
 
 # ---- Writing -------------------------------------------------------------------------------------
 
 PREFIX = "bert_model.ckpt"
-MODULE_NAMES = {ours: theirs for theirs, ours in MODULES.items()}
-TENSOR_NAMES = {ours: theirs for theirs, ours in TENSORS.items()}
+MODULE_NAMES = {module: name for name, module in MODULES.items()}
+TENSOR_NAMES = {weight: name for name, weight in TENSORS.items()}
 # modeling.py, get_activation. Its "gelu" is the tanh form and its epsilon is fixed.
 HIDDEN_ACT = {
     "gelu_tanh": "gelu",
@@ -173,7 +169,7 @@ def write(classifier, folder):
     tensors = google_tensors(with_every_weight(classifier.weights, cfg))
     tf_bundle.write(folder / PREFIX, tensors)
     config = {
-        **{theirs: getattr(cfg, ours) for theirs, ours in CONFIG_KEYS.items()},
+        **write_sizes(cfg),
         "attention_probs_dropout_prob": cfg.attention_dropout_rate,
         "hidden_act": HIDDEN_ACT[cfg.encoder_nonlinearity],
         "hidden_dropout_prob": cfg.dropout_rate,
@@ -186,7 +182,7 @@ def write(classifier, folder):
 
 
 def notes_on(cfg, has_special_tokens):
-    """What google-research/bert would compute otherwise: list of str.
+    """What google-research/bert would compute differently: list of str.
 
     cfg: ModelParams; has_special_tokens: bool, whether rows have [CLS] and [SEP].
     """
@@ -224,7 +220,7 @@ def google_name(name):
 def google_tensors(weights):
     """{google-research/bert's name: array} of {neutral name: array}."""
     return {
-        google_name(name): np.asarray(weight).T if name in TURNED else np.asarray(weight)
+        google_name(name): np.asarray(weight).T if name in TRANSPOSED else np.asarray(weight)
         for name, weight in weights.items()
     }
 

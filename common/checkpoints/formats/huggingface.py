@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hugging Face checkpoints: a directory as transformers saves it, or its weights by themselves.
+"""Hugging Face checkpoints: a folder that transformers saved, or a file of weights.
 
-Weights lie in `model.safetensors`, in several such files with an index, or in `pytorch_model.bin`
+Weights are in `model.safetensors`, in several such files with an index, or in `pytorch_model.bin`
 (see `torch_bin.py`). Maps the names of transformers' BertModel, BertForPreTraining and
-BertForSequenceClassification to the neutral ones of `names.py`, and back: a folder is written for
+BertForSequenceClassification to neutral names and back. The folder that is written is for
 AutoModelForSequenceClassification and AutoTokenizer.
 """
 
@@ -26,7 +26,6 @@ from common.checkpoints.names import (
 from common.checkpoints.small_files import (
     NETWORK_KEYS,
     check_against,
-    check_count,
     check_epsilon,
     check_name,
     read_json,
@@ -34,11 +33,16 @@ from common.checkpoints.small_files import (
     write_json,
     write_vocab,
 )
-from common.checkpoints.standard_bert import refuse_other_networks, with_every_weight
+from common.checkpoints.standard_bert import (
+    read_sizes,
+    refuse_other_networks,
+    with_every_weight,
+    write_sizes,
+)
 from common.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
-# Of those that lie in a folder, the first is taken.
+# The first of these in a folder is read.
 WEIGHTS_FILES = (
     WEIGHTS_FILE,
     "model.safetensors.index.json",
@@ -46,8 +50,8 @@ WEIGHTS_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-# Module of transformers -> neutral module. BertModel's own weights follow a prefix "bert." in the
-# models that add a head, and no prefix in a BertModel saved by itself.
+# Module of transformers -> neutral module. The weights of BertModel have the prefix "bert." in
+# models with a head, and no prefix in a BertModel.
 MODULES = {
     "embeddings.LayerNorm": "embeddings/layer_norm",
     "encoder.layer.{i}.attention.self.query": "encoder/layer_{i}/attention/query",
@@ -72,18 +76,10 @@ TENSORS = {
     "cls.predictions.bias": "mlm/output_bias",
 }
 DENSE = {"weight": "kernel", "bias": "bias"}
-# gamma and beta: files converted from TensorFlow before 2019 keep its names.
+# gamma and beta: in files converted from TensorFlow before 2019.
 LAYER_NORM = {"weight": "gamma", "gamma": "gamma", "bias": "beta", "beta": "beta"}
 
-# config.json -> params. transformers' "gelu" is the erf form.
-CONFIG_KEYS = {
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_hidden_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "filter_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "vocab_size": "vocab_size",
-}
+# transformers' "gelu" is the erf form.
 NONLINEARITIES = {
     "gelu": "gelu_erf",
     "gelu_python": "gelu_erf",
@@ -92,13 +88,13 @@ NONLINEARITIES = {
     "gelu_fast": "gelu_tanh",
     "swish": "silu",
 }
-# What BERT has, where a config.json that is shorter than today's does not say it.
+# Defaults for a config.json without these keys.
 DEFAULT_HIDDEN_ACT = "gelu"
 DEFAULT_LAYER_NORM_EPS = 1e-12
 
 
 def is_checkpoint(path):
-    """Whether this format claims a path: True also where what it finds there cannot be read."""
+    """Whether this format claims a path, readable or not."""
     path = Path(path)
     if path.is_dir():
         return any((path / name).is_file() for name in WEIGHTS_FILES)
@@ -109,17 +105,17 @@ def is_checkpoint(path):
 
 
 def read_config(path):
-    """What a checkpoint says of its network, from config.json and from the shapes of its weights.
+    """The network and tokenizer of a checkpoint, from its text files and the shapes of its weights.
 
     Args:
         path: str or path-like, for which `is_checkpoint` holds.
     Returns:
         dict: hidden_size, num_hidden_layers, num_heads, filter_size, max_position_embeddings,
         vocab_size (int), encoder_nonlinearity (str), layer_norm_epsilon (float), family (str),
-        vocab_file (str), do_lower_case (bool). None where nothing says it: without config.json
-        that holds for num_heads, encoder_nonlinearity and layer_norm_epsilon.
+        vocab_file (str), do_lower_case (bool). None where unknown: without config.json num_heads,
+        encoder_nonlinearity and layer_norm_epsilon.
     Raises:
-        UserError: a file cannot be read, is of another kind of network, or contradicts the weights.
+        UserError: a file cannot be read, belongs to another network, or contradicts the weights.
     """
     weights_file = find_weights_file(path)
     folder = weights_file.parent
@@ -134,85 +130,80 @@ def read_config(path):
     from_shapes = geometry(shapes)
     config |= from_shapes | {"family": "huggingface"}
 
-    written = read_json(folder / "config.json")
-    if written is not None:
-        config |= from_config_json(written, folder / "config.json")
+    config_json = read_json(folder / "config.json")
+    if config_json is not None:
+        config |= from_config_json(config_json, folder / "config.json")
         check_against(from_shapes, config, folder / "config.json", weights_file.name)
-        config |= label_names(written, num_classes(weights))
-    return config | tokenizer_of(folder, written or {})
+        config |= label_names(config_json, num_classes(weights))
+    return config | tokenizer_of(folder, config_json or {})
 
 
-def tokenizer_of(folder, written):
-    """vocab_file, do_lower_case and notes of `read_config`, from what lies in a folder.
+def tokenizer_of(folder, config_json):
+    """vocab_file, do_lower_case and notes of `read_config`.
 
-    written: dict, its config.json.
+    config_json: dict.
     """
-    found = {"vocab_file": vocab_beside(folder), "do_lower_case": None, "notes": []}
+    tokenizer = {"vocab_file": vocab_beside(folder), "do_lower_case": None, "notes": []}
     file = folder / tokenizer_json.NAME
     normalization = {}
-    if found["vocab_file"] is None and file.is_file():
-        found["vocab_file"] = str(file)
+    if tokenizer["vocab_file"] is None and file.is_file():
+        tokenizer["vocab_file"] = str(file)
         normalization = tokenizer_json.read_normalization(file)
     settings = read_json(folder / "tokenizer_config.json") or {}
     for value in (
         settings.get("do_lower_case"),
-        written.get("do_lower_case"),
+        config_json.get("do_lower_case"),
         normalization.get("lowercase"),
     ):
         if isinstance(value, bool):
-            found["do_lower_case"] = value
+            tokenizer["do_lower_case"] = value
             break
     strips = normalization.get("strip_accents", settings.get("strip_accents"))
-    if None not in (strips, found["do_lower_case"]) and strips != found["do_lower_case"]:
-        found["notes"].append(
-            f"tokenizer: trained with strip_accents {str(strips).lower()}; here accents go where "
-            "do_lower is true, and stay where it is false"
+    if None not in (strips, tokenizer["do_lower_case"]) and strips != tokenizer["do_lower_case"]:
+        tokenizer["notes"].append(
+            f"tokenizer: trained with strip_accents {str(strips).lower()}; here do_lower: true "
+            "removes accents, and false keeps them"
         )
     splits = settings.get("tokenize_chinese_chars")
     if normalization.get("handle_chinese_chars", splits) is False:
-        found["notes"].append(
-            "tokenizer: trained without setting Chinese characters apart; here each is a word"
+        tokenizer["notes"].append(
+            "tokenizer: trained without splitting Chinese characters; here each is a word"
         )
-    return found
+    return tokenizer
 
 
-def label_names(written, count):
-    """{"label_names": tuple of str} of a config.json; {} where it does not name every class.
+def label_names(config_json, count):
+    """{"label_names": tuple of str} of a config.json; {} if it does not name every class.
 
-    written: dict; count: int, of classes, or None without a label head.
+    config_json: dict; count: int, number of classes, or None without a label head.
     """
-    names = written.get("id2label")
+    names = config_json.get("id2label")
     if not isinstance(names, dict) or len(names) != count:
         return {}
     names = [names.get(str(i)) for i in range(len(names))]
     return {"label_names": tuple(names)} if all(isinstance(n, str) for n in names) else {}
 
 
-def from_config_json(written, source):
-    """The part of `read_config` that config.json tells. written: dict; source: its path."""
-    model_type = written.get("model_type", "bert")
+def from_config_json(config_json, source):
+    """The part of `read_config` from config.json. config_json: dict; source: its path."""
+    model_type = config_json.get("model_type", "bert")
     if model_type != "bert":
         raise UserError(f"{source}: model_type is {model_type!r}; only 'bert' can be loaded")
-    positions = written.get("position_embedding_type", "absolute")
+    positions = config_json.get("position_embedding_type", "absolute")
     if positions != "absolute":
         raise UserError(
             f"{source}: position_embedding_type is {positions!r}; only 'absolute' can be loaded"
         )
-    if written.get("is_decoder") is True:
+    if config_json.get("is_decoder") is True:
         raise UserError(
-            f"{source}: is_decoder is true, and a decoder's tokens see only those before them; "
+            f"{source}: is_decoder is true, and a decoder's tokens attend only to earlier ones; "
             "take a model that was trained as an encoder"
         )
-    config = {}
-    for theirs, ours in CONFIG_KEYS.items():
-        value = written.get(theirs)
-        if value is None:
-            continue
-        config[ours] = check_count(value, theirs, source)
-    activation = written.get("hidden_act", DEFAULT_HIDDEN_ACT)
+    config = read_sizes(config_json, source)
+    activation = config_json.get("hidden_act", DEFAULT_HIDDEN_ACT)
     activation = check_name(activation, "hidden_act", source)
     config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
-    epsilon = written.get("layer_norm_eps", DEFAULT_LAYER_NORM_EPS)
+    epsilon = config_json.get("layer_norm_eps", DEFAULT_LAYER_NORM_EPS)
     config["layer_norm_epsilon"] = check_epsilon(epsilon, "layer_norm_eps", source)
     return config
 
@@ -223,19 +214,19 @@ def read_weights(path):
     Args:
         path: str or path-like, for which `is_checkpoint` holds.
     Returns:
-        dict of neutral name to LazyTensor <float32>, kernels as [in, out]. A tensor without neutral
-        name keeps its own.
+        dict of neutral name to LazyTensor <float32>, kernels as [in, out]. A tensor without a
+        neutral name keeps the name of the file.
     Raises:
-        UserError: the file is damaged, no safetensors file, or of our own format.
+        UserError: the file is damaged, of another kind, or of this project's format.
     """
     return weights_of(find_weights_file(path), list_tensors(path))
 
 
 def list_tensors(path):
-    """Every tensor of a checkpoint, in the order of its files, as a list of StoredTensor.
+    """Every tensor of a checkpoint, in the order of its files: list of StoredTensor.
 
     Raises:
-        UserError: a file is damaged, hostile, of another kind, or of our own format.
+        UserError: a file is damaged, malicious, of another kind, or of this project's format.
     """
     path = find_weights_file(path)
     files = shards_of(path) if path.name.endswith(".index.json") else [path]
@@ -246,28 +237,28 @@ def list_tensors(path):
             if is_safe and axes_of(name):
                 raise UserError(
                     f"{path} has the names of this project's own checkpoints; "
-                    "give the checkpoint-<step> folder that it lies in"
+                    "give the checkpoint-<step> folder with the file"
                 )
             weight = neutral_name(name)
             is_kernel = weight is not None and weight.endswith("/kernel")
-            tensors.append(StoredTensor(name, shape, dtype, read, weight, is_turned=is_kernel))
+            tensors.append(StoredTensor(name, shape, dtype, read, weight, is_transposed=is_kernel))
     return tensors
 
 
 def shards_of(index):
-    """The files that an index of shards names, as a list of Path in the order of their names.
+    """The files of an index of shards, sorted by name: list of Path.
 
     Raises:
-        UserError: it is no such index, or names anything but a file in its own folder.
+        UserError: it is not an index, or names a file outside its folder.
     """
     weight_map = (read_json(index) or {}).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index} has no weight_map of tensors; copy or download it again")
     suffix = Path(index.name.removesuffix(".index.json")).suffix
     folder = index.parent.resolve()
-    homes = [folder]
+    allowed = [folder]
     if folder.parent.name == "snapshots":  # the hub's cache, where every file is a link
-        homes.append(folder.parent.parent / "blobs")
+        allowed.append(folder.parent.parent / "blobs")
     files = []
     for name in sorted(set(map(str, weight_map.values()))):
         file = index.parent / name
@@ -278,7 +269,7 @@ def shards_of(index):
             )
         if not file.is_file():
             raise UserError(f"{file} is missing, but {index.name} names it; copy it there")
-        if file.resolve().parent not in homes:
+        if file.resolve().parent not in allowed:
             raise UserError(
                 f"{file} is a link to {file.resolve()}, outside its folder; copy the file itself "
                 "there if it is to be read"
@@ -288,9 +279,9 @@ def shards_of(index):
 
 
 def neutral_name(name):
-    """Neutral name of a tensor of transformers; None where it has none.
+    """Neutral name of a tensor of transformers, or None.
 
-    Without one are `position_ids`, a constant, and `cls.predictions.decoder.*`, which repeat the
+    `position_ids`, a constant, has none. `cls.predictions.decoder.*` has none, since it repeats the
     word embeddings and `cls.predictions.bias`.
     """
     name = name.removeprefix("bert.")
@@ -299,17 +290,17 @@ def neutral_name(name):
     module, _, tensor = name.rpartition(".")
     layer = re.match(r"encoder\.layer\.(0|[1-9]\d{0,3})\.", module)
     pattern = module if layer is None else "encoder.layer.{i}." + module[layer.end() :]
-    ours = MODULES.get(pattern)
-    if ours is None:
+    neutral = MODULES.get(pattern)
+    if neutral is None:
         return None
     if layer is not None:
-        ours = ours.replace("{i}", layer[1])
+        neutral = neutral.replace("{i}", layer[1])
     tensors = LAYER_NORM if pattern.endswith("LayerNorm") else DENSE
-    return f"{ours}/{tensors[tensor]}" if tensor in tensors else None
+    return f"{neutral}/{tensors[tensor]}" if tensor in tensors else None
 
 
 def find_weights_file(path):
-    """The file of weights, or their index, that a path means."""
+    """The file of weights, or the index of shards, of a path."""
     path = Path(path)
     if not path.is_dir():
         return path
@@ -319,8 +310,8 @@ def find_weights_file(path):
 
 # ---- Writing -------------------------------------------------------------------------------------
 
-MODULE_NAMES = {ours: theirs for theirs, ours in MODULES.items()}
-TENSOR_NAMES = {ours: theirs for theirs, ours in TENSORS.items()}
+MODULE_NAMES = {module: name for name, module in MODULES.items()}
+TENSOR_NAMES = {weight: name for name, weight in TENSORS.items()}
 KINDS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 # transformers' "gelu" is the erf form.
 HIDDEN_ACT = {
@@ -344,7 +335,7 @@ def write(classifier, folder):
     Returns notes: list of str.
     """
     weights = with_every_weight(classifier.weights, classifier.params.model)
-    # transformers asks for this entry.
+    # transformers requires this entry.
     save_file(huggingface_tensors(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     write_json(folder / "config.json", config_of(classifier))
     write_vocab(folder, classifier.vocab)
@@ -363,11 +354,11 @@ def huggingface_name(name):
     `encoder/layer_3/attention/key/bias` -> `bert.encoder.layer.3.attention.self.key.bias`.
     """
     pattern, layer = pattern_of(name)
-    theirs = TENSOR_NAMES.get(pattern)
-    if theirs is None:
+    foreign = TENSOR_NAMES.get(pattern)
+    if foreign is None:
         module, _, kind = pattern.rpartition("/")
-        theirs = f"{MODULE_NAMES[module]}.{KINDS[kind]}".replace("{i}", str(layer))
-    return theirs if theirs.startswith(("classifier.", "cls.")) else f"bert.{theirs}"
+        foreign = f"{MODULE_NAMES[module]}.{KINDS[kind]}".replace("{i}", str(layer))
+    return foreign if foreign.startswith(("classifier.", "cls.")) else f"bert.{foreign}"
 
 
 def huggingface_tensors(weights):
@@ -381,13 +372,13 @@ def huggingface_tensors(weights):
 
 
 def config_of(classifier):
-    """What config.json says. Returns dict."""
+    """The contents of config.json: dict."""
     cfg = classifier.params.model
     labels = classifier.label_names
     return {
         "architectures": ["BertForSequenceClassification"],
         "model_type": "bert",
-        **{theirs: getattr(cfg, ours) for theirs, ours in CONFIG_KEYS.items()},
+        **write_sizes(cfg),
         "type_vocab_size": 2,
         "hidden_act": HIDDEN_ACT[cfg.encoder_nonlinearity],
         "layer_norm_eps": cfg.layer_norm_epsilon,
@@ -402,7 +393,7 @@ def config_of(classifier):
 
 
 def tokenizer_config_of(classifier):
-    """What tokenizer_config.json says. Returns dict."""
+    """The contents of tokenizer_config.json: dict."""
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")}
     if "[MASK]" in classifier.vocab:
         special["mask_token"] = "[MASK]"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras weights files: what `save_weights("x.weights.h5")` writes of this project's model.
+"""Keras weights files: `save_weights("x.weights.h5")` of this project's model.
 
-A group for each layer, called after the Python attribute that holds it, with a group `vars` that
-has the layer's own name, which is the neutral one, as an attribute, and its variables by number.
+Each layer has a group named after the Python attribute with the layer. Its group `vars` has the
+numbered variables, and the layer's name, which is the neutral one, as an attribute.
 """
 
 from functools import partial
@@ -28,12 +28,12 @@ TABLES = ("word_embeddings", "position_embeddings", "segment_embeddings")
 
 
 def is_checkpoint(path):
-    """Whether this format claims a path: an HDF5 file that no other format knows, or named so."""
+    """Whether this format claims a path: an HDF5 file that no other format claims, or its name."""
     return find_file(path) is not None
 
 
 def find_file(path):
-    """The file that a path means, as Path; None where there is none."""
+    """The file of a path, as Path; None if there is none."""
     path = Path(path)
     if path.is_dir():
         files = [file for file in path.glob("*.weights.h5") if file.is_file()]
@@ -46,7 +46,7 @@ def find_file(path):
 def read_config(path):
     """See `huggingface.read_config`.
 
-    Heads, GELU, epsilon and how it computes otherwise: from a `params.yaml` beside it.
+    Heads, GELU, epsilon and the variants of the network come from a `params.yaml` beside it.
     """
     path = find_file(path)
     tensors = list_tensors(path)
@@ -76,10 +76,10 @@ def read_weights(path):
 
 
 def list_tensors(path):
-    """Every variable of a file, as a list of StoredTensor.
+    """Every variable of a file: list of StoredTensor.
 
     Raises:
-        UserError: the file is damaged or hostile.
+        UserError: the file is damaged or malicious.
     """
     import h5py
 
@@ -87,7 +87,7 @@ def list_tensors(path):
     tensors, seen = [], set()
 
     def walk(group, names):
-        """group: h5py.Group; names: the neutral ones of the layers above, tuple of str."""
+        """group: h5py.Group; names: tuple of str, neutral names of the enclosing layers."""
         address = h5py.h5o.get_info(group.id).addr
         if address in seen:
             raise UserError(f"{path}: the group {group.name!r:.120} lies in itself; {AGAIN}")
@@ -130,13 +130,13 @@ AGAIN = "copy or download the file again, from a source that you trust"
 
 
 def part_of(module, key):
-    """What the variable of a number is called: ("pooler", "0") -> "kernel"."""
+    """The name of a numbered variable: ("pooler", "0") -> "kernel"."""
     parts = LAYER_NORM if module.endswith("layer_norm") else DENSE
     return parts[int(key)] if key in ("0", "1") else key
 
 
 def tables_of(datasets):
-    """{number: name} of the embedding tables; one that a model does without has no number."""
+    """{number: name} of the embedding tables; missing tables have no number."""
     keys = sorted(datasets)
     if len(keys) == 2 and datasets[keys[1]].shape[:1] == (2,):
         return {keys[0]: TABLES[0], keys[1]: TABLES[2]}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own checkpoints: what stands in the files of a `checkpoint-<step>` folder; see `store.py`.
+"""This project's checkpoints: the files in a folder of `store.py`.
 
-The weights have the neutral names, so nothing is translated. The training state has the names of
-`Optimizer.state` and `RunState`.
+Weights have the neutral names. The training state has the names of `Optimizer.state` and
+`RunState`.
 """
 
 import json
@@ -21,9 +21,9 @@ from common.checkpoints.store import CONFIG, MANIFEST, STATE, VOCAB, WEIGHTS
 from common.errors import RunError, UserError
 from common.params import COMPUTED_KEYS, FROM_CHECKPOINT, ModelParams, keys_of
 
-# The keys of ModelParams that the config of a checkpoint of a run says.
+# The keys of ModelParams in the config of a checkpoint.
 GEOMETRY = (*FROM_CHECKPOINT, *COMPUTED_KEYS, *keys_of(ModelParams, in_config=True))
-# Types of what it says, where it says it. Of the geometry the params check the rest.
+# Key of a config -> its types, if it is there. The params check ranges.
 TYPES_OF_CONFIG = {
     **dict.fromkeys(GEOMETRY, (int, float, bool, str)),
     "label_names": (list,),
@@ -39,21 +39,21 @@ def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0, 
     """Writes a checkpoint and deletes the oldest beyond `keep_max`.
 
     Args:
-        model_dir: path-like, which is there.
+        model_dir: path-like, which exists.
         step: int. The global step.
         weights, state: {name: NumPy array}.
         config: dict for `read_config`.
         vocab: list of str.
         keep_max: int. How many of the newest up to this step to keep; 0 keeps all.
-        keep: steps to keep besides.
+        keep: further steps to keep.
     Returns:
         Path of the checkpoint.
     Raises:
-        RunError: a number of it is not finite, or it cannot be written; what was there before is
-            untouched.
+        RunError: a value is not finite, or the checkpoint cannot be written; earlier checkpoints
+            are intact.
     """
     path = Path(model_dir) / f"checkpoint-{step}"
-    # safetensors writes memory as it lies; asarray keeps scalars, ascontiguousarray would not.
+    # safetensors writes memory in its order; ascontiguousarray would turn scalars into vectors.
     weights, state = (
         {name: np.asarray(array, order="C") for name, array in arrays.items()}
         for arrays in (weights, state)
@@ -62,7 +62,7 @@ def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0, 
         if not np.isfinite(array).all():
             raise RunError(
                 f"{name} is not finite at step {step}: a gradient was infinite or not a number. "
-                "What was saved before is whole. A lower learning rate, a longer warm-up or "
+                "Earlier checkpoints are intact. A lower learning rate, a longer warm-up or "
                 "max_gradient_norm helps; with mixed_float16, loss_scaling_factor: dynamic"
             )
 
@@ -71,7 +71,8 @@ def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0, 
         write_vocab(folder, vocab)
         for name, arrays in ((WEIGHTS, weights), (STATE, state)):
             save_file(arrays, folder / name)
-            shutil.copymode(folder / CONFIG, folder / name)  # safetensors lets the owner alone read
+            # safetensors makes files that only their owner can read.
+            shutil.copymode(folder / CONFIG, folder / name)
         return {name: store.entry_of(folder / name) for name in (WEIGHTS, STATE, CONFIG, VOCAB)}
 
     store.write_checkpoint(path, write)
@@ -80,11 +81,11 @@ def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0, 
 
 
 def update_config(path, **changes):
-    """Replaces a checkpoint by one whose config says `changes` too; its tensors are not copied.
+    """Replaces a checkpoint by one with `changes` in its config; its tensors are not copied.
 
     Raises:
         UserError: the checkpoint does not verify.
-        RunError: it cannot be written; what was there before is untouched.
+        RunError: it cannot be written; the former checkpoint is intact.
     """
     path = Path(path)
     check_whole(path)
@@ -108,7 +109,7 @@ def write_config(folder, config):
 
 
 def resolve(path):
-    """The checkpoint folder that `path` means: itself, or the newest in it where a model_dir."""
+    """The checkpoint folder of a path: the path, or the newest checkpoint in it."""
     path = Path(path)
     if (path / MANIFEST).is_file() or not store.list_checkpoints(path):
         return path
@@ -122,7 +123,7 @@ def check_whole(path):
 
 
 def is_checkpoint(path):
-    """Whether `path` is a checkpoint of ours, or a folder that holds some."""
+    """Whether a path is a checkpoint of this format, or a folder with some."""
     return (Path(path) / MANIFEST).is_file() or bool(store.list_checkpoints(path))
 
 
@@ -139,9 +140,9 @@ def read_config(path):
 
 
 def check_config(config, file):
-    """The config, where what it says is of the right types.
+    """Returns the config if its values have the right types.
 
-    What has a manifest that fits may still have been written to do harm.
+    A malicious checkpoint can have a manifest that fits.
     """
     for key, kinds in TYPES_OF_CONFIG.items():
         value = config.get(key)

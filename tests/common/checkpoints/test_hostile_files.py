@@ -263,7 +263,7 @@ def tf_empty(folder):
     return tf_checkpoint(folder, b"")
 
 
-@case("it is no checkpoint's index, or cut off")
+@case("it is not a checkpoint's index, or cut off")
 def tf_truncated(folder):
     return tf_checkpoint(folder, table_of([HEADER, (b"a", tf_entry([16], 64))])[:-20])
 

@@ -378,7 +378,7 @@ def test_space_is_looked_for_before_anything_is_written(tmp_path, monkeypatch):
     store.check_space(tmp_path / "absent" / "deeper", 1000)
     with_free_bytes(monkeypatch, 5_000_000)
     store.check_space(tmp_path, 1_000_000)
-    with pytest.raises(RunError, match=r"needs 4,\d{3} MB.* has 5 MB free\. Earlier .* whole"):
+    with pytest.raises(RunError, match=r"needs 4,\d{3} MB.* has 5 MB free\. Earlier .* intact"):
         store.check_space(tmp_path, 4_300_000_000)
     assert names_in(tmp_path) == []
 

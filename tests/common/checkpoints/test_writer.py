@@ -83,7 +83,7 @@ def test_what_follows_a_save_happens_once_it_is_whole(tmp_path, gate):
 
 
 @pytest.mark.parametrize("method", ["wait", "poll", "save"])
-def test_a_failure_is_raised_where_training_hears_of_it_and_once(tmp_path, monkeypatch, method):
+def test_a_failure_is_raised_once_in_the_training_thread(tmp_path, monkeypatch, method):
     writer = CheckpointWriter(tmp_path)
     save(writer, 1)
     writer.wait()

@@ -57,7 +57,7 @@ def test_names_and_config_are_those_of_the_program(make_classifier, tmp_path):
     assert written["hidden_act"] == "gelu"
 
 
-def test_values_stand_under_their_names_and_the_output_layer_is_turned_round(
+def test_values_stand_under_their_names_and_the_output_layer_is_transposed(
     make_classifier, tmp_path
 ):
     classifier = make_classifier(encoder_nonlinearity="relu")

@@ -40,7 +40,7 @@ def test_every_tensor_of_transformers_has_its_neutral_name(folder):
 
 
 @needs_fixtures
-def test_kernels_are_turned_round_and_the_rest_is_as_stored():
+def test_kernels_are_transposed_and_the_rest_is_as_stored():
     weights = huggingface.read_weights(FIXTURES / "huggingface")
     with safe_open(FIXTURES / "huggingface" / "model.safetensors", framework="numpy") as file:
         layer = "bert.encoder.layer.1."

@@ -15,6 +15,7 @@ from common.checkpoints.formats import huggingface
 from common.checkpoints.formats.huggingface import huggingface_name, huggingface_tensors
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.names import WEIGHTS
+from common.checkpoints.standard_bert import CONFIG_KEYS
 from common.errors import UserError
 from common.export.export import export
 from model import make_model
@@ -24,7 +25,7 @@ FIXTURES = Path(__file__).parents[5] / "shared" / "fixtures"
 needs_fixtures = pytest.mark.skipif(
     not FIXTURES.is_dir(), reason="../shared/fixtures, written by transformers, is not there"
 )
-GEOMETRY = (*huggingface.CONFIG_KEYS.values(), "encoder_nonlinearity", "layer_norm_epsilon")
+GEOMETRY = (*CONFIG_KEYS.values(), "encoder_nonlinearity", "layer_norm_epsilon")
 TEXTS = ["never once dull", "It was bad, badly DRAGGED!", "café 漢字", ""]
 
 
@@ -63,7 +64,7 @@ def test_a_classifier_that_passed_through_the_network_has_every_bit(make_classif
         load_file(folder / "model.safetensors"), load_file(source / "model.safetensors")
     )
     ours, theirs = (json.loads((path / "config.json").read_text()) for path in (folder, source))
-    for key in (*huggingface.CONFIG_KEYS, "hidden_act", "layer_norm_eps", "model_type"):
+    for key in (*CONFIG_KEYS, "hidden_act", "layer_norm_eps", "model_type"):
         assert ours[key] == theirs[key]
 
 
