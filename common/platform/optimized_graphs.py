@@ -23,8 +23,8 @@ def keep_optimized_graph(content, entry, program, arguments):
     """Calls a program for the first time, and adds the graph that TensorFlow makes of it.
 
     Args:
-        content, entry: of `kept_programs.to_bytes`.
-        program: of `kept_programs.bind`. arguments: what it is called with.
+        content, entry: of `program_bytes.to_bytes`.
+        program: of `program_bytes.bind`. arguments: what it is called with.
     Returns:
         its result; and content and entry with the graph and the names of the devices that it was
         made for, unchanged where TensorFlow did not make one graph of the program.

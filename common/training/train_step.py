@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from common.BaseModel import TRAIN
 from common.optimizers.summaries import gradient_summaries
-from common.platform.kept_programs import trace, variables_of
+from common.platform.kept_programs import variables_of
+from common.platform.program_bytes import trace
 from common.platform.tf_private import optimizing_once
 from common.signals import poll
 from common.training.distribution import ONE_DEVICE

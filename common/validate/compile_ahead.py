@@ -16,20 +16,17 @@ import data
 from common.console import closing_summary, log
 from common.optimizers.factory import optimizer_of
 from common.platform.kept_programs import (
-    NotKept,
-    bind,
     config_dir,
     prefix_of,
     read_entries,
     shape_name,
-    to_bytes,
-    trace,
     variables_of,
     write_manifest,
     write_program,
 )
 from common.platform.machine_code import keep_machine_code, machine_dir, own_dir
 from common.platform.optimized_graphs import keep_optimized_graph
+from common.platform.program_bytes import NotKept, bind, to_bytes, trace
 from common.platform.tf_private import optimizing_once
 from common.training.evaluate import Predictor
 from common.training.train_step import Replica

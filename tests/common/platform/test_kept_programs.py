@@ -2,7 +2,6 @@
 """Programs kept on disk: the same bits as traced ones, and none loaded by mistake."""
 
 import json
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +16,7 @@ from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.platform import kept_programs
 from common.platform.optimized_graphs import keep_optimized_graph
+from common.platform.program_bytes import bind, to_bytes, trace
 from common.platform.tf_private import function_runtime, optimizing_once
 from common.training.distribution import ONE_DEVICE
 from common.training.evaluate import Predictor
@@ -57,10 +57,10 @@ def keep_step(folder, params, model, optimizer, starts=None, prefix="kept_"):
     batch = features(starts), LABELS
     arguments = batch if is_whole else (*batch, tf.constant(0))
     step = replica.update_from if is_whole else replica.add
-    concrete = kept_programs.trace(step, arguments)
+    concrete = trace(step, arguments)
     variables = kept_programs.variables_of(model, optimizer, replica.sums)
-    content, entry = kept_programs.to_bytes(concrete, variables, prefix)
-    program = kept_programs.bind(content, entry, variables, arguments)
+    content, entry = to_bytes(concrete, variables, prefix)
+    program = bind(content, entry, variables, arguments)
     with optimizing_once():
         _, content, entry = keep_optimized_graph(content, entry, program, arguments)
     context.context().clear_kernel_cache()  # as in the process of the run
@@ -222,15 +222,6 @@ def test_another_batch_size_and_a_damaged_program_are_compiled_by_the_run(tmp_pa
     assert kept_programs.read_entries(tmp_path) == {}
 
 
-def test_a_step_that_reads_an_unknown_variable_is_not_kept():
-    variable = tf.Variable(1.0)
-    concrete = tf.function(lambda x: x * variable, autograph=False).get_concrete_function(
-        tf.constant(2.0)
-    )
-    with pytest.raises(kept_programs.NotKept, match="no name"):
-        kept_programs.to_bytes(concrete, {}, "kept_")
-
-
 def test_programs_of_another_configuration_are_reported_and_not_loaded(tmp_path, capsys):
     params = tiny_params().with_runconfig(model_dir=str(tmp_path))
     folder = kept_programs.config_dir(tmp_path, params)
@@ -254,26 +245,3 @@ def test_another_source_file_is_another_configuration(tmp_path, monkeypatch):
     assert kept_programs.config_dir(tmp_path, params) == before
     (tmp_path / "common" / "losses.py").write_text("x = 2\n")
     assert kept_programs.config_dir(tmp_path, params) != before
-
-
-def test_threads_that_call_new_programs_restore_stderr(capfd):
-    has_begun, may_end = threading.Event(), threading.Event()
-
-    def first():
-        with kept_programs.without_false_alarms():
-            has_begun.set()
-            may_end.wait(timeout=60)
-
-    def second():
-        with kept_programs.without_false_alarms():
-            one.join(timeout=1)  # times out if `second` did not wait for its turn
-
-    one, two = threading.Thread(target=first), threading.Thread(target=second)
-    one.start()
-    has_begun.wait(timeout=60)
-    two.start()
-    may_end.set()
-    one.join(timeout=60)
-    two.join(timeout=60)
-    os.write(2, b"still there\n")
-    assert capfd.readouterr().err == "still there\n"

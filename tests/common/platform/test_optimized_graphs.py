@@ -7,8 +7,8 @@ import os
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from common.platform.kept_programs import bind, to_bytes
 from common.platform.optimized_graphs import keep_optimized_graph
+from common.platform.program_bytes import bind, to_bytes
 from common.platform.tf_private import GRAPH_FOLDER, function_runtime
 
 SEVEN = tf.constant(7.0)

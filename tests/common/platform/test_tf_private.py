@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from common.checkpoints.formats import ours
-from common.platform import kept_programs, tf_private
+from common.platform import program_bytes, tf_private
 from common.platform.machine import available_bytes
 from common.platform.optimized_graphs import keep_optimized_graph
 from common.training.steps_ahead import StepsAhead
@@ -79,13 +79,13 @@ def test_no_other_file_uses_a_private_interface():
 )
 def test_without_functions_called_by_name_nothing_is_kept_or_loaded(interface, without):
     two, three = tf.constant(2.0), tf.constant(3.0)
-    concrete = kept_programs.trace(lambda x: x * three, [two])
-    content, entry = kept_programs.to_bytes(concrete, {}, "kept_")
-    assert float(kept_programs.bind(content, entry, {}, [two])(two)) == 6.0
+    concrete = program_bytes.trace(lambda x: x * three, [two])
+    content, entry = program_bytes.to_bytes(concrete, {}, "kept_")
+    assert float(program_bytes.bind(content, entry, {}, [two])(two)) == 6.0
     without(interface)
-    assert kept_programs.bind(content, entry, {}, [two]) is None
-    with pytest.raises(kept_programs.NotKept, match=f"TensorFlow {tf.__version__} has no"):
-        kept_programs.to_bytes(concrete, {}, "kept_")
+    assert program_bytes.bind(content, entry, {}, [two]) is None
+    with pytest.raises(program_bytes.NotKept, match=f"TensorFlow {tf.__version__} has no"):
+        program_bytes.to_bytes(concrete, {}, "kept_")
 
 
 def test_without_the_optimized_graph_a_program_is_kept_as_it_was_traced(without):
