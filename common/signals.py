@@ -6,9 +6,8 @@
             poll()                      # raises Stopped once a signal has asked to stop
             ...
 
-The first SIGTERM or SIGINT is such a request. A second one ends the process at once, also where a
-library computes for minutes without returning to Python, as compiling does. SIGUSR1 asks the
-training loop to save and to go on.
+The first SIGTERM or SIGINT is such a request. A second one ends the process at once, also within a
+library call of minutes, such as compiling. SIGUSR1 asks the training loop to save and to go on.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ SAVING = signal.SIGUSR1
 
 
 class Stopped(Exception):
-    """Raised by `poll`. `signal_number` tells which signal asked."""
+    """Raised by `poll`. `signal_number`: the signal that asked to stop."""
 
     def __init__(self, signal_number):
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
@@ -64,10 +63,10 @@ class Requests:
             self.stopped_by = number
 
     def share(self, total):
-        """Hears what any of several processes has been asked for, as all of them do.
+        """Accepts the requests that signals have made to any of several processes.
 
         Processes that wait for each other have to stop and save at the same step. From the first
-        call on, signals are heard here alone.
+        call on, signals become requests only here.
 
         Args:
             total: list of int -> their sums over the processes, which all call this.
@@ -113,7 +112,7 @@ def listening():
 
 
 def _watch(readable):
-    """Sees signals as they arrive, while the main thread is in a library that takes its time."""
+    """Counts signals as they arrive, also while the main thread is in a long library call."""
     num_stops = 0
     while data := os.read(readable, 1):
         num_stops += data[0] in STOPPING
@@ -122,7 +121,7 @@ def _watch(readable):
 
 
 def exit_at_once(number):
-    """Ends the process without another word: every file in `model_dir` is whole at any moment."""
+    """Ends the process at once. No file is lost: in `model_dir` all are complete at any moment."""
     os._exit(128 + number)
 
 
