@@ -67,28 +67,28 @@ def prefix_of(folder, name):
 
 
 def variables_of(model, optimizer=None, sums=()):
-    """Returns {name: tf.Variable} of all that a step can read and write.
+    """Returns {name: tf.Variable} of every variable that a step can read or write.
 
     model, optimizer: BaseModel, Optimizer or None. sums: {name: variable} of a `Replica`.
     """
-    found = {f"model/{name}": weight.value for name, weight in model.weights_by_name().items()}
-    found |= {f"sums/{name}": variable for name, variable in dict(sums).items()}
-    found["clock/seed"] = model.clock.seed.value
-    found["clock/step"] = model.clock.step.value
-    found |= {f"loss/{name}": each.value for name, each in model.loss_variables().items()}
+    variables = {f"model/{name}": weight.value for name, weight in model.weights_by_name().items()}
+    variables |= {f"sums/{name}": variable for name, variable in dict(sums).items()}
+    variables["clock/seed"] = model.clock.seed.value
+    variables["clock/step"] = model.clock.step.value
+    variables |= {f"loss/{name}": each.value for name, each in model.loss_variables().items()}
     if optimizer is not None:
-        _collect(vars(optimizer), "optimizer", found)
-        _collect(vars(optimizer.loss_scale), "loss_scale", found)
-    return found
+        _collect(vars(optimizer), "optimizer", variables)
+        _collect(vars(optimizer.loss_scale), "loss_scale", variables)
+    return variables
 
 
-def _collect(values, path, found):
-    """Adds the variables in a dict, and in dicts within it, to `found`."""
+def _collect(values, path, variables):
+    """Adds the variables in a dict, and in dicts within it, to `variables`."""
     for name, value in values.items():
         if isinstance(value, tf.Variable):
-            found[f"{path}/{name}"] = value
+            variables[f"{path}/{name}"] = value
         elif isinstance(value, dict):
-            _collect(value, f"{path}/{name}", found)
+            _collect(value, f"{path}/{name}", variables)
 
 
 class ProgramLibrary:

@@ -33,16 +33,16 @@ def keep_optimized_graph(content, entry, program, arguments):
         result = program(*arguments)
     if len(graphs) != 1:
         return result, content, entry
-    kept = function_runtime().graph.FromString(content)
-    whole = copy.deepcopy(kept.function_graph.library.function[-1])
-    kept.name = whole.signature.name
-    kept.function_graph.CopyFrom(graphs[0])
-    kept.function_graph.library.function.append(whole)
-    # What is to be run though no result depends on it, as the writing of a variable.
-    kept.node_name_to_control_ret.update({node: name for name, node in whole.control_ret.items()})
-    kept.ret_types.extend(output.type for output in whole.signature.output_arg)
-    kept.num_return_nodes = len(whole.signature.output_arg)
-    content = kept.SerializeToString(deterministic=True)
+    graph = function_runtime().graph.FromString(content)
+    whole = copy.deepcopy(graph.function_graph.library.function[-1])
+    graph.name = whole.signature.name
+    graph.function_graph.CopyFrom(graphs[0])
+    graph.function_graph.library.function.append(whole)
+    # Operations that run though no result depends on them, such as assignments.
+    graph.node_name_to_control_ret.update({node: name for name, node in whole.control_ret.items()})
+    graph.ret_types.extend(output.type for output in whole.signature.output_arg)
+    graph.num_return_nodes = len(whole.signature.output_arg)
+    content = graph.SerializeToString(deterministic=True)
     return result, content, entry | {"devices": device_names()}
 
 
@@ -55,7 +55,7 @@ def device_names():
 def optimized_graph(content, function):
     """A program that is called within it for the first time takes its graph from `content`.
 
-    TensorFlow makes the graph anew where it cannot read it, or looks for it under another name, as
+    TensorFlow makes the graph again where it cannot read it, or looks for it under another name, as
     with TF_JOB_NAME set.
 
     Args:

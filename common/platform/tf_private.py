@@ -64,8 +64,8 @@ def find(interface):
 
 def _find_all(*interfaces):
     """Returns a list of them, or None where one is missing."""
-    found = [find(interface) for interface in interfaces]
-    return None if None in found else found
+    parts = [find(interface) for interface in interfaces]
+    return None if None in parts else parts
 
 
 def function_runtime():

@@ -99,10 +99,10 @@ def test_a_kept_step_takes_another_seed(tmp_path):
     keep_step(tmp_path, params, *rest)
     other, *_ = training(seed=3)
     assert kept_programs.config_facts(other) == kept_programs.config_facts(params)
-    _, kept = weights_after_steps(*training(seed=3), kept_programs.ProgramLibrary(tmp_path))
+    _, weights = weights_after_steps(*training(seed=3), kept_programs.ProgramLibrary(tmp_path))
     _, expected = weights_after_steps(*training(seed=3), None)
     for name, values in expected.items():
-        np.testing.assert_array_equal(kept[name], values, err_msg=name)
+        np.testing.assert_array_equal(weights[name], values, err_msg=name)
 
 
 @pytest.mark.parametrize("others", [{}, {"grad_accum_steps": 2}])
@@ -112,11 +112,11 @@ def test_a_kept_step_takes_another_learning_rate(tmp_path, others):
     fall = {"scheduler": "Cosine", "initial_learning_rate": 0.1, "decay_steps": 5}
     schedule = {"learning_rate": [warm_up | {"steps": 2}, fall], **others}
     library = kept_programs.ProgramLibrary(tmp_path)
-    figures, kept = weights_after_steps(*training(**schedule), library)
+    figures, weights = weights_after_steps(*training(**schedule), library)
     expected_figures, expected = weights_after_steps(*training(**schedule), None)
     assert len(library.loaded) == 1 and figures == expected_figures
     for name, values in expected.items():
-        np.testing.assert_array_equal(kept[name], values, err_msg=name)
+        np.testing.assert_array_equal(weights[name], values, err_msg=name)
 
 
 def test_compiled_loops_have_the_same_name_in_another_configuration(tmp_path):

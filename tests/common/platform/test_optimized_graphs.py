@@ -30,21 +30,21 @@ def kept_program(factor=2.0, prefix=None):
     variables = {"count": count}
     content, entry = to_bytes(concrete, variables, prefix or f"kept_{next(numbers)}_")
     call = bind(content, entry, variables, [SEVEN])
-    _, *kept = keep_optimized_graph(content, entry, call, [SEVEN])
-    return *kept, variables
+    _, *whole = keep_optimized_graph(content, entry, call, [SEVEN])
+    return *whole, variables
 
 
 def tripled(content):
     """Returns the same program with the optimized graph of x -> 3 x."""
-    kept = function_runtime().graph.FromString(content)
+    graph = function_runtime().graph.FromString(content)
     changed = 0
-    for node in kept.function_graph.node:
+    for node in graph.function_graph.node:
         value = node.attr["value"].tensor if node.op == "Const" else None
         if value is not None and tf.make_ndarray(value) == 2.0:
             value.CopyFrom(tf.make_tensor_proto(3.0))
             changed += 1
     assert changed == 1
-    return kept.SerializeToString()
+    return graph.SerializeToString()
 
 
 def first_result(content, entry, variables):
@@ -77,9 +77,9 @@ def test_a_graph_for_other_devices_is_not_used():
 
 def test_a_graph_that_cannot_be_read_is_made_again():
     content, entry, variables = kept_program()
-    kept = function_runtime().graph.FromString(tripled(content))
-    kept.function_graph.node.add(name="of_another_version", op="NoSuchOperation")
-    assert first_result(kept.SerializeToString(), entry, variables) == (14.0, 1)
+    graph = function_runtime().graph.FromString(tripled(content))
+    graph.function_graph.node.add(name="of_another_version", op="NoSuchOperation")
+    assert first_result(graph.SerializeToString(), entry, variables) == (14.0, 1)
 
 
 def test_programs_whose_names_differ_only_in_their_number_have_separate_graphs():

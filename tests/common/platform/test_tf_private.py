@@ -90,10 +90,10 @@ def test_without_functions_called_by_name_nothing_is_kept_or_loaded(interface, w
 
 def test_without_the_optimized_graph_a_program_is_kept_as_it_was_traced(without):
     without(f"{tf_private.CONTEXT}collect_graphs", tf_private.REWRITER)
-    kept = b"content", {"devices": None}
+    program = b"content", {"devices": None}
     with tf_private.optimizing_once():
-        result, *after = keep_optimized_graph(*kept, tf.function(lambda x: 3.0 * x), [2.0])
-    assert float(result) == 6.0 and tuple(after) == kept
+        result, *after = keep_optimized_graph(*program, tf.function(lambda x: 3.0 * x), [2.0])
+    assert float(result) == 6.0 and tuple(after) == program
 
 
 @pytest.mark.parametrize("interface", [tf_private.EXECUTOR, f"{tf_private.CONTEXT}executor_scope"])
