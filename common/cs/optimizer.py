@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One update on the twin: the vendor's AdamW with our numbers, clipping and learning rate.
+"""One update of the twin: the vendor's AdamW with the clipping and learning rate of the params.
 
-`cerebras.pytorch.optim.AdamW` without bias correction is the original's AdamW, which is also
-common/optimizers/adam.py: epsilon outside the root, decay decoupled and times the rate. Adam of
+`cerebras.pytorch.optim.AdamW` without bias correction is the original's AdamW and that of
+common/optimizers/adam.py: epsilon outside the root, decoupled decay times the rate. Adam of
 TensorFlow 1 is the same with the correction.
 """
 
@@ -16,11 +16,11 @@ from cerebras.pytorch.optim.lr_scheduler import LRScheduler
 from common.optimizers.layer_rates import layer_rate_factor
 from common.optimizers.schedules import make_schedule
 
-SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # ours -> the vendor's
+SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # slot here -> the vendor's
 
 
 def make_optimizer(twin, cfg, num_layers):
-    """Returns the optimizer of the twin's weights that are trained.
+    """Returns the optimizer of the twin's trained weights.
 
     Args:
         twin: BertClassifier, compiled.
@@ -39,7 +39,7 @@ def make_optimizer(twin, cfg, num_layers):
             {"params": parameters, "weight_decay": decay, "rate_factor": factor}
             for (decay, factor), parameters in groups.items()
         ],
-        lr=0.0,  # the schedule's from the first step on
+        lr=0.0,  # the schedule sets it from the first step on
         betas=(cfg.beta1, cfg.beta2),
         eps=cfg.epsilon,
         correct_bias=cfg.use_bias_correction or cfg.optimizer_type == "adam",
@@ -47,13 +47,13 @@ def make_optimizer(twin, cfg, num_layers):
 
 
 def trained_weights(twin):
-    """Returns {neutral name: Weight} of those that are not frozen."""
+    """Returns {neutral name: Weight} of the weights that are not frozen."""
     weights = twin.weights_by_name()
     return {name: weight for name, weight in weights.items() if weight.parameter.requires_grad}
 
 
 def make_grad_scaler(cfg):
-    """Returns the vendor's loss scaling, with the bounds that the params give."""
+    """Returns the vendor's loss scaling, with the bounds of the params."""
     if not isinstance(cfg.loss_scaling_factor, str):
         return cstorch.amp.GradScaler(loss_scale=cfg.loss_scaling_factor)
     return cstorch.amp.GradScaler(
@@ -67,12 +67,12 @@ def make_grad_scaler(cfg):
 
 
 def update(loss, optimizer, scaler, cfg):
-    """Gradients of the loss, clipped, into one update.
+    """Makes one update from the clipped gradients of the loss.
 
     Args:
         loss: <float32>[].
         optimizer: of `make_optimizer`.
-        scaler: of `make_grad_scaler`; None on the CPU, which computes in float32.
+        scaler: of `make_grad_scaler`; None on the CPU, in float32.
         cfg: OptimizerParams.
     """
     norm, value = cfg.max_gradient_norm, cfg.max_gradient_value
@@ -94,8 +94,8 @@ def update(loss, optimizer, scaler, cfg):
 class TorchOps:
     """NumPy's functions on torch tensors, for common/optimizers/schedules.py.
 
-    torch's own take tensors alone where a learning rate has numbers, and a power of a number is
-    written as the exponential function, which a CS system computes.
+    torch.maximum takes tensors only. A number to the power of a tensor becomes an exponential
+    function, which a CS system computes.
     """
 
     full_like = staticmethod(torch.full_like)
@@ -123,7 +123,7 @@ class LearningRate(LRScheduler):
     Args:
         optimizer: of `make_optimizer`.
         cfg: OptimizerParams.
-        first_step: int. Updates that were made before.
+        first_step: int, number of earlier updates.
     """
 
     def __init__(self, optimizer, cfg, first_step=0):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained classifier written for other programs: one file for each format, and its model card."""
+"""Export of a trained classifier to other programs, with a model card."""

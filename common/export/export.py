@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a trained classifier in the format of another program, whole or not at all.
+"""Exports a trained classifier in the format of another program; the folder is complete or absent.
 
     classifier = Classifier(model, params, label_names, vocab, text_features, metrics, step)
     export("saved_model", classifier, "model_dir/export/saved_model")
@@ -30,20 +30,20 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained network and all that is known of it.
+    """A trained network and the facts about it.
 
     Attributes:
-        model: BaseModel, built, with the weights to export. Float32 whatever it was trained in.
+        model: BaseModel, built, with the weights to export, in float32 after any training.
         params: complete Params; `model` and `predict_input` are read, the rest is for the card.
         label_names: tuple of str, the name of each class.
         vocab: list of str, the entry of each id.
         text_features: callable with attribute `texts_per_row`, K: texts <string>[B, K] ->
             {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], as TensorFlow operations.
-        metrics: {name: float} of an evaluation of these weights; empty where there was none.
-        step: int or None, the global step that the weights are of.
+        metrics: {name: float} of an evaluation of these weights; empty if there was none.
+        step: int or None, the global step of the weights.
         quantize: None or one of onnx.QUANTIZATIONS.
-        data: str, what its rows are; "" where nobody said.
-        trained_with: {section: {key: value}} of the params of its training; None: not known.
+        data: str, a description of its rows, or "".
+        trained_with: {section: {key: value}}, the params of its training, or None.
     """
 
     model: Any
@@ -75,19 +75,19 @@ class Classifier:
 
     @property
     def text_names(self):
-        """What the texts of a row are called: ("text",) or ("text_a", "text_b")."""
+        """The names of the texts of a row: ("text",) or ("text_a", "text_b")."""
         return ("text",) if self.text_features.texts_per_row == 1 else ("text_a", "text_b")
 
     @property
     def mask_meaning(self):
-        """What the feature input_mask says, for the reader."""
+        """The meaning of the feature input_mask, for people."""
         if self.params.predict_input.invert_mask:
             return "1 on PADDING, 0 on tokens"
         return "1 on tokens, 0 on padding"
 
     @property
     def description(self):
-        """One line for places that hold one."""
+        """A description in one line."""
         cfg = self.params.model
         network = f"{cfg.num_hidden_layers} layers of {cfg.hidden_size}"
         if self.is_regression:
@@ -96,7 +96,7 @@ class Classifier:
 
 
 def check_format(format, params, quantize=None):
-    """Raises UserError where a format cannot hold a network, before it is trained or written.
+    """Raises UserError if a format cannot hold a network, before it is trained or written.
 
     Args:
         format: key of EXPORT_FORMATS.
@@ -113,7 +113,7 @@ def check_format(format, params, quantize=None):
 
 
 def export(format, classifier, export_dir, score=None):
-    """Writes a classifier and its model card into a folder, which appears when it is complete.
+    """Writes a classifier and its model card into a folder that appears when it is complete.
 
     Args:
         format: key of EXPORT_FORMATS.
@@ -122,29 +122,29 @@ def export(format, classifier, export_dir, score=None):
         score: callable on the folder with the written files -> {file: {metric: float}}, for the
             model card; or None.
     Returns:
-        Path of the folder; list of str, notes on what the format could not keep.
+        Path of the folder; list of str, notes on what the format does not hold.
     Raises:
         UserError: the format cannot hold this network, a package is missing, or the folder holds
             other files.
-        RunError: it cannot be written. What was there before is untouched.
+        RunError: it cannot be written. An earlier export is intact.
     """
     check_format(format, classifier.params, classifier.quantize)
-    import tensorflow as tf  # here, so that the names above can be read without its 4 s
+    import tensorflow as tf  # here, since `check_format` does not need it: 4 s
     from safetensors import SafetensorError
 
     module = EXPORT_FORMATS[format].module
     export_dir = Path(export_dir).expanduser().resolve()
     _check_folder(export_dir)
-    aside = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
+    temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
     try:
         for left_over in export_dir.parent.glob(f".{glob.escape(export_dir.name)}.*.tmp"):
-            shutil.rmtree(left_over, ignore_errors=True)  # of an export that was killed
-        aside.mkdir(parents=True)
-        notes = module.write(classifier, aside)
-        scores = {} if score is None else score(aside)
-        files = _files_of(aside)
+            shutil.rmtree(left_over, ignore_errors=True)  # of killed exports
+        temporary.mkdir(parents=True)
+        notes = module.write(classifier, temporary)
+        scores = {} if score is None else score(temporary)
+        files = _files_of(temporary)
         card = model_card(format, classifier, files, scores, notes, module.usage(classifier))
-        (aside / CARD).write_text(card, "utf-8", newline="\n")
+        (temporary / CARD).write_text(card, "utf-8", newline="\n")
         manifest = {
             "format": format,
             "label_names": classifier.label_names,
@@ -156,11 +156,11 @@ def export(format, classifier, export_dir, score=None):
             "versions": versions(),
             "files": files,
         }
-        write_json(aside / EXPORT_FILE, manifest)
-        for file in aside.rglob("*"):
-            if file.is_file():  # safetensors and h5py have modes of their own
-                shutil.copymode(aside / EXPORT_FILE, file)
-        _put_in_place(aside, export_dir)
+        write_json(temporary / EXPORT_FILE, manifest)
+        for file in temporary.rglob("*"):
+            if file.is_file():  # safetensors and h5py set other modes
+                shutil.copymode(temporary / EXPORT_FILE, file)
+        _put_in_place(temporary, export_dir)
     except (OSError, SafetensorError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RunError(
@@ -168,12 +168,12 @@ def export(format, classifier, export_dir, score=None):
             "make room, or choose another --export_dir"
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return export_dir, notes
 
 
 def _check_folder(export_dir):
-    """Raises UserError where files would be lost that are no export's."""
+    """Raises UserError if the folder has files that no export wrote."""
     if not export_dir.exists() or (export_dir / EXPORT_FILE).is_file():
         return
     if not export_dir.is_dir():
@@ -200,13 +200,13 @@ def _files_of(folder):
     return files
 
 
-def _put_in_place(aside, export_dir):
-    """Renames a folder, and deletes the one it replaces once it has replaced it."""
-    replaced = aside.with_name(f"{aside.name.removesuffix('.tmp')}.replaced.tmp")
+def _put_in_place(temporary, export_dir):
+    """Renames a folder, then deletes the folder that it replaces."""
+    replaced = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}.replaced.tmp")
     if export_dir.exists():
         os.replace(export_dir, replaced)
     try:
-        os.replace(aside, export_dir)
+        os.replace(temporary, export_dir)
     except OSError:
         if replaced.exists():
             os.replace(replaced, export_dir)

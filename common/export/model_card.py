@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README.md of an export: what it is, how to use it, and everything needed to make it again."""
+"""README.md of an export: its description, its use, and how to reproduce it."""
 
 import importlib.metadata
 import platform
@@ -10,7 +10,7 @@ import yaml
 from common.params import Properties, every_key
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "numpy", "onnx", "onnxruntime")
-# At the head of the card, where the hub of Hugging Face looks for it.
+# At the head of the card, where Hugging Face's hub reads it.
 HUB_METADATA = """---
 library_name: transformers
 pipeline_tag: text-classification
@@ -20,14 +20,14 @@ pipeline_tag: text-classification
 
 
 def versions():
-    """{program: version} of what took part, those that are installed."""
-    found = {"python": platform.python_version()}
+    """{program: version} of the installed packages."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def model_card(format, classifier, files, scores, notes, usage):
@@ -37,8 +37,8 @@ def model_card(format, classifier, files, scores, notes, usage):
         format: key of EXPORT_FORMATS.
         classifier: Classifier.
         files: {path: {"size", "sha256"}}.
-        scores: {file: {metric: float}} of what was written, evaluated; empty where it was not.
-        notes: list of str, sentences on what the format could not keep.
+        scores: {file: {metric: float}} of the evaluated files; empty if none was evaluated.
+        notes: list of str, sentences on what the format does not hold.
         usage: str, Markdown.
     Returns:
         str, Markdown.
@@ -93,7 +93,7 @@ def model_card(format, classifier, files, scores, notes, usage):
 
 
 def params_text(sections):
-    """Params as YAML, without the places of the machine they were used on.
+    """Params as YAML, without paths of the machine and its cluster.
 
     sections: {section: {key: value}}.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export as an ONNX graph: token ids in, logits and probabilities out, batch and length free.
+"""Export as an ONNX graph: token ids in, logits and probabilities out, any batch size and length.
 
-The graph is written from the neutral weights operation by operation, as a BERT has few, and the
-initializers keep the neutral names. ONNX Runtime fuses the patterns that stand here (bias, GELU,
-residual and layer norm) when it loads them.
+This module writes the graph operation by operation from the weights; the initializers have the
+neutral names. ONNX Runtime fuses its patterns (bias, GELU, residual and layer norm) when it loads
+the graph.
 """
 
 import importlib
@@ -67,14 +67,14 @@ def write(classifier, folder):
 
 
 def write_int8(source, target):
-    """Quantises the kernels and the word table to 8 bits, and activations as they come.
+    """Quantises the kernels and the word table to 8 bits, and activations dynamically.
 
     source: path of the float32 model; target: path of the new one.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it recommends a preparation that finds nothing here
+    logging.root.setLevel(logging.ERROR)  # it recommends a preparation that changes nothing here
     try:
         quantize_dynamic(
             source,
@@ -88,7 +88,7 @@ def write_int8(source, target):
 
 
 class Graph:
-    """Nodes and constants in the order of the computation."""
+    """Nodes and constants of a graph, in the order of the computation."""
 
     def __init__(self):
         from onnx import helper, numpy_helper
@@ -106,7 +106,7 @@ class Graph:
         return output
 
     def constant(self, array, name=None):
-        """Puts an array into the graph, equal ones without a name once. Returns its name."""
+        """Adds an array to the graph and returns its name; equal unnamed arrays are added once."""
         if name is None:
             array = np.asarray(array)
             name = f"constant/{array.dtype}_{array.tolist()}".replace(" ", "")
@@ -119,7 +119,7 @@ class Graph:
 class BertGraph(Graph):
     """The network of `BertClassifierModel.py` as ONNX operations.
 
-    Shapes: B batch, T tokens, S tokens answering, D hidden size, H heads, d = D / H, C classes.
+    Shapes: B batch, T tokens, S query tokens, D hidden size, H heads, d = D / H, C classes.
 
     Args:
         cfg: ModelParams.
@@ -160,7 +160,7 @@ class BertGraph(Graph):
         """
         cfg = self.cfg
         x = self.embeddings()  # [B, T, D]
-        # Zero on tokens; on padding what makes their share of a softmax zero. [B, 1, 1, T]
+        # 0 on tokens; on padding a score whose softmax is 0. [B, 1, 1, T]
         mask = self.add("Cast", self.mask(of_padding=True), to=self.float32)
         mask = self.add("Mul", mask, np.float32(MASKED_SCORE))
         mask = self.add("Unsqueeze", mask, np.array([1, 2]))
@@ -178,7 +178,7 @@ class BertGraph(Graph):
         if cfg.num_cls_classes > 1:
             self.add("Softmax", "logits", axis=-1, output="probabilities")
 
-    # Of onnx.TensorProto, which cannot be imported before it is asked for.
+    # Of onnx.TensorProto; the package is optional.
     float32, int32, bool = 1, 6, 9
 
     def embeddings(self):

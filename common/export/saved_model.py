@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export as a TensorFlow SavedModel that takes raw text: tokenizer, network and label names.
+"""Export as a TensorFlow SavedModel for raw text: tokenizer, network and label names.
 
-It needs TensorFlow and tensorflow-text to run, and nothing of this project. The folder is laid out
-as TensorFlow Serving wants it, with the version `1` inside.
+It runs with TensorFlow and tensorflow-text, without this project. The folder has the layout of
+TensorFlow Serving, with the version `1` inside.
 """
 
 import json
@@ -25,7 +25,7 @@ def write(classifier, folder):
     """Writes `1/` (saved_model.pb, variables/, ...) and vocab.txt."""
     module = ServedClassifier(classifier)
     signatures = {TEXT_SIGNATURE: module.from_texts, IDS_SIGNATURE: module.from_ids}
-    # Without the gradients of custom operations: nobody trains what is served.
+    # Without the gradients of custom operations: a served model is not trained.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder / VERSION), signatures, options)
     write_vocab(folder, classifier.vocab)
@@ -33,7 +33,7 @@ def write(classifier, folder):
 
 
 class ServedClassifier(tf.Module):
-    """The two signatures, over one set of variables.
+    """The two signatures over one set of variables.
 
     Shapes: B rows, T tokens of the longest, C classes. Both give
         label: <string>[B], name of the likeliest class;
@@ -49,7 +49,7 @@ class ServedClassifier(tf.Module):
     def __init__(self, classifier):
         super().__init__(name="classifier")
         model, text_features = classifier.model, classifier.text_features
-        # A plain dict of variables: the Keras objects would be saved with all their settings.
+        # A plain dict of variables: Keras objects would be saved with all their settings.
         self.weights = {name: w.value for name, w in model.weights_by_name().items()}
         label_names = tf.constant(list(classifier.label_names))  # [C]
 
@@ -81,7 +81,7 @@ class ServedClassifier(tf.Module):
 
 
 def request_body(classifier):
-    """What TensorFlow Serving's REST interface takes. Returns dict."""
+    """The request body of TensorFlow Serving's REST interface: dict."""
     row = dict.fromkeys(classifier.text_names)
     examples = {"text": "never once dull", "text_a": "It never dragged.", "text_b": "It was dull."}
     row = {name: examples[name] for name in row}

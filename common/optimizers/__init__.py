@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to gradients: update rule, schedules, loss scale."""
+"""Optimizers: update rules, learning-rate schedules, loss scaling."""

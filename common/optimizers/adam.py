@@ -10,7 +10,7 @@ from common.optimizers.base import Optimizer
 
 
 def _one_minus_power(beta, exponent):
-    """1 - beta^exponent without the cancellation that costs float32 four digits at 0.999^1."""
+    """1 - beta^exponent, without the cancellation that loses four digits of float32 at 0.999^1."""
     return -tf.math.expm1(exponent * (math.log(beta) if beta else -math.inf))
 
 
@@ -21,7 +21,7 @@ class Adam(Optimizer):
         v       = beta2 * v + (1 - beta2) * g^2
         update  = r * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + epsilon)     step t from 1
 
-    Epsilon stands outside the root and is not corrected for t, unlike in the paper's algorithm 1.
+    Epsilon is outside the root and not corrected for t, unlike in the paper's algorithm 1.
     """
 
     name = "adam"
@@ -36,7 +36,7 @@ class Adam(Optimizer):
 
     def rule_numbers(self):
         cfg = self.cfg
-        # 1 - beta in Python's float64: in float32, 1 - 0.999 is off by 5e-5 of itself.
+        # 1 - beta in Python's float64: in float32, 1 - 0.999 has a relative error of 5e-5.
         return {
             "beta1": cfg.beta1,
             "one_minus_beta1": 1.0 - cfg.beta1,
@@ -47,7 +47,7 @@ class Adam(Optimizer):
         }
 
     def correction(self):
-        """Returns the factor on the rate that makes up for means that began at 0, <float32>[]."""
+        """Returns the bias correction, a factor on the rate, <float32>[]: the means start at 0."""
         t = tf.cast(self.step + 1, tf.float32)
         beta1, beta2 = self.cfg.beta1, self.cfg.beta2
         return tf.sqrt(_one_minus_power(beta2, t)) / _one_minus_power(beta1, t)
@@ -56,8 +56,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay as google-research/bert (optimization.py) computes it.
 
-    It differs from the paper's (Loshchilov & Hutter 2019) and from Keras': no bias correction
-    unless `use_bias_correction` asks for it, and epsilon outside the root. Without the correction
+    It differs from the paper (Loshchilov & Hutter 2019) and from Keras: no bias correction unless
+    `use_bias_correction` is true, and epsilon outside the root. Without the correction
     the first step moves an element by (1 - beta1) / sqrt(1 - beta2) = 3.16 times the rate.
     """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every optimizer does around its rule: unscale, clip, decay, average, count, keep its state.
+"""The step around the rule of every optimizer: unscale, clip, decay, average, count, state.
 
-An optimizer is a subclass that names its slots and computes from them and a gradient by how much a
-weight moves: one file each beside this one, `factory.py` chooses.
+An optimizer is a subclass that names its slots and computes the update of a weight from them and
+the gradient, in a file of its own; `factory.py` has the table.
 """
 
 import contextlib
@@ -16,40 +16,40 @@ import tensorflow as tf
 from common.optimizers.layer_rates import layer_rate_factor
 from common.optimizers.loss_scale import make_loss_scale
 from common.optimizers.schedules import make_schedule
-from common.optimizers.update import TableGradient, gradient_of, half_square, move
+from common.optimizers.update import TableGradient, gradient_of, half_square, update_weight
 
 WORD_TABLE = "embeddings/word_embeddings"
 
 
 class Optimizer:
-    """One step: clip all gradients together, move every weight by the rule, advance `step`.
+    """One step: clip all gradients together, update every weight by the rule, advance `step`.
 
         g        = gradient / loss scale, clipped
-        update   = rule(g, slots), the learning rate r of the weight in it
+        update   = rule(g, slots), with the learning rate r of the weight
         w       -= update + r * weight_decay_rate * w    decay unless the name is excluded
         average += (1 - d) * (w - average)               d = min(moving_average_decay,
                                                                  (1 + t) / (10 + t)), step t from 1
 
-    With `lazy_word_embeddings` a row of the word table whose gradient is 0, and its slots, stay.
+    With `lazy_word_embeddings`, rows of the word table with gradient 0 keep their values and slots.
 
     Decay is decoupled from the gradient (Loshchilov & Hutter 2019) under every rule. The average is
-    that of tf.train.ExponentialMovingAverage with `num_updates`; it begins at the weights that the
-    optimizer is made with, so those have to be loaded by then.
+    that of tf.train.ExponentialMovingAverage with `num_updates`. It starts at the weights at the
+    construction of the optimizer, so they have to be loaded before.
 
     Args:
         weights: {neutral name: tf.Variable <float32>} to train.
         cfg: OptimizerParams.
         num_layers: int, of the encoder, trained or not; for `layer_wise_lr_decay`.
     Attributes:
-        step: <int64> variable []: updates so far, the run's global step.
-        rate: <float32> variable []: the learning rate, where `set_rate` is called.
+        step: <int64> variable []: number of updates so far, the global step.
+        rate: <float32> variable []: the learning rate that `set_rate` sets.
         slots: {slot: {neutral name: variable}}.
-        averages: {neutral name: variable}; empty where none are asked for.
-        state: {name: variable}: everything a checkpoint has to keep besides the weights.
+        averages: {neutral name: variable}; empty without `moving_average_decay`.
+        state: {name: variable}: what a checkpoint saves besides the weights.
     """
 
-    name = None  # begins the names of its slots in `state`
-    first_values: ClassVar = {}  # slot -> what every element of it begins with
+    name = None  # prefix of its slots in `state`
+    first_values: ClassVar = {}  # slot -> initial value of its elements
 
     def __init__(self, weights, cfg, num_layers=0):
         self.cfg = cfg
@@ -75,14 +75,14 @@ class Optimizer:
         self.rate_factors = {
             name: layer_rate_factor(name, cfg.layer_wise_lr_decay, num_layers) for name in weights
         }
-        # What `first_nonfinite` tells: the step and the place in `weights`; -1, -1: nothing.
+        # Of `first_nonfinite`: the step and the index in `weights`; -1, -1: none.
         self._nonfinite = tf.Variable([-1, -1], dtype=tf.int64, trainable=False)
         self._was_finite = tf.Variable(True, trainable=False)
-        self._last_scale = tf.Variable(1.0, trainable=False)  # of gradients; nobody reads it
+        self._last_scale = tf.Variable(1.0, trainable=False)  # of gradients; never read
 
     @staticmethod
     def rule(gradient, slots, numbers):
-        """What an optimizer is. Traced once for each shape of weight.
+        """The update of one weight. Traced once for each shape of weight.
 
         Args:
             gradient: <float32>[...], unscaled and clipped.
@@ -90,8 +90,8 @@ class Optimizer:
             numbers: {name: <float32>[]}: "rate", the weight's learning rate, and those of
                 `rule_numbers`.
         Returns:
-            what to take off the weight, <float32>[...]; {slot: its new value, which may depend on
-            its old one and on those of the slots before it}.
+            what to subtract from the weight, <float32>[...]; {slot: its new value, which may depend
+            on its old value and on those of earlier slots}.
         """
         raise NotImplementedError
 
@@ -106,7 +106,7 @@ class Optimizer:
             for slot, variables in self.slots.items()
             for name, variable in variables.items()
         }
-        # A checkpoint's weights are the averages, for whoever reads it; these continue from raw.
+        # The weights of a checkpoint are the averages; training continues from the raw weights.
         raw = {f"raw/{name}": self.weights[name] for name in self.averages}
         return {"global_step": self.step, **slots, **raw, **self.loss_scale.state}
 
@@ -115,8 +115,10 @@ class Optimizer:
         return loss * tf.cast(self.loss_scale.factor, loss.dtype)
 
     def set_rate(self):
-        """Sets `rate` to the schedule's at `step`. A program that takes it from there has nothing
-        of the schedule in it, and is that of any other."""
+        """Sets `rate` to the schedule's value at `step`.
+
+        A program that reads `rate` does not depend on the schedule.
+        """
         self.rate.assign(self.learning_rate(tf.cast(self.step, tf.float32)))
 
     def apply(self, gradients, rate=None):
@@ -124,7 +126,7 @@ class Optimizer:
 
         Args:
             gradients: tensors or IndexedSlices of the scaled loss, in the order of `weights`.
-            rate: <float32>[], the learning rate; None: the schedule's at `step`.
+            rate: <float32>[], the learning rate; None: the schedule's value at `step`.
         Returns:
             {"train/lr", "train/unclipped_grad_norm", "train/loss_scale"}: <float32>[], as used;
             {} without `log_summaries`.
@@ -152,37 +154,38 @@ class Optimizer:
             decay = rate * factor * cfg.weight_decay_rate if is_decayed else 0.0
             return tf.stack([rate * factor, decay, *numbers.values()])
 
-        def move_one(name, gradient):
-            move(
+        def update_one(name, gradient):
+            update_weight(
                 self.rule,
                 self.weights[name],
                 {slot: variables[name] for slot, variables in self.slots.items()},
                 self.averages.get(name),
                 gradient,
                 names,
-                # The same for many weights, and for each an operation that waits: see `update`.
+                # One operation for each weight, so that it can wait alone: see `update_all`.
                 tf.identity(numbers_at(self.rate_factors[name], name in self.decayed)),
                 is_lazy=cfg.lazy_word_embeddings and name == WORD_TABLE,
             )
 
-        def update():
+        def update_all():
             pairs = list(zip(self.weights, gradients, strict=True))
             tables = [pair for pair in pairs if isinstance(pair[1], TableGradient)]
             for pair in tables:
-                move_one(*pair)
-            # A table takes as long as all others together, and would be left to one core if it came
-            # last. What hears of the scale by way of another operation is begun after it.
+                update_one(*pair)
+            # The update of a table takes as long as all others together. The others depend on the
+            # scale through another operation, so that they start after the table's update and the
+            # big table does not run last on one core.
             with tf.control_dependencies([self._last_scale.assign(scale)] if tables else []):
                 for name, gradient in pairs:
                     if not isinstance(gradient, TableGradient):
-                        move_one(name, gradient)
+                        update_one(name, gradient)
 
-        # Only a dynamic scale may skip an update; elsewhere a non-finite number must show. To
-        # choose element by element, within the loop, doubles the time of every update.
+        # Only a dynamic scale may skip an update; otherwise a non-finite number must be visible.
+        # A choice element by element, within the loop, doubles the time of every update.
         if self.loss_scale.skips_overflow:
-            tf.cond(is_finite, update, lambda: None)
+            tf.cond(is_finite, update_all, lambda: None)
         else:
-            update()
+            update_all()
         report = {}
         if cfg.log_summaries:
             report = {
@@ -190,27 +193,27 @@ class Optimizer:
                 "train/unclipped_grad_norm": norm,
                 "train/loss_scale": tf.identity(self.loss_scale.factor),
             }
-        self._note_nonfinite(squares)
+        self._record_nonfinite(squares)
         self.loss_scale.update(is_finite)
         self.step.assign_add(1)
         return report
 
-    def _note_nonfinite(self, squares):
-        """squares: <float32>[weights]. Notes where finite gradients have turned into others."""
+    def _record_nonfinite(self, squares):
+        """Records where gradients became non-finite. squares: <float32>[weights]."""
         is_bad = ~tf.math.is_finite(squares)
-        # The last weight is the nearest to the loss, which the backward pass reaches first.
+        # The last weight is the nearest to the loss: the backward pass reaches it first.
         place = tf.reduce_max(tf.where(is_bad, tf.range(len(self.weights)), -1))
-        found = tf.stack([self.step + 1, tf.cast(place, tf.int64)])
+        place_now = tf.stack([self.step + 1, tf.cast(place, tf.int64)])
         is_finite = place < 0
-        turned = self._was_finite & ~is_finite
-        self._nonfinite.assign(tf.where(turned, found, self._nonfinite))
+        became_nonfinite = self._was_finite & ~is_finite
+        self._nonfinite.assign(tf.where(became_nonfinite, place_now, self._nonfinite))
         self._was_finite.assign(is_finite)
 
     def first_nonfinite(self):
-        """Says where numbers that are not finite first came up in the gradients.
+        """Returns where the gradients first became non-finite.
 
-        In a run that goes on after them (a dynamic loss scale skips such a step): where they last
-        came up anew.
+        In a run that continues (a dynamic loss scale skips such a step), where they last became
+        non-finite.
 
         Returns:
             (global step, from 1; neutral name of the weight: the one nearest to the loss), or None.
@@ -220,10 +223,7 @@ class Optimizer:
 
     @contextlib.contextmanager
     def averaged_weights(self):
-        """Within, the model has the averages for weights, where there are any, then its own again.
-
-        A context manager.
-        """
+        """Context manager: the model has the averages as weights, if there are any."""
         self._swap()
         try:
             yield

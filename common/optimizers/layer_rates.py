@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder of learning rates from layer to layer. No framework here: the CS twin has it too."""
+"""Layer-wise decay of the learning rate. Free of frameworks, for the CS twin."""
 
 import re
 
@@ -9,9 +9,9 @@ _LAYER = re.compile(r"encoder/layer_(\d+)/")
 def layer_rate_factor(name, decay, num_layers):
     """Returns the factor on the learning rate of a weight: decay^(layers between it and the top).
 
-    As BEiT's fine-tuning numbers them (microsoft/unilm beit/optim_factory.py): classifier, pooler
-    and what else lies behind the encoder 0, encoder layer i of L: L - i, embeddings L + 1.
-    google-research/electra has the same ladder with one more step below the head.
+    The numbering is that of BEiT's fine-tuning (microsoft/unilm beit/optim_factory.py): classifier,
+    pooler and everything after the encoder 0, encoder layer i of L: L - i, embeddings L + 1.
+    google-research/electra has one more step below the head.
 
     Args:
         name: str, neutral name of the weight.

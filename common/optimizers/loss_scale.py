@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loss scaling: keeps float16 gradients above the smallest number float16 can hold."""
+"""Loss scaling: keeps float16 gradients above the smallest float16 number."""
 
 import tensorflow as tf
 
@@ -14,7 +14,7 @@ class FixedLossScale:
         self.state = {}
 
     def update(self, is_finite):
-        """Nothing to adapt. is_finite: <bool>[]."""
+        """Does nothing. is_finite: <bool>[]."""
 
 
 class DynamicLossScale:
@@ -22,17 +22,17 @@ class DynamicLossScale:
 
     The rule of the original's CSDynamicLossScale: the factor halves when the share of overflows
     since it last changed exceeds `overflow_tolerance`, and doubles `steps_per_increase` steps after
-    its last change; overflows that are tolerated count among them. An update with an overflow is
-    skipped. With a tolerance of 0 it is the rule of tf.mixed_precision's and Keras' dynamic scale:
-    halve at every overflow, double after so many finite steps in a row.
+    its last change, tolerated overflows included. An update with an overflow is skipped. With a
+    tolerance of 0 it is the rule of tf.mixed_precision's and Keras' dynamic scale: halve at every
+    overflow, double after so many finite steps in a row.
 
     Args:
-        initial, smallest, largest: float > 0, powers of two so that scaling rounds nothing.
+        initial, smallest, largest: float > 0, powers of two, so that scaling does not round.
         steps_per_increase: int > 0.
         overflow_tolerance: float in [0, 1).
     Attributes:
         factor: <float32> variable [].
-        state: {name: variable}, to be saved with the optimizer.
+        state: {name: variable}, saved with the optimizer.
     """
 
     skips_overflow = True

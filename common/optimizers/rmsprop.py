@@ -11,11 +11,11 @@ from common.optimizers.base import Optimizer
 class RMSProp(Optimizer):
     """Tieleman & Hinton 2012 (lecture 6.5) as tf.compat.v1.train.RMSPropOptimizer, not centered.
 
-    mean_square  = rmsprop_decay * mean_square + (1 - rmsprop_decay) * g^2       begins at 1
+    mean_square  = rmsprop_decay * mean_square + (1 - rmsprop_decay) * g^2       starts at 1
     velocity     = rmsprop_momentum * velocity + r * g / sqrt(mean_square + epsilon)
     update       = velocity
 
-    Epsilon stands under the root, and the rate inside of the velocity.
+    Epsilon is under the root, and the rate inside the velocity.
     """
 
     name = "rmsprop"

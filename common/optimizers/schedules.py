@@ -16,7 +16,7 @@ def _constant(cfg, step, ops):
 
 
 def _piecewise_constant(cfg, step, ops):
-    """values[i] up to and with step boundaries[i], as tf.train.piecewise_constant has it."""
+    """values[i] up to and with step boundaries[i], as in tf.train.piecewise_constant."""
     rate = ops.full_like(step, cfg.values[0])
     for boundary, value in zip(cfg.boundaries, cfg.values[1:], strict=True):
         rate = ops.where(step > boundary, value, rate)
@@ -24,7 +24,7 @@ def _piecewise_constant(cfg, step, ops):
 
 
 def _exponential(cfg, step, ops):
-    """initial * decay_rate^(step / decay_steps), as tf.train.exponential_decay has it."""
+    """initial * decay_rate^(step / decay_steps), as in tf.train.exponential_decay."""
     periods = step / cfg.decay_steps
     periods = ops.floor(periods) if cfg.staircase else periods
     return cfg.initial_learning_rate * ops.power(cfg.decay_rate, periods)
@@ -32,7 +32,7 @@ def _exponential(cfg, step, ops):
 
 def _inverse_exponential_time(cfg, step, ops):
     """initial / (1 + decay_rate * step^step_exponent / decay_steps), of the original's R0.9."""
-    # Before its turn in a list a schedule sees steps below 0, of which not every power exists.
+    # Before its start in a list a schedule gets negative steps, which not every power accepts.
     periods = ops.power(ops.maximum(step, 0.0), cfg.step_exponent) / cfg.decay_steps
     periods = ops.floor(periods) if cfg.staircase else periods
     return cfg.initial_learning_rate / (1.0 + cfg.decay_rate * periods)
@@ -46,10 +46,10 @@ def _cosine(cfg, step, ops):
 
 
 def _polynomial(cfg, step, ops):
-    """(initial - end) * (1 - step / steps)^power + end, as tf.train.polynomial_decay has it."""
+    """(initial - end) * (1 - step / steps)^power + end, as in tf.train.polynomial_decay."""
     steps = ops.full_like(step, cfg.steps)
     if cfg.cycle:
-        # The way grows to the next multiple of `steps` that lies ahead; at step 0 it is `steps`.
+        # The length is the next multiple of `steps`; at step 0 it is `steps`.
         steps = steps * ops.maximum(ops.ceil(step / steps), 1.0)
     share_left = 1.0 - ops.maximum(ops.minimum(step, steps), 0.0) / steps
     span = cfg.initial_learning_rate - cfg.end_learning_rate
@@ -73,10 +73,10 @@ def make_schedule(cfg, ops=np):
     The rate has the dtype of the step: float64 with NumPy, float32 in training.
 
     Args:
-        cfg: OptimizerParams. `learning_rate` is a number, one schedule, or a tuple of schedules in
-            which each but the last holds for its `length`. `disable_lr_steps_reset`: False: each
-            schedule of a tuple sees the steps since its own start. True: each sees the global step,
-            so that they overlap (as Google's BERT warms up while it already decays).
+        cfg: OptimizerParams. `learning_rate` is a number, a schedule, or a tuple of schedules. Each
+            but the last of a tuple lasts for its `length`. Without `disable_lr_steps_reset` it gets
+            the steps since its own start; with it, the global step, so that schedules overlap
+            (Google's BERT decays during the warm-up).
         ops: module or class with full_like, where, minimum, maximum, clip, floor, ceil, cos and
             power, of the library that the step is of.
     """
@@ -94,7 +94,7 @@ def make_schedule(cfg, ops=np):
             )
             for stage, start in zip(stages, starts, strict=True)
         ]
-        # From the last stage back to the first: each holds until its successor starts.
+        # From the last stage to the first: each lasts until its successor starts.
         value = values.pop()
         for earlier, end in zip(reversed(values), reversed(starts), strict=False):
             value = ops.where(step < end, earlier, value)

@@ -18,12 +18,12 @@ class SGD(Optimizer):
 
 
 class Momentum(Optimizer):
-    """Polyak's heavy ball as tf.compat.v1.train.MomentumOptimizer has it, without Nesterov's step.
+    """Polyak's heavy ball as in tf.compat.v1.train.MomentumOptimizer, without Nesterov's step.
 
     velocity  = momentum * velocity + g
     update    = r * velocity
 
-    The rate stands outside of the velocity, so that a change of it takes effect at once.
+    The rate is outside the velocity, so a change of it takes effect immediately.
     """
 
     name = "momentum"

@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of gradients and weights for TensorBoard, under the original's names (its Trainer.py).
+"""Statistics of gradients and weights for TensorBoard, with the original's names (Trainer.py).
 
-They are of the gradients as the backward pass left them, times the loss scale: what the compute
-dtype had to hold.
+The gradients are those of the backward pass, times the loss scale: the values in the compute dtype.
 """
 
 import struct
 
 import tensorflow as tf
 
-NUM_BUCKETS = 30  # of a histogram, as tf.summary.histogram has
-SMALLEST_NORMAL = {"mixed_float16": 2.0**-14}  # of the compute dtype; elsewhere float32's
+NUM_BUCKETS = 30  # of a histogram, as in tf.summary.histogram
+SMALLEST_NORMAL = {"mixed_float16": 2.0**-14}  # of the compute dtype; the default is float32's
 FLOAT32_SMALLEST_NORMAL = 2.0**-126
 
 
 def gradient_summaries(gradients, weights, cfg, dtype_policy):
-    """Returns what OptimizerParams `cfg` ask for: {name: <float32>[]}, {name: <float64>[K, 3]}.
+    """Returns scalars {name: <float32>[]} and histograms {name: <float64>[K, 3]}.
 
     Args:
         gradients: {neutral name: <float32>[...]}, times the loss scale.
         weights: {neutral name: <float32>[...]}, before the update.
         cfg: OptimizerParams: log_grads, log_hists, ws_summary.
-        dtype_policy: str, says from where on numbers are denormal.
+        dtype_policy: str, which decides which numbers are denormal.
     """
     scalars, histograms = {}, {}
     if cfg.ws_summary:
@@ -47,7 +46,7 @@ def gradient_summaries(gradients, weights, cfg, dtype_policy):
 def _zero_and_denormal(x, smallest):
     """Returns the shares of zeros and of other numbers below `smallest`, <float32>[] each.
 
-    On the bits, which order as the magnitudes do: arithmetic here takes denormal numbers for 0.
+    Compares bits, which have the order of the magnitudes: arithmetic flushes denormal numbers to 0.
     """
     (limit,) = struct.unpack("<i", struct.pack("<f", smallest))
     magnitude = tf.bitwise.bitwise_and(tf.bitcast(x, tf.int32), 0x7FFFFFFF)

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moves one weight by an optimizer's rule, in one compiled loop over it and its slots."""
+"""Updates one weight by an optimizer's rule, in one compiled loop over it and its slots."""
 
 from typing import NamedTuple
 
 import tensorflow as tf
 
-NUM_PIECES = 16  # of a gradient whose squares are added up; 4 to 32 take as long
-MIN_COMPILED = 2**14  # numbers; to start a compiled loop takes longer than a smaller sum
+NUM_PIECES = 16  # of a gradient whose squares are summed; 4 to 32 take the same time
+MIN_COMPILED = 2**14  # elements; for fewer, starting a compiled loop takes longer than the sum
 
 
 class TableGradient(NamedTuple):
     """The gradient of a table of V rows, of which a batch looks up few.
 
-    To write it out takes three passes over memory of the table's size, on one core, while the
-    others wait for the norm of all gradients.
+    A dense gradient would take three passes over memory of the table's size on one core, while the
+    other cores wait for the norm of all gradients.
 
     Attributes:
-        rows: <float32>[K + 1, D]. The first is 0, and those behind the U that are looked up.
-        place: <int32>[V]. Which of `rows` is the gradient of each row of the table.
-        ids: <int32>[U]. Of which row of the table each of `rows` is the gradient, from the second.
+        rows: <float32>[K + 1, D]. The first is 0, then the U rows that are looked up, then 0.
+        place: <int32>[V]. For each row of the table, the index of its gradient in `rows`.
+        ids: <int32>[U]. For each of `rows`, from the second, the index of its row in the table.
     """
 
     rows: tf.Tensor
@@ -27,16 +27,16 @@ class TableGradient(NamedTuple):
 
 
 def gradient_of(weight, gradient):
-    """Returns what `half_square` and `move` take of a weight's gradient, of any dtype.
+    """Returns the gradient for `half_square` and `update_weight`, of any dtype.
 
-    Rows of a table that a batch looks up twice are added here, before anything is squared.
+    Gradients of a row that a batch looks up twice are added here, before they are squared.
 
     weight: tf.Variable [V, ...]. gradient: tensor, or IndexedSlices of K rows.
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     num_slices = gradient.values.shape[0]
-    # A GPU writes the table faster than it finds equal numbers.
+    # A GPU writes the dense table faster than it finds equal indices.
     if num_slices is None or weight.shape[0] <= num_slices or "GPU" in weight.device:
         return tf.convert_to_tensor(gradient)
     indices = tf.cast(gradient.indices, tf.int32)
@@ -63,10 +63,10 @@ def half_square(gradient):
 
 @tf.function(jit_compile=True, autograph=False)
 def _squares(pieces):
-    """<float32>[P, N], or <uint32> of two bfloat16 each -> <float32>[N], their squares, added up.
+    """<float32>[P, N], or <uint32> of two bfloat16 each -> <float32>[N], the sum of their squares.
 
-    Piece by piece to a loop of vectors: the sum of an axis XLA adds up one number after the other.
-    Two at a time, as XLA would write numbers that it widens one by one out to memory first.
+    The sum of pieces is a loop over vectors; XLA would sum an axis one element at a time. bfloat16
+    is read in pairs, because XLA would write single widened elements to memory first.
     """
     return sum(map(_square, tf.unstack(pieces)))
 
@@ -79,43 +79,44 @@ def _square(x):
     return high * high + low * low
 
 
-def move(rule, weight, slots, average, gradient, names, numbers, is_lazy=False):
-    """Moves a weight, its slots and its average (or None).
+def update_weight(rule, weight, slots, average, gradient, names, numbers, is_lazy=False):
+    """Updates a weight, its slots and its average (or None).
 
     Args:
         rule: as of `base.Optimizer`.
         slots: {slot: tf.Variable}.
         gradient: of `gradient_of`, of the scaled loss.
-        names: tuple of str, of the numbers: those of the rule; "scale", on the gradient; "decay",
-            share of the weight; "max_value" of the gradient, or none; "average_share".
-        numbers: <float32>[N], one tensor, as XLA makes a loop of several only of few inputs.
-        is_lazy: bool. Rows whose gradient is 0 and their slots stay as they are; their average
-            does not.
+        names: tuple of str, of `numbers`: those of the rule; "scale", factor on the gradient;
+            "decay", share of the weight; optionally "max_value" of the gradient, "average_share".
+        numbers: <float32>[N], one tensor, since XLA fuses loops only of few inputs.
+        is_lazy: bool. Rows with gradient 0 and their slots do not change; their average does.
     """
     if is_lazy and average is None and isinstance(gradient, TableGradient):
-        move_rows(rule, weight, slots, gradient, names, numbers)
+        update_rows(rule, weight, slots, gradient, names, numbers)
         return
     if isinstance(gradient, TableGradient):
-        # Another number of words in every batch would be another program to compile.
+        # Its length differs between batches, and each length would be another compiled program.
         gradient = gradient._replace(ids=None)
     num_results = 1 + len(slots) + (average is not None)
-    # What two values have in common, XLA would compute first and write out. So each is computed
-    # from a gradient and numbers of its own, of which XLA is not told that they are the same.
-    compiled_move(rule, weight, slots, average, names, [(gradient, numbers)] * num_results, is_lazy)
+    # XLA would compute the common parts of two values first and write them to memory. So each value
+    # gets inputs of its own, which XLA does not know to be equal.
+    compiled_update(
+        rule, weight, slots, average, names, [(gradient, numbers)] * num_results, is_lazy
+    )
 
 
-def move_rows(rule, weight, slots, gradient, names, numbers):
-    """A lazy `move` of a TableGradient: reads and writes the rows that are looked up."""
+def update_rows(rule, weight, slots, gradient, names, numbers):
+    """A lazy update by a TableGradient: reads and writes only the rows that are looked up."""
     variables = [weight, *slots.values()]
     num_ids, num_slices = tf.size(gradient.ids), gradient.rows.shape[0] - 1
-    # As many rows as tokens, whose number the program knows.
+    # Padded to the number of tokens, which is static.
     ids = tf.ensure_shape(tf.pad(gradient.ids, [[0, num_slices - num_ids]]), [num_slices])
     weight, *old = [tf.gather(variable.read_value(), ids) for variable in variables]
     slots = dict(zip(slots, old, strict=True))
     values = compiled_rows(rule, weight, slots, gradient.rows[1:], names, numbers)
     for variable, value in zip(variables, values, strict=True):
         variable.scatter_update(tf.IndexedSlices(value[:num_ids], gradient.ids))
-        # Or whoever reads the variable from now on gets a copy of the whole table.
+        # Otherwise every later read of the variable copies the whole table.
         tf.raw_ops.DisableCopyOnRead(resource=variable.handle)
 
 
@@ -125,12 +126,12 @@ def compiled_rows(rule, weight, slots, gradient, names, numbers):
     return new_values(rule, weight, slots, None, gradient, numbers, is_lazy=True)
 
 
-# One compiled loop over a weight and its slots, where `machine.use_multi_output_fusion` was called:
-# it reads and writes each number once. A function of one weight, not of all: equal shapes share the
-# program, and TensorFlow runs several at once.
+# With multi-output fusion (`platform/machine_code.py`) this is one loop that reads and writes each
+# element once. It is a function of one weight and not of all, since equal shapes share the program
+# and TensorFlow runs several at the same time.
 @tf.function(jit_compile=True, autograph=False)
-def compiled_move(rule, weight, slots, average, names, inputs, is_lazy):
-    """inputs: list of (gradient, numbers), for each of what `new_values` returns."""
+def compiled_update(rule, weight, slots, average, names, inputs, is_lazy):
+    """inputs: list of (gradient, numbers), one for each result of `new_values`."""
     variables, values = [weight, *slots.values(), average], []
     for place, (gradient, numbers) in enumerate(inputs):
         numbers = dict(zip(names, tf.unstack(numbers), strict=True))

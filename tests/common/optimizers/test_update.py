@@ -12,7 +12,13 @@ import tensorflow as tf
 
 from common.optimizers import update
 from common.optimizers.adam import AdamW
-from common.optimizers.update import MIN_COMPILED, NUM_PIECES, gradient_of, half_square, move
+from common.optimizers.update import (
+    MIN_COMPILED,
+    NUM_PIECES,
+    gradient_of,
+    half_square,
+    update_weight,
+)
 
 # float16 holds nothing above 65,504, but its squares are added up in float32 as well.
 LARGEST = {"float32": 1e18, "bfloat16": 1e18, "float16": 3e4}
@@ -78,11 +84,11 @@ def test_an_update_is_one_loop_without_copies(kind, has_average, monkeypatch):
         compiled = program.experimental_get_compiler_ir(*arguments)
         texts.append(compiled(stage="optimized_hlo"))
 
-    program = update.compiled_move
-    monkeypatch.setattr(update, "compiled_move", compile_only)
+    program = update.compiled_update
+    monkeypatch.setattr(update, "compiled_update", compile_only)
     average = average if has_average else None
     numbers = tf.fill([len(NAMES)], 0.5)
-    move(AdamW.rule, weight, {"m": m, "v": v}, average, gradient, NAMES, numbers)
+    update_weight(AdamW.rule, weight, {"m": m, "v": v}, average, gradient, NAMES, numbers)
     entry = texts[0].split("\nENTRY ")[1]
     loops = re.findall(r"= (\(.*?\)|\S+) (fusion|copy)\(", entry)
     whole = [(what, shape.count("f32[512,256]")) for shape, what in loops if "512,256" in shape]
@@ -101,14 +107,14 @@ def test_what_is_compiled_has_the_same_shapes_whatever_words_a_batch_has(is_lazy
 
         return watch
 
-    for name in ("compiled_move", "compiled_rows"):
+    for name in ("compiled_update", "compiled_rows"):
         monkeypatch.setattr(update, name, watched(getattr(update, name)))
 
     @tf.function(autograph=False)
     def step(values, words):
         gradient = gradient_of(weight, tf.IndexedSlices(values, words, weight.shape))
         numbers = tf.fill([len(NAMES)], 0.5)
-        move(AdamW.rule, weight, {"m": m, "v": v}, None, gradient, NAMES, numbers, is_lazy)
+        update_weight(AdamW.rule, weight, {"m": m, "v": v}, None, gradient, NAMES, numbers, is_lazy)
 
     step.get_concrete_function(tf.TensorSpec([40, 4]), tf.TensorSpec([40], tf.int32))
     assert len(seen) > 4
