@@ -18,6 +18,7 @@ from input.packing import PackedPlan, num_products, pack_every_row
 from input.sources.processors import get_processor, open_source
 from input.token_cache import check_unchanged, load_tokens, tokenize_texts
 from input.tokenizers.wordpiece import WordPieceTokenizer
+from model import TASKS
 
 MAX_LISTED = 10  # skipped rows in the log; the file has all
 
@@ -34,6 +35,11 @@ def get_tokenizer(cfg):
             "lines; leave vocab_size out, or give the file it was meant for"
         )
     return tokenizer
+
+
+def get_source(cfg):
+    """Returns the Source of InputParams `cfg`, with the targets of its task."""
+    return open_source(cfg, TASKS[cfg.task].targets(cfg.label_names))
 
 
 def get_layout(cfg):
@@ -195,7 +201,7 @@ def train_input_fn(params, first_step, last_step):
     step says where in it to begin.
     """
     cfg = params.train_input
-    source = open_source(cfg)
+    source = get_source(cfg)
     split = source.processor.train_split
     tokens, _ = _load(params, cfg, source, split, is_training=True)
     per_step = params.optimizer.grad_accum_steps
@@ -217,7 +223,7 @@ def train_input_fn(params, first_step, last_step):
 def eval_input_fn(params):
     """Returns {split: Batches} of the evaluation splits; every row stands in exactly one batch."""
     cfg = params.eval_input
-    source = open_source(cfg)
+    source = get_source(cfg)
     batches = {}
     for name, split in _eval_splits(cfg, source).items():
         tokens, _ = _load(params, cfg, source, split)
@@ -239,7 +245,7 @@ def predict_input_fn(params, texts=()):
     """
     cfg = params.predict_input
     if not texts:
-        source = open_source(cfg)
+        source = get_source(cfg)
         batches, texts_of_split = {}, {}
         for name, split in _eval_splits(cfg, source).items():
             content = source.fingerprint(split)
@@ -336,7 +342,7 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     vocab = get_tokenizer(cfg).vocab
     label_names = tuple(checkpoint_config.get("label_names", ()))
     if not (labels_from_checkpoint and label_names):
-        label_names = open_source(cfg).targets.label_names
+        label_names = get_source(cfg).targets.label_names
         _check_label_order(label_names, checkpoint_config)
     known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
     return params.complete(checkpoint_config, known, params_path), label_names, vocab

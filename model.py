@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""model_fn: what one training, evaluation or prediction step computes."""
+"""The table of tasks, and model_fn: what one training, evaluation or prediction step computes."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from BertClassifierModel import BertClassifierModel
 from common.BaseModel import PREDICT, TRAIN, BaseModel
+from common.tasks.regression import RegressionTask
+from common.tasks.targets import named
+
+TASKS = {"classification": BertClassifierModel, "regression": RegressionTask}
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,7 @@ class ModelSpec:
 
     Attributes:
         model: the BaseModel whose weights it uses.
-        predictions: {"logits": <float32>[B, C]}.
+        predictions: {name: tensor}, the task's outputs; of the classifier "logits" <float32>[B, C].
         loss: <float32>[], None in prediction.
         trainable_variables: what `loss` is to train; empty outside training.
     """
@@ -25,9 +29,12 @@ class ModelSpec:
     trainable_variables: tuple = ()
 
 
-def make_model(params):
-    """Returns the built BertClassifierModel of complete Params, with fresh weights."""
-    model = BertClassifierModel(params)
+def make_model(params, label_names=()):
+    """Returns the built model of complete Params, with fresh weights.
+
+    label_names: str of each class, for reports and predictions.
+    """
+    model = TASKS[params.task](params, label_names)
     model.build()
     return model
 
@@ -38,7 +45,7 @@ def model_fn(features, labels, mode, params, model=None):
     Args:
         features: {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T]; input_mask is 1 on
             padding. In training rows may be packed, see `input/batches.py`.
-        labels: <int32>[B], of a regression <float32>[B], or {"labels": that}; None in prediction.
+        labels: <int32>[B], or {target: tensor [B, ...]} of a task with others; None in prediction.
         mode: TRAIN, EVAL or PREDICT.
         params: complete Params; used to make the model where none is given.
         model: BaseModel shared by the modes of a run; None makes one with fresh weights.
@@ -46,10 +53,9 @@ def model_fn(features, labels, mode, params, model=None):
         ModelSpec.
     """
     model = model or make_model(params)
-    logits = model.build_model(features, mode)
+    outputs = model.build_model(features, mode)
     if mode == PREDICT:
-        return ModelSpec(model, {"logits": logits})
-    targets = labels if isinstance(labels, dict) else {"labels": labels}
-    loss = model.build_total_loss(logits, targets["labels"])
+        return ModelSpec(model, outputs)
+    loss = model.build_total_loss(outputs, named(labels))
     trainable_variables = tuple(model.build_train_ops(loss)) if mode == TRAIN else ()
-    return ModelSpec(model, {"logits": logits}, loss, trainable_variables)
+    return ModelSpec(model, outputs, loss, trainable_variables)

@@ -33,14 +33,17 @@ import tensorflow as tf
 import data
 from benchmarks.worker import Gate
 from common.checkpoints.load import load_weights, open_checkpoint
+from common.metrics.row_metrics import RowMetrics
 from common.optimizers.factory import optimizer_of
 from common.platform.streams import take_streams
+from common.reports.listener import Listener
+from common.signals import Control
 from common.training.checks import set_up
-from common.training.evaluate import Predictor, collect_logits
+from common.training.inference import Inference
 from common.training.loop import train
+from common.training.session import Session
 from common.training.train_step import make_train_step
 from common.validate import graph
-from input.sources.processors import open_source
 from input.token_cache import ROWS_PER_CALL, tokenize_rows
 from model import make_model, model_fn
 from utils import get_params
@@ -118,14 +121,14 @@ def network_of(params, checkpoint):
     return model
 
 
-class LastFigures:
-    """Stands in for Reports: stores the figures of the last line."""
+class LastFigures(Listener):
+    """Stores the figures of the last line."""
 
     def __init__(self):
         self.values = {}
 
-    def scalars(self, split, step, values):
-        del split, step
+    def on_figures(self, split, step, values, histograms=None):
+        del split, step, histograms
         self.values = values
 
 
@@ -143,10 +146,10 @@ def measure_training(args, gate):
     flops = np.array([flops_of[tuple(shape)] for shape in epoch.shapes.tolist()])
     first = typical_stretch(flops, epoch.shapes, args.steps)
     batches = data.train_input_fn(params, first, first + args.steps)
-    model.prepare_training(batches.targets["labels"])
+    model.prepare_training(batches.targets)
     step = make_train_step(model_fn, params, model, optimizer)
-    for features, labels in one_of_each_shape(batches):
-        step(features, labels)  # compiles
+    for features, targets in one_of_each_shape(batches):
+        step(features, targets)  # compiles
     gate.facts |= {
         "shapes": np.unique(epoch.shapes, axis=0).tolist(),
         "real_tokens": epoch.num_real / epoch.num_computed,
@@ -156,7 +159,7 @@ def measure_training(args, gate):
     figures, done = LastFigures(), 0
     rows, flops = args.steps * args.batch_size, float(flops[first : first + args.steps].sum())
 
-    def gated_step(features, labels):
+    def gated_step(features, targets):
         nonlocal done
         if done % args.steps == 0:
             if done:
@@ -165,7 +168,7 @@ def measure_training(args, gate):
                 gate.end(rows, flops=flops, loss=figures.values["train/cost_cls"], **known)
             gate.begin()
         done += 1
-        return step(features, labels)
+        return step(features, targets)
 
     endless = batches.dataset.repeat()
     train(
@@ -175,6 +178,7 @@ def measure_training(args, gate):
         sys.maxsize,
         params.runconfig,
         figures,
+        Control(),
         save=lambda step: None,
         is_ahead=True,
     )
@@ -199,8 +203,8 @@ def one_of_each_shape(batches):
     """Returns one batch of each shape, the smallest shape first."""
     batch_of_shape = {}
     wanted = {tuple(shape) for shape in batches.shapes.tolist()}
-    for features, labels in batches:
-        batch_of_shape.setdefault(tuple(features["input_ids"].shape), (features, labels))
+    for features, targets in batches:
+        batch_of_shape.setdefault(tuple(features["input_ids"].shape), (features, targets))
         if len(batch_of_shape) == len(wanted):
             break
     return [batch_of_shape[shape] for shape in sorted(batch_of_shape)]
@@ -235,15 +239,14 @@ def measure_inference(args, gate):
     """Measures passes over the validation split: text -> tokens -> batches -> logits."""
     params, checkpoint = params_of(args)
     model = network_of(params, checkpoint)
-    predictor = Predictor(model_fn, params, model)
+    inference = Inference(Session(params, make_model, model_fn, data), model)
     cfg = params.predict_input
-    source = open_source(cfg)
+    source = data.get_source(cfg)
     texts = source.read_texts(source.processor.eval_splits[0])[: args.sentences]
 
     def classify():
         batches, _ = data.predict_input_fn(params, texts)
-        streams = params.runconfig.num_streams
-        return collect_logits(predictor.step(), batches["texts"], num_streams=streams)[0]
+        return inference.collect(batches, RowMetrics, "predict")["texts"].outputs["logits"]
 
     classify()  # compiles
     while True:
@@ -256,7 +259,7 @@ def measure_tokenizing(args, gate):
     """Measures tokenising of the training split, which a run does once for the token cache."""
     params, _ = params_of(args)
     cfg = params.train_input
-    source = open_source(cfg)
+    source = data.get_source(cfg)
     tokenizer = data.get_tokenizer(cfg)
     rows = source.read(source.processor.train_split, ROWS_PER_CALL)
     num_texts = len(source.processor.text_keys)
@@ -313,7 +316,7 @@ def write_rows(args):
     """Writes label and texts, separated by tabs; the training rows are shuffled."""
     params, _ = params_of(args)
     cfg = params.train_input
-    source = open_source(cfg)
+    source = data.get_source(cfg)
     names = {
         source.processor.train_split: Path(args.out),
         source.processor.eval_splits[0]: Path(f"{args.out}.validation"),

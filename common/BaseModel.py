@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `model_fn` and the loop ask of every model: four `build_*` methods and named weights.
+"""What the program asks of every task: four `build_*` methods, its answers, and named weights.
 
-The method names are those of the original Cerebras model. A model is its network with its loss and
-its metrics; optimizer and loop are in `common/optimizers` and `common/training`.
+The names of the four methods are those of the original Cerebras model. Optimizer and loop are in
+`common/optimizers` and `common/training`.
 """
 
 import keras
@@ -14,10 +14,12 @@ TRAIN, EVAL, PREDICT = "train", "eval", "predict"
 
 
 class BaseModel(keras.Model):
-    """A network that `model_fn` can train, evaluate and predict with.
+    """A task: a network that `model_fn` can train, evaluate and predict with.
 
     `build()` takes no shape: every weight's shape follows from the constructor's arguments, so that
     a checkpoint can be loaded before the first batch is seen.
+
+    Outputs are {name: tensor}, targets {name: tensor [B, ...]} as the task declares them.
 
     Args:
         backbone: Backbone.
@@ -26,14 +28,18 @@ class BaseModel(keras.Model):
         backbone: Backbone, with its layers `embeddings` and `encoder` as attributes here: their
             weights are then named and saved by these words.
         clock: DropoutClock. The training step sets `clock.step`, several devices `clock.share`.
-        classifier: the keras.layers.Dense that gives the logits.
+        targets: subclass of `common/tasks/targets.py:Targets`, what a row is compared with.
+        answer: Answer of `common/tasks/answer.py`, what the outputs of a row mean.
+        label_names: tuple of str, what the outputs of a row are called.
     """
 
     backbone: Backbone
     embeddings: keras.layers.Layer
     encoder: keras.layers.Layer
     clock: DropoutClock
-    classifier: keras.layers.Dense
+    targets: type  # tasks import this file, which imports none of theirs
+    answer: object
+    label_names: tuple[str, ...]
 
     def __init__(self, backbone, **kwargs):
         super().__init__(**kwargs)
@@ -44,29 +50,63 @@ class BaseModel(keras.Model):
     def build_model(self, features, mode):
         """Runs the network. features: dict of tensors; mode: TRAIN, EVAL or PREDICT.
 
-        Returns logits, <float32>.
+        Returns outputs.
         """
         raise NotImplementedError
 
-    def build_total_loss(self, logits, labels):
+    def build_total_loss(self, outputs, targets):
         """Returns the loss that training minimises, <float32>[]: a mean over the batch."""
         raise NotImplementedError
 
-    def prepare_training(self, labels):
-        """Called once before training, with the label of every training row: array [N].
+    def prepare_training(self, targets):
+        """Called once before training, with those of every training row: {name: array [N, ...]}.
 
         Returns a list of sentences for the log.
         """
-        del labels
+        del targets
         return []
 
     def build_train_ops(self, total_loss):
         """Returns the list of variables that `total_loss` is to train."""
         raise NotImplementedError
 
-    def build_eval_metric_ops(self, logits, labels):
-        """Returns {name: float} from NumPy arrays over every row of a split."""
+    def build_eval_metric_ops(self):
+        """Returns Metrics (`common/metrics/row_metrics.py`) without any rows."""
         raise NotImplementedError
+
+    def predictions(self, outputs):
+        """Returns a record for each row, for people and files: list of {column: str or float}.
+
+        outputs: {name: array [N, ...]}.
+        """
+        raise NotImplementedError
+
+    def shorten(self, record):
+        """Returns what a line on the terminal shows of a record of `predictions`: list of str."""
+        raise NotImplementedError
+
+    def export_outputs(self, outputs):
+        """Returns {name: tensor}, the outputs of a SavedModel. outputs: of `build_model`."""
+        raise NotImplementedError
+
+    def checkpoint_config(self):
+        """Returns what a checkpoint's config says of the task, besides the network's geometry."""
+        return {}
+
+    def restore(self, config):
+        """Takes from a checkpoint's config what the task kept there besides the weights.
+
+        Returns a list of clauses for the log.
+        """
+        del config
+        return []
+
+    def fold_calibration(self):
+        """Puts what `restore` took into the weights, for an export.
+
+        Returns lines for a summary: list of (name, text).
+        """
+        return []
 
     def loss_variables(self):
         """Returns {name: Keras variable} of what the loss reads and no checkpoint holds."""

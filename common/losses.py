@@ -145,21 +145,9 @@ class RegressionLoss:
         <float32>[].
     """
 
-    weights = None
-
-    def balance(self, labels):
-        """Returns None: there are no classes."""
-
     def __call__(self, logits, labels):
         return ops.mean(ops.square(logits[:, 0] - ops.cast(labels, "float32")))
 
     def difference(self, first, second):
         """Mean square instead of the divergence: Liang et al. 2021, appendix B.1."""
         return ops.mean(ops.square(first - second))
-
-
-def make_loss(num_classes, class_weights=None, label_smoothing=0.0, focal_gamma=0.0):
-    """Returns the loss of a network with C outputs; one output is a regression."""
-    if num_classes == 1:
-        return RegressionLoss()
-    return ClassificationLoss(num_classes, class_weights, label_smoothing, focal_gamma)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What SIGTERM, SIGINT and SIGUSR1 do: a request that the work polls where it can stop.
 
-    with listening() as requests:
+    with listening() as control:
         for batch in batches:
             poll()                      # raises Stopped once a signal has asked to stop
             ...
@@ -27,8 +27,8 @@ class Stopped(Exception):
         self.signal_number = signal_number
 
 
-class Requests:
-    """What signals have asked for so far.
+class Control:
+    """Asks running work to save or to stop. Signals speak through one, and so can other threads.
 
     Attributes:
         stopped_by: number of the signal that asked to stop, or None.
@@ -45,18 +45,29 @@ class Requests:
         asked, self._save = self._save, False
         return asked
 
+    def request_save(self):
+        """Asks the training loop to save after the step, and to go on."""
+        self._request(SAVING)
+
+    def request_stop(self, number=signal.SIGTERM):
+        """Asks the work to save and to end, as signal `number` would."""
+        self._request(number)
+
+    def _request(self, number):
+        if self._is_shared:
+            self._unshared.append(number)
+        else:
+            self._accept(number)
+
     def on_signal(self, number, frame=None):
         """The handler: runs in the main thread, between two operations of Python."""
         del frame
         is_second = self.stopped_by is not None or not set(STOPPING).isdisjoint(self._unshared)
         if number in STOPPING and is_second:
             exit_at_once(number)
-        if self._is_shared:
-            self._unshared.append(number)
-        else:
-            self._hear(number)
+        self._request(number)
 
-    def _hear(self, number):
+    def _accept(self, number):
         if number == SAVING:
             self._save = True
         elif self.stopped_by is None:
@@ -76,31 +87,48 @@ class Requests:
         numbers = (SAVING, *STOPPING)
         for number, count in zip(numbers, total([waiting.count(n) for n in numbers]), strict=True):
             if count:
-                self._hear(number)
+                self._accept(number)
 
 
-_current = None  # the Requests of the outermost `listening`: signals belong to the process
+_current = None  # the Control of the outermost `listening`: signals belong to the process
 
 
 @contextlib.contextmanager
-def listening():
-    """While open, signals become Requests, which it gives. One inside another shares them.
+def listening(control=None):
+    """While open, signals become requests of a Control, which it gives, and `poll` obeys it.
 
-    Outside the main thread, where Python cannot catch signals, nothing is ever asked for.
+    Within another `listening`, it gives the Control of that one. Outside the main thread, where
+    Python cannot catch signals, only the Control's own methods make requests.
+
+    Args:
+        control: Control, or None for a new one.
     """
     global _current
-    if _current is not None or threading.current_thread() is not threading.main_thread():
-        yield _current or Requests()
+    if _current is not None:
+        yield _current
         return
-    _current = requests = Requests()
+    _current = control = control or Control()
+    try:
+        with _handling(control):
+            yield control
+    finally:
+        _current = None
+
+
+@contextlib.contextmanager
+def _handling(control):
+    """While open, signals become requests of a Control, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     watcher = threading.Thread(target=_watch, args=(readable,), daemon=True)
     watcher.start()
     former_fd = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    former = {number: signal.signal(number, requests.on_signal) for number in (*STOPPING, SAVING)}
+    former = {number: signal.signal(number, control.on_signal) for number in (*STOPPING, SAVING)}
     try:
-        yield requests
+        yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -108,7 +136,6 @@ def listening():
         os.close(writable)  # ends the watcher
         watcher.join()
         os.close(readable)
-        _current = None
 
 
 def _watch(readable):

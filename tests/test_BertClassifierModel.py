@@ -24,6 +24,7 @@ from tests.reference.bert_numpy import BertNumpy, cross_entropy
 from tests.reference.tiny_bert import (
     NUM_CLASSES,
     VOCAB_SIZE,
+    loss_of,
     pack_rows,
     random_features,
     randomize,
@@ -94,7 +95,7 @@ def test_packed_rows_have_the_gradients_of_rows_by_themselves(pooler_type):
 
     def gradients(inputs, targets):
         with tf.GradientTape() as tape:
-            loss = model.build_total_loss(model(inputs, training=True), targets)
+            loss = loss_of(model, model(inputs, training=True), targets)
         sources = [weight.value for weight in model.trainable_weights]
         return [tf.convert_to_tensor(each) for each in tape.gradient(loss, sources)]
 
@@ -182,7 +183,7 @@ def test_a_fine_tuned_classifier_computes_what_transformers_computes():
     assert_close(outputs["sequence"][:, 0], expected["sequence_output_cls"], 1e-5)
     assert_close(outputs["pooled"], expected["pooled_output"], 1e-5)
     assert_close(outputs["logits"], expected["logits"], 1e-5)
-    loss = model.build_total_loss(outputs["logits"], np.array(reference["labels"]))
+    loss = loss_of(model, outputs["logits"], reference["labels"])
     assert_close(loss, expected["loss"], 1e-5)
 
 
@@ -338,7 +339,8 @@ def test_a_row_does_not_depend_on_the_others_or_on_their_order(order, tokens):
 def test_input_mask_of_the_documented_features_is_1_on_padding():
     features = random_features()
     logits = MODEL(features)
-    np.testing.assert_array_equal(MODEL.build_model(documented(features), EVAL), logits)
+    outputs = MODEL.build_model(documented(features), EVAL)
+    np.testing.assert_array_equal(outputs["logits"], logits)
 
 
 def test_a_row_of_nothing_but_padding_gives_finite_logits():
@@ -370,7 +372,7 @@ def compiled_gradients(num_streams=1, **model):
     @tf.function(autograph=False)
     def compute():
         with tf.GradientTape() as tape:
-            loss = model.build_total_loss(model(features, training=True), np.array([4, 0, 2]))
+            loss = loss_of(model, model(features, training=True), [4, 0, 2])
         variables = [variable.value for variable in model.build_train_ops(loss)]
         return loss, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
 
@@ -438,13 +440,13 @@ def test_r_drop_computes_each_row_twice(is_packed, num_streams):
     features = random_features(batch=7, tokens=9)
     if is_packed:
         features, _ = pack_rows(features, num_long_rows=5, room=11)
-    once = model.build_model(documented(features), EVAL)
-    twice = model.build_model(documented(features), TRAIN)
+    once = model.build_model(documented(features), EVAL)["logits"]
+    twice = model.build_model(documented(features), TRAIN)["logits"]
     assert once.shape == (7, NUM_CLASSES) and twice.shape == (7, 2, NUM_CLASSES)
     for answer in (twice[:, 0], twice[:, 1]):  # both are that of an evaluation
         assert_close(answer, once, 1e-5)
     labels = np.arange(7) % NUM_CLASSES
-    loss, loss_of_two = (float(model.build_total_loss(each, labels)) for each in (once, twice))
+    loss, loss_of_two = (float(loss_of(model, each, labels)) for each in (once, twice))
     assert loss_of_two == pytest.approx(loss, rel=1e-5)
 
 
@@ -456,8 +458,8 @@ def test_r_drop_draws_two_masks_and_trains_both_passes():
     def gradient(alpha):
         model.r_drop_alpha = alpha
         with tf.GradientTape() as tape:
-            logits = model.build_model(features, TRAIN)
-            loss = model.build_total_loss(logits, labels)
+            logits = model.build_model(features, TRAIN)["logits"]
+            loss = loss_of(model, logits, labels)
         return np.asarray(logits), np.asarray(tape.gradient(loss, model.classifier.kernel.value))
 
     logits, with_difference = gradient(2.0)
@@ -517,11 +519,11 @@ def test_frozen_weights_keep_their_bits_in_training_and_the_others_move():
 def test_loss_is_the_mean_cross_entropy():
     logits = np.random.default_rng(0).normal(0, 3, (7, NUM_CLASSES)).astype(np.float32)
     labels = np.array([0, 1, 2, 3, 4, 0, 2], np.int32)
-    loss = MODEL.build_total_loss(logits, labels)
+    loss = loss_of(MODEL, logits, labels)
     assert loss.dtype == tf.float32 and loss.shape == ()
     assert_close(loss, cross_entropy(logits, labels), 1e-6)  # float32, near 3
     # Two equal logits: each has probability 1/2.
-    assert_close(MODEL.build_total_loss(np.zeros((1, 2), np.float32), [1]), np.log(2), 1e-7)
+    assert_close(loss_of(MODEL, np.zeros((1, 2), np.float32), [1]), np.log(2), 1e-7)
 
 
 @pytest.mark.parametrize("use_pre_normalization", [False, True])
@@ -531,7 +533,7 @@ def test_gradient_matches_differences_of_the_float64_reference(use_pre_normaliza
     weights = randomize(model, seed=2)
     features, labels = random_features(), np.array([4, 0, 2])
     with tf.GradientTape() as tape:
-        loss = model.build_total_loss(model(features, training=True), labels)
+        loss = loss_of(model, model(features, training=True), labels)
     trained = model.build_train_ops(loss)
     assert len(trained) == len(weights)
     paths = [variable.path.split("/", 1)[1] for variable in trained]
@@ -577,7 +579,7 @@ def training_logits(step, seed=3, **rates):
     model = make_model(tiny_params(seed=seed, **rates))
     randomize(model, seed=1)
     model.clock.step.assign(step)
-    return np.asarray(model.build_model(documented(random_features()), TRAIN))
+    return np.asarray(model.build_model(documented(random_features()), TRAIN)["logits"])
 
 
 @pytest.mark.parametrize("key", ["dropout_rate", "attention_dropout_rate", "cls_dropout_rate"])

@@ -146,7 +146,8 @@ def test_evaluation_scores_every_row_of_every_split_once(make_params, name, pack
         labels = [label for _, label in rows_of(name, split)]
         assert batches.targets["labels"].tolist() == labels
         read = list(batches.dataset.as_numpy_iterator())
-        seen, weights = (np.concatenate([batch[part] for batch in read]) for part in (1, 2))
+        seen = np.concatenate([targets["labels"] for _, targets, _ in read])
+        weights = np.concatenate([weights for *_, weights in read])
         is_real = weights == 1
         assert weights[~is_real].tolist() == [0] * (-len(labels) % 7)
         assert sorted(batches.rows.ravel()[is_real]) == list(range(len(labels)))
@@ -242,7 +243,7 @@ def test_a_split_without_labels_can_be_predicted_but_not_scored(
 
 def test_a_damaged_data_file_is_refused(make_params, tmp_path):
     params = make_params(data_dir=str(tmp_path))
-    data.open_source(params.eval_input)  # prepares it
+    data.get_source(params.eval_input)  # prepares it
     (file,) = tmp_path.rglob("*validation.tfrecord*")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

@@ -9,10 +9,10 @@ fails. For keys in NO_EFFECT it is the warning that is looked at.
 import argparse
 import contextlib
 import copy
+import re
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,18 +26,24 @@ from common.checkpoints import store
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.writer import CheckpointWriter
 from common.errors import UserError
+from common.flags import make_parser
+from common.metrics.classification import ClassificationMetrics
 from common.optimizers.factory import make_optimizer
 from common.optimizers.schedules import make_schedule
 from common.optimizers.summaries import gradient_summaries
 from common.params import AnySchedule, Initializer, no_effect
 from common.params.docs import ORIGINAL
-from common.training import estimator as estimator_module
+from common.reports.listener import Listener, Listeners
+from common.reports.progress import Console
+from common.signals import Control
 from common.training import loop
 from common.training.checks import last_step_of, set_up
-from common.training.estimator import Estimator
-from common.training.evaluate import collect_logits
-from input.sources.processors import open_source
+from common.training.evaluator import Evaluator
+from common.training.inference import Inference
+from common.training.session import Session
+from common.training.trainer import Trainer
 from model import make_model, model_fn
+from session import choose_checkpoint
 from tests.reference.tiny_bert import huggingface_tensors, random_features, save_huggingface
 from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
 from utils import get_params
@@ -123,7 +129,7 @@ def logits(params, mode=PREDICT):
         weight.assign(generator.normal(0, 0.3, weight.shape) + name.endswith("gamma"))
     features = random_features(batch=3, tokens=7)
     features["input_mask"] = 1 - features.pop("padding_mask")
-    return model.build_model(features, mode).numpy()
+    return model.build_model(features, mode)["logits"].numpy()
 
 
 def logits_in_training(params):
@@ -231,37 +237,50 @@ def num_training_steps(params):
 
 def place_of_data(params):
     try:
-        return str(open_source(params.train_input))
+        return str(data.get_source(params.train_input))
     except UserError as error:
         return str(error)
 
 
-def in_the_loop(params):
-    """When the training loop saves, reports and evaluates; what it prints is looked at apart."""
-    events = []
-    reports = SimpleNamespace(
-        scalars=lambda split, step, values: events.append(("report", step)),
-        histograms=None,
-    )
+class Events(Listener):
+    """What the training loop does, in order."""
 
-    def figures(features, labels):
+    def __init__(self):
+        self.events = []
+
+    def on_figures(self, split, step, values, histograms=None):
+        self.events.append(("report", step))
+
+    def save(self, step):
+        self.events.append(("save", step))
+
+    def evaluate(self, step):
+        self.events.append(("evaluate", step))
+
+
+def in_the_loop(params, *listeners):
+    """When the training loop saves, reports and evaluates."""
+
+    def figures(features, targets):
         return {"train/cost_cls": 0.5, "train/lr": 0.1, "train/unclipped_grad_norm": 1.0}
 
+    events = Events()
     loop.train(
         figures,
-        [({}, np.zeros(4))] * 12,
+        [({}, {"labels": np.zeros(4)})] * 12,
         0,
         12,
         params.runconfig,
-        reports,
-        lambda step: events.append(("save", step)),
-        lambda step: events.append(("evaluate", step)),
+        Listeners([events, *listeners]),
+        Control(),
+        events.save,
+        events.evaluate,
     )
-    return events
+    return events.events
 
 
 def log_lines(params, capsys):
-    in_the_loop(params)
+    in_the_loop(params, Console(params.runconfig.log_steps))
     return capsys.readouterr().err.count("\n")
 
 
@@ -269,36 +288,40 @@ def last_step(params):
     return last_step_of(params.runconfig, 2)
 
 
+def session_of(params):
+    params = complete(params)
+    data_of = SimpleNamespace(
+        train_input_fn=lambda *_: toy_train_batches(toy_tokens(48), 4, 0, 12),
+        eval_input_fn=lambda *_: {},
+    )
+    return Session(params, make_model, model_fn, data_of, label_names=("a", "b"), vocab=VOCAB)
+
+
 def rows_evaluated(params):
-    batches = toy_eval_batches(toy_tokens(13), 3)
-
-    def step(features):
-        return tf.zeros((3, 2))
-
-    return collect_logits(step, batches, params.runconfig.eval_steps)[1]
+    session = session_of(params)
+    inference = Inference(session, session.new_model())
+    inference.step = lambda: lambda features: {"logits": tf.zeros((3, 2))}
+    evaluator = Evaluator(session, inference)
+    return len(evaluator.score({"split": toy_eval_batches(toy_tokens(13), 3)})["split"])
 
 
 def evaluations(params):
-    """The steps after which train_and_eval scores, asked to after every second of twelve."""
-    estimator = Estimator(complete(params), model_fn, make_model, ("a", "b"), VOCAB)
-    estimator.optimizer = SimpleNamespace(
-        averages={},
-        state={},
-        averaged_weights=contextlib.nullcontext,
-        loss_scale=SimpleNamespace(skips_overflow=True),
+    """The steps after which train_and_eval scores, of twelve."""
+    params = params.with_runconfig(max_steps=12, mode="train_and_eval", eval_every_steps=2)
+    session = session_of(params)
+    figures = {"train/cost_cls": 0.5, "train/unclipped_grad_norm": 1.0}
+    trainer = Trainer(
+        session, session.new_model(), Listeners(), make_step=lambda *_: lambda *_: dict(figures)
     )
     evaluated = []
-    estimator._evaluate = lambda batches, step: evaluated.append(step) or {}
-    estimator._note_evaluation = lambda step, metrics: False
-    estimator._is_evaluation_due = lambda first_step, last_step: False
+    metrics = ClassificationMetrics(("a", "b"), 2)
 
-    def train(train_step, batches, first_step, last_step, run, reports, save, evaluate, *_, **__):
-        for step in range(2, last_step + 1, 2):
-            evaluate(step)
-        return last_step, None
+    def evaluate(batches_of_split, step):
+        evaluated.append(step)
+        return {}, metrics
 
-    with mock.patch.multiple(estimator_module, train=train, make_train_step=lambda *_: None):
-        estimator._fit(lambda *_: toy_train_batches(toy_tokens(48), 4, 0, 12), 0, 12, {})
+    trainer.evaluator = SimpleNamespace(evaluate=evaluate)
+    trainer.train()
     return evaluated
 
 
@@ -313,7 +336,7 @@ def kept_checkpoints(params):
 
 def chosen_checkpoint(params):
     try:
-        return run.choose_checkpoint(params.runconfig)
+        return choose_checkpoint(params.runconfig)
     except UserError as error:
         return str(error)
 
@@ -613,14 +636,11 @@ def test_every_key_of_schedules_and_initializers_is_listed_here():
 
 
 def test_every_key_without_effect_is_listed_here():
-    told = {key for key, _ in WARNINGS}
-    for dotted in no_effect():
-        section, name = dotted.split(".")
-        assert any(
-            key.endswith(f".{name}") and (section == "*_input" or key.startswith(section))
-            for key in told | {"train_input.drop_remainder", "predict_input.shuffle"}
-            | {"predict_input.repeat"}
-        ), dotted  # fmt: skip
+    """A key of the inputs once, in the section where a file is likely to have it."""
+    told = {key.replace("eval_input", "train_input") for key, _ in WARNINGS}
+    told |= {"train_input.drop_remainder"}  # has an effect with `false` alone
+    keys = {re.sub(r"^(eval|predict)_input", "train_input", key) for key in no_effect()}
+    assert keys - told == set()
 
 
 # ---- The command line ----------------------------------------------------------------------------
@@ -646,6 +666,6 @@ def test_every_key_without_effect_is_listed_here():
     ],
 )
 def test_every_flag_of_the_original_comes_in_place_of_its_key(flags, overrides):
-    parser = run.make_parser()
+    parser = make_parser()
     assert isinstance(parser, argparse.ArgumentParser)
     assert run.overrides_of(parser.parse_args(["-p", "x.yaml", *flags])) == overrides

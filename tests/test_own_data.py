@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data
-from common.checkpoints.load import open_checkpoint
-from common.checkpoints.store import newest_checkpoint
 from common.params import Params
-from common.training.estimator import Estimator
-from model import make_model, model_fn
+from common.reports.listeners import standard_listeners
+from common.training.checks import set_up
+from common.training.inference import Inference
+from common.training.predictor import Predictor
+from common.training.trainer import Trainer
+from session import open_session
 from utils import get_params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,9 +76,11 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path):
             },
         }
     )
-    params, label_names, vocab = data.complete_params(params, {}, "params.yaml")
-    estimator = Estimator(params, model_fn, make_model, label_names, vocab)
-    assert estimator.train(data.train_input_fn, None, None, data.eval_input_fn) == 0
+    session = open_session(params)
+    set_up(session.run)
+    listeners = standard_listeners(session.model_dir, session.run.log_steps)
+    result = Trainer(session, session.new_model(), listeners).train()
+    assert ("pearson", f"{result.figures['eval/pearson']:.4f}") in result.lines
     lines = (tmp_path / "model_dir" / "metrics.jsonl").read_text().splitlines()
     (metrics,) = [line for line in map(json.loads, lines) if line["split"] == "eval"]
     report = json.loads((tmp_path / "model_dir/eval/report-validation.json").read_text())
@@ -85,9 +88,9 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path):
     assert report["spearman"] == metrics["eval/spearman"] > 0.7
     assert metrics["loss"] == metrics["eval/mse"] < 0.2  # the labels' variance is 0.375
 
-    checkpoint = open_checkpoint(newest_checkpoint(tmp_path / "model_dir"))
-    batches, texts = data.predict_input_fn(params)
-    logits = estimator.predict(batches, texts, checkpoint)["validation"]
+    session = open_session(params.with_runconfig(mode="predict"))
+    Predictor(session, Inference(session, session.new_model())).predict()
+    logits = np.load(tmp_path / "model_dir/predict/predictions_tf_0.npz")["arr_0"]
     values = logits[:, 0]
     assert np.mean((values - [score for _, score in rows]) ** 2) == pytest.approx(metrics["loss"])
     with open(tmp_path / "model_dir/predict/predictions_tf_0.tsv", newline="") as file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run on the CS target, as run.py starts it: check, prepare, hand over to the SDK."""
+"""The beginning and the end of what run.py does for the CS target; `prepare.py` is between."""
 
 import os
 import sys
@@ -7,14 +7,11 @@ import sys
 from common.cs import target
 
 
-def run_on_cs(params, args, choose_checkpoint, import_quietly, keep_params):
-    """Does the run. Does not return: `common.cs.worker` takes the place of this process.
+def check(params):
+    """Checks what can be checked before anything is read. Returns the SDK's interpreter: Path.
 
     Args:
         params: Params, with model_dir.
-        args: of run.py.
-        choose_checkpoint, import_quietly: of run.py.
-        keep_params: as of `prepare`, with the checkpoint to resume as its last argument.
     Raises:
         UserError: a rule of the system is broken, or the SDK is not installed.
         RunError: no cluster answers.
@@ -23,12 +20,16 @@ def run_on_cs(params, args, choose_checkpoint, import_quietly, keep_params):
     python = target.find_python()
     if target.needs_cluster(params):
         target.check_reachable(params)
-    needs_weights = params.runconfig.mode == "train" or not params.runconfig.validate_only
-    resumed, chosen = choose_checkpoint(params.runconfig) if needs_weights else (None, None)
-    import_quietly()
-    from common.cs.prepare import prepare
+    return python
 
-    folder = prepare(params, args, resumed, chosen, lambda *both: keep_params(*both, resumed))
+
+def hand_over(python, folder):
+    """Lets `common.cs.worker` take the place of this process. Does not return.
+
+    Args:
+        python: path-like, of `check`.
+        folder: path-like, of `prepare`.
+    """
     path = [str(target.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
     sys.stdout.flush()

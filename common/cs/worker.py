@@ -28,11 +28,10 @@ from common.cs.lowering import count_operations, keep_files, shortened
 from common.cs.rows import rows_of_zeros
 from common.errors import RunError, UserError
 from common.files import write_whole
-from common.metrics.classification import classification_metrics
-from common.metrics.regression import regression_metrics
+from common.metrics.row_metrics import figures_of
 from common.reports.metrics_file import MetricsFile
+from common.reports.prediction_files import write_predictions
 from common.training.lock import locked
-from common.training.predict import write_predictions
 from common.training.run_state import PREFIX
 
 HALF_DTYPES = {"mixed_bfloat16": "bfloat16"}  # dtype policy -> of the SDK; float16 elsewhere
@@ -170,17 +169,22 @@ class Worker:
                 }
             )
 
+    def _make_task(self):
+        from common.cs.tasks import TASKS
+
+        return TASKS[self.params.task](self.cfg, self.job.label_names, self.job.class_weights)
+
     def _train_step(self):
         """Returns the traced function of a batch to its loss and learning rate."""
-        from common.cs.network import loss_of
         from common.cs.optimizer import update
+        from common.cs.tasks import total_loss
 
-        cfg = self.params.optimizer
+        cfg, task = self.params.optimizer, self._make_task()
 
         @self.cstorch.trace
         def step(batch):
             logits = self._training_logits(batch)
-            loss = loss_of(logits, batch["labels"], self.cfg, self.job.class_weights)
+            loss = total_loss(task, logits, batch["labels"], self.cfg.r_drop_alpha)
             rate = self.schedule.get_last_value()[0]
             update(loss, self.optimizer, self.scaler, cfg)
             self.schedule.step()
@@ -472,36 +476,28 @@ class Worker:
             scores[split] = logits, targets.get("labels")  # texts of a user's have none
         if self.run.mode == "predict":
             return self._predict(scores)
-        logits, labels = (np.concatenate(parts) for parts in zip(*scores.values(), strict=True))
-        is_regression = self.cfg.num_cls_classes == 1
-        if is_regression:
-            metrics = regression_metrics(logits, labels)
-        else:
-            metrics = classification_metrics(logits, labels, self.cfg.num_cls_classes)
-        if len(scores) > 1 and not is_regression:
-            for split, (split_logits, split_labels) in scores.items():
-                name = f"eval/accuracy_{split.removeprefix('validation_')}"
-                metrics[name] = float((split_logits.argmax(axis=-1) == split_labels).mean())
+        metrics_of_split, task = {}, self._make_task()
+        for split, (logits, labels) in scores.items():
+            metrics = metrics_of_split[split] = task.make_metrics()
+            metrics.update({"logits": logits}, {"labels": labels}, np.arange(len(labels)))
+        total = task.make_metrics()
+        figures = figures_of(total, metrics_of_split)
         step = open_checkpoint(self.job.checkpoint).config.get("step", 0)
-        self.metrics_file.on_figures("eval", step, metrics)
-        print(f"Evaluated {self.job.checkpoint} on {len(labels):,} rows")
-        for name, value in metrics.items():
+        self.metrics_file.on_figures("eval", step, figures)
+        print(f"Evaluated {self.job.checkpoint} on {len(total):,} rows")
+        for name, value in figures.items():
             print(f"  {name.removeprefix('eval/')}: {value:.4f}")
         return 0
 
     def _predict(self, scores):
         config = open_checkpoint(self.job.checkpoint).config
-        temperature = float(config.get("temperature", 1.0))
-        for task, (split, (logits, _)) in enumerate(scores.items()):
+        task = self._make_task()
+        for number, (split, (logits, _)) in enumerate(scores.items()):
             texts = [tuple(row) for row in self.job.texts[split]]
-            for path in write_predictions(
-                self.model_dir / "predict",
-                f"predictions_cs_{task}",
-                logits,
-                texts,
-                self.job.label_names,
-                temperature,
-            ):
+            outputs = {"logits": logits}
+            records = task.predictions(outputs, config)
+            folder, name = self.model_dir / "predict", f"predictions_cs_{number}"
+            for path in write_predictions(folder, name, outputs, texts, records):
                 print(f"Written {path}")
         return 0
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports a trained classifier in the format of another program; the folder is complete or absent.
 
-    classifier = Classifier(model, params, label_names, vocab, text_features, metrics, step)
+    classifier = Classifier(model, params, vocab, text_features, metrics, step)
     export("saved_model", classifier, "model_dir/export/saved_model")
 
 `formats.py` has the table of formats, `common/checkpoints/formats/__init__.py` what each offers.
@@ -35,7 +35,6 @@ class Classifier:
     Attributes:
         model: BaseModel, built, with the weights to export, in float32 after any training.
         params: complete Params; `model` and `predict_input` are read, the rest is for the card.
-        label_names: tuple of str, the name of each class.
         vocab: list of str, the entry of each id.
         text_features: callable with attribute `texts_per_row`, K: texts <string>[B, K] ->
             {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], as TensorFlow operations.
@@ -48,7 +47,6 @@ class Classifier:
 
     model: Any
     params: Any
-    label_names: tuple[str, ...]
     vocab: list[str]
     text_features: Callable
     metrics: dict[str, float] = field(default_factory=dict)
@@ -56,6 +54,11 @@ class Classifier:
     quantize: str | None = None
     data: str = ""
     trained_with: dict | None = None
+
+    @property
+    def label_names(self):
+        """tuple of str, the name of each class."""
+        return self.model.label_names
 
     @cached_property
     def weights(self):
@@ -69,9 +72,9 @@ class Classifier:
         return params_text(yaml.safe_load(self.params.to_yaml()))
 
     @property
-    def is_regression(self):
-        """Whether the one output is a number, not the score of a class."""
-        return self.params.model.num_cls_classes == 1
+    def answer(self):
+        """Answer of the task."""
+        return self.model.answer
 
     @property
     def text_names(self):
@@ -90,9 +93,8 @@ class Classifier:
         """A description in one line."""
         cfg = self.params.model
         network = f"{cfg.num_hidden_layers} layers of {cfg.hidden_size}"
-        if self.is_regression:
-            return f"BERT regression, {network}"
-        return f"BERT classifier, {network}: {', '.join(self.label_names)}"
+        labels = f": {', '.join(self.label_names)}" if self.answer.has_probabilities else ""
+        return f"BERT {self.answer.kind}, {network}{labels}"
 
 
 def check_format(format, params, quantize=None):

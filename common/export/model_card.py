@@ -49,11 +49,10 @@ def model_card(format, classifier, files, scores, notes, usage):
     texts = "one text" if len(classifier.text_names) == 1 else "a pair of texts"
     has_special_tokens = data.add_special_tokens
     special = "[CLS] and [SEP] among them" if has_special_tokens else "without [CLS] and [SEP]"
-    labels = ", ".join(f"{i} {name}" for i, name in enumerate(classifier.label_names))
     facts = {
         "Input": f"{texts}; rows of more than {data.max_sequence_length} tokens, {special}, are "
         "cut from the end of the longer text",
-        "Output": "a number, the value" if classifier.is_regression else f"one of {labels}",
+        "Output": classifier.answer.description,
         "Vocabulary": f"{len(classifier.vocab):,} WordPieces, "
         + ("lower-cased, without accents" if data.do_lower else "cased"),
         "Network": f"{cfg.num_hidden_layers} layers of {cfg.hidden_size} with {cfg.num_heads} "

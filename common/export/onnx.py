@@ -300,7 +300,7 @@ ACTIVATIONS = {
 
 
 def outputs_of(classifier):
-    return ("logits",) if classifier.is_regression else ("logits", "probabilities")
+    return ("logits", "probabilities") if classifier.answer.has_probabilities else ("logits",)
 
 
 def make_model(classifier):
@@ -342,9 +342,9 @@ def make_model(classifier):
 
 
 def make_predict_step(path, num_threads=0):
-    """Returns predict_step(features) -> logits <float32>[B, C] of a model on disk.
+    """Returns predict_step(features) -> {"logits": <float32>[B, C]} of a model on disk.
 
-    As that of `common/training/evaluate.py`, so that the same evaluation scores both.
+    As that of `common/training/inference.py`, so that the same evaluation scores both.
 
     Args:
         path: str or Path of an .onnx file.
@@ -359,7 +359,7 @@ def make_predict_step(path, num_threads=0):
         import tensorflow as tf
 
         inputs = {name: np.asarray(features[name], np.int32) for name in INPUTS}
-        return tf.constant(session.run(["logits"], inputs)[0])
+        return {"logits": tf.constant(session.run(["logits"], inputs)[0])}
 
     return predict_step
 
@@ -372,12 +372,6 @@ def usage(classifier):
     mask = "np.array([row.attention_mask for row in rows], np.int32)"
     mask = f"1 - {mask}" if data.invert_mask else mask
     outputs = " and ".join(f"`{name}`" for name in outputs_of(classifier))
-    run = f"""logits, probabilities = session.run(["logits", "probabilities"], features)
-labels = {list(classifier.label_names)}
-print(labels[probabilities[0].argmax()])"""
-    if classifier.is_regression:
-        run = """(logits,) = session.run(["logits"], features)
-print(logits[0, 0])"""
     int8 = f"""
 `{INT8_FILE}` is the same network with 8-bit weights: a quarter of the size, faster, and less exact;
 a row's logits vary a little with the rows beside it, as activations share a scale in a batch.
@@ -404,6 +398,6 @@ features = {{
     "segment_ids": np.array([row.type_ids for row in rows], np.int32),
 }}
 session = onnxruntime.InferenceSession("{MODEL_FILE}")
-{run}
+{classifier.answer.reading["onnx"]}
 ```
 """

@@ -35,11 +35,7 @@ def write(classifier, folder):
 class ServedClassifier(tf.Module):
     """The two signatures over one set of variables.
 
-    Shapes: B rows, T tokens of the longest, C classes. Both give
-        label: <string>[B], name of the likeliest class;
-        label_names: <string>[B, C], what the columns of the next two are;
-        probabilities, logits: <float32>[B, C].
-    A regression gives value: <float32>[B], and logits: <float32>[B, 1].
+    Shapes: B rows, T tokens of the longest. Both give the task's `export_outputs`.
 
     Attributes:
         from_texts: serving_default; `text`, or `text_a` and `text_b`, <string>[B].
@@ -51,28 +47,18 @@ class ServedClassifier(tf.Module):
         model, text_features = classifier.model, classifier.text_features
         # A plain dict of variables: Keras objects would be saved with all their settings.
         self.weights = {name: w.value for name, w in model.weights_by_name().items()}
-        label_names = tf.constant(list(classifier.label_names))  # [C]
 
-        def classify(features):
-            logits = model.build_model(features, PREDICT)  # <float32>[B, C]
-            if classifier.is_regression:
-                return {"value": logits[:, 0], "logits": logits}
-            label = tf.gather(label_names, tf.argmax(logits, axis=-1))
-            return {
-                "label": label,
-                "label_names": tf.broadcast_to(label_names, tf.shape(logits)),
-                "probabilities": tf.nn.softmax(logits),
-                "logits": logits,
-            }
+        def answer(features):
+            return model.export_outputs(model.build_model(features, PREDICT))
 
         @tf.function(autograph=False)
         def from_texts(**texts):
             rows = tf.stack([texts[name] for name in classifier.text_names], axis=1)  # [B, K]
-            return classify(text_features(rows))
+            return answer(text_features(rows))
 
         @tf.function(autograph=False)
         def from_ids(**features):
-            return classify(features)
+            return answer(features)
 
         texts = {name: tf.TensorSpec([None], tf.string, name) for name in classifier.text_names}
         ids = {name: tf.TensorSpec([None, None], tf.int32, name) for name in FEATURES}
@@ -93,10 +79,7 @@ def usage(classifier):
     texts = ", ".join(
         f"{name}=tf.constant([{json.dumps(text)}])" for name, text in body["instances"][0].items()
     )
-    shown = 'result["label"][0].numpy().decode(), result["probabilities"][0].numpy()'
-    given = "`label`, `label_names`, `probabilities`, `logits`"
-    if classifier.is_regression:
-        shown, given = 'result["value"][0].numpy()', "`value`, `logits`"
+    served = ", ".join(f"`{name}`" for name in classifier.answer.served)
     return f"""
 In this folder, with `pip install tensorflow tensorflow-text`:
 
@@ -106,7 +89,7 @@ import tensorflow_text  # registers the operations of the tokenizer
 
 classifier = tf.saved_model.load("{VERSION}").signatures["{TEXT_SIGNATURE}"]
 result = classifier({texts})
-print({shown})
+{classifier.answer.reading["saved_model"]}
 ```
 
 Behind TensorFlow Serving, with this folder as `--model_base_path`, POST to
@@ -116,7 +99,7 @@ Behind TensorFlow Serving, with this folder as `--model_base_path`, POST to
 {json.dumps(body, indent=2)}
 ```
 
-Each row of the answer's `predictions` has {given}.
+Each row of the answer's `predictions` has {served}.
 
 The signature `{IDS_SIGNATURE}` takes {", ".join(f"`{name}`" for name in FEATURES)} instead (int32,
 `[batch, tokens]`; `input_mask` is {classifier.mask_meaning}), with the ids of `vocab.txt`.

@@ -6,7 +6,7 @@ Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
 import numpy as np
 
-from common.metrics.classification import softmax
+from common.metrics.probabilities import cross_entropy, softmax
 
 # Where every row is classified rightly, the likelihood rises without end as T falls to 0.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
@@ -58,3 +58,29 @@ def expected_calibration_error(probabilities, labels, num_bins=15):
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     excess = np.bincount(bins, confidence - is_right, num_bins)
     return float(np.abs(excess).sum() / len(labels))
+
+
+def calibrate(logits, labels):
+    """Returns the temperature that `fit_temperature` finds, and what it changes.
+
+    Args:
+        logits: float [N, C].
+        labels: int [N] in [0, C).
+    Returns:
+        {"temperature": float, "num_examples": N, "before": figures, "after": figures}; figures are
+        {"expected_calibration_error": float, "loss": mean cross entropy}.
+    """
+    temperature = fit_temperature(logits, labels)
+    before, after = (
+        {
+            "expected_calibration_error": expected_calibration_error(softmax(z), labels),
+            "loss": float(cross_entropy(z, labels).mean()),
+        }
+        for z in (logits, logits / temperature)
+    )
+    return {
+        "temperature": temperature,
+        "num_examples": len(labels),
+        "before": before,
+        "after": after,
+    }

@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classification metrics, in float64, from the logits of every row of a split."""
+"""The figures of a classifier, in float64, from the logits of every row of a split.
+
+NumPy alone: the environment of the CS system's SDK, which has no TensorFlow, uses them too.
+"""
+
+from typing import ClassVar
 
 import numpy as np
 
 from common.errors import UserError
-
-
-def softmax(logits):
-    """Returns probabilities, float64 [N, C], of logits, float [N, C]."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-def cross_entropy(logits, labels):
-    """Returns -log softmax(logits)[label], float64 [N], without ever taking the log of 0.
-
-    logits: float [N, C]; labels: int [N] in [0, C).
-    """
-    logits = logits.astype(np.float64)
-    largest = logits.max(axis=-1)
-    log_sum_exp = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=-1))
-    return log_sum_exp - logits[np.arange(len(labels)), labels]
+from common.metrics.calibration import calibrate
+from common.metrics.probabilities import cross_entropy, softmax
+from common.metrics.row_metrics import RowMetrics
 
 
 def confusion_matrix(predicted, labels, num_classes):
@@ -129,3 +119,68 @@ def classification_report(logits, labels, label_names):
         ],
         "confusion": confusion.tolist(),
     }
+
+
+class ClassificationMetrics(RowMetrics):
+    """Metrics of outputs {"logits": float [N, C]} and targets {"labels": int [N]}.
+
+    Args:
+        label_names: C str, of the report; may be empty where none is asked for.
+        num_classes: int. C.
+    """
+
+    main = "eval/accuracy_cls"
+    names_of_splits: ClassVar = {
+        "eval/accuracy_cls": "accuracy"
+    }  # the original's eval/accuracy_matched
+
+    def __init__(self, label_names, num_classes):
+        super().__init__()
+        self.label_names, self.num_classes = label_names, num_classes
+        of_two = ("eval/f1_score", "eval/mcc") if num_classes == 2 else ()
+        self.names = ("loss", "eval/accuracy_cls", *of_two)
+
+    def compute(self):
+        return classification_metrics(self.logits, self.labels, self.num_classes)
+
+    def report(self):
+        return classification_report(self.logits, self.labels, self.label_names)
+
+    def describe(self, figures):
+        figures = dict(figures)
+        accuracy = figures.pop("eval/accuracy_cls", None)
+        lines = super().describe(figures)
+        if accuracy is None:
+            return lines
+        correct = f"{round(accuracy * len(self))} of {len(self)}"
+        return [("Accuracy", f"{accuracy:.4f} ({correct})"), *lines]
+
+    def calibrate(self):
+        """Fits the temperature of Guo et al. 2017; see `calibration.py`."""
+        return calibrate(self.logits, self.labels)
+
+    def describe_difference(self, other):
+        differing = int((self.logits.argmax(axis=-1) != other.logits.argmax(axis=-1)).sum())
+        return f"{differing} of {len(self)} rows have another label"
+
+    @property
+    def logits(self):
+        return self.outputs["logits"]
+
+    @property
+    def labels(self):
+        return self.targets["labels"]
+
+
+def classification_predictions(outputs, label_names, temperature=1.0):
+    """Returns a record for each row: list of {"label": str, "p_<label>": float of each label}.
+
+    outputs: {"logits": float [N, C]}. Probabilities are softmax(logits / temperature).
+    """
+    probabilities = softmax(np.asarray(outputs["logits"], np.float64) / temperature)
+    names = [f"p_{name}" for name in label_names]
+    best = probabilities.argmax(axis=-1)
+    return [
+        {"label": label_names[i], **dict(zip(names, row, strict=True))}
+        for i, row in zip(best.tolist(), probabilities.tolist(), strict=True)
+    ]

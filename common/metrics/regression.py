@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regression metrics, in float64, from the one output of every row of a split."""
+"""The figures of a regression, in float64, from the one output of every row of a split.
+
+NumPy alone, as `classification.py`.
+"""
 
 import numpy as np
 
 from common.errors import UserError
+from common.metrics.row_metrics import RowMetrics
 
 
 def ranks(values):
@@ -65,3 +69,21 @@ def regression_report(logits, labels):
     metrics = regression_metrics(logits, labels)
     figures = {name.removeprefix("eval/"): value for name, value in metrics.items()}
     return {"num_examples": len(labels), **figures}
+
+
+class RegressionMetrics(RowMetrics):
+    """Metrics of outputs {"logits": float [N, 1]} and targets {"labels": float [N]}."""
+
+    names = ("loss", "eval/mse", "eval/pearson", "eval/spearman")
+    main = "eval/pearson"
+
+    def compute(self):
+        return regression_metrics(self.outputs["logits"], self.targets["labels"])
+
+    def report(self):
+        return regression_report(self.outputs["logits"], self.targets["labels"])
+
+
+def regression_predictions(outputs):
+    """Returns a record for each row: list of {"value": float}. outputs: {"logits": [N, 1]}."""
+    return [{"value": float(value)} for (value,) in outputs["logits"]]

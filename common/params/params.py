@@ -105,6 +105,11 @@ class Params(Section):
         return self
 
     @property
+    def task(self):
+        """The name of the task, in the table of `model.py`; the same in every input."""
+        return self.predict_input.task
+
+    @property
     def shuffle_seed(self):
         """Seed of the order of training rows: train_input's, else the run's; None: not given."""
         seed = None if self.train_input is None else self.train_input.shuffle_seed

@@ -193,6 +193,10 @@ class RunParams(Section):
         return None if value is None or value <= 0 else value
 
     @property
+    def is_training(self):
+        return self.mode in ("train", "train_and_eval")
+
+    @property
     def recovery_factor(self):
         """The factor of `recover_from_nan` on the learning rate; None if it is off."""
         return {False: None, True: 0.5}.get(self.recover_from_nan, self.recover_from_nan)

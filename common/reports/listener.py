@@ -52,7 +52,7 @@ class Listener:
         """
 
     def on_save(self, step, path):
-        """A checkpoint is whole on disk."""
+        """A checkpoint is whole on disk. Called in the thread that writes it."""
 
     def on_end(self, result):
         """The mode has ended without an error. result: its Result."""

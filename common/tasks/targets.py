@@ -6,7 +6,6 @@ mean (`Targets`). Token cache, batches and steps carry {name: array [N, ...]} an
 """
 
 import functools
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ import numpy as np
 from common.errors import UserError
 
 MAX_CLASSES = 1000  # more distinct labels than that are texts or measurements
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,16 @@ class Targets:
         raise NotImplementedError
 
 
+def named(labels):
+    """Returns targets of what an input function yields: an array becomes {"labels": array}."""
+    return labels if isinstance(labels, dict) else {"labels": labels}
+
+
+def num_rows(targets):
+    """Returns how many rows a batch has: int. targets: {name: tensor [B, ...]}."""
+    return next(iter(targets.values())).shape[0]
+
+
 class ClassTargets(Targets):
     """One class a row: {"labels": int32 [N]}, from 0 on in the order of `label_names`."""
 
@@ -148,42 +156,6 @@ class ClassTargets(Targets):
         return f"go from 0 to {len(self.label_names) - 1}"
 
 
-class ValueTargets(Targets):
-    """One number a row, of a regression: {"labels": float32 [N]}."""
-
-    specs: ClassVar = {"labels": TargetSpec((), np.dtype(np.float32))}
-
-    def named(self, column):
-        if column.kind in ("class", "other"):
-            raise UserError(
-                f"{column.source} has a feature {column.name} that is no number but "
-                f"{column.description}; write task: classification, or another label_key"
-            )
-        return replace(self, label_names=("value",))
-
-    def parse(self, label):
-        try:
-            value = float(label)
-        except ValueError:
-            value = math.nan
-        if not abs(value) <= MAX_FLOAT32:
-            raise ValueError("a number is wanted")
-        return {"labels": value}
-
-    @property
-    def missing(self):
-        return {"labels": math.nan}
-
-    def faults(self, arrays):
-        labels = arrays["labels"]
-        rows = np.flatnonzero(~np.isfinite(labels))
-        return {row: f"label {labels[row]}" for row in rows.tolist()}
-
-    @property
-    def accepted(self):
-        return "are finite numbers"
-
-
 def _distinct_names(column):
     names = names_of_labels(column.read())
     if not 2 <= len(names) <= MAX_CLASSES:
@@ -218,11 +190,3 @@ def classes_of_names(names):
     if not any(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
         classes |= {str(i): i for i in range(len(names))}
     return classes
-
-
-_TARGETS = {"classification": ClassTargets, "regression": ValueTargets}
-
-
-def get_task_targets(cfg):
-    """Returns the Targets of InputParams `cfg`, whose label names may still be unknown."""
-    return _TARGETS[cfg.task](cfg.label_names)

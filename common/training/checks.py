@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run demands of its machine, its checkpoint and its data, before anything is trained.
+"""Checks of machine, checkpoint and data before anything is trained.
 
-`estimator.py` asks it of real weights, `--validate_only` of shapes alone.
+The trainer runs them on real weights, `--validate_only` on shapes alone.
 """
 
 import itertools
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
-from common.training.evaluate import metrics_of
+from common.metrics.row_metrics import names_of_figures
 
 
-def check_metric(metric, model, batches_of_split):
-    """Raises UserError where an evaluation does not give the BestMetric."""
-    num_outputs = model.classifier.units
-    labels = {split: batches.targets["labels"][:2] for split, batches in batches_of_split.items()}
-    scores = {split: (np.zeros((len(each), num_outputs)), each) for split, each in labels.items()}
-    metric.value_in(metrics_of(model, scores))
+def check_metric(metric, model, splits):
+    """Raises UserError where an evaluation of the splits does not give the BestMetric."""
+    names = names_of_figures(model.build_eval_metric_ops(), splits)
+    metric.value_in(dict.fromkeys(names, 0.0))
 
 
 def check_fits(path, variables, tensors):
-    """Raises UserError where a checkpoint to resume has not these names with these shapes.
+    """Raises UserError where a checkpoint to resume has other names or shapes than the network.
 
     variables, tensors: {name: anything with a `shape`}, of the params and of the checkpoint.
     """
@@ -44,7 +41,7 @@ def check_fits(path, variables, tensors):
 
 
 def check_vocab(vocab, vocab_file, path):
-    """Raises UserError where ids would mean other tokens than to a checkpoint.
+    """Raises UserError where ids stand for other tokens than in a checkpoint.
 
     vocab: list of str; vocab_file: path of the checkpoint's; path: of the checkpoint.
     """
@@ -60,7 +57,7 @@ def check_vocab(vocab, vocab_file, path):
 
 
 def check_trained(report, num_labels):
-    """Raises UserError where a LoadReport leaves weights fresh that are to score or predict."""
+    """Raises UserError where a LoadReport has fresh weights, which cannot score or predict."""
     if report.fresh:
         raise UserError(
             f"checkpoint {report.path} has no trained weights for "
@@ -79,7 +76,7 @@ def last_step_of(run, first_step):
     if not goals:
         or_steps = "" if run.mode == "train_and_eval" else ", or --steps (how many more)"
         raise UserError(
-            "how long to train is not said: give --max_steps (the step to reach), or "
+            "the length of training is missing: give --max_steps (the step to reach), or "
             f"runconfig.max_steps in the params file{or_steps}"
         )
     return min(goals)

@@ -19,7 +19,6 @@ import tensorflow as tf
 
 from common.console import log
 from common.errors import RunError, UserError
-from common.signals import listening
 from common.training.cluster import ALONE
 
 
@@ -66,7 +65,7 @@ class Distribution:
 
     # ---- a training step -------------------------------------------------------------------------
 
-    def share_of(self, batches):
+    def shard(self, batches):
         """Returns Batches with this worker's rows of every batch, in the order of the replicas."""
         if self.num_workers == 1:
             return batches
@@ -156,7 +155,7 @@ class Distribution:
         """All-reduces a NumPy array to the sum over the workers, each of which must call it."""
         if self.num_workers == 1:
             return array
-        with self.losses_explained():
+        with self.lost_workers_explained():
             return self._sum_of_workers(tf.constant(array)).numpy()
 
     def _sum_of_workers(self, tensor):
@@ -167,7 +166,7 @@ class Distribution:
 
         return self._first(self.strategy.run(on_replica))
 
-    def of_chief(self, number):
+    def broadcast(self, number):
         """Returns the chief's int or bool on every worker, each of which must call it."""
         return type(number)(self.sum(np.int64(number if self.is_chief else 0)))
 
@@ -187,11 +186,10 @@ class Distribution:
                 "same params and data, and a model_dir that all of them see"
             )
 
-    def share_requests(self):
-        """Lets every worker hear the signals that any of them was sent. All have to call it."""
+    def share_requests(self, control):
+        """Lets every worker obey what any of them was asked for. All have to call it."""
         if self.num_workers > 1:
-            with listening() as requests:
-                requests.share(lambda counts: self.sum(np.array(counts, np.int64)))
+            control.share(lambda counts: self.sum(np.array(counts, np.int64)))
 
     def barrier(self):
         """Returns once every worker has called it."""
@@ -206,25 +204,18 @@ class Distribution:
         if self.is_chief:
             self.barrier()
 
-    def collect(self, dataset, compute, total):
-        """What a function gives for every element of a dataset, each worker for its share.
+    def gather(self, array):
+        """The rows that the workers give, the chief's first, on each of them. All have to call it.
 
-        Args:
-            dataset: tf.data.Dataset of `total` elements, the same for every worker.
-            compute: iterable of elements -> iterable of float32 [B, C] in their order, the same B
-                and C for all.
-        Returns:
-            float32 array [total, B, C], on every worker.
+        array: NumPy array [n, ...]; n may differ between workers, the rest may not.
         """
-        if self.num_workers == 1:
-            return np.stack(list(compute(dataset)))
-        values = list(compute(dataset.shard(self.num_workers, self.worker)))
-        # A worker may have got none; the chief has the first.
-        shape = self.sum(np.array(values[0].shape if self.is_chief else (0, 0), np.int64))
-        everything = np.zeros((total, *shape), np.float32)
-        if values:
-            everything[self.worker :: self.num_workers] = values
-        return self.sum(everything)  # one number and zeros: exact
+        counts = np.zeros(self.num_workers, np.int64)
+        counts[self.worker] = len(array)
+        ends = np.cumsum(self.sum(counts))
+        gathered = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
+        end = ends[self.worker]
+        gathered[end - len(array) : end] = array
+        return self.sum(gathered)  # of each row one worker's numbers, and zeros: exact
 
     @contextlib.contextmanager
     def chief_only_logging(self):
@@ -245,7 +236,7 @@ class Distribution:
             yield
 
     @contextlib.contextmanager
-    def losses_explained(self):
+    def lost_workers_explained(self):
         """Turns TensorFlow's errors about a lost worker into a RunError."""
         if self.num_workers == 1:
             yield

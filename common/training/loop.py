@@ -3,11 +3,13 @@
 
 import contextlib
 import math
+import time
+from dataclasses import dataclass
 
 from common.errors import RunError
-from common.reports.progress import Console
 from common.reports.rate import StepRate, TimedInput
-from common.signals import Stopped, listening
+from common.signals import Stopped
+from common.tasks.targets import named, num_rows
 from common.training.steps_ahead import StepsAhead
 
 
@@ -23,61 +25,80 @@ class NotFiniteError(RunError):
         self.step = step
 
 
+@dataclass(frozen=True)
+class Reached:
+    """Where the loop ended.
+
+    Attributes:
+        step: int, the global step.
+        stopped_by: signal number, or None where training is over.
+        examples_per_second: float of the last steps, or None where they were too few to say.
+    """
+
+    step: int
+    stopped_by: int | None = None
+    examples_per_second: float | None = None
+
+
 def train(
     train_step,
     batches,
     first_step,
     last_step,
     run,
-    reports,
+    listeners,
+    control,
     save,
     evaluate=None,
     losses=None,
     check_gradients=True,
     num_workers=1,
     is_ahead=False,
+    clock=time.monotonic,
 ):
-    """Trains from first_step to last_step, or until a signal or `evaluate` ends it, and saves.
+    """Trains from first_step to last_step, or until a request or `evaluate` ends it, and saves.
 
     Args:
         train_step: of make_train_step.
         batches: iterable of (features, targets), as many for each step as train_step takes.
         first_step, last_step: int. Global steps done before and after.
         run: RunParams: the intervals.
-        reports: Reports.
+        listeners: Listener, told of every step and of the figures.
+        control: Control, asked after every step.
         save: called with the global step.
-        evaluate: called with the global step where `is_evaluated`, or None; what it returns says
-            whether to end here.
+        evaluate: called with the global step where `is_evaluated`, or None; it returns whether to
+            end here.
         losses: list of float. Those since the last line of figures, continued and kept up to date.
         check_gradients: bool. False where the optimizer skips an update that is not finite.
         num_workers: int. Processes that each take a batch like the one given here.
         is_ahead: bool. Each step is handed over while the one before is computed (`StepsAhead`).
+        clock: () -> seconds.
     Returns:
-        (global step reached, signal number or None).
+        Reached.
     Raises:
         NotFiniteError: a loss or gradient is not finite; found before anything is saved.
     """
     losses = [] if losses is None else losses
     unchecked, saved = [], first_step
-    step, rows = first_step, 0
-    timed = TimedInput(batches)
-    # The first is computed when its call ends, and the second handed over at once.
-    rate = StepRate(num_untimed=2 if is_ahead else 1)
+    step, rows, per_second = first_step, 0, None
+    timed = TimedInput(batches, clock)
+    # The first step is computed when its call ends, and the second is handed over at once.
+    rate = StepRate(2 if is_ahead else 1, clock)
     ahead = StepsAhead(train_step) if is_ahead else None
+    listeners.on_start(first_step, last_step, rate)
     with (
+        contextlib.ExitStack() as stack,
         ahead or contextlib.nullcontext(train_step) as train_step,
-        listening() as requests,
-        contextlib.closing(Console(run.log_steps)) as console,
     ):
-        console.on_start(first_step, last_step, rate)
-        for features, labels in timed:
+        stack.callback(listeners.on_stop)
+        for features, targets in timed:
             try:
-                figures = train_step(features, labels)
+                figures = train_step(features, targets)
             except Stopped:  # polled once the step is compiled: nothing of it has been done
                 break
             if ahead is not None and ahead.was_busy:
                 timed.take_off_last()
-            rows += num_rows(labels) * num_workers
+            rows += num_rows(named(targets)) * num_workers
             if figures is None:  # the update needs more batches
                 continue
             step += 1
@@ -87,30 +108,28 @@ def train(
             if "train/lr" in figures:
                 shown["learning_rate"] = figures["train/lr"]
             rate.update(step, waited=timed.seconds)
-            console.on_step(step, shown)
+            listeners.on_step(step, shown)
 
             if step % run.save_summary_steps == 0 or is_last:
                 losses += _finite_losses(unchecked, step, check_gradients)
                 # The mean since the last line: one batch of a small loss says little.
-                histograms = figures.pop("histograms", {})
+                histograms = figures.pop("histograms", None)
                 values = {name: float(value) for name, value in figures.items()}
                 values["train/cost_cls"] = sum(losses) / len(losses)
-                per_second = rate.per_second()
-                if per_second is not None:
-                    values["train/examples_per_second"] = per_second * rows
+                if rate.per_second() is not None:
+                    per_second = rate.per_second() * rows
+                    values["train/examples_per_second"] = per_second
                     values["train/input_wait"] = rate.input_wait()
-                reports.scalars("train", step, values)
-                if histograms:
-                    reports.histograms("train", step, histograms)
+                listeners.on_figures("train", step, values, histograms)
                 losses.clear()
             rows = 0
             is_due = step % run.save_checkpoints_steps == 0 or is_last
-            is_asked_for = requests.take_save() or requests.stopped_by is not None
+            is_asked_for = control.take_save() or control.stopped_by is not None
             if is_due or is_asked_for:
                 losses += _finite_losses(unchecked, step, check_gradients)
                 save(step)
                 saved = step
-            if requests.stopped_by is not None:
+            if control.stopped_by is not None:
                 break
             if evaluate is not None and is_evaluated(step, last_step, run):
                 losses += _finite_losses(unchecked, step, check_gradients)
@@ -123,7 +142,7 @@ def train(
         if saved != step:
             losses += _finite_losses(unchecked, step, check_gradients)
             save(step)
-        return step, requests.stopped_by
+        return Reached(step, control.stopped_by, per_second)
 
 
 def is_evaluated(step, last_step, run):
@@ -145,8 +164,3 @@ def _finite_losses(unchecked, step, check_gradients):
         losses.append(loss)
     unchecked.clear()
     return losses
-
-
-def num_rows(targets):
-    """How many rows a batch has. targets: {name: tensor [B, ...]}, or one such tensor."""
-    return (next(iter(targets.values())) if isinstance(targets, dict) else targets).shape[0]

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The refusal to resume a run with another value of a key that may not change."""
+"""A run is not resumed with another value of a key that changes the trained weights."""
 
 from common.errors import UserError
 from common.params import may_change
 
 
 def changes_of_meaning(changes):
-    """Those of (dotted key, old value, new value) after which a run would be another one."""
+    """Returns those of (dotted key, old value, new value) that change the trained weights."""
     return [change for change in changes if not may_change(change[0])]
 
 
 def refuse_changes_of_meaning(changes, checkpoint, is_allowed):
-    """Raises UserError where params differ in meaning from those a checkpoint was made with.
+    """Raises UserError where the params would train other weights than the checkpoint's run.
 
     Args:
         changes: of `utils.changes_from`.
-        checkpoint: path of what is to be resumed, for the message.
+        checkpoint: path of the checkpoint to resume, for the message.
         is_allowed: bool. `runconfig.allow_changed_params`: nothing is refused.
     """
     changed = changes_of_meaning(changes)

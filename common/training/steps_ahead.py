@@ -45,19 +45,19 @@ class StepsAhead:
             if error is None:
                 raise
 
-    def __call__(self, features, labels):
+    def __call__(self, features, targets):
         if self._executor is None:
-            return self.train_step(features, labels)
+            return self.train_step(features, targets)
         shapes = tuple(tuple(feature.shape) for feature in features.values())
         if shapes not in self._compiled:
             # Compiling polls for signals and explains its errors, both within the call.
             self._executor.wait()
-            figures = self.train_step(features, labels)
+            figures = self.train_step(features, targets)
             self._compiled.add(shapes)
             self._before, self.was_busy = figures, False
             return figures
         with self._executor.scope():
-            figures = self.train_step(features, labels)
+            figures = self.train_step(features, targets)
         start = time.monotonic()
         if self._before is not None:  # None: a batch of several to one update
             float(self._before["train/cost_cls"])

@@ -18,8 +18,8 @@ from common.training.distribution import ONE_DEVICE
 def one_program_per_shape(step, after_compiling=None, make=None):
     """Compiles a step into one TensorFlow program for every shape of its features.
 
-    A single tf.function would do so too, but warn at every new shape, and could settle on unknown
-    lengths, which cannot be compiled ahead.
+    A single tf.function would warn at every new shape, and could relax to unknown lengths, which
+    cannot be compiled ahead.
 
     Args:
         step: (features, ...) -> tensors.
@@ -27,7 +27,7 @@ def one_program_per_shape(step, after_compiling=None, make=None):
         make: of a ProgramLibrary; or None: nothing is loaded or kept.
     """
     programs = {}
-    one_at_a_time = threading.Lock()
+    tracing = threading.Lock()
 
     def program_for(shape, features, *rest):
         if shape not in programs:
@@ -41,7 +41,7 @@ def one_program_per_shape(step, after_compiling=None, make=None):
     @functools.wraps(step)
     def run(features, *rest):
         shape = tuple(tuple(feature.shape) for feature in features.values())
-        with one_at_a_time:  # of the threads of an evaluation in streams
+        with tracing:  # the threads of an evaluation in streams ask at the same time
             program = program_for(shape, features, *rest)
         with optimizing_once():
             return program(features, *rest)
@@ -52,14 +52,14 @@ def one_program_per_shape(step, after_compiling=None, make=None):
 def make_train_step(
     model_fn, params, model, optimizer, distribution=ONE_DEVICE, build=None, programs=None
 ):
-    """Returns train_step(features, labels) -> figures.
+    """Returns train_step(features, targets) -> figures.
 
-    One call takes one batch. With `grad_accum_steps` N, only every Nth call makes an update, of the
-    mean loss of N batches, and returns figures; the others return None. What they add up is no
-    state of the training, as it is saved between updates only.
+    One call takes one batch. With `grad_accum_steps` N, every Nth call makes an update from the
+    mean loss of N batches and returns figures; the others return None. The sums between are not
+    saved, because checkpoints are written between updates only.
 
-    Figures are {name: <float32>[]} to report, "train/cost_cls" among them. At steps with a summary
-    those of `gradient_summaries` are added where asked for, its histograms under "histograms".
+    Figures are {name: <float32>[]}, "train/cost_cls" among them. At steps with a summary they hold
+    those of `gradient_summaries`, if the params ask for them, with its histograms as "histograms".
 
     Args:
         model_fn: as in `model.py`.
@@ -67,7 +67,7 @@ def make_train_step(
         model: BaseModel.
         optimizer: Optimizer over the model's trainable weights, in their order.
         distribution: Distribution. Batches are this worker's share.
-        build: () -> (model, optimizer) alike, of any values, where a worker has several devices.
+        build: () -> another (model, optimizer), with any values, for a worker's further devices.
         programs: ProgramLibrary, of programs for one device, or None.
     """
     cfg = optimizer.cfg
@@ -92,7 +92,7 @@ def make_train_step(
         for replica in replicas:
             replica.optimizer.set_rate()
 
-    # One of several workers that stopped by itself would leave the others waiting for it.
+    # With several workers, one that stops by itself would leave the others waiting.
     after_compiling = poll if distribution.num_workers == 1 else None
     make = None
     if programs is not None and distribution.num_replicas == 1:
@@ -101,22 +101,22 @@ def make_train_step(
     compiled = functools.partial(one_program_per_shape, after_compiling=after_compiling, make=make)
 
     @compiled
-    def update_from(features, labels):
-        """One optimizer update from one batch. labels: <int32>[B]."""
-        return distribution.run(Replica.update_from, replicas, (features, labels))
+    def update_from(features, targets):
+        """One optimizer update from one batch. targets: {name: tensor [B, ...]}."""
+        return distribution.run(Replica.update_from, replicas, (features, targets))
 
     if num_batches == 1:
 
-        def update(features, labels):
+        def update(features, targets):
             set_rates()
-            return with_summaries(update_from(features, labels))
+            return with_summaries(update_from(features, targets))
 
         return update
 
     @compiled
-    def add(features, labels, batch):
+    def add(features, targets, batch):
         """Adds one batch's share of the update. batch: <int32>[], from 0."""
-        distribution.run(Replica.add, replicas, (features, labels), batch)
+        distribution.run(Replica.add, replicas, (features, targets), batch)
 
     @tf.function(autograph=False)
     def update_from_sums():
@@ -124,9 +124,9 @@ def make_train_step(
 
     num_added = 0
 
-    def accumulate(features, labels):
+    def accumulate(features, targets):
         nonlocal num_added
-        add(features, labels, tf.constant(num_added))
+        add(features, targets, tf.constant(num_added))
         num_added = (num_added + 1) % num_batches
         if num_added:
             return None
@@ -137,7 +137,7 @@ def make_train_step(
 
 
 class Replica:
-    """What one device computes of a step, with its own network and optimizer.
+    """One device's part of a step, with a network and an optimizer of its own.
 
     Args:
         mean: list of tensors -> their means over all devices.
@@ -151,18 +151,18 @@ class Replica:
         cfg = optimizer.cfg
         self.num_batches = cfg.grad_accum_steps
         self.has_summaries = cfg.log_grads or cfg.log_hists or cfg.ws_summary
-        self.sums = {}  # of the batches of an update: "loss", and the gradients by name
+        self.sums = {}  # over the batches of an update: "loss", and each gradient by its name
         if self.num_batches > 1:
             self.sums = {
                 name: tf.Variable(tf.zeros_like(w), trainable=False)
                 for name, w in {"loss": tf.constant(0.0), **optimizer.weights}.items()
             }
 
-    def update_from(self, features, labels):
-        return self._update(*self._loss_and_gradients(features, labels, 0))
+    def update_from(self, features, targets):
+        return self._update(*self._loss_and_gradients(features, targets, 0))
 
-    def add(self, features, labels, batch):
-        loss, gradients = self._loss_and_gradients(features, labels, batch)
+    def add(self, features, targets, batch):
+        loss, gradients = self._loss_and_gradients(features, targets, batch)
         loss_sum, *sums = self.sums.values()
         loss_sum.assign_add(loss / self.num_batches)
         for total, gradient in zip(sums, gradients, strict=True):
@@ -178,19 +178,19 @@ class Replica:
             total.assign(tf.zeros_like(total))
         return figures
 
-    def _loss_and_gradients(self, features, labels, batch):
-        """batch: <int32>[], which of the update's. Returns <float32>[] and a list of gradients."""
-        # Another dropout mask for every batch, whether it makes an update or not.
+    def _loss_and_gradients(self, features, targets, batch):
+        """batch: <int32>[], its number in the update. Returns <float32>[], list of gradients."""
+        # The clock counts batches, so that each has a dropout mask of its own.
         clock = tf.cast(self.optimizer.step, tf.int32) * self.num_batches + batch
         self.model.clock.step.assign(clock)
         with tf.GradientTape() as tape:
-            spec = self.model_fn(features, labels, TRAIN, self.params, self.model)
+            spec = self.model_fn(features, targets, TRAIN, self.params, self.model)
             scaled_loss = self.optimizer.scale_loss(spec.loss / self.num_batches)
         variables = [variable.value for variable in spec.trainable_variables]
         return spec.loss, tape.gradient(scaled_loss, variables)
 
     def _update(self, loss, gradients):
-        """The only moment at which devices hear of each other: they agree on what to do."""
+        """One update from the all-reduced means, so that every replica makes the same."""
         loss, *gradients = self.mean([loss, *gradients])
         figures = {"train/cost_cls": loss}
         if self.has_summaries:

@@ -12,7 +12,6 @@ import time
 import numpy as np
 import tensorflow as tf
 
-import data
 from common.console import closing_summary, log
 from common.optimizers.factory import optimizer_of
 from common.platform.kept_programs import (
@@ -28,7 +27,7 @@ from common.platform.machine_code import keep_machine_code, machine_dir, own_dir
 from common.platform.optimized_graphs import keep_optimized_graph
 from common.platform.program_bytes import NotKept, bind, to_bytes, trace
 from common.platform.tf_private import optimizing_once
-from common.training.evaluate import Predictor
+from common.training.inference import Inference
 from common.training.train_step import Replica
 from common.validate.graph import Program
 
@@ -37,23 +36,14 @@ from common.validate.graph import Program
 HEAD = ("program", "traced", "compiled", "loaded", "file", "code", "products", "buffers")
 
 
-def compile_ahead(params, make_model, model_fn, texts=()):
-    """Compiles the programs of the params' mode and prints a line for each.
-
-    Args:
-        params: complete Params.
-        make_model, model_fn: as in `model.py`.
-        texts: what a prediction is given, as of `data.predict_input_fn`.
-    Returns:
-        exit code 0.
-    """
-    started = time.monotonic()
+def compile_ahead(session):
+    """Compiles the programs of the mode and prints a line for each. Returns exit code 0."""
+    started, params = time.monotonic(), session.params
     compiled = own_dir(params.runconfig.model_dir)
     folder = config_dir(compiled, params)
-    model = make_model(params)
     entries, total, count = read_entries(folder), {"file": 0, "code": 0}, 0  # of another mode, too
     log("  ".join(f"{title:>12}" for title in HEAD))
-    for kind, step, variables, examples in _steps(params, make_model, model, model_fn, texts):
+    for kind, step, variables, examples in _steps(session):
         for arguments in examples:
             name = shape_name(kind, arguments[0])
             try:
@@ -76,13 +66,13 @@ def compile_ahead(params, make_model, model_fn, texts=()):
     return 0
 
 
-def _steps(params, make_model, model, model_fn, texts):
-    """Yields (kind, step, {name: variable}, list of arguments) of the params' mode."""
-    run = params.runconfig
-    is_training = run.mode in ("train", "train_and_eval")
-    if is_training:
+def _steps(session):
+    """Yields (kind, step, {name: variable}, list of arguments) of the session's mode."""
+    params, run, data = session.params, session.run, session.data
+    model = session.new_model()
+    if session.is_training:
         optimizer = optimizer_of(model, params)
-        replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
+        replica = Replica(session.model_fn, params, model, optimizer, mean=lambda tensors: tensors)
         per_update = params.optimizer.grad_accum_steps
         num_steps = run.steps if run.max_steps is None else run.max_steps
         batches = data.train_input_fn(params, 0, num_steps or 1)
@@ -95,23 +85,23 @@ def _steps(params, make_model, model, model_fn, texts):
             yield "add", replica.add, variables, examples
     if run.mode == "train" and not run.calibrate_temperature:
         return
-    is_prediction = run.mode == "predict"
-    splits = (
-        data.predict_input_fn(params, texts)[0] if is_prediction else data.eval_input_fn(params)
-    )
-    predictor = Predictor(model_fn, params, model)
-    kernels = predictor.kernels()
+    if run.mode == "predict":
+        splits, _ = data.predict_input_fn(params, session.texts)
+    else:
+        splits = data.eval_input_fn(params)
+    inference = Inference(session, model)
+    kernels = inference.kernels()
     examples = {}
     for batches in splits.values():
         for (features,) in _examples(batches, 1):
             examples[shape_name("predict", features)] = features, kernels
-    yield "predict", predictor.logits_of, variables_of(model), list(examples.values())
+    yield "predict", inference.outputs_of, variables_of(model), list(examples.values())
 
 
 def _examples(batches, num_parts):
     """Returns arguments of zeros for each shape of some Batches, the smallest first.
 
-    num_parts: int. How much of (features, labels, weights) a step takes.
+    num_parts: int. How much of (features, targets, weights) a step takes.
     """
     spec = batches.dataset.element_spec[:num_parts]
     batch_size = batches.rows.shape[1]

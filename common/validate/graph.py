@@ -97,7 +97,7 @@ def new_graph():
     return tf.Graph()
 
 
-def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype, num_packed=None):
+def trace_train_step(model_fn, params, model, optimizer, shape, num_packed=None):
     """Traces a training step. Call it in the `new_graph()` that has model and optimizer.
 
     With `grad_accum_steps` the program is the addition of one batch, then the update.
@@ -105,20 +105,23 @@ def trace_train_step(model_fn, params, model, optimizer, shape, labels_dtype, nu
     Args:
         model_fn, params, model, optimizer: as of `make_train_step`.
         shape: (B, T) of the batches of one device.
-        labels_dtype: tf.DType.
         num_packed: int. Rows of a batch that are packed into the B long ones; None: no packing.
     Returns:
         Program.
     """
     features = _placeholders(shape, num_packed)
-    labels = tf.compat.v1.placeholder(labels_dtype, [num_packed or shape[0]])
+    num_rows = num_packed or shape[0]
+    targets = {
+        name: tf.compat.v1.placeholder(spec.dtype, [num_rows, *spec.shape], name)
+        for name, spec in model.targets.specs.items()
+    }
     # The mean over devices needs no more memory: it has the gradients' shapes.
     replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
 
     def step():
         if replica.num_batches == 1:
-            return replica.update_from(features, labels)
-        replica.add(features, labels, tf.constant(0))
+            return replica.update_from(features, targets)
+        replica.add(features, targets, tf.constant(0))
         return replica.update_from_sums()
 
     return _traced(step, shape)

@@ -18,13 +18,11 @@ import numpy as np
 import tensorflow as tf
 from safetensors import SafetensorError
 
-import data
 from common.checkpoints import store
 from common.checkpoints.formats import ours
-from common.checkpoints.load import match_weights, open_checkpoint
+from common.checkpoints.load import match_weights
 from common.console import closing_summary, log
 from common.errors import RunError, UserError
-from common.export.export import check_format
 from common.files import write_whole
 from common.optimizers.factory import optimizer_of
 from common.platform.machine import available_bytes
@@ -42,197 +40,149 @@ from common.training.run_state import PREFIX, BestMetric
 from common.validate import graph
 
 REPORT = Path("validate", "report.json")
-TRAINING_MODES = ("train", "train_and_eval")
 GIGABYTE = 1e9
 # What a process grew by on a CPU over what is estimated: 3.1 GB over 2.1, MiniLM, 64 rows of 128
 # tokens. Libraries' work space, machine code and the input are not in the graph.
 MEASURED_EXCESS = 1.5
 
 
-def validate(params, params_path, choose_checkpoint, model_functions, check_meaning, given_texts):
+class Problems:
+    """Sentences on what would make the run fail.
+
+    Attributes:
+        sentences: list of str.
+    """
+
+    def __init__(self):
+        self.sentences = []
+
+    @contextlib.contextmanager
+    def collecting(self, part=None):
+        """Within, what is refused becomes a problem, and the checks go on behind it."""
+        del part  # every part of `open_session` alike
+        try:
+            yield
+        except (UserError, RunError, OSError) as error:
+            self.add(str(error))
+
+    def add(self, text):
+        # Train and eval may say the same of their data. The first line of a list of faults only
+        # counts them.
+        faults = text.splitlines()[1:]
+        is_known = text in self.sentences or (
+            faults and faults in [sentence.splitlines()[1:] for sentence in self.sentences]
+        )
+        if not is_known:
+            self.sentences.append(text)
+
+
+def open_distribution(run, problems):
+    """Returns the Distribution of a run, or that of one device. run: RunParams."""
+    distribution = ONE_DEVICE
+    if not run.multiple_workers:  # each worker is checked by itself; none is waited for
+        with problems.collecting():
+            distribution = make_distribution(run)
+    with problems.collecting():
+        if run.device is not None:
+            check_device(run.device)
+    return distribution
+
+
+def validate(session, problems):
     """Checks a run, prints the report and writes it.
 
     Args:
-        params: Params as given, with model_dir.
-        params_path: str, for messages.
-        choose_checkpoint: RunParams -> (path to resume or None, path to load or None).
-        model_functions: make_model and model_fn of `model.py`.
-        check_meaning: (params to save, path to resume) -> None. Raises UserError where a resumed
-            run would be another one.
-        given_texts: (texts, input_file) of a prediction.
+        session: Session of `open_session` with `problems.collecting`.
+        problems: Problems, those that were found so far.
     Returns:
         exit code: 0, or 2 where there are problems; all of them are printed.
     """
-    check = Validation(params, params_path, model_functions)
-    check.run_all(choose_checkpoint, check_meaning, given_texts)
-    path = Path(params.runconfig.model_dir) / REPORT
-    with check.collecting():
+    check = Validation(session, problems)
+    check.run_all()
+    path = session.model_dir / REPORT
+    with problems.collecting():
         write_whole(path, json.dumps(check.report(), indent=2, ensure_ascii=False) + "\n")
     print(closing_summary([*check.items, ("Report", str(path))]), flush=True)
-    for problem in check.problems:
+    for problem in problems.sentences:
         log(f"Problem: {problem}")
-    return 2 if check.problems else 0
+    return 2 if problems.sentences else 0
 
 
 class Validation:
     """What has been looked at so far, and found.
 
     Args:
-        params, params_path, model_functions: as of `validate`.
+        session, problems: as of `validate`.
     Attributes:
-        problems: list of str, sentences on what would make the run fail.
         items: list of (name, value), the report to read.
         facts: dict, the report to process.
     """
 
-    def __init__(self, params, params_path, model_functions):
-        self.params = params
-        self.params_path = params_path
-        self.make_model, self.model_fn = model_functions
-        self.mode = params.runconfig.mode
-        self.is_training = self.mode in TRAINING_MODES
-        self.problems, self.items, self.facts = [], [], {}
+    def __init__(self, session, problems):
+        self.session, self.params, self.run = session, session.params, session.run
+        self.problems, self.collecting = problems, problems.collecting
+        self.mode, self.is_training = session.mode, session.is_training
+        self.items, self.facts = [], {}
         self.started = time.monotonic()
-
-    @contextlib.contextmanager
-    def collecting(self):
-        """Within, what is refused becomes a problem, and the checks go on behind it."""
-        try:
-            yield
-        except (UserError, RunError, OSError) as error:
-            self.add_problem(str(error))
-
-    def add_problem(self, text):
-        if text not in self.problems:  # train and eval may say the same of their data
-            self.problems.append(text)
 
     def report(self):
         return {
-            "ok": not self.problems,
+            "ok": not self.problems.sentences,
             "mode": self.mode,
-            "params": str(self.params_path),
-            "problems": self.problems,
+            "params": str(self.session.params_path),
+            "problems": self.problems.sentences,
             **self.facts,
             "seconds": round(time.monotonic() - self.started, 2),
         }
 
-    def run_all(self, choose_checkpoint, check_meaning, given_texts):
+    def run_all(self):
         """Looks at everything, each part as far as those before it allow."""
-        distribution = self._look_at_device()
-        resumed, checkpoint = self._look_at_checkpoints(choose_checkpoint)
-        config = {} if checkpoint is None else checkpoint.config
-        seed = self.params.runconfig.tf_random_seed
-        if seed is None:  # a resumed run has the checkpoint's again
-            seed = config.get("tf_random_seed") if resumed else None
-            self.params = self.params.with_runconfig(tf_random_seed=0 if seed is None else seed)
-        texts = []
-        with self.collecting():
-            texts = data.read_texts(*given_texts) if self.mode == "predict" else []
-        as_given = self.params
-        complete, labels, vocab = self._complete(config, bool(texts))
-        first_step, last_step = 0, 1
+        session = self.session
+        self._describe_device()
+        self._describe_checkpoints()
+        first_step, last_step = session.first_step, session.first_step + 1
         if self.is_training:
-            if resumed is not None:
-                first_step = int(checkpoint.config["step"])
             with self.collecting():
-                last_step = last_step_of(self.params.runconfig, first_step)
-        if complete is not None and len(vocab) > complete.model.vocab_size:
-            self.add_problem(
-                f"{complete.predict_input.vocab_file} has the ids 0 to {len(vocab) - 1}, but the "
-                f"embedding table has model.vocab_size {complete.model.vocab_size} rows; leave "
-                "model.vocab_size out, or give the vocabulary that the weights were trained with"
-            )
-        export_best = self.params.runconfig.export_best
-        if complete is not None and self.mode == "train_and_eval" and export_best is not None:
-            with self.collecting():
-                check_format(export_best, complete)
-        batches = self._look_at_data(texts, first_step, last_step)
-        if self.is_training and batches.get("train") is not None:
-            with self.collecting():
-                distribution.check_batch_size(self.params.train_input.batch_size)
-        if complete is None:
+                last_step = last_step_of(self.run, first_step)
+        batches = self._look_at_data(first_step, last_step)
+        if not session.is_complete:
             self.items.append(("Programs", "not traced: the network is not known"))
             return
-        if self.is_training and resumed is not None:
-            with self.collecting():
-                check_meaning(self.params.with_inputs_of(as_given), resumed)
         with graph.new_graph().as_default():
-            model = self.make_model(self.params)
-            self._look_at_programs(model, batches, resumed, checkpoint, labels, vocab, distribution)
+            self.check_programs(session.new_model(), batches)
 
     # ---- the machine and the weights -------------------------------------------------------------
 
-    def _look_at_device(self):
-        """Returns the Distribution of the run, or that of one device."""
-        run, distribution = self.params.runconfig, ONE_DEVICE
-        with self.collecting():
-            if run.multiple_workers:
-                self.items.append(("Workers", "each is checked by itself; none is waited for"))
-            else:
-                distribution = make_distribution(run)
-        with self.collecting():
-            if run.device is not None:
-                check_device(run.device)
+    def _describe_device(self):
+        if self.run.multiple_workers:
+            self.items.append(("Workers", "each is checked by itself; none is waited for"))
         kinds = {d.device_type for d in tf.config.list_logical_devices()}
-        is_on_cpu = "GPU" not in kinds or "cpu" in str(run.device).lower()
+        is_on_cpu = "GPU" not in kinds or "cpu" in str(self.run.device).lower()
         self.device_type = "CPU" if is_on_cpu else "GPU"
         self.facts["device"] = self.device_type
-        return distribution
 
-    def _look_at_checkpoints(self, choose_checkpoint):
-        """Returns the path to resume or None, and the Checkpoint whose weights are used or None."""
-        run = self.params.runconfig
-        listed = store.list_checkpoints(run.model_dir)
+    def _describe_checkpoints(self):
+        listed = store.list_checkpoints(self.session.model_dir)
         faults = {str(path): fault for _, path in listed if (fault := store.fault_in(path))}
         self.facts["model_dir"] = {"checkpoints": len(listed), "damaged": faults}
-        # Where those of model_dir are damaged, the one to start from is looked at all the same.
-        resumed, chosen = None, run.checkpoint_path if self.is_training else None
-        checkpoint = None
-        with self.collecting():
-            resumed, chosen = choose_checkpoint(run)
-        if chosen is not None:
-            with self.collecting():
-                checkpoint = open_checkpoint(chosen)
+        checkpoint, resumed = self.session.checkpoint, self.session.resumed
         if checkpoint is None:
-            resumed = None
-            self.items.append(("Checkpoint", "none" if chosen is None else f"{chosen}: unusable"))
-        else:
-            use = "to resume" if resumed else "to start from" if self.is_training else "to use"
-            text = f"{checkpoint.path} ({checkpoint.format}), {use}"
-            self.items.append(("Checkpoint", text))
-            self.facts["checkpoint"] = {
-                "path": str(checkpoint.path),
-                "format": checkpoint.format,
-                "resumed": resumed is not None,
-            }
-        return resumed, checkpoint
+            asked = self.run.checkpoint_path
+            self.items.append(("Checkpoint", "none" if asked is None else f"{asked}: unusable"))
+            return
+        use = "to resume" if resumed else "to start from" if self.is_training else "to use"
+        text = f"{checkpoint.path} ({checkpoint.format}), {use}"
+        self.items.append(("Checkpoint", text))
+        self.facts["checkpoint"] = {
+            "path": str(checkpoint.path),
+            "format": checkpoint.format,
+            "resumed": resumed is not None,
+        }
 
-    def _complete(self, config, has_texts):
-        """Returns the complete Params or None, label names, and the vocabulary, both may be empty.
-
-        self.params becomes as complete as it can: the data are read where the network is wrong.
-        """
-        try:
-            self.params, labels, vocab = data.complete_params(
-                self.params, config, self.params_path, labels_from_checkpoint=has_texts
-            )
-            return self.params, labels, vocab
-        except (UserError, OSError) as error:
-            self.add_problem(str(error))
-        with contextlib.suppress(UserError):  # the shapes may follow from the params alone
-            self.params = self.params.with_vocab_file(config.get("vocab_file"))
-        try:
-            classes = self.params.model.num_cls_classes or len(config.get("label_names", ())) or 2
-            completed = self.params.complete(config, {"num_cls_classes": classes}, self.params_path)
-        except UserError as error:
-            if error.args[0].splitlines()[1:] != self.problems[-1].splitlines()[1:]:
-                self.add_problem(str(error))
-            return None, (), []
-        self.params = completed
-        return completed, (), []
-
-    def _fits(self, model, optimizer, resumed, checkpoint, labels, vocab):
-        """Whether the weights of a checkpoint, and its state where resumed, are the network's."""
+    def _check_weights(self, model, optimizer):
+        """Checks that the weights of the checkpoint, and its state to resume, are the network's."""
+        checkpoint, resumed = self.session.checkpoint, self.session.resumed
+        vocab, params_path = self.session.vocab, self.session.params_path
         variables = model.weights_by_name()
         if resumed is not None:
             weights = {name: variable.value for name, variable in variables.items()}
@@ -244,9 +194,9 @@ class Validation:
                 check_vocab(vocab, checkpoint.vocab_file, Path(resumed))
             return
         head = self.is_training and self.params.model.disable_nsp
-        report, sources = match_weights(variables, checkpoint, head, self.params_path)
+        report, sources = match_weights(variables, checkpoint, head, params_path)
         if not self.is_training:
-            check_trained(report, len(labels) or self.params.model.num_cls_classes)
+            check_trained(report, self.params.model.num_cls_classes)
         for name, source in sources.items():
             try:
                 is_finite = np.isfinite(np.asarray(source)).all()
@@ -267,9 +217,9 @@ class Validation:
 
     # ---- data ------------------------------------------------------------------------------------
 
-    def _look_at_data(self, texts, first_step, last_step):
+    def _look_at_data(self, first_step, last_step):
         """Returns {"train" or a split: Batches} of what the mode reads, as far as it can be."""
-        run, read = self.params.runconfig, {}
+        data, read = self.session.data, {}
         # One folder for all runs notes skipped rows; a validation leaves it alone.
         params = self.params.with_runconfig(model_dir=None)
         if self.is_training and self.params.train_input is not None:
@@ -279,8 +229,8 @@ class Validation:
                 self._describe("train", read["train"], self.params.train_input)
         if self.mode == "predict":
             with self.collecting():
-                read |= data.predict_input_fn(params, texts)[0]
-        elif self.mode != "train" or run.calibrate_temperature:
+                read |= data.predict_input_fn(params, self.session.texts)[0]
+        elif self.mode != "train" or self.run.calibrate_temperature:
             with self.collecting():
                 read |= data.eval_input_fn(params)
         section = self.params.predict_input if self.mode == "predict" else self.params.eval_input
@@ -339,21 +289,22 @@ class Validation:
 
     # ---- programs --------------------------------------------------------------------------------
 
-    def _look_at_programs(self, model, batches, resumed, checkpoint, labels, vocab, distribution):
+    def check_programs(self, model, batches):
         """Traces what the run executes, and says what it takes. Within the graph of the model."""
-        run, programs = self.params.runconfig, {}
+        run, programs, distribution = self.run, {}, self.session.distribution
         set_up(run.model_copy(update={"device": None, "deterministic": False}))
         optimizer, num_devices = None, len(distribution.devices)
         if self.is_training:
             with self.collecting():
                 if not model.trainable_weights:
+                    params_path = self.session.params_path
                     raise UserError(
-                        f"{self.params_path}: model.freeze leaves nothing to train; freeze less"
+                        f"{params_path}: model.freeze leaves nothing to train; freeze less"
                     )
                 optimizer = optimizer_of(model, self.params)
-        if checkpoint is not None and (optimizer is not None or not self.is_training):
+        if self.session.checkpoint and (optimizer is not None or not self.is_training):
             with self.collecting():
-                self._fits(model, optimizer, resumed, checkpoint, labels, vocab)
+                self._check_weights(model, optimizer)
         evaluation = {split: b for split, b in batches.items() if split != "train"}
         if run.best_metric is not None and self.mode == "train_and_eval" and evaluation:
             with self.collecting():
@@ -362,16 +313,14 @@ class Validation:
             with self.collecting():
                 train = batches.get("train")
                 if train is not None:
-                    model.prepare_training(train.targets["labels"])
+                    model.prepare_training(train.targets)
                 shape = _largest(train, self.params.train_input, distribution.num_replicas)
-                dtype = tf.float32 if self.params.train_input.task == "regression" else tf.int32
                 programs["train"] = graph.trace_train_step(
-                    self.model_fn,
+                    self.session.model_fn,
                     self.params,
                     model,
                     optimizer,
                     shape,
-                    dtype,
                     num_packed=None if train is None else train.num_packed,
                 )
         if self.mode != "train" or run.calibrate_temperature:
@@ -381,7 +330,7 @@ class Validation:
                 section = getattr(self.params, f"{name}_input")
                 shape = _largest(largest, section, 1)
                 programs[name] = graph.trace_predict_step(
-                    self.model_fn,
+                    self.session.model_fn,
                     self.params,
                     model,
                     shape,
@@ -470,7 +419,7 @@ class Validation:
                 if largest == "train"
                 else ""
             )
-            self.add_problem(
+            self.problems.add(
                 f"the {largest} step for {rows} rows of {tokens} tokens needs about "
                 f"{needed / GIGABYTE:.3g} GB ({parts}), and {self.device_type} has "
                 f"{available / GIGABYTE:.3g} GB free; {advice}{others}"

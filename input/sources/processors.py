@@ -6,7 +6,6 @@ Another task on TFDS data is a row here and a name in `common/params/inputs.py`.
 
 from dataclasses import dataclass, replace
 
-from common.tasks.targets import get_task_targets
 from input.sources.text_files import TextFileSource
 from input.sources.tfds import TfdsSource
 
@@ -60,7 +59,7 @@ def get_processor(cfg):
     )
 
 
-def open_source(cfg):
-    """Returns the Source that InputParams `cfg` name."""
+def open_source(cfg, targets):
+    """Returns the Source that InputParams `cfg` name. targets: Targets of the task."""
     kind = TextFileSource if cfg.data_processor == "TextFileDataProcessor" else TfdsSource
-    return kind(cfg, get_processor(cfg), get_task_targets(cfg))
+    return kind(cfg, get_processor(cfg), targets)

@@ -24,7 +24,7 @@ from common.layers.encoder import EncoderLayer
 from common.layers.feed_forward import FeedForward
 from common.layers.layer_norm import LayerNorm
 from common.layers.pooling import POOLERS
-from common.losses import make_loss, r_drop
+from common.losses import ClassificationLoss, RegressionLoss, r_drop
 from model import make_model
 from tests.backends.gradients import value_and_gradients
 from tests.reference.tiny_bert import (
@@ -168,7 +168,10 @@ def labels_of(num_rows, num_classes):
 
 
 def loss(num_classes=NUM_CLASSES, r_drop_alpha=None, **arguments):
-    function, shape = make_loss(num_classes, **arguments), (4, num_classes)
+    function = (
+        RegressionLoss() if num_classes == 1 else ClassificationLoss(num_classes, **arguments)
+    )
+    shape = 4, num_classes
     if r_drop_alpha is not None:
         function, shape = partial(r_drop, function, alpha=r_drop_alpha), (4, 2, num_classes)
     return run(function, logits=normal(*shape), labels=labels_of(4, num_classes))
@@ -188,9 +191,9 @@ def classifier(num_classes=NUM_CLASSES, is_packed=False, num_streams=1, **keys):
 
     def total(inputs):
         labels = inputs.pop("labels")
-        logits = model.build_model(inputs, TRAIN)
-        loss = model.build_total_loss(logits, labels)
-        return loss, {"logits": logits, "loss": loss}
+        outputs = model.build_model(inputs, TRAIN)
+        loss = model.build_total_loss(outputs, {"labels": labels})
+        return loss, outputs | {"loss": loss}
 
     inputs = features | {"labels": labels_of(7, num_classes)}
     return value_and_gradients(total, model.trainable_weights, inputs)

@@ -7,7 +7,6 @@ import string
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from benchmarks import ours, worker
 from benchmarks.worker import Finished, Gate, StepGate
@@ -90,7 +89,6 @@ def test_the_products_of_a_shape_are_those_of_its_training_step(flags, packing):
             model,
             optimizer_of(model, params),
             shape,
-            tf.int32,
             batches.num_packed,
         )
     assert counted[shape] == pytest.approx(step.flops, rel=1e-6)
@@ -128,7 +126,7 @@ def test_rows_for_peers_are_all_of_the_data_the_training_rows_in_another_order(f
     assert len(texts) == len(labels) == 2603 and set(labels) == {0, 1}
     assert len(worker.read_rows(f"{path}.validation")[0]) == 240
     args = ours.make_parser().parse_args(["rows", *flags])
-    dataset = ours.open_source(ours.params_of(args)[0].train_input)
+    dataset = ours.data.get_source(ours.params_of(args)[0].train_input)
     in_order = [(ours.one_line(text),) for (text,) in dataset.read_texts("train")]
     assert sorted(texts) == sorted(in_order) and texts != in_order
 

@@ -34,12 +34,11 @@ def make_classifier():
         params = tiny_params(num_classes, **model)
         data = params.predict_input.model_copy(update=rows or {})
         params = params.model_copy(update={"predict_input": data})
-        network = make_model(params)
+        network = make_model(params, LABELS[:num_classes])
         randomize(network)
         return Classifier(
             network,
             params,
-            LABELS[:num_classes],
             VOCAB,
             TextFeatures(
                 WordPieceTokenizer(VOCAB),

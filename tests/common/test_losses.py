@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.losses import balanced_weights, make_loss, r_drop
+from common.losses import ClassificationLoss, RegressionLoss, balanced_weights, r_drop
 from tests.reference.bert_numpy import cross_entropy, softmax
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (7, 5)).astype(np.float32)  # [B, C]
@@ -37,7 +37,7 @@ VARIANTS = [
 
 
 def make(weights=None, smoothing=0.0, gamma=0.0):
-    return make_loss(5, weights, smoothing, gamma)
+    return ClassificationLoss(5, weights, smoothing, gamma)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -67,7 +67,7 @@ def test_the_plain_loss_is_the_cross_entropy_and_every_variant_differs():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_and_gradient_are_finite_where_the_network_is_certain(gamma, smoothing):
     logits = tf.constant([[80.0, -80.0], [-80.0, 80.0]])  # right and wrong
-    loss_of = make_loss(2, None, smoothing, gamma)
+    loss_of = ClassificationLoss(2, None, smoothing, gamma)
     with tf.GradientTape() as tape:
         tape.watch(logits)
         loss = loss_of(logits, np.array([0, 0]))
@@ -77,7 +77,7 @@ def test_loss_and_gradient_are_finite_where_the_network_is_certain(gamma, smooth
 
 def test_focal_loss_at_half_a_probability():
     # p = 1/2: (1 - 1/2)^2 * log 2
-    loss = make_loss(2, focal_gamma=2.0)(np.zeros((1, 2), np.float32), np.array([1]))
+    loss = ClassificationLoss(2, focal_gamma=2.0)(np.zeros((1, 2), np.float32), np.array([1]))
     assert float(loss) == pytest.approx(0.25 * np.log(2), rel=1e-6)
 
 
@@ -104,7 +104,7 @@ def test_balanced_weights_by_hand():
 
 
 def test_auto_weights_are_1_until_the_labels_are_counted_in_a_traced_step_too():
-    loss_of = make_loss(5, "auto")
+    loss_of = ClassificationLoss(5, "auto")
     traced = tf.function(lambda: loss_of(tf.constant(LOGITS), LABELS))
     assert float(traced()) == pytest.approx(reference(LOGITS, LABELS), rel=1e-6)
     labels = np.array([0] * 8 + [1, 2, 3, 4])
@@ -114,16 +114,15 @@ def test_auto_weights_are_1_until_the_labels_are_counted_in_a_traced_step_too():
 
 
 def test_weights_from_the_params_stay_when_the_labels_are_counted():
-    np.testing.assert_allclose(make_loss(5, WEIGHTS).balance(LABELS), WEIGHTS)
-    assert make_loss(5).balance(LABELS) is None
+    np.testing.assert_allclose(ClassificationLoss(5, WEIGHTS).balance(LABELS), WEIGHTS)
+    assert ClassificationLoss(5).balance(LABELS) is None
 
 
 def test_one_output_is_a_regression_with_the_mean_squared_error():
-    loss_of = make_loss(1)
+    loss_of = RegressionLoss()
     logits, labels = np.array([[1.5], [-2.0], [0.0]], np.float32), np.array([1.0, 1.0, 5.0])
     # (0.25 + 9 + 25) / 3
     assert float(loss_of(logits, labels)) == pytest.approx(34.25 / 3, rel=1e-6)
-    assert loss_of.balance(labels) is None
 
 
 # ---- R-Drop --------------------------------------------------------------------------------------
@@ -144,7 +143,7 @@ def test_r_drop_is_the_formula_of_the_paper_in_float64():
 def test_r_drop_by_hand():
     # p = (1/2, 1/2), q = (3/4, 1/4): sum (p - q)(log p - log q) / 2 = log(3) / 8
     logits = np.log([[[0.5, 0.5], [0.75, 0.25]]]).astype(np.float32)
-    loss = r_drop(make_loss(2), logits, np.array([0]), 2.0)
+    loss = r_drop(ClassificationLoss(2), logits, np.array([0]), 2.0)
     expected = (np.log(2) + np.log(4 / 3)) / 2 + np.log(3) / 8
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
@@ -152,7 +151,7 @@ def test_r_drop_by_hand():
 def test_r_drop_of_a_regression_is_the_squared_difference():
     logits = np.array([[[1.0], [3.0]], [[0.0], [0.0]]], np.float32)
     # squares of the errors (0 + 4) / 2 and (1 + 1) / 2, of the difference (4 + 0) / 2
-    loss = r_drop(make_loss(1), logits, np.array([1.0, 1.0]), 0.5)
+    loss = r_drop(RegressionLoss(), logits, np.array([1.0, 1.0]), 0.5)
     assert float(loss) == pytest.approx((2 + 1) / 2 + 0.25 * 2, rel=1e-6)
 
 

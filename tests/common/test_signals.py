@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from common import signals
-from common.signals import SAVING, STOPPING, Requests, Stopped, listening, poll
+from common.signals import SAVING, STOPPING, Control, Stopped, listening, poll
 
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_is_raised_where_the_work_polls(number):
-    with listening() as requests:
+    with listening() as control:
         poll()
         os.kill(os.getpid(), number)
-        assert requests.stopped_by == number
+        assert control.stopped_by == number
         with pytest.raises(Stopped, match=f"stopped by {number.name}") as stopped:
             poll()
     assert stopped.value.signal_number == number
@@ -38,11 +38,11 @@ def test_handlers_are_as_before_afterwards():
 
 
 def test_a_save_is_asked_for_once_a_signal():
-    with listening() as requests:
-        assert not requests.take_save()
+    with listening() as control:
+        assert not control.take_save()
         os.kill(os.getpid(), SAVING)
         poll()
-        assert requests.take_save() and not requests.take_save()
+        assert control.take_save() and not control.take_save()
 
 
 def test_one_inside_another_hears_the_same():
@@ -55,8 +55,8 @@ def test_outside_the_main_thread_nothing_is_asked_for():
     heard = []
 
     def listen():
-        with listening() as requests:
-            heard.append((requests.stopped_by, requests.take_save()))
+        with listening() as control:
+            heard.append((control.stopped_by, control.take_save()))
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -67,7 +67,7 @@ def test_outside_the_main_thread_nothing_is_asked_for():
 def test_a_second_signal_ends_the_process(monkeypatch):
     ended = []
     monkeypatch.setattr(signals, "exit_at_once", ended.append)
-    with listening() as requests:
+    with listening() as control:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), SAVING)
         assert ended == []
@@ -75,7 +75,7 @@ def test_a_second_signal_ends_the_process(monkeypatch):
         deadline = time.monotonic() + 60
         while len(ended) < 2 and time.monotonic() < deadline:  # by the handler and by the watcher
             time.sleep(0.001)
-    assert set(ended) == {signal.SIGINT} and requests.stopped_by == signal.SIGTERM
+    assert set(ended) == {signal.SIGINT} and control.stopped_by == signal.SIGTERM
 
 
 # Deriving a key takes minutes without returning to Python, where a handler could run, and leaves
@@ -108,21 +108,21 @@ def test_a_second_signal_is_heard_while_a_library_computes():
 # ---- Several processes ---------------------------------------------------------------------------
 
 
-def share(requests, *others):
+def share(control, *others):
     """Shares with processes that give these counts of SIGUSR1, SIGINT and SIGTERM."""
-    requests.share(lambda counts: [sum(each) for each in zip(counts, *others, strict=True)])
+    control.share(lambda counts: [sum(each) for each in zip(counts, *others, strict=True)])
 
 
 def test_a_signal_of_one_process_is_heard_by_all_when_they_share():
-    requests = Requests()
-    share(requests, [0, 0, 0])
-    requests.on_signal(signal.SIGUSR1)
-    requests.on_signal(signal.SIGTERM)
-    assert requests.stopped_by is None and not requests.take_save()  # the others do not know yet
-    share(requests, [0, 0, 0])
-    assert requests.stopped_by == signal.SIGTERM and requests.take_save()
+    control = Control()
+    share(control, [0, 0, 0])
+    control.on_signal(signal.SIGUSR1)
+    control.on_signal(signal.SIGTERM)
+    assert control.stopped_by is None and not control.take_save()  # the others do not know yet
+    share(control, [0, 0, 0])
+    assert control.stopped_by == signal.SIGTERM and control.take_save()
 
-    asleep = Requests()
+    asleep = Control()
     share(asleep, [1, 0, 1])
     assert asleep.stopped_by == signal.SIGTERM and asleep.take_save()
     share(asleep, [0, 1, 0])  # to a scheduler's second signal, another process has listened
@@ -132,12 +132,12 @@ def test_a_signal_of_one_process_is_heard_by_all_when_they_share():
 def test_a_second_signal_ends_a_process_that_shares_at_once(monkeypatch):
     ended = []
     monkeypatch.setattr(signals, "exit_at_once", ended.append)
-    requests = Requests()
-    share(requests, [0, 0, 0])
-    requests.on_signal(signal.SIGTERM)
+    control = Control()
+    share(control, [0, 0, 0])
+    control.on_signal(signal.SIGTERM)
     assert not ended
-    requests.on_signal(signal.SIGINT)  # before the first has been shared
+    control.on_signal(signal.SIGINT)  # before the first has been shared
     assert ended == [signal.SIGINT]
-    share(requests, [0, 0, 0])
-    requests.on_signal(signal.SIGTERM)
+    share(control, [0, 0, 0])
+    control.on_signal(signal.SIGTERM)
     assert ended == [signal.SIGINT, signal.SIGTERM]

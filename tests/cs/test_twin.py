@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from common.cs.network import BertClassifier, loss_of
+from common.cs.network import BertClassifier
 from common.cs.optimizer import LearningRate, TorchOps, make_optimizer, update
+from common.cs.tasks import Classification, total_loss
 from common.optimizers.schedules import make_schedule
 from common.params import ModelParams, OptimizerParams, Params
 from tests.cs.schedules import SCHEDULES, STEPS
@@ -48,7 +49,8 @@ class Case:
             for name in ("input_ids", "input_mask", "segment_ids", "labels")
         )
         logits = self.twin(ids, 1 - mask, segments)
-        return logits, loss_of(logits, labels, cfg, cfg.class_weights)
+        task = Classification(cfg, (), cfg.class_weights)
+        return logits, total_loss(task, logits, labels, cfg.r_drop_alpha)
 
 
 def test_r_drop_by_hand():
@@ -56,7 +58,8 @@ def test_r_drop_by_hand():
     cfg = ModelParams(num_cls_classes=2, r_drop_alpha=2.0)
     logits = torch.log(torch.tensor([[[0.5, 0.5], [0.75, 0.25]]]))
     expected = (np.log(2) + np.log(4 / 3)) / 2 + np.log(3) / 8
-    assert float(loss_of(logits, torch.tensor([0]), cfg)) == pytest.approx(expected, rel=1e-6)
+    loss = total_loss(Classification(cfg, ()), logits, torch.tensor([0]), cfg.r_drop_alpha)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.fixture(params=CASES)

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.errors import UserError
 from common.params import EvalInputParams
-from common.tasks.targets import get_task_targets
+from common.tasks.regression import ValueTargets
+from common.tasks.targets import ClassTargets
 from input.sources.text_files import TextFileSource
 from tests.faults.broken_bytes import broken
 
@@ -79,9 +80,10 @@ def read_everything(path, generator):
     )
     if generator.random() < 0.2:
         cfg = cfg.model_copy(update={"task": "regression", "label_names": None})
+    targets = (ValueTargets if cfg.task == "regression" else ClassTargets)(cfg.label_names)
     try:
         processor = SimpleNamespace(text_keys=("text",), label_key="label")
-        source = TextFileSource(cfg, processor, get_task_targets(cfg))
+        source = TextFileSource(cfg, processor, targets)
         texts, count = source.read_texts("train"), source.num_rows("train")
         skipped = source.skipped("train")
         source.fingerprint("train")

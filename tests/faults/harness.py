@@ -209,7 +209,7 @@ class Child:
     def install(self):
         from common.checkpoints import store
         from common.reports import plots
-        from common.training import estimator
+        from common.training import evaluator, saver, trainer
         from input import token_cache
 
         plots.draw_confusion = plots.draw_curves = lambda *_: Blank()
@@ -223,19 +223,17 @@ class Child:
         self.wrap(store, "save_file", self.file_event("write", 1))
         self.wrap(store, "save_checkpoint", "save")
         self.wrap(token_cache, "tokenize_rows", "tokenise")
-        self.wrap(estimator.Estimator, "_evaluate", "evaluate")
-        self.wrap(estimator.Estimator, "_summarise", "close")
-        resume, make_train_step = estimator.Estimator._resume, estimator.make_train_step
+        self.wrap(evaluator.Evaluator, "evaluate", "evaluate")
+        self.wrap(trainer, "result_of", "close")
+        restore, train = saver.Saver.restore, trainer.train
 
-        def resume_and_note(self_, path):
+        def restore_and_note(self_, path):
             fault = fault_in(Path(path))  # not the project's own opinion
-            self.step = resume(self_, path)
+            self.step = restore(self_, path)
             self.note(resumed=self.step, fault=fault)
             return self.step
 
-        def make_wrapped(*args):
-            train_step = make_train_step(*args)
-
+        def train_wrapped(train_step, *args, **keywords):
             def step(*batch):
                 name = "step" if self.counts["first step: trace, compile"] else None
                 name = name or "first step: trace, compile"
@@ -244,10 +242,10 @@ class Child:
                 self.note(step=self.step)
                 return figures
 
-            return step
+            return train(step, *args, **keywords)
 
-        estimator.Estimator._resume = resume_and_note
-        estimator.make_train_step = make_wrapped
+        saver.Saver.restore = restore_and_note
+        trainer.train = train_wrapped
 
 
 class Blank:
@@ -788,7 +786,7 @@ def import_everything():
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's starts its threads when it is imported
     import common.checkpoints.load
     import common.training.distribution
-    import common.training.estimator
+    import common.training.trainer
     import data
     import model
     import run

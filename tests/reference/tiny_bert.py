@@ -18,7 +18,10 @@ HIDDEN_SIZE, NUM_HEADS, NUM_LAYERS = 6, 2, 2  # heads of 3
 
 
 def tiny_params(num_classes=NUM_CLASSES, seed=3, **model):
-    """Complete Params of the tiny network without dropout; `model` overrides its section."""
+    """Complete Params of the tiny network without dropout; `model` overrides its section.
+
+    num_classes: 1 is a regression.
+    """
     section = {
         "hidden_size": HIDDEN_SIZE,
         "num_hidden_layers": NUM_LAYERS,
@@ -36,6 +39,7 @@ def tiny_params(num_classes=NUM_CLASSES, seed=3, **model):
             "eval_input": {
                 "data_processor": "Sst2DataProcessor",
                 "data_dir": "none",
+                "task": "regression" if num_classes == 1 else "classification",
                 "max_sequence_length": 7,
                 "batch_size": 3,
             },
@@ -140,3 +144,8 @@ def save_huggingface(folder, tensors, **config):
     }
     (folder / "config.json").write_text(json.dumps(written))
     return folder
+
+
+def loss_of(model, logits, labels):
+    """The loss of a row task. logits: of its network; labels: array [B]."""
+    return model.build_total_loss({"logits": logits}, {"labels": np.asarray(labels)})

@@ -150,10 +150,10 @@ LAYER_NORM_EPSILON = 1e-12
 def check(params, quantize):
     del quantize
     refuse_other_networks(params.model, "google-research/bert")
-    if params.model.num_cls_classes == 1:
+    if params.task != "classification":
         raise UserError(
-            "model.num_cls_classes is 1, a regression, and google-research/bert's "
-            "run_classifier.py knows classes alone. Export it as huggingface, saved_model or onnx"
+            f"the task is {params.task}, and google-research/bert's run_classifier.py knows "
+            "classes alone. Export it as huggingface, saved_model or onnx"
         )
     activation = params.model.encoder_nonlinearity
     if activation not in HIDDEN_ACT:

@@ -388,7 +388,7 @@ def config_of(classifier):
         "pad_token_id": classifier.vocab.index("[PAD]"),
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
-        "problem_type": "regression" if len(labels) == 1 else "single_label_classification",
+        "problem_type": classifier.answer.problem_type,
     }
 
 
@@ -412,10 +412,6 @@ def usage(classifier):
     arguments = ", ".join(f'["{name}"]' for name in classifier.text_names)
     has_special_tokens = classifier.params.predict_input.add_special_tokens
     bare = "" if has_special_tokens else "add_special_tokens=False, "
-    shown = """label = model(**rows).logits.argmax(dim=-1)[0].item()
-print(model.config.id2label[label])"""
-    if classifier.is_regression:
-        shown = "print(model(**rows).logits[0, 0].item())"
     return f"""
 In this folder, with `pip install transformers torch`:
 
@@ -425,6 +421,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = AutoModelForSequenceClassification.from_pretrained(".")
 rows = tokenizer({arguments}, {bare}truncation=True, padding=True, return_tensors="pt")
-{shown}
+{classifier.answer.reading["huggingface"]}
 ```
 """

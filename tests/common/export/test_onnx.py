@@ -55,7 +55,7 @@ def test_onnx_runtime_computes_the_networks_logits_for_any_batch_and_length(
         features = features_of(batch, tokens)
         if "rows" in network:
             features["input_mask"] = 1 - features["input_mask"]
-        expected = classifier.model.build_model(features, PREDICT).numpy()
+        expected = classifier.model.build_model(features, PREDICT)["logits"].numpy()
         outputs = run(folder / "model.onnx", features)
         # Float32 against float32 by another program; values up to 3.
         np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
@@ -98,9 +98,9 @@ def test_the_predict_step_scores_as_the_networks_does(make_classifier, tmp_path)
     classifier = make_classifier()
     folder, _ = export("onnx", classifier, tmp_path / "out")
     features = {name: tf.constant(value) for name, value in features_of(4, 7).items()}
-    logits = export_onnx.make_predict_step(folder / "model.onnx", num_threads=1)(features)
-    expected = classifier.model.build_model(features, PREDICT)
-    np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=1e-5)
+    outputs = export_onnx.make_predict_step(folder / "model.onnx", num_threads=1)(features)
+    expected = classifier.model.build_model(features, PREDICT)["logits"]
+    np.testing.assert_allclose(outputs["logits"].numpy(), expected, rtol=0, atol=1e-5)
 
 
 def test_int8_of_an_unusual_network_is_close(make_classifier, unusual, tmp_path):
@@ -108,7 +108,7 @@ def test_int8_of_an_unusual_network_is_close(make_classifier, unusual, tmp_path)
     folder, _ = export("onnx", classifier, tmp_path / "out")
     features = features_of(4, 7)
     logits = [run(folder / name, features)["logits"] for name in ("model.onnx", "model_int8.onnx")]
-    expected = classifier.model.build_model(features, PREDICT)
+    expected = classifier.model.build_model(features, PREDICT)["logits"]
     np.testing.assert_allclose(logits[0], expected, rtol=0, atol=1e-5)
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.2 * np.abs(logits[0]).max()
 
@@ -125,7 +125,7 @@ def test_the_example_of_the_card_gives_the_networks_label(
     folder, _ = export("onnx", classifier, tmp_path / "out")
     (example,) = code_of(folder, "python")
     features = classifier.text_features(tf.constant([list(classifier.text_names)]))
-    expected = classifier.model.build_model(features, PREDICT).numpy()[0]
+    expected = classifier.model.build_model(features, PREDICT)["logits"].numpy()[0]
     label, logits = run_alone(f"{example}\nprint(logits[0].tolist())", folder).splitlines()
     assert label == classifier.label_names[expected.argmax()]
     np.testing.assert_allclose(json.loads(logits), expected, rtol=0, atol=1e-5)
@@ -136,7 +136,7 @@ def test_a_regression_gives_its_number_and_no_probabilities(make_classifier, tmp
     folder, _ = export("onnx", classifier, tmp_path / "out")
     features = features_of(3, 7)
     outputs = run(folder / "model.onnx", features)
-    expected = classifier.model.build_model(features, PREDICT).numpy()
+    expected = classifier.model.build_model(features, PREDICT)["logits"].numpy()
     assert set(outputs) == {"logits"}
     np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
     assert "probabilities" not in (folder / "README.md").read_text("utf-8")

@@ -33,7 +33,7 @@ def model_def(folder):
 
 def expected_logits(classifier, rows):
     features = classifier.text_features(tf.constant(rows))
-    return classifier.model.build_model(features, PREDICT).numpy()
+    return classifier.model.build_model(features, PREDICT)["logits"].numpy()
 
 
 def test_a_process_without_this_project_gets_the_networks_answers(exported, run_alone, code_of):
@@ -110,7 +110,7 @@ def test_token_ids_of_any_batch_and_length_give_the_networks_logits(exported):
             "segment_ids": generator.integers(0, 2, (batch, tokens)),
         }
         features = {name: tf.constant(value, tf.int32) for name, value in features.items()}
-        expected = classifier.model.build_model(features, PREDICT)
+        expected = classifier.model.build_model(features, PREDICT)["logits"]
         np.testing.assert_allclose(served(**features)["logits"], expected, rtol=0, atol=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_a_regression_gives_its_number(make_classifier, tmp_path, code_of):
     signature = tf.saved_model.load(folder / "1").signatures["serving_default"]
     result = signature(text=tf.constant(["never once dull", "it"]))
     features = classifier.text_features(tf.constant([["never once dull"], ["it"]]))
-    expected = classifier.model.build_model(features, PREDICT).numpy()[:, 0]
+    expected = classifier.model.build_model(features, PREDICT)["logits"].numpy()[:, 0]
     assert set(result) == {"value", "logits"}
     np.testing.assert_allclose(result["value"], expected, rtol=0, atol=1e-5)
     assert 'result["value"]' in code_of(folder, "python")[0]

@@ -6,7 +6,7 @@ import json
 import pytest
 from pydantic import BaseModel, Field
 
-import run
+from common.flags import make_parser
 from common.params import (
     SECTIONS,
     Params,
@@ -86,7 +86,7 @@ def test_programs_depend_on_the_network_and_not_on_seeds_lengths_or_the_cluster(
 
 
 def test_every_flag_of_a_key_is_one_of_run_py():
-    flags = {action.dest for action in run.make_parser()._actions}
+    flags = set(vars(make_parser().parse_args([])))
     assert set(flag_keys()) <= flags
     assert flag_keys()["data_dir"] == "*_input.data_dir"
     assert flag_keys()["num_csx"] == "csconfig.num_csx"

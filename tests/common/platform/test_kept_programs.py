@@ -19,7 +19,8 @@ from common.platform.optimized_graphs import keep_optimized_graph
 from common.platform.program_bytes import bind, to_bytes, trace
 from common.platform.tf_private import function_runtime, optimizing_once
 from common.training.distribution import ONE_DEVICE
-from common.training.evaluate import Predictor
+from common.training.inference import Inference
+from common.training.session import Session
 from common.training.train_step import Replica, make_train_step
 from model import make_model, model_fn
 from tests.reference.tiny_bert import random_features, tiny_params
@@ -153,12 +154,13 @@ def test_threads_that_call_a_new_program_at_once_keep_it_once(tmp_path, monkeypa
     library = kept_programs.open_programs(tmp_path, params, True)
     keep, times = library._keep, []
     monkeypatch.setattr(library, "_keep", lambda *whole: times.append(1) or keep(*whole))
-    predict_step = Predictor(model_fn, params, model, library).step()
+    session = Session(params, make_model, model_fn, data=None)
+    predict_step = Inference(session, model, programs=library).step()
     barrier = threading.Barrier(4)
 
     def logits(_):
         barrier.wait(timeout=60)
-        return predict_step(features()).numpy()
+        return predict_step(features())["logits"].numpy()
 
     with ThreadPoolExecutor(4) as threads:
         first, *others = threads.map(logits, range(4))
@@ -167,8 +169,8 @@ def test_threads_that_call_a_new_program_at_once_keep_it_once(tmp_path, monkeypa
     assert len(times) == 1 and list(kept_programs.read_entries(library.folder)) == ["predict-3x7"]
     context.context().clear_kernel_cache()
     again = kept_programs.open_programs(tmp_path, params, True)
-    loaded = Predictor(model_fn, params, model, again).step()(features())
-    np.testing.assert_array_equal(loaded, first)
+    loaded = Inference(session, model, programs=again).step()(features())
+    np.testing.assert_array_equal(loaded["logits"], first)
     assert again.loaded == ["predict-3x7"]
 
 

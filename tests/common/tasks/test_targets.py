@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.tasks.targets import (
-    ClassTargets,
-    LabelColumn,
-    ValueTargets,
-    classes_of_names,
-    names_of_labels,
-)
+from common.tasks.regression import ValueTargets
+from common.tasks.targets import ClassTargets, LabelColumn, classes_of_names, names_of_labels
 
 COLUMN = LabelColumn("the set", "stars", "text", description="a column", read=lambda: ["b", "a"])
 

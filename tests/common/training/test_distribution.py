@@ -13,10 +13,14 @@ import tensorflow as tf
 from common.checkpoints.writer import CheckpointWriter, NoWriter
 from common.errors import RunError, UserError
 from common.layers.dropout import Dropout, DropoutClock
+from common.metrics.row_metrics import RowMetrics
 from common.params import RunParams
 from common.training.cluster import Cluster
-from common.training.distribution import Distribution, make_distribution
-from common.training.evaluate import collect_logits
+from common.training.distribution import ONE_DEVICE, Distribution, make_distribution
+from common.training.inference import Inference
+from common.training.session import Session
+from model import make_model, model_fn
+from tests.reference.tiny_bert import tiny_params
 from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,7 +39,7 @@ def test_workers_take_every_row_of_every_batch_once_and_in_order():
     def batches():
         return toy_train_batches(toy_tokens(40), 6, 0, 9, num_buckets=2)
 
-    shares = [list(worker_of(3, worker).share_of(batches())) for worker in range(3)]
+    shares = [list(worker_of(3, worker).shard(batches())) for worker in range(3)]
     for whole, *parts in zip(batches(), *shares, strict=True):
         together = tf.nest.map_structure(lambda *x: tf.concat(x, 0), *parts)
         tf.nest.map_structure(np.testing.assert_array_equal, together, whole)
@@ -55,25 +59,43 @@ def test_batches_that_cannot_be_shared_equally_are_refused():
 def test_logits_of_all_workers_are_those_of_one_also_where_some_get_no_batch(
     num_workers, batch_size
 ):
-    shapes, given = [], []
-
-    def predict_step(features):  # a number for each row
-        return tf.cast(tf.reduce_sum(features["input_ids"], axis=1)[:, None], tf.float32)
-
-    def sum_of_workers(array):
-        """The first is of shapes, which only the chief knows; the second of logits."""
-        (shapes if array.dtype == np.int64 else given).append(array)
-        return shapes[0] if array.dtype == np.int64 else array
-
+    """Each worker computes its share; what is gathered has every row once."""
     batches = toy_eval_batches(toy_tokens(7), batch_size)  # 3, 3 and 2 batches
-    expected, rows = collect_logits(predict_step, batches)
+
+    def collect(distribution):
+        params = tiny_params()
+        session = Session(params, make_model, model_fn, None, distribution=distribution)
+        inference = Inference(session, session.new_model())
+        metrics = inference.collect({"split": batches}, RowMetrics, "eval", ids_of_each)
+        return metrics["split"].outputs["ids"]
+
+    def ids_of_each(features):  # a number for each row
+        ids = tf.reduce_sum(features["input_ids"], axis=1)
+        return {"ids": tf.cast(ids[:, None], tf.float32)}
+
+    expected = collect(ONE_DEVICE)
+    assert expected.shape == (7, 1)
+    gathered = [[] for _ in range(num_workers)]
     for worker in range(num_workers):
         part = worker_of(num_workers, worker)
-        part.sum = sum_of_workers
-        collect_logits(predict_step, batches, distribution=part)
-    assert all(not shape.any() for shape in shapes[1:])
-    np.testing.assert_array_equal(batches.in_row_order(sum(given)), expected)
-    np.testing.assert_array_equal(rows, np.arange(7))
+        # In the place of the network: what the others give is added up below.
+        part.gather = lambda array, kept=gathered[worker]: kept.append(array) or array
+        collect(part)
+    rows, ids, _ = (np.concatenate(arrays) for arrays in zip(*gathered, strict=True))
+    assert sorted(rows[rows >= 0]) == list(range(7))
+    np.testing.assert_array_equal(ids[rows >= 0][np.argsort(rows[rows >= 0])], expected)
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (0, 4, 1)])
+def test_rows_of_workers_are_gathered_in_their_order(counts):
+    parts = [np.arange(n, dtype=np.float32)[:, None] + 10 * i for i, n in enumerate(counts)]
+    numbers = iter([np.array(counts)] * len(counts))
+    added = []
+    for worker, array in enumerate(parts):
+        part = worker_of(len(counts), worker)
+        part.sum = lambda x: next(numbers) if x.dtype == np.int64 else added.append(x) or x
+        part.gather(array)
+    np.testing.assert_array_equal(sum(added), np.concatenate(parts))
 
 
 # ---- Dropout -------------------------------------------------------------------------------------
@@ -148,11 +170,12 @@ def test_a_lost_worker_is_reported_by_name():
         ("The following tasks are unhealthy (no heartbeats):\n/job:chief/task:0\nThe", "chief"),
     ):
         told = rf"another of the 2 workers has ended.*\(/job:{name}\S*/task:0 of TF_CONFIG\)"
-        with pytest.raises(RunError, match=told), two.losses_explained():
+        with pytest.raises(RunError, match=told), two.lost_workers_explained():
             raise tf.errors.UnavailableError(None, None, message)
-    with pytest.raises(RunError, match=r"cannot be reached\. Its last"), two.losses_explained():
+    reason = r"cannot be reached\. Its last"
+    with pytest.raises(RunError, match=reason), two.lost_workers_explained():
         raise tf.errors.AbortedError(None, None, "Socket closed")
-    with pytest.raises(tf.errors.InvalidArgumentError), two.losses_explained():
+    with pytest.raises(tf.errors.InvalidArgumentError), two.lost_workers_explained():
         raise tf.errors.InvalidArgumentError(None, None, "a fault of this program")
 
 

@@ -12,21 +12,23 @@ import tensorflow as tf
 
 from common.errors import RunError
 from common.params import RunParams
-from common.signals import SAVING, poll
+from common.reports.listener import Listener, Listeners
+from common.reports.progress import Console
+from common.signals import SAVING, Control, listening, poll
 from common.training.loop import train
 
 BATCH_SIZE = 3
 
 
-class Recorder:
-    """In the place of Reports, save and evaluate: notes what was asked for, in order."""
+class Recorder(Listener):
+    """A listener that is save and evaluate, too: notes what was asked for, in order."""
 
     def __init__(self):
         self.events = []
         self.values = {}
 
-    def scalars(self, split, step, values):
-        assert split == "train"
+    def on_figures(self, split, step, values, histograms=None):
+        assert split == "train" and histograms is None
         self.events.append(("report", step))
         self.values[step] = values
 
@@ -71,20 +73,23 @@ def run_loop(
     recent=None,
     check_gradients=True,
     before_batch=None,
+    control=None,
+    clock=time.monotonic,
 ):
     """Runs the loop over a step that only counts; its loss is the number of the step.
 
     losses, norms: {step: value} in place of that, and of a norm of 1. during: {step: function
     called within that step}. evaluate: bool, or what to call with the step. recent: losses since
-    the last report. before_batch: called each time the loop asks for a batch.
-    Returns what `train` returns, and the Recorder.
+    the last report. before_batch: called each time the loop asks for a batch. control: Control, or
+    None for the one of signals.
+    Returns what `train` returns without the speed, and the Recorder.
     """
     recorder, step = Recorder(), [first_step]
     if callable(evaluate):
         recorder.evaluation = evaluate
 
-    def train_step(features, labels):
-        assert features["input_ids"].shape == (*labels.shape, 2)
+    def train_step(features, targets):
+        assert features["input_ids"].shape == (*targets["labels"].shape, 2)
         step[0] += 1
         (during or {}).get(step[0], lambda: None)()
         loss = (losses or {}).get(step[0], float(step[0]))
@@ -95,7 +100,8 @@ def run_loop(
             "train/unclipped_grad_norm": tf.constant(norm),
         }
 
-    batch = {"input_ids": np.zeros((BATCH_SIZE, 2), np.int32)}, np.zeros(BATCH_SIZE, np.int32)
+    features = {"input_ids": np.zeros((BATCH_SIZE, 2), np.int32)}
+    batch = features, {"labels": np.zeros(BATCH_SIZE, np.int32)}
     run = RunParams(
         save_checkpoints_steps=save_every,
         save_summary_steps=report_every,
@@ -103,18 +109,22 @@ def run_loop(
     )
     result = None
     try:
-        result = train(
-            train_step,
-            ((before_batch or bool)() or batch for _ in range(last_step - first_step)),
-            first_step,
-            last_step,
-            run,
-            recorder,
-            recorder.save,
-            recorder.evaluate if evaluate else None,
-            recent,
-            check_gradients,
-        )
+        with listening(control) as control:
+            reached = train(
+                train_step,
+                ((before_batch or bool)() or batch for _ in range(last_step - first_step)),
+                first_step,
+                last_step,
+                run,
+                Listeners([recorder, Console()]),
+                control,
+                recorder.save,
+                recorder.evaluate if evaluate else None,
+                recent,
+                check_gradients,
+                clock=clock,
+            )
+        result = reached.step, reached.stopped_by
     except RunError as error:
         recorder.error = error
     return result, recorder
@@ -192,16 +202,14 @@ def test_the_loss_reported_is_the_mean_since_the_last_report():
     assert recorder.values[6]["train/examples_per_second"] > 0
 
 
-def test_the_share_of_time_that_input_was_waited_for_is_reported_and_shown(monkeypatch, capsys):
+def test_the_share_of_time_that_input_was_waited_for_is_reported_and_shown(capsys):
     clock = Clock()
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     steps = dict.fromkeys(range(1, 13), clock.passing(3.0))
-    _, recorder = run_loop(
-        last_step=12, report_every=12, during=steps, before_batch=clock.passing(1.0)
-    )
+    values = {"last_step": 12, "report_every": 12, "during": steps, "clock": lambda: clock.now}
+    _, recorder = run_loop(**values, before_batch=clock.passing(1.0))
     assert recorder.values[12]["train/input_wait"] == 0.25
     assert " · input wait 25.0%" in capsys.readouterr().err.splitlines()[-1]
-    _, recorder = run_loop(last_step=12, report_every=12, during=steps)
+    _, recorder = run_loop(**values)
     assert recorder.values[12]["train/input_wait"] == 0.0  # batches are there at once
 
 
@@ -286,9 +294,16 @@ def test_a_request_to_save_saves_once_and_goes_on():
     assert recorder.steps("save") == [2, 4, 8, 10] and recorder.steps("evaluate") == [4, 8, 10]
 
 
-def test_the_loop_runs_outside_the_main_thread_where_signals_cannot_be_caught():
-    results = []
-    thread = threading.Thread(target=lambda: results.append(run_loop(last_step=5)[0]))
+def test_outside_the_main_thread_a_control_stops_the_loop():
+    """Python cannot catch signals there."""
+    results, control = [], Control()
+
+    def run():
+        results.append(run_loop(last_step=5)[0])
+        during = {3: control.request_stop}
+        results.append(run_loop(last_step=5, during=during, control=control)[0])
+
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert results == [(5, None)]
+    assert results == [(5, None), (3, signal.SIGTERM)]

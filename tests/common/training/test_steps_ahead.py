@@ -9,10 +9,12 @@ import pytest
 import tensorflow as tf
 
 from common.params import RunParams
+from common.reports.listener import Listener
+from common.signals import Control
 from common.training.loop import train
 from common.training.steps_ahead import StepsAhead
 
-BATCH = {"input_ids": np.zeros((3, 2), np.int32)}, np.zeros(3, np.int32)
+BATCH = {"input_ids": np.zeros((3, 2), np.int32)}, {"labels": np.zeros(3, np.int32)}
 
 
 class GatedSteps:
@@ -36,7 +38,7 @@ class GatedSteps:
         with tf.control_dependencies([check]):
             return tf.cast(tf.identity(step), tf.float32)
 
-    def __call__(self, features, labels):
+    def __call__(self, features, targets):
         self.num_called += 1
         return {"train/cost_cls": self.compute()}
 
@@ -56,8 +58,8 @@ def test_a_step_is_handed_over_while_the_one_before_is_computed():
                 steps.gate.release()
             return float(self.tensor)
 
-    def train_step(features, labels):
-        figures = steps(features, labels)
+    def train_step(features, targets):
+        figures = steps(features, targets)
         return {name: Loss(steps.num_called, value) for name, value in figures.items()}
 
     with StepsAhead(train_step) as ahead:
@@ -118,22 +120,23 @@ def test_what_is_saved_and_evaluated_is_that_of_the_step():
     steps = GatedSteps()
     seen = []
 
-    def slow_step(features, labels):
+    def slow_step(features, targets):
         threading.Timer(0.03, steps.gate.release).start()
-        return steps(features, labels)
+        return steps(features, targets)
 
-    class NoReports:
-        def scalars(self, split, step, values):
+    class Figures(Listener):
+        def on_figures(self, split, step, values, histograms=None):
             seen.append(("report", step, values["train/cost_cls"]))
 
     def saw(what):
         return lambda step: seen.append((what, step, steps.done.numpy()))
 
     run = RunParams(save_checkpoints_steps=3, save_summary_steps=4, eval_every_steps=2)
-    reached = train(
-        slow_step, [BATCH] * 9, 0, 9, run, NoReports(), saw("save"), saw("evaluate"), is_ahead=True
-    )
-    assert reached == (9, None)
+    listener, control = Figures(), Control()
+    save, evaluate = saw("save"), saw("evaluate")
+    batches = [BATCH] * 9
+    reached = train(slow_step, batches, 0, 9, run, listener, control, save, evaluate, is_ahead=True)
+    assert (reached.step, reached.stopped_by) == (9, None)
     assert [each for each in seen if each[0] != "report"] == [
         ("evaluate", 2, 2),
         ("save", 3, 3),
@@ -165,7 +168,7 @@ def test_input_is_waited_for_where_nothing_is_computed_meanwhile(monkeypatch, is
             self.seconds = 0.0
             return 1.0
 
-    def train_step(features, labels):
+    def train_step(features, targets):
         now[0] += 1.0 - float(is_busy)
         return {"train/cost_cls": Loss()}
 
@@ -174,10 +177,22 @@ def test_input_is_waited_for_where_nothing_is_computed_meanwhile(monkeypatch, is
             now[0] += 1.0
             yield BATCH
 
-    class KeptReports:
-        def scalars(self, split, step, figures):
+    class Figures(Listener):
+        def on_figures(self, split, step, figures, histograms=None):
             values.update(figures)
 
     run = RunParams(save_checkpoints_steps=20, save_summary_steps=20)
-    train(train_step, slow_batches(), 0, 20, run, KeptReports(), save=bool, is_ahead=True)
+    listener, clock = Figures(), time.monotonic  # StepsAhead reads the clock by itself
+    train(
+        train_step,
+        slow_batches(),
+        0,
+        20,
+        run,
+        listener,
+        Control(),
+        bool,
+        is_ahead=True,
+        clock=clock,
+    )
     assert values["train/input_wait"] == expected

@@ -53,8 +53,8 @@ def test_the_loss_falls_on_a_problem_that_can_be_learnt():
     _, optimizer, train_step = tiny_training()
     tokens = toy_tokens(40)
     losses = []
-    for features, labels in toy_train_batches(tokens, 8, 0, 200):
-        losses.append(float(train_step(features, labels)["train/cost_cls"]))
+    for features, targets in toy_train_batches(tokens, 8, 0, 200):
+        losses.append(float(train_step(features, targets)["train/cost_cls"]))
     assert int(optimizer.step) == 200
     assert losses[0] == pytest.approx(np.log(2), abs=0.05)  # guessing between two classes
     assert np.mean(losses[-10:]) < 0.3
@@ -75,8 +75,8 @@ def test_an_array_of_labels_is_taken_as_a_dict_of_targets_is():
 def test_a_step_reports_what_the_original_reports_and_moves_every_weight():
     model, _, train_step = tiny_training(learning_rate=0.25, max_gradient_norm=1.0)
     before = {name: w.numpy() for name, w in model.weights_by_name().items()}
-    for features, labels in toy_train_batches(toy_tokens(40), 8, 0, 2):
-        figures = train_step(features, labels)
+    for features, targets in toy_train_batches(toy_tokens(40), 8, 0, 2):
+        figures = train_step(features, targets)
     assert set(figures) == {
         "train/cost_cls",
         "train/lr",

@@ -23,7 +23,7 @@ def trace(params):
     with new_graph().as_default():
         model = make_model(params)
         optimizer = optimizer_of(model, params)
-        train = trace_train_step(model_fn, params, model, optimizer, (BATCH, TOKENS), tf.int32)
+        train = trace_train_step(model_fn, params, model, optimizer, (BATCH, TOKENS))
         return train, trace_predict_step(model_fn, params, model, (BATCH, TOKENS))
 
 

@@ -189,7 +189,7 @@ def test_a_faulty_set_up_is_named(name, folder, capsys, monkeypatch):
     if damage is not None:
         damage(folder)
     if name not in TRACED:
-        monkeypatch.setattr(validate_module.Validation, "_look_at_programs", lambda *_: None)
+        monkeypatch.setattr(validate_module.Validation, "check_programs", lambda *_: None)
     code, report = validate(folder, changes, *(str(f).replace("$", str(folder)) for f in flags))
     assert code == 2
     text = capsys.readouterr().err.replace("\n", " ")
@@ -294,7 +294,7 @@ def test_the_two_flags_together_are_refused(folder, capsys):
 
 
 def test_validation_waits_for_no_worker_and_asks_for_no_cluster(folder, monkeypatch):
-    monkeypatch.setattr(validate_module.Validation, "_look_at_programs", lambda *_: None)
+    monkeypatch.setattr(validate_module.Validation, "check_programs", lambda *_: None)
     monkeypatch.delenv("TF_CONFIG", raising=False)
     code, report = validate(folder, {"runconfig.multiple_workers": True})
     assert (code, report["problems"]) == (0, [])

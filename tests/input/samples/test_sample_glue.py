@@ -10,6 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from common.params import EvalInputParams
+from common.tasks.targets import ClassTargets
 from input.samples import sample_glue
 from input.sources.processors import open_source
 
@@ -35,15 +36,14 @@ def data_dir(tmp_path_factory):
 
 
 def open_sample(name, data_dir):
-    return open_source(
-        EvalInputParams(
-            data_processor=PROCESSORS[name],
-            dataset=f"sample_glue/{name}",
-            data_dir=data_dir,
-            max_sequence_length=9,
-            batch_size=1,
-        )
+    cfg = EvalInputParams(
+        data_processor=PROCESSORS[name],
+        dataset=f"sample_glue/{name}",
+        data_dir=data_dir,
+        max_sequence_length=9,
+        batch_size=1,
     )
+    return open_source(cfg, ClassTargets())
 
 
 def rows_of(name, split):

@@ -4,7 +4,6 @@
 import csv
 import io
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +12,10 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.params import EvalInputParams
-from common.tasks.targets import get_task_targets
+from common.tasks.regression import ValueTargets
+from common.tasks.targets import ClassTargets
 from input.sources import text_files
+from input.sources.processors import get_processor
 from input.sources.text_files import TextFileSource, parse_rows
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -35,9 +36,8 @@ def make_dataset(folder, train=None, validation=None, suffix=".csv", **keys):
             keys[key] = str(path)
     keys = {"text_columns": "text", "max_sequence_length": 9, "batch_size": 2} | keys
     cfg = EvalInputParams(data_processor="TextFileDataProcessor", **keys)
-    # get_processor would import TensorFlow.
-    processor = SimpleNamespace(text_keys=cfg.text_columns, label_key=cfg.label_column or "label")
-    return TextFileSource(cfg, processor, get_task_targets(cfg))
+    targets = (ValueTargets if cfg.task == "regression" else ClassTargets)(cfg.label_names)
+    return TextFileSource(cfg, get_processor(cfg), targets)
 
 
 def written(rows, columns, suffix):

@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+import data
 from common.errors import UserError
 from common.metrics.classification import classification_metrics
 from common.metrics.regression import regression_metrics
 from common.params import DataProcessor, EvalInputParams
 from input.sources.processors import PROCESSORS, get_processor
-from input.sources.processors import open_source as open_source_of
 
 NAME = "awkward_sentences/whole"
 ROWS = {
@@ -84,7 +84,7 @@ def joined(batches):
 
 
 def open_source(data_dir, name=NAME, processor="Sst2DataProcessor", **keys):
-    return open_source_of(make_cfg(processor, data_dir, dataset=name, **keys))
+    return data.get_source(make_cfg(processor, data_dir, dataset=name, **keys))
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def test_columns_of_files_can_be_renamed(tmp_path):
         max_sequence_length=9,
         batch_size=1,
     )
-    dataset = open_source_of(cfg)
+    dataset = data.get_source(cfg)
     assert dataset.targets.label_names == ("1", "2")
     texts, labels = joined(dataset.read("train", 9).as_numpy_iterator())
     assert texts.tolist() == [[b"a"], [b"b"]]

@@ -54,10 +54,10 @@ def test_reading_and_writing_gives_every_bit_back(folder):
 def test_a_classifier_that_passed_through_the_network_has_every_bit(make_classifier, tmp_path):
     checkpoint = open_checkpoint(FIXTURES / "huggingface_classifier")
     params = tiny_params(3, **{key: checkpoint.config[key] for key in GEOMETRY})
-    model = make_model(params)
+    model = make_model(params, ("x", "y", "z"))
     load_weights(model, checkpoint)
     plain = make_classifier()
-    classifier = type(plain)(model, params, ("x", "y", "z"), plain.vocab, plain.text_features)
+    classifier = type(plain)(model, params, plain.vocab, plain.text_features)
     folder, _ = export("huggingface", classifier, tmp_path / "out")
     source = FIXTURES / "huggingface_classifier"
     assert_same_bits(
@@ -139,7 +139,7 @@ def test_auto_tokenizer_and_the_card_give_the_networks_label(
     features = classifier.text_features(tf.constant([["text_a", "text_b"]]))
     if texts_per_row == 1:
         features = classifier.text_features(tf.constant([["text"]]))
-    best = classifier.model.build_model(features, PREDICT).numpy().argmax()
+    best = classifier.model.build_model(features, PREDICT)["logits"].numpy().argmax()
     assert run_alone(example, folder).split("\n")[-2] == classifier.label_names[best]
 
 

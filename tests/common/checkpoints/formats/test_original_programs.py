@@ -19,7 +19,7 @@ from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.training.train_step import make_train_step
 from model import make_model, model_fn
-from tests.reference.tiny_bert import tiny_params
+from tests.reference.tiny_bert import loss_of, tiny_params
 
 FIXTURES = Path(__file__).parents[5] / "shared" / "fixtures"
 pytestmark = pytest.mark.skipif(
@@ -155,10 +155,6 @@ def test_pre_trained_network_and_heads_compute_what_their_program_computes(name)
     assert_close("MLM logits", logits[..., :16], expected["mlm_logits_first16"])
     assert_close("MLM maxima", logits.max(-1), expected["mlm_logits_max"])
     assert logits.argmax(-1).tolist() == expected["mlm_logits_argmax"]
-
-
-def loss_of(model, logits, labels):
-    return model.build_total_loss(tf.constant(logits), np.array(labels))
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation and prediction see every row exactly once, in the order of the split."""
+"""Inference sees every row exactly once, and gives outputs in the order of the split."""
 
 import keras
 import numpy as np
@@ -9,10 +9,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.BaseModel import PREDICT
-from common.training.evaluate import Predictor, collect_logits
+from common.metrics.row_metrics import RowMetrics
+from common.reports.listener import Listener
+from common.training.inference import Inference
+from common.training.session import Session
 from model import make_model, model_fn
 from tests.reference.tiny_bert import randomize, tiny_params
 from tests.reference.toy_rows import rows_of, toy_eval_batches, toy_tokens
+
+
+def make_inference(params=None, model_fn=model_fn, model=None, listeners=None):
+    params = params or tiny_params()
+    session = Session(params, make_model, model_fn, data=None)
+    return Inference(session, model or session.new_model(), listeners)
+
+
+class Rows(RowMetrics):
+    """Keeps which rows there were, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def update(self, outputs, targets, rows):
+        super().update(outputs, targets, rows)
+        self.rows += rows[rows >= 0].tolist()
+
+
+def collect(inference, batches, predict_step=None, max_batches=None):
+    """Returns the logits [N, C] in row order, and which rows they are."""
+    splits = {"split": batches}
+    collected = inference.collect(splits, Rows, "eval", predict_step, max_batches)["split"]
+    return collected.outputs["logits"], sorted(collected.rows)
 
 
 def fingerprints(features):
@@ -20,9 +48,8 @@ def fingerprints(features):
     real = 1 - features["input_mask"]  # [B, T], 1 on real tokens
     ids = features["input_ids"] * real
     places = tf.range(1, ids.shape[1] + 1)
-    return tf.cast(
-        tf.stack([tf.reduce_sum(ids * places, 1), tf.reduce_sum(real, 1)], 1), tf.float32
-    )
+    numbers = tf.stack([tf.reduce_sum(ids * places, 1), tf.reduce_sum(real, 1)], 1)
+    return {"logits": tf.cast(numbers, tf.float32)}
 
 
 def expected_fingerprints(tokens):
@@ -30,6 +57,9 @@ def expected_fingerprints(tokens):
         [sum(place * token for place, token in enumerate(row, start=1)), len(row)]
         for row in rows_of(tokens)
     ]
+
+
+INFERENCE = make_inference()
 
 
 @settings(max_examples=12, deadline=None)
@@ -40,25 +70,32 @@ def test_every_row_is_scored_once_and_in_order_for_any_batch_size(
     tokens = toy_tokens(num_rows)
     batches = toy_eval_batches(tokens, batch_size, num_buckets)
     assert sum(int(tf.reduce_sum(weights)) for _, _, weights in batches) == num_rows
-    logits, rows = collect_logits(fingerprints, batches)
-    assert rows.tolist() == list(range(num_rows))
+    logits, rows = collect(INFERENCE, batches, fingerprints)
+    assert rows == list(range(num_rows))
     np.testing.assert_array_equal(logits, expected_fingerprints(tokens))
 
 
 def test_a_limit_of_batches_scores_their_rows_and_says_which():
     tokens = toy_tokens(17)
     batches = toy_eval_batches(tokens, 5, num_buckets=2)
-    logits, rows = collect_logits(fingerprints, batches, max_batches=2)
+    logits, rows = collect(INFERENCE, batches, fingerprints, max_batches=2)
     assert len(rows) == 10 and set(rows) == set(batches.rows[:2].ravel())
     np.testing.assert_array_equal(logits, np.array(expected_fingerprints(tokens))[rows])
-    logits, rows = collect_logits(fingerprints, batches, max_batches=99)
+    logits, rows = collect(INFERENCE, batches, fingerprints, max_batches=99)
     assert len(rows) == len(logits) == 17
 
 
-def test_progress_counts_batches_under_its_description(capsys):
-    collect_logits(fingerprints, toy_eval_batches(toy_tokens(7), 3), description="eval validation")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("eval validation batch 3/3")
+def test_every_batch_is_told_under_its_description():
+    told = []
+
+    class Telling(Listener):
+        def on_batch(self, description, done, total):
+            told.append((description, done, total))
+
+    batches = {"validation": toy_eval_batches(toy_tokens(7), 3)}
+    inference = make_inference(listeners=Telling())
+    inference.collect(batches, RowMetrics, "eval", fingerprints)
+    assert told == [("eval validation", n, 3) for n in range(4)]
 
 
 def test_logits_of_a_row_do_not_depend_on_the_batch_it_is_in():
@@ -68,7 +105,7 @@ def test_logits_of_a_row_do_not_depend_on_the_batch_it_is_in():
     randomize(model)
     tokens = toy_tokens(7)
     batches = toy_eval_batches(tokens, 3, num_buckets=2)
-    actual, _ = collect_logits(Predictor(model_fn, params, model).step(), batches)
+    actual, _ = collect(make_inference(params, model=model), batches)
     for row, ids in enumerate(rows_of(tokens)):
         features = {
             "input_ids": np.array([ids]),
@@ -85,17 +122,17 @@ def test_batches_computed_at_a_time_have_the_logits_of_one_after_the_other(polic
     model = make_model(params)
     randomize(model)
     batches = toy_eval_batches(toy_tokens(17), 3, num_buckets=2)
-    expected, rows = collect_logits(Predictor(model_fn, params, model).step(), batches)
-    step = Predictor(model_fn, params, model).step()  # programs are made by the threads
-    actual, same_rows = collect_logits(step, batches, num_streams=3)
-    assert rows.tolist() == same_rows.tolist() == list(range(17))
+    expected, rows = collect(make_inference(params, model=model), batches)
+    in_streams = params.with_runconfig(num_streams=3)  # programs are made by the threads
+    actual, same_rows = collect(make_inference(in_streams, model=model), batches)
+    assert rows == same_rows == list(range(17))
     np.testing.assert_array_equal(actual, expected)
 
 
 def test_a_step_computes_with_the_weights_of_its_moment_and_rounds_no_kernel_itself():
     params = tiny_params(num_hidden_layers=2, mixed_precision="mixed_bfloat16")
     model = make_model(params)
-    predictor = Predictor(model_fn, params, model)
+    inference = make_inference(params, model=model)
     ((features, *_), *_) = toy_eval_batches(toy_tokens(3), 3).dataset
 
     @tf.function
@@ -107,10 +144,12 @@ def test_a_step_computes_with_the_weights_of_its_moment_and_rounds_no_kernel_its
     for _ in range(2):
         for weight in model.weights_by_name().values():
             weight.assign(1.5 * weight)
-        results.append(predictor.step()(features).numpy())
+        results.append(inference.step()(features)["logits"].numpy())
         np.testing.assert_array_equal(results[-1], rounding_itself().numpy())
     assert not np.array_equal(*results)
-    concrete = tf.function(predictor.logits_of).get_concrete_function(features, predictor.kernels())
+    concrete = tf.function(inference.outputs_of).get_concrete_function(
+        features, inference.kernels()
+    )
     read = {id(variable) for variable in concrete.graph.variables}
     kernels = [each.kernel for each in model.all_dense()]
     assert len(kernels) == 12 and not read & {id(kernel.value) for kernel in kernels}
@@ -121,12 +160,13 @@ def test_prediction_takes_no_labels():
 
     def noting_model_fn(features, labels, mode, params, model):
         asked.append((labels, mode, params, model))
-        return type("Spec", (), {"predictions": {"logits": fingerprints(features)}})
+        return type("Spec", (), {"predictions": fingerprints(features)})
 
-    model = make_model(tiny_params())
-    step = Predictor(noting_model_fn, "params", model).step()
-    collect_logits(step, toy_eval_batches(toy_tokens(5), 2))
-    assert asked == [(None, "predict", "params", model)]  # traced once
+    params = tiny_params()
+    model = make_model(params)
+    inference = make_inference(params, noting_model_fn, model)
+    collect(inference, toy_eval_batches(toy_tokens(5), 2))
+    assert asked == [(None, "predict", params, model)]  # traced once
 
 
 @pytest.mark.parametrize("num_rows", [4, 5])

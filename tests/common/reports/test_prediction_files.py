@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.training.predict import write_predictions
+from common.metrics.classification import classification_predictions
+from common.metrics.regression import regression_predictions
+from common.reports import prediction_files
 
 LABELS = ("negative", "neutral", "positive")
 # softmax: (1, 2, 5) / 8 and (1/2, 1/4, 1/4)
@@ -26,6 +28,13 @@ AWKWARD = [
     "emoji 🙂 é 漢字 \u00a0",
     "=1+1",
 ]
+
+
+def write_predictions(folder, name, logits, texts, label_names, temperature=1.0):
+    """As a classifier's predictions are written."""
+    outputs = {"logits": logits}
+    records = classification_predictions(outputs, label_names, temperature)
+    return prediction_files.write_predictions(folder, name, outputs, texts, records)
 
 
 def read_table(path):
@@ -134,3 +143,25 @@ def test_former_files_are_replaced_and_stay_whole_where_writing_fails(tmp_path, 
     assert sorted(tmp_path.iterdir()) == sorted(paths)  # nothing half written beside them
     write_predictions(tmp_path, "out", LOGITS * 2, texts, LABELS)
     assert all(path.read_bytes() != before[path] for path in paths)
+
+
+def test_a_regression_has_its_value_and_no_probability(tmp_path):
+    outputs = {"logits": np.array([[1.25], [-3.0]], np.float32)}
+    records = regression_predictions(outputs)
+    texts = [("a",), ("b",)]
+    _, tsv = prediction_files.write_predictions(tmp_path, "out", outputs, texts, records)
+    assert read_table(tsv) == [
+        ["id", "text", "value"],
+        ["0", "a", "1.250000"],
+        ["1", "b", "-3.000000"],
+    ]
+
+
+def test_a_task_with_several_outputs_has_each_by_its_name(tmp_path):
+    outputs = {"starts": np.arange(2.0), "ends": np.arange(2.0) + 1}
+    records = [{"answer": "x"}, {"answer": "y"}]
+    texts = [("a",), ("b",)]
+    npz, _ = prediction_files.write_predictions(tmp_path, "out", outputs, texts, records)
+    with np.load(npz) as arrays:
+        assert sorted(arrays.files) == ["ends", "starts"]
+        np.testing.assert_array_equal(arrays["ends"], outputs["ends"])

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags of run.py, and what they may not be together."""
+
+import argparse
+
+from common.cs import target
+from common.errors import UserError
+from common.export.formats import EXPORT_FORMATS
+
+MODES = ("train", "eval", "train_and_eval", "eval_all", "predict", "export", "inspect")
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        usage="run.py --mode MODE --params YAML [--model_dir DIR] [--checkpoint_path PATH] ...\n"
+        "       run.py --help",
+        description="Fine-tunes, evaluates and runs a BERT classifier from one YAML file.",
+        epilog="Flags override the YAML file. Example: python run.py --mode train_and_eval "
+        "--params configs/params_bert_minilm_sst2.yaml --model_dir runs/sst2 "
+        "--checkpoint_path path/to/huggingface_folder",
+    )
+    add = parser.add_argument
+    add_params(parser)
+    add("-m", "--mode", choices=MODES, help="what to do (or runconfig.mode in the file)")
+    add(
+        "-o",
+        "--model_dir",
+        metavar="DIR",
+        help="where checkpoints, metrics and plots go; a checkpoint there is resumed "
+        "(default: model_dir beside run.py)",
+    )
+    add(
+        "--checkpoint_path",
+        metavar="PATH",
+        help="train: pre-trained weights to start from; other modes: the checkpoint to use, or "
+        "`best`, the one of model_dir that runconfig.best_metric chose. Of Hugging Face, Google, "
+        "Cerebras, Keras or ours: see docs/checkpoints.md",
+    )
+    add(
+        "--allow_changed_params",
+        action="store_true",
+        default=None,
+        help="resume although the data, the network, the optimizer or the seed is not the one the "
+        "checkpoint was made with",
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument(
+        "--validate_only",
+        action="store_true",
+        default=None,
+        help="check everything that could make the run fail later; train nothing",
+    )
+    only.add_argument(
+        "--compile_only",
+        action="store_true",
+        default=None,
+        help="compile the programs of the run ahead; train nothing",
+    )
+    add("--steps", type=int, metavar="N", help="train this many more steps, at most to max_steps")
+    add("--max_steps", type=int, metavar="N", help="train until this global step")
+    add("--eval_steps", type=int, metavar="N", help="batches to evaluate (default: every row)")
+    add("--device", metavar="DEVICE", help="device to run on, such as /cpu:0 or /gpu:0")
+    add("--data_dir", metavar="DIR", help="folder of the TFDS data, for every input")
+    add(
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set any key of the file, as optimizer.learning_rate=1e-4; repeatable",
+    )
+    add("--text", action="append", default=[], help="predict: classify this text; repeatable")
+    add(
+        "--input_file",
+        metavar="FILE",
+        help="predict: classify each line; a tab separates the two texts of a pair",
+    )
+    add("--export_format", choices=EXPORT_FORMATS, help="export: what to write")
+    add(
+        "--export_dir",
+        metavar="DIR",
+        help="export: where to (default: export/<format> in model_dir)",
+    )
+    add("--quantize", choices=("int8",), help="export to onnx: weights in int8 as well")
+    target.add_flags(parser)
+    return parser
+
+
+def add_params(parser):
+    parser.add_argument(
+        "-p",
+        "--params",
+        action="append",
+        metavar="YAML",
+        help="the params file, see configs/ (not for inspect); repeatable with --compile_only",
+    )
+
+
+def check_flags(mode, args):
+    """Refuses flags that belong to another mode."""
+    if mode is None:
+        raise UserError(f"--mode is missing; one of {', '.join(MODES)}")
+    if (args.text or args.input_file) and mode != "predict":
+        raise UserError("--text and --input_file classify text: use them with --mode predict")
+    if mode == "export" and args.export_format is None:
+        raise UserError(f"--mode export needs --export_format: {', '.join(EXPORT_FORMATS)}")
+    if mode != "export" and (args.export_format or args.export_dir or args.quantize):
+        raise UserError("--export_format, --export_dir and --quantize are for --mode export")
+
+
+def check_only(mode, validate_only, compile_only):
+    """Refuses --validate_only and --compile_only together, and where they have nothing to do."""
+    if validate_only and compile_only:
+        raise UserError(
+            "runconfig.validate_only and runconfig.compile_only are both true; validate first, "
+            "then compile"
+        )
+    flag = "--validate_only" if validate_only else "--compile_only"
+    if (validate_only or compile_only) and mode in ("export", "inspect"):
+        raise UserError(
+            f"{flag} is for training, evaluation and prediction; --mode {mode} takes seconds by "
+            "itself, so leave the flag out"
+        )

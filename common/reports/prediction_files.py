@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prediction files: the original's npz of the outputs, and beside it a table people can read."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from common.files import write_whole
+
+
+def write_predictions(folder, name, outputs, texts, records):
+    """Writes `<folder>/<name>.npz` and `<folder>/<name>.tsv`, each aside and renamed.
+
+    The npz holds the task's outputs; the only one of a task is `arr_0`, as the original's logits
+    were. The TSV has a line per row: id (row number), text (two texts: text_a, text_b), and what
+    the record says. Tabs and line ends within a text become spaces.
+
+    Args:
+        folder: path-like, made if absent.
+        name: str.
+        outputs: {name: array [N, ...]}.
+        texts: list of N tuples of one or two str.
+        records: list of N {column: str or float}, of a task's `predictions`.
+    Returns:
+        Paths of the npz and of the TSV.
+    """
+    folder = Path(folder)
+    array = io.BytesIO()
+    if len(outputs) == 1:
+        np.savez(array, *outputs.values())
+    else:
+        np.savez(array, **outputs)
+    table = io.StringIO()
+    columns = ["text"] if len(texts[0]) == 1 else ["text_a", "text_b"]
+    writer = csv.writer(
+        table, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
+    )
+    writer.writerow(["id", *columns, *records[0]])
+    for row, (row_texts, record) in enumerate(zip(texts, records, strict=True)):
+        plain = [" ".join(text.replace("\0", " ").split()) for text in row_texts]
+        values = [v if isinstance(v, str) else f"{v:.6f}" for v in record.values()]
+        writer.writerow([row, *plain, *values])
+    contents = {".npz": array.getvalue(), ".tsv": table.getvalue().encode("utf-8")}
+    paths = []
+    for suffix, content in contents.items():
+        paths.append(folder / f"{name}{suffix}")
+        write_whole(paths[-1], content)
+    return paths

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answer: what the outputs of a row mean, for the readers of an export and for other programs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task answers for a row.
+
+    Attributes:
+        kind: str, what such a network is called.
+        description: str, for the model card.
+        problem_type: str, in the words of Hugging Face's config.json.
+        has_probabilities: bool. Whether softmax(logits) are probabilities of the label names.
+        served: names of the task's `export_outputs`.
+        reading: {export format: Python that shows the answer of the first row}, of what the other
+            program gives: `result` (saved_model), `features` (onnx), `rows` (huggingface).
+    """
+
+    kind: str
+    description: str
+    problem_type: str
+    has_probabilities: bool
+    served: tuple[str, ...]
+    reading: dict[str, str]
+
+
+def classes(label_names):
+    """Returns the Answer of one class a row."""
+    return Answer(
+        kind="classifier",
+        description="one of " + ", ".join(f"{i} {name}" for i, name in enumerate(label_names)),
+        problem_type="single_label_classification",
+        has_probabilities=True,
+        served=("label", "label_names", "probabilities", "logits"),
+        reading={
+            "saved_model": 'print(result["label"][0].numpy().decode(), '
+            'result["probabilities"][0].numpy())',
+            "onnx": f"""logits, probabilities = session.run(["logits", "probabilities"], features)
+labels = {list(label_names)}
+print(labels[probabilities[0].argmax()])""",
+            "huggingface": """label = model(**rows).logits.argmax(dim=-1)[0].item()
+print(model.config.id2label[label])""",
+        },
+    )

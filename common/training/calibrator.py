@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`runconfig.calibrate_temperature`: fits what makes probabilities right, after training."""
+
+import json
+
+from common.checkpoints import store
+from common.checkpoints.formats import ours
+from common.checkpoints.load import open_checkpoint
+from common.files import write_whole
+
+CALIBRATION = "calibration.json"
+
+
+def calibrate(session, evaluator, batches_of_split, steps):
+    """Calibrates checkpoints of model_dir, and keeps what was fitted with them.
+
+    Args:
+        session: Session.
+        evaluator: Evaluator, whose weights are then those of the last checkpoint.
+        batches_of_split: {split: Batches} to fit to.
+        steps: set of int, the checkpoints; -1 is none.
+    """
+    results = {}
+    for step in sorted(steps - {-1, None}):
+        path = session.model_dir / f"checkpoint-{step}"
+        if store.fault_in(path) is not None:
+            continue  # the best of a run that has lost it
+        checkpoint = open_checkpoint(path)
+        evaluator.inference.load(checkpoint)
+        _, total = evaluator.total_of(evaluator.score(batches_of_split))
+        fitted = results[path.name] = total.calibrate()
+        changes = [
+            f"{name.replace('_', ' ')} {value:.4f} -> {fitted['after'][name]:.4f}"
+            for name, value in fitted["before"].items()
+        ]
+        temperature = fitted["temperature"]
+        evaluator.listeners.on_message(
+            f"Temperature {temperature:.4f} of {path.name}, fitted to "
+            f"{fitted['num_examples']:,} rows: {', '.join(changes)}"
+        )
+        is_new = checkpoint.config.get("temperature") != temperature
+        if is_new and session.distribution.is_chief:
+            ours.update_config(path, temperature=temperature)
+    if session.distribution.is_chief:
+        content = json.dumps(results, indent=2) + "\n"
+        write_whole(session.model_dir / "eval" / CALIBRATION, content)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Result: the typed outcome of a mode. Trainers, evaluators and exporters return it, and print
+nothing; `run.py` prints it and keeps it in `runs/<id>/result-<mode>.json`."""
+
+import contextlib
+import math
+import time
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.checkpoints import store
+from common.console import format_duration
+from common.errors import UserError
+
+
+class Result(BaseModel):
+    """What a mode did.
+
+    Attributes:
+        mode: str.
+        outcome: str, a sentence.
+        model_dir: str.
+        seconds: float, from the mode's beginning to its end.
+        step: int, the global step of the weights; None where there is no one step.
+        figures: {name: float} of the last evaluation.
+        num_examples: int, rows that the figures or the predictions are of.
+        examples_per_second: float, of the last training steps.
+        num_parameters: int.
+        checkpoint: path of the checkpoint that was made or used.
+        best_checkpoint: path of the one that best.json names.
+        stopped_by: number of the signal that ended the mode early.
+        written: paths of what was written.
+        lines: (name, text) for the reader, in order.
+        output: lines for the standard output.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: str
+    outcome: str
+    model_dir: str
+    seconds: float
+    step: int | None = None
+    figures: dict[str, float] = Field(default_factory=dict)
+    num_examples: int | None = None
+    examples_per_second: float | None = None
+    num_parameters: int | None = None
+    checkpoint: str | None = None
+    best_checkpoint: str | None = None
+    stopped_by: int | None = None
+    written: tuple[str, ...] = ()
+    lines: tuple[tuple[str, str], ...] = ()
+    output: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self):
+        """0, or 128 + n after signal n."""
+        return 0 if self.stopped_by is None else 128 + self.stopped_by
+
+
+def result_of(session, model, outcome, started, lines=(), **values):
+    """Returns the Result of a mode that trained or evaluated in model_dir, with where all is.
+
+    Args:
+        session: Session.
+        model: BaseModel.
+        outcome: str, a sentence.
+        started: float, `time.monotonic()` of the mode's beginning.
+        lines: (name, text) of the figures.
+        values: other attributes of Result.
+    """
+    model_dir = session.model_dir
+    saved = store.list_checkpoints(model_dir)
+    checkpoint = str(saved[-1][1]) if saved else None
+    best = None
+    with contextlib.suppress(UserError):
+        best = str(store.best_checkpoint(model_dir))
+    places = [("Checkpoint", checkpoint), ("Best", best)]
+    places += [
+        ("Metrics", str(model_dir / "metrics.jsonl")),
+        ("Plots", str(model_dir / "plots")),
+        ("TensorBoard", f"tensorboard --logdir {model_dir}"),
+    ]
+    seconds = time.monotonic() - started
+    done = ("Done", f"{outcome}, {format_duration(seconds)}")
+    return Result(
+        mode=session.mode,
+        outcome=outcome,
+        model_dir=str(model_dir),
+        seconds=seconds,
+        num_parameters=sum(math.prod(weight.shape) for weight in model.weights),
+        checkpoint=checkpoint,
+        best_checkpoint=best,
+        lines=(done, *lines, *((name, text) for name, text in places if text is not None)),
+        **values,
+    )

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""runs/<id>/ of model_dir: what each start of a mode was, and what became of it.
+
+run.json             written when the mode begins, completed when the process ends
+result-<mode>.json   the Result, with the versions of what computed it
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.export.model_card import versions
+from common.files import write_whole
+
+RUNS = "runs"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class RunRecord:
+    """One start of one mode on one model_dir.
+
+    A folder that cannot be written to costs the record, and not the run.
+
+    Args:
+        params: Params, with model_dir.
+        command: list of str, the command line.
+    Attributes:
+        id: str, which sorts by time.
+        folder: Path, `runs/<id>` of model_dir.
+    """
+
+    def __init__(self, params, command):
+        started = datetime.now(UTC)
+        self.id = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        self.folder = Path(params.runconfig.model_dir) / RUNS / self.id
+        self.facts = {
+            "id": self.id,
+            "mode": params.runconfig.mode,
+            "command": command,
+            "program": program_version(),
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "params_sha256": hashlib.sha256(params.to_yaml().encode()).hexdigest(),
+            "started": started.isoformat(timespec="seconds"),
+            "ended": None,
+            "exit_code": None,
+        }
+        self._write("run.json", self.facts)
+
+    def keep(self, result):
+        """Writes a Result."""
+        content = {"run": self.id, **result.model_dump(mode="json"), "versions": versions()}
+        self._write(f"result-{result.mode}.json", content)
+
+    def end(self, exit_code):
+        """Completes run.json."""
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        self.facts |= {"ended": ended, "exit_code": exit_code}
+        self._write("run.json", self.facts)
+
+    def _write(self, name, content):
+        with contextlib.suppress(OSError):
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            write_whole(self.folder / name, text + "\n")
+
+
+def program_version():
+    """Returns the commit of this checkout, with `-dirty` where files differ; else the version."""
+    # Git is not to find a repository that this project merely lies in.
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(ROOT.parent)}
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(
+            git, env=environment, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checkpoints of a training run: what goes into one, and how training goes on from it."""
+
+from common.checkpoints import store
+from common.checkpoints.formats import ours
+from common.checkpoints.writer import CheckpointWriter, NoWriter
+from common.training.checks import check_fits, check_vocab
+from common.training.lock import check_still_there
+from common.training.run_state import PREFIX, RunState
+
+
+class Saver:
+    """Saves and restores weights, optimizer, RunState, and which checkpoint is the best.
+
+    Args:
+        session: Session. Of several workers only the chief writes.
+        model: BaseModel.
+        optimizer: Optimizer of its weights.
+        metric: BestMetric, or None where no best checkpoint is kept.
+        listeners: Listener, told of every checkpoint.
+    Attributes:
+        state: RunState.
+        saved_step: int, the step of the last checkpoint saved or restored; None before the first.
+        writer: CheckpointWriter.
+    """
+
+    def __init__(self, session, model, optimizer, metric, listeners):
+        self.session, self.model, self.optimizer = session, model, optimizer
+        self.listeners = listeners
+        self.metric = metric
+        self.model_dir = session.model_dir
+        self.state = RunState()
+        self.saved_step = None
+        self.writer = NoWriter()
+        if session.distribution.is_chief:
+            self.model_dir.mkdir(parents=True, exist_ok=True)
+            self.writer = CheckpointWriter(self.model_dir)
+
+    def weights(self):
+        """Returns {neutral name: variable}, the averages in the place of weights that have one."""
+        weights = {name: weight.value for name, weight in self.model.weights_by_name().items()}
+        return weights | self.optimizer.averages
+
+    def _tensors(self):
+        """What the weights and the optimizer's state hold now: two dicts of name to tensor."""
+        return tuple(
+            {name: variable.read_value() for name, variable in variables.items()}
+            for variables in (self.weights(), self.optimizer.state)
+        )
+
+    def reserve(self):
+        """Begins to take the memory that saves need, while training goes on."""
+        weights, state = self._tensors()
+        self.writer.reserve(weights | state)
+
+    def save(self, step):
+        """Begins to save; `self.writer` says when it is done."""
+        check_still_there(self.model_dir)
+        params = self.session.params
+        config = {key: getattr(params.model, key) for key in ours.GEOMETRY}
+        config |= self.model.checkpoint_config()
+        config |= {
+            "step": step,
+            "do_lower_case": params.predict_input.do_lower,
+            "tf_random_seed": self.session.run.tf_random_seed,
+            "best_metric": None if self.metric is None else str(self.metric),
+        }
+        weights, state = self._tensors()
+        self.writer.save(
+            step,
+            weights,
+            state | self.state.to_arrays(),
+            config,
+            self.session.vocab,
+            self.session.run.keep_checkpoint_max,
+            keep={self.state.best_step},
+        )
+        path = self.model_dir / f"checkpoint-{step}"
+        self.writer.then(lambda: self.listeners.on_save(step, path))
+        self.saved_step = step
+
+    def restore(self, path):
+        """Puts every weight and the whole training state back. Returns the global step."""
+        state = ours.read_state(path)
+        self.state = RunState.from_tensors(state)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
+        for variables, tensors in (
+            (self.weights(), ours.read_weights(path)),
+            (self.optimizer.state, state),
+        ):
+            check_fits(path, variables, tensors)
+            for name, variable in variables.items():
+                variable.assign(tensors[name].read())
+        self.saved_step = int(self.optimizer.step.numpy())
+        config = ours.read_config(path)
+        if not self.session.run.allow_changed_params:
+            check_vocab(self.session.vocab, config["vocab_file"], path)
+        self._restore_best(config.get("best_metric"))
+        return self.saved_step
+
+    def _restore_best(self, metric):
+        """Makes best.json say what the resumed run knows: a later best is found again."""
+        if self.metric is None or str(self.metric) != metric:
+            self.state.forget_best()
+        if not self.session.distribution.is_chief:
+            return
+        if (self.model_dir / f"checkpoint-{self.state.best_step}").is_dir():
+            self._write_best(self.state.best_step, self.state.best_value)
+        else:
+            store.delete_best(self.model_dir)
+
+    def _write_best(self, step, value):
+        metric, mode = self.metric.name, self.metric.mode
+        store.write_best(self.model_dir, step, metric=metric, mode=mode, value=value)
+
+    def count_evaluation(self, step, figures):
+        """Counts an evaluation, and keeps the checkpoint of the best so far.
+
+        Returns:
+            float, the figure of the best metric where it is the best so far, else None.
+        """
+        value = None if self.metric is None else self.metric.value_in(figures)
+        if not self.state.count_evaluation(step, value, self.metric):
+            return None
+        if self.saved_step != step:
+            self.save(step)
+        self.writer.then(lambda: self._write_best(step, value))
+        return value

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training from the Session's weights to its last step, with evaluations on the way.
+
+The loop is `loop.py`, one step `train_step.py`, checkpoints `saver.py`. A Trainer tells listeners
+what happens, obeys a Control, returns a Result and prints nothing.
+"""
+
+import time
+import zlib
+
+from common.checkpoints.load import load_weights
+from common.optimizers.factory import optimizer_of
+from common.platform.machine import gpus_of
+from common.reports.metrics_file import has_evaluation
+from common.signals import listening, poll
+from common.training.calibrator import calibrate
+from common.training.checks import check_metric, last_step_of
+from common.training.evaluator import Evaluator
+from common.training.inference import Inference
+from common.training.lock import check_still_there
+from common.training.loop import NotFiniteError, Reached, is_evaluated, train
+from common.training.recovery import Recovery
+from common.training.result import result_of
+from common.training.run_state import BestMetric
+from common.training.saver import Saver
+from common.training.train_step import make_train_step
+
+
+class Trainer:
+    """Trains the network of a Session.
+
+    Args:
+        session: Session. Of several workers only the chief writes to model_dir; all read it.
+        model: BaseModel, of `session.make_model`.
+        listeners: Listener.
+        control: Control or None.
+        programs: ProgramLibrary or None.
+        make_step: as `make_train_step`.
+    """
+
+    def __init__(
+        self, session, model, listeners, control=None, programs=None, make_step=make_train_step
+    ):
+        self.session, self.params, self.run = session, session.params, session.run
+        self.model, self.listeners, self.programs = model, listeners, programs
+        self.control, self.make_step = control, make_step
+        self.distribution = session.distribution
+        self.metric = None
+        if self.run.best_metric is not None:
+            self.metric = BestMetric(self.run.best_metric, self.run.best_metric_mode)
+        inference = Inference(session, model, listeners, programs)
+        self.evaluator = Evaluator(session, inference)
+        self.figures, self.evaluation_lines, self.num_examples = {}, [], None
+
+    def train(self):
+        """Trains until `max_steps`, or for `steps` more.
+
+        Weights come from, in this order:
+          1. session.resumed: the newest whole checkpoint of model_dir, with optimizer and position;
+          2. session.pretrained: a Checkpoint to warm-start from, optimizer and position fresh;
+          3. nowhere: fresh from the seed.
+
+        Returns:
+            Result.
+        Raises:
+            RunError: a number is not finite, or something cannot be written. Checkpoints that
+                were there are whole.
+            Stopped: a signal came before there was anything new to save.
+        """
+        session, started = self.session, time.monotonic()
+        report, say = None, self.listeners.on_message
+        if session.pretrained is not None:
+            disable_nsp = self.params.model.disable_nsp
+            report = load_weights(self.model, session.pretrained, disable_nsp)
+        self.optimizer = optimizer_of(self.model, self.params)
+        self.saver = Saver(session, self.model, self.optimizer, self.metric, self.listeners)
+        first_step = 0
+        if session.resumed is not None:
+            first_step = self.saver.restore(session.resumed)
+            say(f"Resuming {session.resumed} at step {first_step}")
+        elif report is not None:
+            say(report.table())
+        else:
+            say("No checkpoint given: training starts from fresh weights")
+        self.recovery = Recovery(session, self.optimizer, self.saver, self.listeners)
+        last_step = last_step_of(self.run, first_step)
+        evaluation = None
+        if self.run.mode == "train_and_eval" or self.run.calibrate_temperature:
+            evaluation = session.data.eval_input_fn(self.params)
+        evaluated = evaluation if self.run.mode == "train_and_eval" else None
+        try:
+            with listening(self.control) as self.control:
+                reached = self._fit(first_step, last_step, evaluated)
+        finally:
+            self.listeners.close()
+            self.saver.writer.wait()
+        outcome = self._describe_outcome(reached, first_step, last_step)
+        if reached.stopped_by is None and self.run.calibrate_temperature:
+            steps = {self.saver.saved_step, self.saver.state.best_step}
+            calibrate(session, self.evaluator, evaluation, steps)
+        check_still_there(session.model_dir)
+        result = result_of(
+            session,
+            self.model,
+            outcome,
+            started,
+            self.evaluation_lines,
+            step=reached.step,
+            figures=self.figures,
+            num_examples=self.num_examples,
+            examples_per_second=reached.examples_per_second,
+            stopped_by=reached.stopped_by,
+        )
+        self.listeners.on_end(result)
+        return result
+
+    def _fit(self, first_step, last_step, evaluation):
+        """Trains, anew from the last checkpoint where numbers stop being finite and that is wanted.
+
+        evaluation: {split: Batches}, or None where none is wanted. Returns Reached.
+        """
+        run, saver, model = self.run, self.saver, self.model
+        evaluate = None
+        if evaluation is not None:
+            if self.metric is not None:
+                check_metric(self.metric, model, evaluation)
+            evaluate = self._make_evaluate(evaluation)
+        while True:
+            self.last_step = last_step
+            is_over, batches = last_step <= first_step, None
+            if not is_over:
+                batches = self.session.data.train_input_fn(self.params, first_step, last_step)
+                # With `repeat: false` there are fewer than asked for.
+                num_steps = len(batches) // self.params.optimizer.grad_accum_steps
+                self.last_step = last_step = min(last_step, first_step + num_steps)
+                is_over = last_step <= first_step
+                poll()
+                self._check_workers(batches, first_step)
+                batches = self.distribution.shard(batches)
+            is_due = evaluate is not None and self.distribution.broadcast(
+                self._is_evaluation_due(first_step, last_step)
+            )
+            self.listeners.on_resume(first_step, first_step - 1 if is_due else first_step)
+            if is_due:
+                evaluate(first_step)
+            if is_over or self._is_exhausted():
+                return Reached(first_step)
+            for note in model.prepare_training(batches.targets):
+                self.listeners.on_message(note)
+            self.listeners.on_message(self._describe_training(batches))
+            saver.reserve()
+            if self.recovery.is_wanted and saver.saved_step is None:
+                saver.save(first_step)  # there has to be something to go back to
+            try:
+                return train(
+                    self._make_step(batches.targets),
+                    batches,
+                    first_step,
+                    last_step,
+                    run,
+                    self.listeners,
+                    self.control,
+                    saver.save,
+                    evaluate,
+                    saver.state.losses,
+                    check_gradients=not self.optimizer.loss_scale.skips_overflow,
+                    num_workers=self.distribution.num_workers,
+                    # A GPU is handed operations ahead of time as it is.
+                    is_ahead=self.distribution.num_replicas == 1 and not gpus_of(run.device),
+                )
+            except NotFiniteError as error:
+                first_step = self.recovery.recover(error, batches, first_step)
+
+    def _make_step(self, targets):
+        """Returns train_step(features, targets), which also looks after saves and workers."""
+        distribution, params = self.distribution, self.params
+
+        def build():
+            model = self.session.new_model()
+            model.prepare_training(targets)
+            return model, optimizer_of(model, params)
+
+        step = self.make_step(
+            self.session.model_fn,
+            params,
+            self.model,
+            self.optimizer,
+            distribution,
+            build,
+            self.programs,
+        )
+
+        def train_step(features, targets):
+            self.saver.writer.poll()
+            distribution.share_requests(self.control)
+            with distribution.lost_workers_explained():
+                figures = step(features, targets)
+            check_still_there(self.session.model_dir)
+            return figures
+
+        return train_step
+
+    # ---- evaluation ------------------------------------------------------------------------------
+
+    def _make_evaluate(self, batches_of_split):
+        """Returns evaluate(step) -> bool, whether training is to end; see `loop.train`."""
+        evaluated = float("-inf")
+
+        def evaluate(step):
+            nonlocal evaluated
+            is_early = time.monotonic() - evaluated < self.run.throttle_secs
+            if step < self.last_step and self.distribution.broadcast(is_early):
+                return False
+            with self.optimizer.averaged_weights():
+                self.figures, total = self.evaluator.evaluate(batches_of_split, step)
+            self.num_examples = len(total)
+            self.evaluation_lines = total.describe(self.figures)
+            evaluated = time.monotonic()
+            best = self.saver.count_evaluation(step, self.figures)
+            if best is not None:
+                self.listeners.on_message(
+                    f"Best so far: {self.metric.name} {best:.4f} at step {step}"
+                )
+            return self._is_exhausted()
+
+        return evaluate
+
+    def _is_evaluation_due(self, step, last_step):
+        """Whether the evaluation at the step to begin from is still to come, or is lost.
+
+        A checkpoint is saved before it is evaluated. What metrics.jsonl says of that evaluation is
+        measured again where the checkpoint does not know of it, for the best metric's sake.
+        """
+        if step == 0 or self.saver.state.evaluated_step >= step:
+            return False
+        return (
+            step >= last_step
+            or is_evaluated(step, last_step, self.run)
+            or has_evaluation(self.session.model_dir, step)
+        )
+
+    def _is_exhausted(self):
+        patience = self.run.early_stopping_patience
+        return patience is not None and self.saver.state.num_without_better >= patience
+
+    # ---- several workers -------------------------------------------------------------------------
+
+    def _check_workers(self, batches, first_step):
+        """Raises UserError where the workers are not about to do the same."""
+        if self.distribution.num_workers == 1:
+            return
+        same = self.distribution.require_same
+        same("the step to begin from", first_step)
+        same("the number of training rows", batches.num_rows)
+        same("the checksum of the rows of the batches", zlib.crc32(batches.rows))
+        same("the checksum of the weights to begin from", self._checksum())
+
+    def _checksum(self):
+        checksum = 0
+        for _, weight in sorted(self.saver.weights().items()):
+            checksum = zlib.crc32(weight.numpy(), checksum)
+        return checksum
+
+    # ---- for the reader --------------------------------------------------------------------------
+
+    def _describe_training(self, batches):
+        cfg = self.params.train_input
+        per_step = self.params.optimizer.grad_accum_steps
+        rows = f"{per_step} x {cfg.batch_size}" if per_step > 1 else cfg.batch_size
+        return (
+            f"Training on {batches.num_rows:,} rows: {len(batches) // per_step:,} steps of "
+            f"{rows}, {batches.description}; "
+            f"{batches.num_real / batches.num_computed:.0%} of the computed tokens are real"
+            + self.distribution.description
+        )
+
+    def _describe_outcome(self, reached, first_step, last_step):
+        step, outcome = reached.step, f"Trained to step {reached.step}"
+        num_workers = self.distribution.num_workers
+        if num_workers > 1:  # also a barrier: all see what has been saved
+            checksum = self._checksum()
+            self.distribution.require_same("the checksum of the trained weights", checksum)
+            outcome += f" by {num_workers} workers, all with weights {checksum:08x}"
+        if step == first_step and reached.stopped_by is None:
+            outcome = f"Nothing to train: step {step} of {last_step} reached"
+        if self._is_exhausted() and step < last_step:
+            state = self.saver.state
+            outcome += (
+                f", early: {state.num_without_better} evaluations without a better "
+                f"{self.metric.name} than {state.best_value:.4f} of step {state.best_step}"
+            )
+        return outcome

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""open_session: checkpoint -> seed -> data -> complete Params -> checks, the same for every mode.
+
+Nothing global is set here. Generators, devices, signals and the environment are set by `run.py`.
+"""
+
+import contextlib
+import secrets
+import sys
+from pathlib import Path
+
+import data
+from common.checkpoints import store
+from common.checkpoints.load import open_checkpoint
+from common.errors import UserError
+from common.export.export import check_format
+from common.training.distribution import ONE_DEVICE
+from common.training.resume import refuse_changes_of_meaning
+from common.training.session import Session
+from model import make_model, model_fn
+from utils import changes_from, save_params
+
+BEST = "best"  # as --checkpoint_path
+
+
+def open_session(
+    params,
+    params_path="the params file",
+    texts=(),
+    input_file=None,
+    distribution=ONE_DEVICE,
+    needs_checkpoint=True,
+    attempt=contextlib.nullcontext,
+):
+    """Resolves what a mode needs.
+
+    Args:
+        params: Params as read, with model_dir.
+        params_path: str, for messages.
+        texts, input_file: of a prediction, as of `data.read_texts`.
+        distribution: Distribution.
+        needs_checkpoint: bool. False where the shapes alone are wanted.
+        attempt: part -> context manager, entered around each part: "checkpoint", "texts", "data",
+            "params". One that suppresses UserError collects faults, and the parts behind a fault
+            are resolved as far as they can be.
+    Returns:
+        Session.
+    Raises:
+        UserError: what is asked for cannot be done.
+    """
+    run, mode = params.runconfig, params.runconfig.mode
+    resumed, chosen = None, run.checkpoint_path if run.is_training else None
+    if needs_checkpoint:
+        with attempt("checkpoint"):
+            resumed, chosen = choose_checkpoint(params.runconfig)
+    checkpoint = None
+    if chosen is not None:
+        with attempt("checkpoint"):
+            checkpoint = open_checkpoint(chosen)
+    resumed = None if checkpoint is None else resumed
+    config = {} if checkpoint is None else checkpoint.config
+    if params.runconfig.tf_random_seed is None:
+        # Drawn once, and kept with the checkpoint, so that a resumed run has it again.
+        seed = config.get("tf_random_seed") if resumed else None
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        params = params.with_runconfig(tf_random_seed=distribution.broadcast(seed))
+    rows = []
+    if mode == "predict":
+        with attempt("texts"):
+            rows = data.read_texts(texts, input_file)
+    given_params, completed = params, None
+    # Where several workers see one data_dir, the chief prepares it.
+    with attempt("data"), distribution.chief_first():
+        completed = data.complete_params(
+            params, config, params_path, labels_from_checkpoint=bool(rows) or mode == "export"
+        )
+    if completed is None:  # its fault was collected
+        with attempt("params"):
+            completed = without_data(params, config, params_path)
+    is_complete = completed is not None
+    params, label_names, vocab = completed or (params, (), [])
+    if mode == "export":  # an exported model computes in float32, whatever it was trained in
+        params = params.with_precision("float32")
+    session = Session(
+        params,
+        make_model,
+        model_fn,
+        data,
+        given_params,
+        params_path,
+        checkpoint,
+        resumed,
+        tuple(label_names),
+        vocab,
+        rows,
+        distribution,
+        is_complete,
+    )
+    for check in (check_export, check_batch_size, check_vocab_size, check_unchanged_meaning):
+        with attempt("params"):
+            check(session)
+    return session
+
+
+def choose_checkpoint(run):
+    """Returns (path to resume or None, path to load or None) for the mode.
+
+    Training resumes what is in model_dir, and only else starts from --checkpoint_path; evaluation
+    and prediction take --checkpoint_path, else the newest in model_dir. `best` is the one that
+    best.json of model_dir names.
+
+    Raises:
+        UserError: none is there where one is needed, or none of those in model_dir verifies.
+    """
+    if run.checkpoint_path is not None and not (run.is_training or run.mode == "eval_all"):
+        is_best = run.checkpoint_path == BEST
+        return None, store.best_checkpoint(run.model_dir) if is_best else run.checkpoint_path
+    skipped = []
+    newest = store.newest_checkpoint(run.model_dir, on_skip=skipped.append)
+    if newest is None and skipped:  # training anew would in the end take their place
+        listed = "\n".join(f"  {text.removeprefix('skipped ')}" for text in skipped)
+        raise UserError(
+            f"no checkpoint of {run.model_dir} is whole:\n{listed}\nBring one back from a copy; "
+            "or, to do without them, move them away or choose another --model_dir"
+        )
+    for text in skipped:
+        print(text, file=sys.stderr)
+    if run.is_training:
+        if newest is not None and run.checkpoint_path is not None:
+            print(f"--checkpoint_path is not used: {newest} is resumed", file=sys.stderr)
+        return newest, newest or run.checkpoint_path
+    if newest is None:
+        raise UserError(
+            f"{run.model_dir} holds no checkpoint to use; train first"
+            + ("" if run.mode == "eval_all" else ", or give --checkpoint_path")
+        )
+    return None, newest
+
+
+def without_data(params, config, params_path):
+    """`data.complete_params` where the data cannot be read: from params and checkpoint alone.
+
+    The number of classes is that of the params, of the checkpoint, or else 2.
+    """
+    with contextlib.suppress(UserError):  # the shapes may follow without a vocabulary
+        params = params.with_vocab_file(config.get("vocab_file"))
+    classes = params.model.num_cls_classes or len(config.get("label_names", ())) or 2
+    return params.complete(config, {"num_cls_classes": classes}, params_path), (), []
+
+
+def check_export(session):
+    """Raises UserError where the best checkpoint could not be exported after hours of training."""
+    if session.mode == "train_and_eval" and session.run.export_best is not None:
+        check_format(session.run.export_best, session.params)
+
+
+def check_batch_size(session):
+    if session.is_training and session.params.train_input is not None:
+        session.distribution.check_batch_size(session.params.train_input.batch_size)
+
+
+def check_vocab_size(session):
+    """Raises UserError where the vocabulary has ids beyond the embedding table."""
+    rows = session.params.model.vocab_size
+    if session.is_complete and len(session.vocab) > rows:
+        raise UserError(
+            f"{session.params.predict_input.vocab_file} has the ids 0 to "
+            f"{len(session.vocab) - 1}, but the embedding table has model.vocab_size {rows} rows; "
+            "leave model.vocab_size out, or give the vocabulary that the weights were trained with"
+        )
+
+
+def check_unchanged_meaning(session):
+    """Raises UserError where a resumed run would be another one than the checkpoint's."""
+    former = session.model_dir / "params.yaml"
+    if session.resumed and session.is_complete and former.exists():
+        refuse_changes_of_meaning(
+            changes_from(former, session.saved_params),
+            session.resumed,
+            session.run.allow_changed_params,
+        )
+
+
+def write_params(session):
+    """Writes params.yaml into model_dir, and prints what is another than before."""
+    for key, old, new in save_params(session.saved_params, Path(session.model_dir)):
+        print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
+
+
+def best_session(session):
+    """Returns the Session that exports the best checkpoint of a training Session's model_dir."""
+    return session.replace(
+        params=session.params.with_precision("float32"),
+        checkpoint=open_checkpoint(store.best_checkpoint(session.model_dir)),
+        resumed=None,
+    )

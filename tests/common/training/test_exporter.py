@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Export of a checkpoint, and what int8 costs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from common.checkpoints.load import open_checkpoint
+from common.training.exporter import Exporter
+from tests.reference.toy_session import (
+    SPLITS,
+    logits_in_rows,
+    make_evaluator,
+    make_params,
+    metrics_in_numpy,
+    train,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model_dir with a checkpoint."""
+    model_dir = tmp_path_factory.mktemp("trained")
+    train(model_dir, max_steps=4)
+    return model_dir
+
+
+def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(trained, tmp_path):
+    pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
+    params, folder = make_params(tmp_path, mode="export"), tmp_path / "onnx"
+    evaluator = make_evaluator(params, checkpoint=open_checkpoint(trained))
+    result = Exporter(evaluator.session, evaluator).export("onnx", folder, "int8")
+    figures = json.loads((folder / "export.json").read_text())["metrics_of_files"]
+    logits = np.concatenate([logits_in_rows(evaluator.model, tokens) for tokens in SPLITS.values()])
+    labels = np.concatenate([tokens.targets["labels"] for tokens in SPLITS.values()])
+    for name, value in metrics_in_numpy(logits, labels).items():
+        assert figures["model.onnx"][name] == pytest.approx(value, abs=1e-5)
+    before, after = (figures[f]["eval/accuracy_cls"] for f in ("model.onnx", "model_int8.onnx"))
+    lines = dict(result.lines)
+    assert lines["model.onnx"].startswith(f"accuracy {before:.4f} ({round(21 * before)} of 21)")
+    assert lines["Lost to int8"].startswith(f"{before - after:.4f} of accuracy")
+    assert lines["Lost to int8"].endswith("of 21 rows have another label")
+    assert "| evaluation | `model.onnx` | `model_int8.onnx` |" in (folder / "README.md").read_text()

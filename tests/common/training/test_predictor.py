@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prediction: every row in its order, in files and as lines."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from common.checkpoints.load import open_checkpoint
+from common.training.predictor import Predictor
+from tests.reference.toy_session import (
+    LABELS,
+    SPLITS,
+    logits_in_rows,
+    make_evaluator,
+    make_params,
+    train,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model_dir with a checkpoint."""
+    model_dir = tmp_path_factory.mktemp("trained")
+    train(model_dir, max_steps=4)
+    return model_dir
+
+
+def predict(params, model_dir, **values):
+    """Returns the Result, and the network with the checkpoint's weights."""
+    inference = make_evaluator(params, checkpoint=open_checkpoint(model_dir), **values).inference
+    return Predictor(inference.session, inference).predict(), inference.model
+
+
+def test_predictions_are_those_of_the_checkpoint_for_every_row(trained, tmp_path):
+    result, model = predict(make_params(tmp_path, mode="predict"), trained)
+    for number, tokens in enumerate(SPLITS.values()):
+        expected = logits_in_rows(model, tokens)
+        path = tmp_path / "predict" / f"predictions_tf_{number}"
+        logits = np.load(f"{path}.npz")["arr_0"]
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+        with open(f"{path}.tsv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        assert [row["text"] for row in rows] == [f"text {i}" for i in range(len(tokens))]
+        assert [row["label"] for row in rows] == [LABELS[i] for i in expected.argmax(axis=1)]
+    assert result.num_examples == 21 and len(result.written) == 4
+    assert result.output == ()  # the splits go to files alone
+
+
+def test_given_texts_have_a_line_each(trained, tmp_path):
+    texts = [("text 0",), ("text 1",)]
+    result, model = predict(make_params(tmp_path, mode="predict"), trained, texts=texts)
+    logits = logits_in_rows(model, SPLITS["validation_matched"])[0]
+    share = np.exp(logits.max()) / np.exp(logits).sum()
+    assert result.output[0] == f"{LABELS[logits.argmax()]}\t{share:.4f}\ttext 0"

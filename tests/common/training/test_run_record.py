@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""runs/<id>/: what a start was, from its beginning, and what became of it."""
+
+import json
+import subprocess
+
+import pytest
+
+from common.training import run_record
+from common.training.result import Result
+from common.training.run_record import RunRecord, program_version
+from tests.reference.tiny_bert import tiny_params
+
+
+@pytest.fixture
+def params(tmp_path):
+    return tiny_params().with_runconfig(model_dir=str(tmp_path / "model_dir"), mode="eval")
+
+
+def read(record, name="run.json"):
+    return json.loads((record.folder / name).read_text("utf-8"))
+
+
+def test_a_start_is_on_disk_at_once_and_completed_at_the_end(params):
+    record = RunRecord(params, ["run.py", "--mode", "eval"])
+    facts = read(record)
+    assert facts["id"] == record.folder.name and record.folder.parent.name == "runs"
+    assert (facts["mode"], facts["command"]) == ("eval", ["run.py", "--mode", "eval"])
+    assert facts["ended"] is None and facts["exit_code"] is None
+    assert facts["program"] == program_version() and len(facts["params_sha256"]) == 64
+    record.end(143)
+    assert read(record) == facts | {"ended": read(record)["ended"], "exit_code": 143}
+    assert read(record)["ended"] >= facts["started"]
+
+
+def test_starts_have_folders_of_their_own_and_params_tell_in_their_hash(params):
+    records = [RunRecord(params, []), RunRecord(params, [])]
+    records.append(RunRecord(params.with_runconfig(eval_steps=3), []))
+    assert len({record.id for record in records}) == 3
+    first, second, other = (read(record)["params_sha256"] for record in records)
+    assert first == second != other
+
+
+def test_the_result_is_kept_with_the_versions_that_computed_it(params):
+    record = RunRecord(params, [])
+    result = Result(mode="eval", outcome="Evaluated", model_dir="d", seconds=1.5, figures={"x": 2})
+    record.keep(result)
+    content = read(record, "result-eval.json")
+    assert content["run"] == record.id and content["figures"] == {"x": 2.0}
+    assert {"python", "tensorflow", "keras"} <= set(content["versions"])
+
+
+def test_a_folder_that_cannot_be_written_costs_the_record_alone(params, tmp_path):
+    (tmp_path / "model_dir").write_text("a file where the folder should be")
+    record = RunRecord(params, [])
+    record.end(0)
+    assert not record.folder.exists()
+
+
+def test_the_version_is_the_commit_or_that_of_the_project_file(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
+
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
+    monkeypatch.setattr(run_record, "ROOT", tmp_path)
+    assert program_version() == "1.2.3"
+    git("init", "-q")
+    git("add", "pyproject.toml")
+    git("commit", "-qm", "Begin")
+    commit = program_version()
+    assert len(commit) == 40
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.4"\n')
+    assert program_version() == f"{commit}-dirty"

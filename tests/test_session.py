@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""open_session: the one resolution of params, checkpoint, seed and data."""
+
+import contextlib
+import random
+
+import numpy as np
+import pytest
+
+from common.checkpoints.formats import ours
+from common.errors import UserError
+from common.params import Params
+from session import open_session
+from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
+
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrs"]  # 23, of the checkpoint
+NETWORK = {
+    "hidden_size": 6,
+    "num_hidden_layers": 2,
+    "num_heads": 2,
+    "filter_size": 13,
+    "max_position_embeddings": 19,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Rows, a vocabulary and pre-trained weights."""
+    rows = [("a b", "long"), ("c", "short"), ("d e", "long"), ("f", "short")]
+    lines = ["text\tlabel", *("\t".join(row) for row in rows)]
+    (tmp_path / "rows.tsv").write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCAB))
+    save_huggingface(tmp_path / "weights", huggingface_tensors())
+    return tmp_path
+
+
+def params_of(folder, model=None, **runconfig):
+    return Params.model_validate(
+        {
+            "train_input": {
+                "data_processor": "TextFileDataProcessor",
+                "train_file": str(folder / "rows.tsv"),
+                "eval_file": str(folder / "rows.tsv"),
+                "text_columns": ["text"],
+                "label_column": "label",
+                "vocab_file": str(folder / "vocab.txt"),
+                "cache_dir": str(folder / "cache"),
+                "max_sequence_length": 4,
+                "batch_size": 2,
+            },
+            "model": NETWORK if model is None else model,
+            "runconfig": {"mode": "train", "model_dir": str(folder / "model_dir"), "max_steps": 2}
+            | runconfig,
+        }
+    )
+
+
+def save_checkpoint(folder, step, **config):
+    """Writes a checkpoint of a run into model_dir, of no weights."""
+    (folder / "model_dir").mkdir(exist_ok=True)
+    config = NETWORK | {"vocab_size": 23, "label_names": ["long", "short"], "step": step} | config
+    return ours.save_checkpoint(folder / "model_dir", step, {}, {}, config, VOCAB)
+
+
+def test_a_fresh_run_has_the_datas_labels_and_the_files_vocabulary(folder):
+    session = open_session(params_of(folder, tf_random_seed=3))
+    assert session.label_names == ("long", "short") and session.vocab == VOCAB
+    assert session.checkpoint is None and session.resumed is None
+    assert (session.first_step, session.is_training, session.is_complete) == (0, True, True)
+    assert session.params.model.num_cls_classes == 2 and session.params.model.vocab_size == 23
+
+
+def test_what_the_params_leave_out_comes_from_the_checkpoint_they_start_from(folder):
+    params = params_of(folder, model={}, checkpoint_path=str(folder / "weights"))
+    session = open_session(params)
+    assert session.pretrained is session.checkpoint is not None
+    assert {key: getattr(session.params.model, key) for key in NETWORK} == NETWORK
+    assert session.given_params.model.hidden_size is None  # params.yaml keeps the inputs as given
+
+
+def test_a_resumed_run_has_the_seed_of_its_checkpoint_and_another_one_draws_its_own(folder):
+    seeds = {open_session(params_of(folder)).run.tf_random_seed for _ in range(3)}
+    assert len(seeds) == 3
+    save_checkpoint(folder, 7, tf_random_seed=11)
+    session = open_session(params_of(folder, checkpoint_path=str(folder / "weights")))
+    assert session.run.tf_random_seed == 11 and session.first_step == 7
+    assert session.resumed == folder / "model_dir" / "checkpoint-7" and session.pretrained is None
+    assert open_session(params_of(folder, tf_random_seed=5)).run.tf_random_seed == 5
+
+
+def test_nothing_global_is_set(folder):
+    random.seed(1)
+    np.random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    open_session(params_of(folder, tf_random_seed=3))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+def test_a_fault_is_raised_or_else_collected_with_those_behind_it(folder):
+    (folder / "rows.tsv").write_text("text\tlabel\na\tonly\n")
+    model = NETWORK | {"vocab_size": 23}
+    params = params_of(folder, model, checkpoint_path=str(folder / "none"))
+    with pytest.raises(UserError, match="no such file"):
+        open_session(params)
+    faults = []
+
+    @contextlib.contextmanager
+    def attempt(part):
+        try:
+            yield
+        except UserError as error:
+            faults.append((part, str(error)))
+
+    session = open_session(params, attempt=attempt)
+    assert [part for part, _ in faults] == ["checkpoint", "data"]
+    assert "only" in faults[1][1] or "1 different labels" in faults[1][1]
+    assert session.is_complete and session.vocab == []  # the network follows from the params alone
+
+
+def test_a_vocabulary_larger_than_the_embedding_table_is_refused(folder):
+    with pytest.raises(UserError, match=r"ids 0 to 22.*has model.vocab_size 20 rows"):
+        open_session(params_of(folder, model=NETWORK | {"vocab_size": 20}))
