@@ -77,22 +77,6 @@ class Batches:
     def __iter__(self):
         return iter(self.dataset)
 
-    def in_row_order(self, values):
-        """Puts per-batch values back in the order of the split.
-
-        values: array [steps, B, ...]. Returns array [N, ...]; rows that were not in any batch (a
-        limit on the steps) are left out.
-        """
-        values = values.reshape(-1, *values.shape[2:])
-        rows = self.rows[: len(values) // self.rows.shape[1]].reshape(-1)
-        real = rows >= 0
-        return values[real][np.argsort(rows[real], kind="stable")]
-
-    def row_numbers(self, num_steps):
-        """Returns which rows `in_row_order` gives for the first num_steps batches: int [<= N]."""
-        rows = self.rows[:num_steps].reshape(-1)
-        return np.sort(rows[rows >= 0])
-
 
 def row_lengths(tokens, max_sequence_length, layout=STANDARD_LAYOUT):
     """Returns tokens of each row after truncation, with its special tokens: int [N], above 0."""

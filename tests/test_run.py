@@ -167,6 +167,26 @@ def test_a_kill_leaves_nothing_half_written_behind_once_resumed(resumed):
     assert steps == sorted(set(steps)) and steps[-1] == resumed[1]
 
 
+def runs_of(model_dir):
+    """The starts of a model_dir, oldest first: list of (run.json, folder)."""
+    folders = sorted((model_dir / "runs").iterdir())
+    return [(json.loads((folder / "run.json").read_text("utf-8")), folder) for folder in folders]
+
+
+def test_every_start_is_on_record_from_its_beginning(resumed, uninterrupted):
+    (killed, folder), (second, _) = runs_of(resumed[0])
+    assert (killed["mode"], killed["exit_code"], killed["ended"]) == ("train", None, None)
+    assert [path.name for path in folder.iterdir()] == ["run.json"]  # it came to no Result
+    assert second["exit_code"] == 0 and "--max_steps" in second["command"]
+    assert killed["params_sha256"] != second["params_sha256"]  # they go to another step
+    ((facts, folder),) = runs_of(uninterrupted[0])
+    result = json.loads((folder / "result-train_and_eval.json").read_text("utf-8"))
+    last = lines_of(uninterrupted[0], "eval")[-1]
+    assert result["figures"]["eval/accuracy_cls"] == last["eval/accuracy_cls"]
+    assert result["num_examples"] == NUM_VALIDATION_ROWS and result["step"] == uninterrupted[1]
+    assert result["run"] == facts["id"] and result["checkpoint"].endswith(f"-{uninterrupted[1]}")
+
+
 def test_train_and_eval_scores_every_row_at_every_save_and_says_where_all_is(uninterrupted):
     model_dir, last_step, done = uninterrupted
     saves = sorted({*range(SAVE_EVERY, last_step, SAVE_EVERY), last_step})
