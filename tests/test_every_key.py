@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every key of the original does something here, or says what does its work.
+"""Every key of the schema changes something that is observed here, or warns that it has no effect.
 
-A table, KEYS: each key with another value and with what is looked at. The test reads one file with
-and one without the change, and what is looked at has to differ; a key that is silently ignored
-fails. For keys in NO_EFFECT it is the warning that is looked at.
+KEYS has a row for each key: another value, and the observation that has to differ. The test reads
+the file with and without the change. A key that the program reads and ignores fails, and so does a
+new key without a row. Keys with `no_effect` on their field need no row.
 """
 
 import argparse
 import contextlib
 import copy
-import re
+import dataclasses
+import json
+import os
+import tempfile
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -25,28 +30,42 @@ from common.BaseModel import PREDICT, TRAIN
 from common.checkpoints import store
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.checkpoints.writer import CheckpointWriter
-from common.errors import UserError
+from common.cs import target
+from common.cs.job import Job
+from common.cs.worker import Worker
+from common.errors import RunError, UserError
 from common.flags import make_parser
+from common.layers.feed_forward import FeedForward
 from common.metrics.classification import ClassificationMetrics
 from common.optimizers.factory import make_optimizer
 from common.optimizers.schedules import make_schedule
 from common.optimizers.summaries import gradient_summaries
-from common.params import AnySchedule, Initializer, no_effect
-from common.params.docs import ORIGINAL
+from common.params import (
+    SECTIONS,
+    AnySchedule,
+    Initializer,
+    OptimizerParams,
+    every_key,
+    no_effect,
+)
+from common.platform.program_cache import compiled_for
+from common.platform.streams import take_streams
 from common.reports.listener import Listener, Listeners
 from common.reports.progress import Console
 from common.signals import Control
 from common.training import loop
 from common.training.checks import last_step_of, set_up
+from common.training.cluster import read_cluster
+from common.training.distribution import make_distribution
 from common.training.evaluator import Evaluator
 from common.training.inference import Inference
 from common.training.session import Session
 from common.training.trainer import Trainer
 from model import make_model, model_fn
-from session import choose_checkpoint
+from session import check_export, check_unchanged_meaning, choose_checkpoint
 from tests.reference.tiny_bert import huggingface_tensors, random_features, save_huggingface
 from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
-from utils import get_params
+from utils import get_params, save_params
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz.,'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CHARACTERS, *(f"##{c}" for c in CHARACTERS)]
@@ -54,12 +73,15 @@ VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *CHARACTERS, *(f"##{c}" for c in CH
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The vocabulary, a checkpoint, and by and by the prepared sample."""
+    """The vocabulary, a checkpoint, files of rows, and the sample once it is prepared."""
     path = tmp_path_factory.mktemp("every_key")
     (path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     (path / "other_vocab.txt").write_text("\n".join([*VOCAB[:4], *VOCAB[:3:-1]]) + "\n")
     (path / "pretraining.yaml").write_text("model: {filter_size: 11}\n")
     save_huggingface(path / "weights", huggingface_tensors())
+    rows = [f"{text},{text[::-1]},{n % 2},{n % 3}" for n, text in enumerate(["ab", "bcd"] * 9)]
+    for name, lines in (("train", rows), ("eval", rows[:5]), ("bad", [*rows, ",,,"])):
+        (path / f"{name}.csv").write_text("\n".join(["text,other,label,third", *lines]) + "\n")
     return path
 
 
@@ -106,7 +128,7 @@ def read(folder, changes, warnings=None):
     return get_params(path, on_warning=None if warnings is None else warnings.append)
 
 
-# ---- What is looked at: functions of params ------------------------------------------------------
+# ---- Observations: functions of params -----------------------------------------------------------
 
 
 def complete(params):
@@ -185,12 +207,12 @@ def updates(params, num_steps=3, scale=1.0):
     for step in range(num_steps):
         factor = float(optimizer.loss_scale.factor)
         overflow = np.inf if scale == np.inf and step == 1 else 1.0
-        gradients = [
-            tf.constant(generator.normal(size=shape) * factor * overflow, tf.float32)
-            for shape in WEIGHTS.values()
-        ]
+        arrays = [generator.normal(size=shape) * factor * overflow for shape in WEIGHTS.values()]
+        arrays[0][step % 5] = 0.0  # a word that the batch does not have
+        gradients = [tf.constant(array, tf.float32) for array in arrays]
         seen.append({name: float(value) for name, value in optimizer.apply(gradients).items()})
         seen.append([weight.numpy() for weight in weights.values()])
+        seen.append({name: average.numpy() for name, average in optimizer.averages.items()})
         seen.append(float(optimizer.loss_scale.factor))
     return seen
 
@@ -292,7 +314,7 @@ def session_of(params):
     params = complete(params)
     data_of = SimpleNamespace(
         train_input_fn=lambda *_: toy_train_batches(toy_tokens(48), 4, 0, 12),
-        eval_input_fn=lambda *_: {},
+        eval_input_fn=lambda *_: {"split": toy_eval_batches(toy_tokens(13), 3)},
     )
     return Session(params, make_model, model_fn, data_of, label_names=("a", "b"), vocab=VOCAB)
 
@@ -303,26 +325,6 @@ def rows_evaluated(params):
     inference.step = lambda: lambda features: {"logits": tf.zeros((3, 2))}
     evaluator = Evaluator(session, inference)
     return len(evaluator.score({"split": toy_eval_batches(toy_tokens(13), 3)})["split"])
-
-
-def evaluations(params):
-    """The steps after which train_and_eval scores, of twelve."""
-    params = params.with_runconfig(max_steps=12, mode="train_and_eval", eval_every_steps=2)
-    session = session_of(params)
-    figures = {"train/cost_cls": 0.5, "train/unclipped_grad_norm": 1.0}
-    trainer = Trainer(
-        session, session.new_model(), Listeners(), make_step=lambda *_: lambda *_: dict(figures)
-    )
-    evaluated = []
-    metrics = ClassificationMetrics(("a", "b"), 2)
-
-    def evaluate(batches_of_split, step):
-        evaluated.append(step)
-        return {}, metrics
-
-    trainer.evaluator = SimpleNamespace(evaluate=evaluate)
-    trainer.train()
-    return evaluated
 
 
 def kept_checkpoints(params):
@@ -349,9 +351,153 @@ def device(params):
     return "there"
 
 
+def loss(params):
+    """Of fixed outputs, after the labels of the training rows are known."""
+    model = make_model(complete(params))
+    model.prepare_training({"labels": np.array([0, 0, 0, 1])})
+    outputs = {"logits": tf.constant([[0.5, -1.0], [2.0, 0.25]])}
+    return float(model.build_total_loss(outputs, {"labels": tf.constant([0, 1])}))
+
+
+def computed_layers(params):
+    """How often feed-forward blocks compute in a forward and a backward pass."""
+    model = make_model(complete(params))
+    features = random_features(batch=3, tokens=7)
+    features["input_mask"] = 1 - features.pop("padding_mask")
+    calls, call = [], FeedForward.call
+    with mock.patch.object(FeedForward, "call", lambda *a, **k: calls.append(1) or call(*a, **k)):
+        with tf.GradientTape() as tape:
+            outputs = model.build_model(features, TRAIN)
+        tape.gradient(outputs, model.trainable_variables)
+    return len(calls)
+
+
+def names_of_labels(params):
+    return data.complete_params(params, {}, "x.yaml")[1]
+
+
+def other_cache(params):
+    """The files that batches put into `other_cache`."""
+    batches(params)
+    folder = Path(params.train_input.vocab_file).parent / "other_cache"
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def determinism(params):
+    with mock.patch.object(tf.config.experimental, "enable_op_determinism") as enable:
+        set_up(params.runconfig)
+    return enable.call_count
+
+
+def resumed(params):
+    """Why a run with another learning rate is not resumed, if it is not."""
+    folder = Path(params.runconfig.model_dir) / "resumed"
+    former = params.model_copy(update={"optimizer": OptimizerParams(learning_rate=7)})
+    save_params(former, folder)
+    session = session_of(params.with_runconfig(model_dir=folder)).replace(resumed=folder)
+    try:
+        check_unchanged_meaning(session.replace(given_params=params))
+    except UserError as error:
+        return str(error)
+    return "resumed"
+
+
+def training(params, nan_at=None):
+    """How a training of twelve steps ends, whose second evaluation is the best."""
+    folder = Path(tempfile.mkdtemp(dir=params.runconfig.model_dir))
+    params = params.with_runconfig(model_dir=folder, mode="train_and_eval")
+    session = session_of(params)
+    steps, evaluated = [], []
+
+    def step(features, targets):
+        steps.append(1)
+        cost = np.nan if len(steps) == nan_at else 0.5
+        return {"train/cost_cls": cost, "train/unclipped_grad_norm": 1.0}
+
+    def evaluate(batches_of_split, step):
+        evaluated.append(step)
+        return {"eval/accuracy_cls": 0.9 if len(evaluated) == 2 else 0.5}, metrics
+
+    metrics = ClassificationMetrics(("a", "b"), 2)
+    trainer = Trainer(session, session.new_model(), Listeners(), make_step=lambda *_: step)
+    trainer.evaluator.evaluate = evaluate
+    try:
+        result = trainer.train()
+    except RunError as error:
+        return str(error).splitlines()[0]
+    best = folder / "best.json"
+    calibrated = (folder / "eval" / "calibration.json").exists()
+    return result.step, evaluated, best.exists() and json.loads(best.read_text()), calibrated
+
+
+def training_through_nan(params):
+    return training(params, nan_at=7)
+
+
+def refused_export(params):
+    try:
+        check_export(SimpleNamespace(mode="train_and_eval", run=params.runconfig, params=params))
+    except UserError as error:
+        return str(error)
+    return "can be exported"
+
+
+def num_streams(params):
+    with (
+        mock.patch("common.platform.streams.num_cores", lambda: 2),
+        mock.patch.dict(os.environ, TF_NUM_INTRAOP_THREADS="1"),
+    ):
+        return take_streams(params.runconfig)
+
+
+def replicas(params):
+    """The devices that share a batch, on a machine with nine GPUs."""
+    with (
+        mock.patch.object(tf.config, "list_physical_devices", lambda kind: ["gpu"] * 9),
+        mock.patch.object(tf.distribute, "MirroredStrategy") as strategy,
+    ):
+        make_distribution(params.runconfig)
+    return [call.args for call in strategy.call_args_list]
+
+
+def cluster(params):
+    config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    return read_cluster(params.runconfig, {"TF_CONFIG": json.dumps(config)})
+
+
+def what_runs(params):
+    args = make_parser().parse_args([])
+    with mock.patch.multiple(run, validate=lambda *_: "validation", run=lambda *_: "training"):
+        return run.run_mode(params, args, None)
+
+
+def folder_of_programs(params):
+    with mock.patch.dict(os.environ):
+        return compiled_for(params.runconfig)
+
+
+def cluster_address(params):
+    return target.address_of(params)
+
+
+def calls_of_the_sdk(params):
+    """The calls that make the backend of a CS system, of an SDK that only records them."""
+    folder = Path(params.runconfig.model_dir) / "cs" / "job"
+    folder.mkdir(parents=True, exist_ok=True)
+    values = complete(params).model_dump(mode="json")
+    job = dict.fromkeys((field.name for field in dataclasses.fields(Job)), None)
+    Job(**job | {"params": values, "action": "run"}).write(folder)
+    worker, worker_sdk = Worker(folder), mock.Mock()
+    worker.cstorch = worker_sdk
+    worker_sdk.distributed.ClusterConfig = lambda **values: values
+    worker._make_backend()
+    return [str(call) for call in worker_sdk.mock_calls]
+
+
 # What reads data, which TensorFlow cannot do operation by operation.
 READS_DATA = {
-    *(batches, predictions, num_training_steps, rows_evaluated, place_of_data, evaluations)
+    *(batches, predictions, num_training_steps, rows_evaluated, place_of_data),
+    *(names_of_labels, other_cache, training, training_through_nan),
 }
 
 
@@ -388,7 +534,22 @@ MNLI = {
     "train_input.dataset": "sample_glue/mnli",
 }
 
-# (key, another value, what is looked at, {key: value} of the file that both begin from)
+FILES = {
+    "train_input.data_processor": "TextFileDataProcessor",
+    "train_input.dataset": None,
+    "train_input.data_dir": None,
+    "train_input.train_file": "$/train.csv",
+    "train_input.eval_file": "$/eval.csv",
+    "train_input.text_columns": "text",
+}
+TFDS = {
+    "train_input.data_processor": "TfdsDataProcessor",
+    "train_input.text_keys": "sentence",
+}
+EVERY_3 = {"runconfig.eval_every_steps": 3}
+BEST = EVERY_3 | {"runconfig.best_metric": "eval/accuracy_cls"}
+
+# (key, another value, observation, {key: value} of the file that both begin from)
 KEYS = [
     # 1.2, inputs
     ("train_input.data_processor", "MnliDataProcessor", place_of_data,
@@ -408,6 +569,22 @@ KEYS = [
     ("train_input.invert_mask", False, batches, {}),
     ("train_input.pad_id", 1, batches,
      {"train_input.max_sequence_length": 199, "model.max_position_embeddings": 199}),
+    ("train_input.task", "regression", batches, {}),
+    ("train_input.label_names", ["1", "0"], names_of_labels, FILES),
+    ("train_input.max_train_samples", 9, batches, {}),
+    ("train_input.max_eval_samples", 9, batches, {}),
+    ("train_input.eval_fraction", 0.25, batches, {}),
+    ("train_input.on_bad_row", "skip", batches, FILES | {"train_input.train_file": "$/bad.csv"}),
+    ("train_input.dataset", "sample_glue/sst3", place_of_data, {}),
+    ("train_input.text_keys", ["sentence", "sentence"], batches, TFDS),
+    ("train_input.label_key", "sentence", batches, TFDS),
+    ("train_input.train_file", "$/eval.csv", batches, FILES),
+    ("train_input.eval_file", "$/train.csv", batches, FILES),
+    ("train_input.text_columns", "other", batches, FILES),
+    ("train_input.label_column", "third", batches, FILES),
+    ("train_input.packing", "none", batches, {}),
+    ("train_input.num_buckets", 1, batches, {}),
+    ("train_input.cache_dir", "$/other_cache", other_cache, {}),
     ("eval_input.max_sequence_length", 11, batches, {}),
     ("predict_input.batch_size", 1, predictions, {}),
     # 1.3, model
@@ -453,6 +630,11 @@ KEYS = [
     ("model.disable_nsp", True, loaded, {}),
     ("model.mixed_precision", True, dtype_policy, {}),
     ("model.pretrain_params_path", "$/pretraining.yaml", network, {"model.filter_size": None}),
+    ("model.recompute", True, computed_layers, {}),
+    ("model.class_weights", "auto", loss, {}),
+    ("model.focal_gamma", 2, loss, {}),
+    ("model.label_smoothing", 0.1, loss, {}),
+    ("model.freeze", "embeddings", fresh_weights, {}),
     # 1.4, optimizer
     ("optimizer.optimizer_type", "sgd", updates, {}),
     ("optimizer.learning_rate", "0.5", rates, {}),
@@ -506,6 +688,9 @@ KEYS = [
           (PIECEWISE, "boundaries", [4]),
           (PIECEWISE, "values", [1, 0.25]),
       ) if value is not None),
+    ("optimizer.layer_wise_lr_decay", 0.5, updates, {}),
+    ("optimizer.lazy_word_embeddings", True, updates, {}),
+    ("optimizer.moving_average_decay", 0.5, updates, {}),
     # 1.5, runconfig
     ("runconfig.max_steps", 9, last_step, {}),
     ("runconfig.steps", 3, last_step, {}),
@@ -515,56 +700,43 @@ KEYS = [
     ("runconfig.log_step_count_steps", 3, log_lines, {}),
     ("runconfig.keep_checkpoint_max", 2, kept_checkpoints, {}),
     ("runconfig.tf_random_seed", 9, fresh_weights, {}),
-    ("runconfig.throttle_secs", 1000, evaluations, {}),
+    ("runconfig.throttle_secs", 1000, training, EVERY_3),
     ("runconfig.device", "/gpu:7", device, {}),
     ("runconfig.mode", "predict", chosen_checkpoint, {"runconfig.mode": "train"}),
     ("runconfig.model_dir", "$/other", chosen_checkpoint, {"runconfig.mode": "predict"}),
     ("runconfig.checkpoint_path", "$/weights", chosen_checkpoint, {"runconfig.mode": "predict"}),
+    ("runconfig.deterministic", False, determinism, {}),
+    ("runconfig.allow_changed_params", True, resumed, {}),
+    ("runconfig.eval_every_steps", 5, training, EVERY_3),
+    ("runconfig.best_metric", "eval/accuracy_cls", training, EVERY_3),
+    ("runconfig.best_metric_mode", "min", training, BEST),
+    ("runconfig.early_stopping_patience", 1, training, BEST),
+    ("runconfig.calibrate_temperature", True, training, EVERY_3),
+    ("runconfig.recover_from_nan", 0.5, training_through_nan, EVERY_3),
+    ("runconfig.export_best", "huggingface", refused_export, BEST | {"model.pooler_type": "mean"}),
+    ("runconfig.num_streams", 2, num_streams, {}),
+    ("runconfig.enable_distributed", True, replicas, {}),
+    ("runconfig.num_devices", 7, replicas, {"runconfig.enable_distributed": True}),
+    ("runconfig.multiple_workers", True, cluster, {"runconfig.mode": "train"}),
+    ("runconfig.validate_only", True, what_runs, {}),
+    ("runconfig.compile_only", True, folder_of_programs, {}),
+    ("runconfig.compile_cache_dir", "$/programs", folder_of_programs, {}),
+    ("runconfig.cs_ip", "10.0.0.1", cluster_address, {}),
+    # csconfig
+    ("csconfig.mgmt_address", "example.org:443", cluster_address, {}),
+    *((f"csconfig.{key}", value, calls_of_the_sdk, {}) for key, value in (
+          ("credentials_path", "$/certificate"),
+          ("num_csx", 2),
+          ("num_wgt_servers", 3),
+          ("mount_dirs", ["/data"]),
+          ("python_paths", ["/code"]),
+          ("job_labels", ["team=nlp"]),
+          ("job_time_sec", 60),
+          ("compile_dir", "compiled"),
+          ("backend", "cpu"),
+          ("use_cbfloat16", True),
+      )),
 ]  # fmt: skip
-
-# Keys whose effect takes whole programs, several processes or the vendor's SDK: tests of their own.
-ELSEWHERE = (
-    "runconfig.enable_distributed",
-    "runconfig.multiple_workers",
-    "runconfig.validate_only",
-    "runconfig.compile_only",
-    "runconfig.compile_cache_dir",
-    "runconfig.cs_ip",
-    "csconfig.use_cbfloat16",
-)
-
-# (key, value other than the default)
-WARNINGS = [
-    ("train_input.shuffle_buffer", 10),
-    ("train_input.cache", True),
-    ("train_input.mixed_precision", True),
-    ("train_input.scale_mlm_weights", True),
-    ("eval_input.shuffle", True),
-    ("eval_input.repeat", True),
-    ("eval_input.disable_eval_metrics", True),
-    ("model.share_embedding_weights", False),
-    ("model.mlm_loss_weight", 0.5),
-    ("model.mlm_loss_scaling", "batch_size"),
-    ("model.mlm_nonlinearity", "relu"),
-    ("model.use_ffn_bias_in_mlm", False),
-    ("model.use_output_bias_in_mlm", False),
-    ("model.use_nsp_bias", False),
-    ("model.nsp_nonlinearity", "relu"),
-    ("model.boundary_casting", True),
-    ("model.tf_summary", True),
-    ("model.enable_gpu_optimizations", True),
-    ("model.use_vsl", True),
-    ("model.input_pad_id", 9),
-    ("model.segment_pad_id", 3),
-    ("model.mlm_pad_id", -1),
-    ("model.multireplica", True),
-    ("model.include_padding_in_loss", True),
-    ("runconfig.predict_steps", 9),
-    ("runconfig.disable_standard_logs", True),
-    ("runconfig.disable_input_pipeline_ckpt", True),
-    ("runconfig.multireplica", True),
-    ("runconfig.ir_mode", "mlir-xla"),
-]
 
 
 def same(one, other):
@@ -600,47 +772,38 @@ def test_every_key_changes_what_it_should(key, value, look, base, folder, capsys
 SEEN = {}  # (what is looked at, the file that is begun from): what was seen
 
 
-@pytest.mark.parametrize(("key", "value"), WARNINGS, ids=[key for key, _ in WARNINGS])
-def test_every_key_without_effect_is_told_with_what_does_its_work(key, value, folder):
+def another_value(field):
+    """A value of a key without effect that is not its default."""
+    default = field.default
+    choices = [choice for choice in get_args(field.annotation) if choice not in (default, None)]
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int | float):
+        return default + 1
+    return choices[0] if choices and isinstance(choices[0], str) else "relu" if default else 9
+
+
+@pytest.mark.parametrize("key", no_effect())
+def test_every_key_without_effect_warns_and_says_what_replaces_it(key, folder):
+    section, name = key.split(".")
     warnings = []
-    read(folder, {key: value}, warnings)
+    read(folder, {key: another_value(SECTIONS[section].model_fields[name])}, warnings)
     assert any(f"{key} has no effect here; {no_effect()[key]}" in warning for warning in warnings)
 
 
-def listed():
-    return {key for key, *_ in KEYS} | set(ELSEWHERE) | {key for key, _ in WARNINGS}
+def test_every_key_of_the_schema_has_a_row():
+    rows = {key for key, *_ in KEYS}
+    shared = ("eval_input.", "predict_input.")  # the keys of train_input again
+    keys = {key for key in every_key() if not key.startswith(shared)}
+    assert not keys - rows - set(no_effect())
+    assert all(any(row.startswith(section) for row in rows) for section in shared)
 
 
-@pytest.mark.parametrize("key", ELSEWHERE)
-def test_a_key_whose_effect_is_shown_elsewhere_stands_in_another_test(key):
-    tests = Path(__file__).parent
-    name = key.partition(".")[2]
-    others = set(tests.rglob("test_*.py")) - {
-        Path(__file__),
-        tests / "common" / "params" / "test_params.py",
-        tests / "test_utils.py",
-    }
-    assert any(name in path.read_text("utf-8") for path in others)
-
-
-def test_every_key_of_the_original_is_listed_here():
-    of_the_original = {f"{section}.{key}" for section, keys in ORIGINAL.items() for key in keys}
-    assert not of_the_original - listed()
-
-
-def test_every_key_of_schedules_and_initializers_is_listed_here():
-    names = {key.rpartition(".")[2] for key in listed()}
+def test_every_key_of_schedules_and_initializers_has_a_row():
+    names = {key.rpartition(".")[2] for key, *_ in KEYS}
     for union in (AnySchedule, Initializer):
         for section in union.__args__[0].__args__:
             assert not set(section.model_fields) - names - {"scheduler", "name"}
-
-
-def test_every_key_without_effect_is_listed_here():
-    """A key of the inputs once, in the section where a file is likely to have it."""
-    told = {key.replace("eval_input", "train_input") for key, _ in WARNINGS}
-    told |= {"train_input.drop_remainder"}  # has an effect with `false` alone
-    keys = {re.sub(r"^(eval|predict)_input", "train_input", key) for key in no_effect()}
-    assert keys - told == set()
 
 
 # ---- The command line ----------------------------------------------------------------------------
