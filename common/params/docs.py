@@ -24,136 +24,103 @@ from common.params import (
     may_change,
     no_effect,
 )
-from common.params.values import CHANGES
+from common.params.values import CHANGES, subclasses
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "configs" / "params.schema.json"
 
-# Defaults of the original (Model Zoo R_1.7.1) as in a params file; `required` if it had none. The
-# original does not have the other keys.
-ORIGINAL = {
+# {section: {default: keys}} of the original (Model Zoo R_1.7.1), as in a params file; `required` if
+# a key has no default. The original does not have the other keys.
+DEFAULTS_OF_ORIGINAL = {
     "train_input": {
-        "data_processor": "required",
-        "data_dir": "required",
-        "vocab_file": "required",
-        "vocab_size": "lines of vocab_file",
-        "max_sequence_length": "required",
-        "batch_size": "required",
-        "add_special_tokens": "true",
-        "do_lower": "true",
-        "shuffle": "true",
-        "repeat": "true",
-        "shuffle_buffer": "1500",
-        "shuffle_seed": "null",
-        "cache": "false",
-        "feature_rename_map": "null",
-        "invert_mask": "true",
-        "pad_id": "that of [PAD]",
-        "mixed_precision": "model's",
-        "scale_mlm_weights": "model's",
+        "required": "data_processor data_dir vocab_file max_sequence_length batch_size",
+        "lines of vocab_file": "vocab_size",
+        "true": "add_special_tokens do_lower shuffle repeat invert_mask",
+        "1500": "shuffle_buffer",
+        "null": "shuffle_seed feature_rename_map",
+        "false": "cache",
+        "that of [PAD]": "pad_id",
+        "model's": "mixed_precision scale_mlm_weights",
     },
-    "eval_input": {"shuffle": "false", "repeat": "false", "disable_eval_metrics": "false"},
+    "eval_input": {
+        "false": "shuffle repeat disable_eval_metrics",
+    },
     "model": {
-        "hidden_size": "required",
-        "use_position_embedding": "required",
-        "use_segment_embedding": "false",
-        "position_embedding_type": "learned",
-        "embedding_size": "hidden_size",
-        "share_embedding_weights": "true",
-        "max_position_embeddings": "max_sequence_length",
-        "initializer": "{name: truncated_normal, mean: 0.0, stddev: 0.02}",
-        "embedding_initializer": "initializer",
-        "weight_initialization_seed": "null",
-        "num_hidden_layers": "required",
-        "num_heads": "required",
-        "filter_size": "required",
-        "encoder_nonlinearity": "required",
-        "dropout_rate": "required",
-        "use_ffn_bias": "required",
-        "attention_dropout_rate": "0.0",
-        "layer_norm_epsilon": "1e-8",
-        "use_pre_normalization": "false",
-        "use_projection_bias_in_attention": "true",
-        "use_ffn_bias_in_attention": "true",
-        "attention_type": "scaled_dot_product",
-        "dropout_seed": "null",
-        "disable_nsp": "false",
-        "num_cls_classes": "2",
-        "mlm_loss_weight": "1.0",
-        "mlm_loss_scaling": "precomputed_num_masked",
-        "use_ffn_bias_in_mlm": "true",
-        "use_output_bias_in_mlm": "true",
-        "mlm_nonlinearity": "gelu",
-        "use_nsp_bias": "true",
-        "nsp_nonlinearity": "tanh",
-        "cls_dropout_rate": "0.0",
-        "pretrain_params_path": "null",
-        "mixed_precision": "required",
-        "boundary_casting": "required",
-        "tf_summary": "required",
-        "enable_gpu_optimizations": "false",
-        "use_vsl": "false",
-        "input_pad_id": "vocab_size + 1",
-        "segment_pad_id": "2",
-        "mlm_pad_id": "-1",
-        "multireplica": "false",
-        "pooler_type": "first",
-        "include_padding_in_loss": "not said",
+        "required": (
+            "hidden_size use_position_embedding num_hidden_layers num_heads filter_size "
+            "encoder_nonlinearity dropout_rate use_ffn_bias mixed_precision boundary_casting "
+            "tf_summary"
+        ),
+        "false": (
+            "use_segment_embedding use_pre_normalization disable_nsp enable_gpu_optimizations "
+            "use_vsl multireplica"
+        ),
+        "learned": "position_embedding_type",
+        "hidden_size": "embedding_size",
+        "true": (
+            "share_embedding_weights use_projection_bias_in_attention use_ffn_bias_in_attention "
+            "use_ffn_bias_in_mlm use_output_bias_in_mlm use_nsp_bias"
+        ),
+        "max_sequence_length": "max_position_embeddings",
+        "{name: truncated_normal, mean: 0.0, stddev: 0.02}": "initializer",
+        "initializer": "embedding_initializer",
+        "null": "weight_initialization_seed dropout_seed pretrain_params_path",
+        "0.0": "attention_dropout_rate cls_dropout_rate",
+        "1e-8": "layer_norm_epsilon",
+        "scaled_dot_product": "attention_type",
+        "2": "num_cls_classes segment_pad_id",
+        "1.0": "mlm_loss_weight",
+        "precomputed_num_masked": "mlm_loss_scaling",
+        "gelu": "mlm_nonlinearity",
+        "tanh": "nsp_nonlinearity",
+        "vocab_size + 1": "input_pad_id",
+        "-1": "mlm_pad_id",
+        "first": "pooler_type",
+        "not said": "include_padding_in_loss",
     },
     "optimizer": {
-        "optimizer_type": "required",
-        "learning_rate": "required",
-        "disable_lr_steps_reset": "false",
-        "momentum": "0.9",
-        "beta1": "0.9",
-        "beta2": "0.999",
-        "epsilon": "1e-8; 1e-5 in mixed precision",
-        "use_bias_correction": "false",
-        "weight_decay_rate": "0.0",
-        "exclude_from_weight_decay": "[LayerNorm, layer_norm, bias, Bias]",
-        "rmsprop_decay": "0.9",
-        "rmsprop_momentum": "0.0",
-        "loss_scaling_factor": "1.0",
-        "initial_loss_scale": "2^15",
-        "steps_per_increase": "2000",
-        "min_loss_scale": "2^-14",
-        "max_loss_scale": "2^15",
-        "overflow_tolerance": "0.05",
-        "max_gradient_norm": "null",
-        "max_gradient_value": "0",
-        "grad_accum_steps": "1",
-        "log_summaries": "false",
-        "log_grads": "false",
-        "log_hists": "false",
-        "ws_summary": "false",
+        "required": "optimizer_type learning_rate",
+        "false": (
+            "disable_lr_steps_reset use_bias_correction log_summaries log_grads log_hists "
+            "ws_summary"
+        ),
+        "0.9": "momentum beta1 rmsprop_decay",
+        "0.999": "beta2",
+        "1e-8; 1e-5 in mixed precision": "epsilon",
+        "0.0": "weight_decay_rate rmsprop_momentum",
+        "[LayerNorm, layer_norm, bias, Bias]": "exclude_from_weight_decay",
+        "1.0": "loss_scaling_factor",
+        "2^15": "initial_loss_scale max_loss_scale",
+        "2000": "steps_per_increase",
+        "2^-14": "min_loss_scale",
+        "0.05": "overflow_tolerance",
+        "null": "max_gradient_norm",
+        "0": "max_gradient_value",
+        "1": "grad_accum_steps",
     },
     "runconfig": {
-        "max_steps": "null",
-        "steps": "null",
-        "eval_steps": "null",
-        "save_summary_steps": "100",
-        "save_checkpoints_steps": "1000",
-        "keep_checkpoint_max": "5",
-        "tf_random_seed": "null",
-        "enable_distributed": "false",
-        "multiple_workers": "false",
-        "throttle_secs": "0",
-        "predict_steps": "1",
-        "log_step_count_steps": "save_summary_steps",
-        "disable_standard_logs": "grad_accum_steps > 1",
-        "model_dir": "model_dir beside run.py",
-        "mode": "required, as a flag",
-        "cs_ip": "null",
-        "multireplica": "false",
-        "device": "null",
-        "checkpoint_path": "null",
-        "ir_mode": "mlir-cirh",
-        "disable_input_pipeline_ckpt": "not said",
-        "validate_only": "false",
-        "compile_only": "false",
+        "null": "max_steps steps eval_steps tf_random_seed cs_ip device checkpoint_path",
+        "100": "save_summary_steps",
+        "1000": "save_checkpoints_steps",
+        "5": "keep_checkpoint_max",
+        "false": "enable_distributed multiple_workers multireplica validate_only compile_only",
+        "0": "throttle_secs",
+        "1": "predict_steps",
+        "save_summary_steps": "log_step_count_steps",
+        "grad_accum_steps > 1": "disable_standard_logs",
+        "model_dir beside run.py": "model_dir",
+        "required, as a flag": "mode",
+        "mlir-cirh": "ir_mode",
+        "not said": "disable_input_pipeline_ckpt",
     },
-    "csconfig": {"use_cbfloat16": "false"},
+    "csconfig": {
+        "false": "use_cbfloat16",
+    },
+}
+ORIGINAL = {
+    section: {key: default for default, keys in groups.items() for key in keys.split()}
+    for section, groups in DEFAULTS_OF_ORIGINAL.items()
 }
 
 
@@ -302,12 +269,6 @@ def schedule_lines():
         lines += [f"#### {kind}", "", first, ""]
         lines += [*table(("key", "type", "default", "meaning"), rows), ""]
     return lines[:-1]
-
-
-def subclasses(section):
-    for each in section.__subclasses__():
-        yield each
-        yield from subclasses(each)
 
 
 def initializer_lines():

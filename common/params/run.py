@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from common.params.values import Count, Key, Path, Section, Seed, Switch, Whole, to_float, to_int
 
 CourseKey = partial(Key, changes="where and how long", compiled=False)
+FlagKey = partial(CourseKey, flag=True)
 
 Mode = Literal["train", "eval", "eval_all", "train_and_eval", "predict", "export"]
 ExportFormat = Literal["saved_model", "huggingface", "keras", "onnx", "tf1"]
@@ -18,47 +19,39 @@ class RunParams(Section):
     """What to do, for how long, and what to keep. Flags of `run.py` override keys of their name."""
 
     # What to do
-    mode: Mode | None = CourseKey(None, "What to do. Usually given as --mode.", flag=True)
-    model_dir: Path | None = CourseKey(
-        None, "Folder of checkpoints, events and results. Usually given as --model_dir.", flag=True
+    mode: Mode | None = FlagKey(None, "What to do. Usually given as --mode.")
+    model_dir: Path | None = FlagKey(
+        None, "Folder of checkpoints, events and results. Usually given as --model_dir."
     )
-    checkpoint_path: Path | None = CourseKey(
-        None, "Weights to start training from, or to score in eval and predict.", flag=True
+    checkpoint_path: Path | None = FlagKey(
+        None, "Weights to start training from, or to score in eval and predict."
     )
-    validate_only: Switch = CourseKey(
-        False, "Check everything, train nothing. Usually given as --validate_only.", flag=True
+    validate_only: Switch = FlagKey(
+        False, "Check everything, train nothing. Usually given as --validate_only."
     )
-    compile_only: Switch = CourseKey(
-        False,
-        "Compile the programs of the run, train nothing. Usually given as --compile_only.",
-        flag=True,
+    compile_only: Switch = FlagKey(
+        False, "Compile the programs of the run, train nothing. Usually given as --compile_only."
     )
     compile_cache_dir: Literal[False] | Path | None = CourseKey(
         None,
         "Folder of compiled programs that runs on a CPU keep for later runs. Not given: "
         "~/.cache/bert_classifier/compiled. false: none are kept.",
     )
-    device: str | None = CourseKey(
-        None,
-        "Device to run on, such as /gpu:0.",
-        min_length=1,
-        compiled=True,
-        flag=True,
-        is_local=True,
+    device: str | None = FlagKey(
+        None, "Device to run on, such as /gpu:0.", min_length=1, compiled=True, is_local=True
     )
-    cs_ip: str | None = CourseKey(
+    cs_ip: str | None = FlagKey(
         None,
         "Address of a cluster of CS systems to run on. Port 9000 if it names none.",
         min_length=1,
-        flag=True,
         is_local=True,
     )
 
     # For how long
-    steps: Count | None = CourseKey(None, "Train this many more steps.", flag=True)
-    max_steps: Count | None = CourseKey(None, "Train until this global step.", flag=True)
-    eval_steps: Annotated[int, BeforeValidator(to_int)] | None = CourseKey(
-        None, "Number of batches to evaluate. 0 or null: the whole split.", flag=True
+    steps: Count | None = FlagKey(None, "Train this many more steps.")
+    max_steps: Count | None = FlagKey(None, "Train until this global step.")
+    eval_steps: Annotated[int, BeforeValidator(to_int)] | None = FlagKey(
+        None, "Number of batches to evaluate. 0 or null: the whole split."
     )
     throttle_secs: Whole = CourseKey(
         0, "Smallest number of seconds between two evaluations in train_and_eval."
@@ -81,11 +74,10 @@ class RunParams(Section):
     deterministic: Switch = Key(
         True, "The same seed gives the same bits, also on a GPU.", changes="speed"
     )
-    allow_changed_params: Switch = CourseKey(
+    allow_changed_params: Switch = FlagKey(
         False,
         "Resume although keys that affect training have changed. Usually given as "
         "--allow_changed_params.",
-        flag=True,
     )
 
     # Evaluation while training (train_and_eval), and what follows from it

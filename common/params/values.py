@@ -229,3 +229,10 @@ class Section(BaseModel):
             return values
         fields = cls.model_fields
         return {k: v for k, v in values.items() if v is not None or k not in fields}
+
+
+def subclasses(section):
+    """Yields the classes that derive from a Section, directly or not."""
+    for each in section.__subclasses__():
+        yield each
+        yield from subclasses(each)

@@ -12,7 +12,7 @@ from common.params.inputs import INPUTS
 from common.params.keys import SECTIONS
 from common.params.params import Params
 from common.params.rules import fault_list
-from common.params.values import Section, as_yaml
+from common.params.values import Section, as_yaml, subclasses
 from common.params.yaml_file import MAX_FAULTS, Fault
 
 
@@ -211,17 +211,11 @@ def nested_keys(path, values):
     for key in path[:-1]:
         values = values[key]
     for tag in ("scheduler", "name"):
-        for section in all_sections():
+        for section in subclasses(Section):
             field = section.model_fields.get(tag)
             if field is not None and values.get(tag) in getattr(field.annotation, "__args__", ()):
                 return list(section.model_fields)
     return ["scheduler", "name"]
-
-
-def all_sections(section=Section):
-    for each in section.__subclasses__():
-        yield each
-        yield from all_sections(each)
 
 
 def nearest(key, accepted, cutoff=0.6):
