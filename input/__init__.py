@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text to features: processors, tokenizer, token cache, epoch plan, batches, sample data."""
+"""Text to features: sources, tokenizers, token cache, epoch plan, packing, batches, sample data."""

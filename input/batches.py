@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens and an epoch plan -> batches of the documented features, assembled in the graph."""
+"""Tokens and a plan -> batches of the documented features, assembled in the graph."""
 
 from dataclasses import dataclass
 
@@ -9,26 +9,26 @@ import tensorflow as tf
 from input.epoch_plan import truncated_lengths
 from input.features import STANDARD_LAYOUT, assemble_features, assemble_packed_features
 
-NUM_AHEAD = 2  # batches that are made while a step is computed
+NUM_PREFETCHED = 2  # batches assembled during a step
 
 
 @dataclass(frozen=True)
 class Batches:
-    """What an input function returns: iterate it for batches.
+    """The result of an input function; iterate it for batches.
 
     Attributes:
         dataset: tf.data.Dataset of (features, targets) in training and of (features, targets,
             weights) elsewhere. features: {"input_ids", "input_mask", "segment_ids"}:
-            <int32>[B, T], input_mask 1 on padding; targets: {name: tensor [B, ...]}, those of the
-            task; weights: <float32>[B], 0 on rows that only fill up the last batch. T is one
-            of a few static lengths. Packed, the features are [R, T], R one of a few numbers, and
-            "starts", <int32>[B], says where among the R * T tokens each of the B rows begins;
-            rows that only fill up stand first, at 0, and have no token.
-        rows: int32 [steps, B]: which row of the split stands where; -1 for filling.
-        shapes: int32 [steps, 2]: that of the features of each batch.
+            <int32>[B, T], input_mask 1 on padding, T one of a few static lengths; targets:
+            {name: tensor [B, ...]}, those of the task; weights: <float32>[B], 0 on filler rows of
+            the last batch. Packed, the features are [R, T], R one of a few numbers, and "starts",
+            <int32>[B], is where among the R * T tokens each of the B rows begins; filler rows come
+            first, at 0, and have no token.
+        rows: int32 [steps, B]: the row of the split at each place; -1 for filler.
+        shapes: int32 [steps, 2]: shape of the features of each batch.
         targets: {name: array [N, ...]} of the split, in its own order.
         num_tokens: int [N]: tokens of each row with its special tokens.
-        num_truncated: int. Rows that were longer than max_sequence_length, and have been cut.
+        num_truncated: int. Rows that were truncated to max_sequence_length.
     """
 
     dataset: tf.data.Dataset
@@ -48,17 +48,17 @@ class Batches:
 
     @property
     def is_packed(self):
-        """bool. Whether several rows share one of the features'."""
+        """bool. Whether several rows share one row of the features."""
         return "starts" in self.dataset.element_spec[0]
 
     @property
     def num_packed(self):
-        """How many rows share the long ones of a batch: int, None where they share none."""
+        """int, rows in the long rows of a batch; None if the batches are not packed."""
         return self.rows.shape[1] if self.is_packed else None
 
     @property
     def description(self):
-        """A clause on how rows of different length share a batch."""
+        """str, for the log: how rows of different length share a batch."""
         counts, lengths = (", ".join(map(str, np.unique(sizes))) for sizes in self.shapes.T)
         if self.is_packed:
             return f"packed into {counts} rows of {lengths} tokens"
@@ -66,12 +66,12 @@ class Batches:
 
     @property
     def num_computed(self):
-        """Tokens that all batches have together, padding included: int."""
+        """int, tokens of all batches, with padding."""
         return int(self.shapes.prod(axis=1, dtype=np.int64).sum())
 
     @property
     def num_real(self):
-        """Those that are no padding: int."""
+        """int, tokens of all batches, without padding."""
         return int(self.num_tokens[self.rows[self.rows >= 0]].sum())
 
     def __iter__(self):
@@ -80,7 +80,7 @@ class Batches:
 
 def row_lengths(tokens, max_sequence_length, layout=STANDARD_LAYOUT):
     """Returns tokens of each row after truncation, with its special tokens: int [N], above 0."""
-    return _cut(tokens, max_sequence_length, layout)[1]
+    return _truncate(tokens, max_sequence_length, layout)[1]
 
 
 def make_batches(
@@ -92,13 +92,13 @@ def make_batches(
     with_weights,
     layout=STANDARD_LAYOUT,
 ):
-    """Assembles the batches that a plan lists.
+    """Assembles the padded batches of a plan.
 
     Args:
         tokens: Tokens of the split.
         tokenizer: WordPieceTokenizer, for the ids of [CLS], [SEP] and [PAD].
         rows, lengths: int32 [steps, B] and [steps], of EpochPlan.
-        max_sequence_length: int. Longer rows are cut, see truncated_lengths.
+        max_sequence_length: int. Longer rows are truncated, see truncated_lengths.
         with_weights: bool. True outside training.
         layout: Layout.
     Returns:
@@ -126,12 +126,12 @@ def make_packed_batches(
     with_weights,
     layout=STANDARD_LAYOUT,
 ):
-    """Assembles batches whose rows share longer ones.
+    """Assembles the packed batches of a plan.
 
     Args:
         rows, starts: int32 [steps, B], of `packing.PackedPlan` or `packing.pack_every_row`.
         shapes: int32 [steps, 2]: R and T of each batch.
-        others: as of `make_batches`.
+        others: as for `make_batches`.
     Returns:
         Batches.
     """
@@ -144,21 +144,21 @@ def make_packed_batches(
 
 
 def _batches(features_of, plan, shapes, tokens, max_sequence_length, with_weights, layout):
-    """What both kinds of batch have in common.
+    """Returns the Batches of either kind.
 
     Args:
-        features_of: (ids of all texts; begin and count of each text of the batch; its step of the
-            other arrays of the plan) -> features, within the graph.
+        features_of: (ids of all texts, start and count of each text of the batch, the batch's
+            element of each further array of the plan) -> features, in the graph.
         plan: tuple of arrays [steps, ...], the rows first.
-        others: as of `make_batches`.
+        others: as for `make_batches`.
     """
-    cut, num_tokens = _cut(tokens, max_sequence_length, layout)
+    cut, num_tokens = _truncate(tokens, max_sequence_length, layout)
 
-    def assemble(source, batch_rows, *place):
+    def assemble(split, batch_rows, *place):
         is_real = batch_rows >= 0
-        batch_rows = tf.maximum(batch_rows, 0)  # filling is row 0 with weight 0
-        features = features_of(source.ids, *source.texts_of(batch_rows), *place)
-        targets = {name: tf.gather(each, batch_rows) for name, each in source.targets.items()}
+        batch_rows = tf.maximum(batch_rows, 0)  # filler is row 0 with weight 0
+        features = features_of(split.ids, *split.texts_of(batch_rows), *place)
+        targets = {name: tf.gather(each, batch_rows) for name, each in split.targets.items()}
         if with_weights:
             return features, targets, tf.cast(is_real, tf.float32)
         return features, targets
@@ -169,7 +169,7 @@ def _batches(features_of, plan, shapes, tokens, max_sequence_length, with_weight
 
 
 class _TokenTensors:
-    """The rows of a split within the graph.
+    """The Tokens of a split as tensors of the graph.
 
     Attributes:
         ids: <int32>[at least 1], token ids of all texts.
@@ -183,30 +183,30 @@ class _TokenTensors:
         self._counts = tf.constant(cut, tf.int32)
 
     def texts_of(self, rows):
-        """Where in `ids` each text of the rows begins, and how much of it to take: <int32>[B, K]"""
+        """Returns where each text of the rows begins in `ids`, and its tokens: <int32>[B, K]."""
         return tf.gather(self._starts, rows), tf.gather(self._counts, rows)
 
 
 def _assembled(plan, assemble, tokens, cut):
-    """tf.data.Dataset of assemble(source, *plan[i]) for every step i. plan: tuple of arrays."""
-    with tf.device("/cpu:0"):  # where the input runs, whichever device the network is on
-        source = _TokenTensors(tokens, cut)
+    """Returns a tf.data.Dataset of assemble(_TokenTensors, each plan[j][i]) for every step i."""
+    with tf.device("/cpu:0"):  # the input runs on the CPU, whatever the network's device
+        split = _TokenTensors(tokens, cut)
         dataset = tf.data.Dataset.from_tensor_slices(plan)
-        # Nothing in it depends on a tensor's value, so AutoGraph would change nothing, in 0.4 s.
+        # No control flow depends on a tensor, so AutoGraph would cost 0.4 s for nothing.
         as_written = tf.autograph.experimental.do_not_convert
-        dataset = dataset.map(as_written(lambda *step: assemble(source, *step)))
-        dataset = dataset.prefetch(NUM_AHEAD)
+        dataset = dataset.map(as_written(lambda *step: assemble(split, *step)))
+        dataset = dataset.prefetch(NUM_PREFETCHED)
     options = tf.data.Options()
-    # There is nothing to tune; its thread sleeps for longer and longer, up to a minute, and at the
-    # end of a run, 15 s were spent to wait for it.
+    # There is nothing to tune, and the tuner's thread sleeps for up to a minute: the end of a run
+    # waited 15 s for it.
     options.autotune.enabled = False
     return dataset.with_options(options)
 
 
-def _cut(tokens, max_sequence_length, layout):
-    """Returns tokens of each text after truncation, int [N, K], and of each row, int [N].
+def _truncate(tokens, max_sequence_length, layout):
+    """Returns the tokens of each text after truncation, int [N, K], and of each row, int [N].
 
-    A row without any token, where no special tokens are added, is one token of padding.
+    A row without any token, not even special ones, becomes one token of padding.
     """
     num_special = layout.num_special_tokens(tokens.texts_per_row)
     cut = truncated_lengths(tokens.lengths, max_sequence_length - num_special)

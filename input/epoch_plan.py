@@ -1,45 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rows stand in which batch, computed from lengths alone: no iterator, no buffer, no state.
+"""Which rows each batch has, computed from lengths alone: no iterator, no buffer, no state.
 
-A position in training is the global step: it gives the epoch and the batch within it, and the same
-(seed, epoch) gives the same batches again, so resuming at any step is exact and takes no time.
+The global step gives the epoch and the batch within it, and the same (seed, epoch) gives the same
+batches, so resuming at any step is exact and takes no time.
 """
 
 import numpy as np
 
 
 def truncated_lengths(lengths, room, ops=np):
-    """Cuts texts so that each row fits, taking tokens one by one from the end of the longer text.
+    """Truncates the texts of each row, removing tokens one by one from the end of the longer text.
 
-    With texts of equal length the second loses the token (google-research/bert run_classifier.py,
-    `_truncate_seq_pair`); this is the closed form of its loop.
+    If both are equally long, the second loses the token. This is the closed form of the loop in
+    google-research/bert run_classifier.py, `_truncate_seq_pair`.
 
     Args:
         lengths: int [N, K], tokens of each text; K is 1 or 2.
         room: int. Tokens that the texts of a row may have together.
-        ops: module with minimum, maximum and stack: NumPy, or TensorFlow within a graph.
+        ops: module with minimum, maximum and stack: NumPy, or TensorFlow in a graph.
     Returns:
         int [N, K].
     """
     if lengths.shape[1] == 1:
         return ops.minimum(lengths, room)
     first, second = lengths[:, 0], lengths[:, 1]
-    # Each may keep half the room, or what the other leaves; the first half is the larger.
-    most_first = ops.maximum((room + 1) // 2, room - second)
-    most_second = ops.maximum(room // 2, room - first)
-    return ops.stack([ops.minimum(first, most_first), ops.minimum(second, most_second)], axis=1)
+    # Each keeps up to half the room, or what the other leaves. Odd room: the first half is larger.
+    max_first = ops.maximum((room + 1) // 2, room - second)
+    max_second = ops.maximum(room // 2, room - first)
+    return ops.stack([ops.minimum(first, max_first), ops.minimum(second, max_second)], axis=1)
 
 
 def choose_bucket_lengths(row_lengths, num_buckets):
     """Chooses the lengths to pad to so that the fewest tokens are computed.
 
-    Dynamic programme over the distinct lengths l_1 < ... < l_n with counts c: the best cost of
-    padding all rows up to l_j with k lengths is min over i < j of cost(i, k - 1) + l_j * sum of
+    Dynamic programme over the distinct lengths l_1 < ... < l_n with counts c: with k lengths, the
+    lowest cost of padding all rows up to l_j is min over i < j of cost(i, k - 1) + l_j * sum of
     c_(i+1..j).
 
     Args:
         row_lengths: int [N], tokens of each row with its special tokens.
-        num_buckets: int > 0. How many lengths, at most.
+        num_buckets: int > 0. The number of lengths, at most.
     Returns:
         increasing int list; the last is the longest row's length.
     """
@@ -72,9 +72,9 @@ class EpochPlan:
         row_lengths: int [N], tokens of each row with its special tokens, after truncation.
         batch_size: int.
         bucket_lengths: increasing ints, the last at least the longest row.
-        shuffle: bool. True: a new order every epoch. False: rows in order of their bucket and,
-            within it, of the data set.
-        seed: int. Together with the epoch it gives the order.
+        shuffle: bool. True: a new order every epoch. False: rows sorted by bucket, else in the
+            order of the data set.
+        seed: int. The order is a function of seed and epoch.
     Attributes:
         steps_per_epoch: int, whole batches of an epoch.
     """
@@ -92,32 +92,31 @@ class EpochPlan:
     def epoch(self, epoch, drop_remainder=True):
         """Returns the batches of one epoch.
 
-        Rows that do not fill a batch of their bucket go to the next longer one, so that only the
+        Rows that do not fill a batch of their bucket go to the next longer bucket, so that only the
         last batch of an epoch can be short.
 
         Args:
             epoch: int >= 0.
-            drop_remainder: bool. True: leave out the rows of that short batch. False: fill it
-                with row -1.
+            drop_remainder: bool. True: leave out the short batch. False: fill it with row -1.
         Returns:
-            rows: int32 [steps, batch_size]; lengths: int32 [steps], what to pad each batch to.
+            rows: int32 [steps, batch_size]; lengths: int32 [steps], the length to pad to.
         """
         order = np.arange(self.num_rows)
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
         if self.shuffle:
             order = random.permutation(self.num_rows)
         buckets = self.bucket_of_row[order]
-        rows, lengths, left_over = [], [], np.zeros(0, int)
+        rows, lengths, remainder = [], [], np.zeros(0, int)
         for bucket, length in enumerate(self.bucket_lengths):
-            waiting = np.concatenate([left_over, order[buckets == bucket]])
-            num_batches = len(waiting) // self.batch_size
-            whole = num_batches * self.batch_size
-            rows.append(waiting[:whole].reshape(-1, self.batch_size))
+            members = np.concatenate([remainder, order[buckets == bucket]])
+            num_batches = len(members) // self.batch_size
+            num_used = num_batches * self.batch_size
+            rows.append(members[:num_used].reshape(-1, self.batch_size))
             lengths.append(np.full(num_batches, length))
-            left_over = waiting[whole:]
-        if len(left_over) and not drop_remainder:
-            filler = np.full(self.batch_size - len(left_over), -1)
-            rows.append(np.concatenate([left_over, filler])[None])
+            remainder = members[num_used:]
+        if len(remainder) and not drop_remainder:
+            filler = np.full(self.batch_size - len(remainder), -1)
+            rows.append(np.concatenate([remainder, filler])[None])
             lengths.append(self.bucket_lengths[-1:])
         rows, lengths = np.concatenate(rows), np.concatenate(lengths)
         if self.shuffle:
@@ -126,7 +125,7 @@ class EpochPlan:
         return rows.astype(np.int32), lengths.astype(np.int32)
 
     def steps(self, first_step, last_step):
-        """Returns rows and lengths, as `epoch` does, of first_step <= step < last_step."""
+        """Returns rows and lengths, as in `epoch`, of first_step <= step < last_step."""
         rows = [np.zeros((0, self.batch_size), np.int32)]
         lengths = [np.zeros(0, np.int32)]
         step = first_step
@@ -141,28 +140,28 @@ class EpochPlan:
 
 
 class BalancedPlan(EpochPlan):
-    """Random batches of about the same number of tokens each, in a new order every epoch.
+    """Random batches with about the same number of tokens each, in a new order every epoch.
 
-    Sorted by length and cut into as many strata as a batch has rows, each batch gets a random row
-    of every stratum: all have the lengths of the data, and each row stands in any of them with the
-    same probability (stratified sampling, Cochran 1977, chapter 5). Of a stratum, where lengths
-    differ, the shortest goes to the batch that is fullest so far.
+    Stratified sampling (Cochran 1977, chapter 5): the rows are sorted by length and cut into as
+    many strata as a batch has rows, and each batch gets a random row of every stratum. So every
+    batch has the lengths of the data, and each row is equally likely to be in any batch. Where the
+    lengths of a stratum differ, the shortest goes to the batch with the most tokens so far.
 
     Args:
-        row_lengths, batch_size, seed: as of EpochPlan.
+        row_lengths, batch_size, seed: as for EpochPlan.
     """
 
     def __init__(self, row_lengths, batch_size, seed=0):
         super().__init__(row_lengths, batch_size, [int(row_lengths.max())], True, seed)
 
     def epoch(self, epoch):
-        """As `EpochPlan.epoch`; the rows of a short batch, which is left out, are random ones."""
+        """See `EpochPlan.epoch`; the rows of the short batch, which is left out, are random."""
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
         steps = self.steps_per_epoch
         order = random.permutation(self.num_rows)[: steps * self.batch_size]
         increasing = order[np.argsort(self.row_lengths[order], kind="stable")]
         rows, tokens = np.empty((steps, self.batch_size), np.int32), np.zeros(steps, np.int64)
-        # From the longest stratum, whose lengths differ most, to the shortest, which evens out.
+        # The longest stratum, whose lengths differ most, comes first; the shortest evens it out.
         for place, stratum in enumerate(increasing.reshape(self.batch_size, steps)[::-1]):
             fullest_first = np.lexsort((random.random(steps), -tokens))
             rows[fullest_first, place] = stratum

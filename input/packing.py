@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the rows of a batch stand when several share one long row, computed from lengths alone.
+"""Packing: several rows of a batch share one long row. Their places follow from lengths alone.
 
-`packing: packed` keeps the batches random, as rows of like length (`epoch_plan.py`) are not, and
-leaves padding only at the ends of the long rows. `common/kernels/packed.py` is how the network
-keeps the rows apart.
+Unlike buckets (`epoch_plan.py`), `packing: packed` keeps the batches random, and padding remains
+only at the ends of the long rows. `common/kernels/packed.py` separates the rows in the network.
 """
 
 import math
@@ -12,29 +11,29 @@ import numpy as np
 
 from input.epoch_plan import BalancedPlan, EpochPlan, choose_bucket_lengths
 
-# To make a program for another shape takes as long as to compute about so many batches with it:
-# MiniLM and BERT-base, batches of 32, on two cores.
+# One more program costs as much as computing about 20 batches: MiniLM and BERT-base, batches of
+# 32, on two cores.
 BATCHES_PER_PROGRAM = 20
-MAX_TRIED = 200  # batches: a hundredth of a second
-# MiniLM's, as larger networks spend less on attention; a third of it, as softmax and dropout of
-# the probabilities, there and back, take twice as long as the products of attention.
+MAX_TRIED = 200  # batches to choose the number of rows by; takes 0.01 s
+# MiniLM's, because larger networks spend less on attention. A third of it, because softmax and
+# dropout, forward and backward, take twice as long as the products of attention.
 HIDDEN_SIZE = 384 / 3
 
 
 def pack(lengths, num_rows):
     """Packs each batch into long rows that are about equally full.
 
-    Graham 1969 (SIAM J. Applied Mathematics 17, "LPT"): the longest first, each into the emptiest
-    row; the fullest has at most 4/3 of what the best packing has in its. All batches are packed
-    side by side.
+    Graham 1969 (SIAM J. Applied Mathematics 17, "LPT"): from the longest example on, each goes to
+    the emptiest row; the fullest row has at most 4/3 of the tokens of an optimal packing's. All
+    batches are packed at once.
 
     Args:
-        lengths: int [N, B], tokens of the examples of N batches, each at least 1, or 0: an example
-            that only fills up a batch, which stands first and has no token.
+        lengths: int [N, B], tokens of the examples of N batches; 0 for filler, which comes first
+            and has no token.
         num_rows: int > 0.
     Returns:
-        order: int [N, B], the examples of each batch as they stand one behind the other.
-        row, offset: int [N, B], where each of them stands; 0, 0 for filling.
+        order: int [N, B], the examples of each batch in the order of their places.
+        row, offset: int [N, B], the place of each; 0, 0 for filler.
         room: int [N], tokens in the fullest row of each batch.
     """
     num_batches, batch_size = lengths.shape
@@ -42,7 +41,7 @@ def pack(lengths, num_rows):
     decreasing = np.argsort(-lengths, axis=1, kind="stable")
     used = np.zeros((num_batches, num_rows), np.int64)  # tokens in each row
     row, offset = (np.empty((num_batches, batch_size), np.int64) for _ in range(2))
-    for example in decreasing.T:  # of every batch the longest, then the second, ...
+    for example in decreasing.T:  # the longest of every batch, then the second, ...
         length = lengths[batch, example]
         emptiest = used.argmin(axis=1)
         row[batch, example] = np.where(length > 0, emptiest, 0)
@@ -55,29 +54,29 @@ def pack(lengths, num_rows):
 
 
 def choose_num_rows(lengths, room_of=np.mean):
-    """Returns how many long rows to pack batches into, for the least to compute.
+    """Returns the number of long rows per batch that costs least.
 
-    Few long ones are the fuller, and in many short ones a token is compared with fewer others. One,
-    or an even number, so that two streams (`runconfig.num_streams`) compute equally much.
+    Fewer, longer rows have less padding; in shorter rows, attention costs less. The number is 1 or
+    even, so that two streams (`runconfig.num_streams`) have equal work.
 
     Args:
-        lengths: int [N, B], of `pack`. The first MAX_TRIED batches are tried.
-        room_of: int [N] -> the tokens of a long row, from those that each batch needs.
+        lengths: int [N, B], as for `pack`. The first MAX_TRIED batches are tried.
+        room_of: int [N], tokens that a long row of each batch needs -> tokens that all get.
     """
     lengths = lengths[:MAX_TRIED]
-    most = math.ceil(lengths.sum(axis=1).mean() / lengths.max())
+    max_rows = math.ceil(lengths.sum(axis=1).mean() / lengths.max())
     return min(
-        (1, *range(2, most + 2, 2)),
+        (1, *range(2, max_rows + 2, 2)),
         key=lambda rows: num_products([[rows, room_of(pack(lengths, rows)[-1])]], HIDDEN_SIZE),
     )
 
 
-def choose_lengths(room, most):
-    """Returns increasing lengths of long rows, `most` at most: as many as are worth a program each.
+def choose_lengths(room, max_choices):
+    """Returns increasing lengths of long rows, only as many as pay for their programs.
 
-    room: int [N], the tokens that a long row of each batch needs.
+    room: int [N], tokens that a long row of each batch needs.
     """
-    choices = [choose_bucket_lengths(room, number) for number in range(1, most + 1)]
+    choices = [choose_bucket_lengths(room, number) for number in range(1, max_choices + 1)]
 
     def tokens(lengths):
         return round_up(room, lengths).sum() + len(lengths) * BATCHES_PER_PROGRAM * room.max()
@@ -86,7 +85,7 @@ def choose_lengths(room, most):
 
 
 def round_up(numbers, choices):
-    """The smallest choice that is at least as large, or the number itself above them all.
+    """Rounds each number up to the next choice; numbers above all choices stay.
 
     numbers: int [N]; choices: increasing ints. Returns int [N].
     """
@@ -99,8 +98,8 @@ class PackedPlan:
     """The packed batches of every epoch.
 
     Args:
-        plan: EpochPlan. Its rows, batch size and seed are taken, not its buckets.
-        num_choices: int > 0. How many lengths the long rows may have: as many programs.
+        plan: EpochPlan, for its rows, batch size, shuffling and seed; buckets are ignored.
+        num_choices: int > 0. The number of lengths of long rows, at most; each is a program.
     """
 
     def __init__(self, plan, num_choices):
@@ -110,8 +109,8 @@ class PackedPlan:
         else:
             longest = [int(self.lengths.max())]
             self.batches = EpochPlan(self.lengths, plan.batch_size, longest, shuffle=False)
-        # Of the first epoch: the same at whichever step a run begins. A batch of a later one that
-        # needs more has a length of its own.
+        # From the first epoch, so that a resumed run chooses the same. A batch of a later epoch
+        # that needs more gets a length of its own.
         lengths = self.lengths[self.batches.epoch(0)[0]]
         self.num_rows = choose_num_rows(lengths)
         self.choices = choose_lengths(pack(lengths, self.num_rows)[-1], num_choices)
@@ -120,10 +119,10 @@ class PackedPlan:
         """Returns the batches of first_step <= step < last_step.
 
         Returns:
-            rows: int32 [steps, B], in the order in which they stand in the long rows.
-            starts: int32 [steps, B], increasing (but for filling): where each of them begins, in
-                tokens from the first long row's beginning.
-            shapes: int32 [steps, 2], how many long rows there are, and their tokens.
+            rows: int32 [steps, B], in the order of their places.
+            starts: int32 [steps, B], increasing except for filler: where each row begins, in
+                tokens from the beginning of the first long row.
+            shapes: int32 [steps, 2], the number of long rows and their tokens.
         """
         rows, _ = self.batches.steps(first_step, last_step)
         packed = pack(self.lengths[rows], self.num_rows)
@@ -131,16 +130,16 @@ class PackedPlan:
 
 
 def pack_every_row(lengths, batch_size):
-    """Packs each row of a split into one of as few batches as hold them, nearly all of one shape.
+    """Packs every row of a split once, into as few batches as possible, nearly all of one shape.
 
-    From the longest to the shortest, rows are dealt to the batches there and back, so that all have
-    about the same number of tokens, and one program computes them.
+    Sorted by length, the rows are dealt to the batches in alternating direction, so that all
+    batches have about the same number of tokens and share one program.
 
     Args:
         lengths: int [N], tokens of each row; N > 0.
         batch_size: int.
     Returns:
-        rows, starts: int32 [steps, B], as of `PackedPlan.steps`; -1 for filling, first in a batch.
+        rows, starts: int32 [steps, B], as in `PackedPlan.steps`; -1 for filler, first in a batch.
         shapes: int32 [steps, 2], at most two different ones.
     """
     steps = -(-len(lengths) // batch_size)
@@ -157,7 +156,7 @@ def pack_every_row(lengths, batch_size):
 
 
 def _placed(rows, packed, num_rows, room):
-    """rows, starts and shapes of `PackedPlan.steps`. packed: of `pack`; room: int [steps]."""
+    """Returns rows, starts and shapes as `PackedPlan.steps`. packed: of `pack`; room: [steps]."""
     order, row, offset, _ = packed
     shapes = np.stack([np.full_like(room, num_rows), room], axis=1)
     arrays = np.take_along_axis(rows, order, axis=1), row * room[:, None] + offset, shapes
@@ -165,9 +164,9 @@ def _placed(rows, packed, num_rows, room):
 
 
 def num_products(shapes, hidden_size):
-    """What an encoder layer multiplies for batches of shapes [steps, 2], up to a common factor.
+    """Returns the multiplications of an encoder layer for shapes [steps, 2], up to a factor.
 
-    Of a token's 24 D^2 + 4 T D: its own products, and its attention to a row of T.
+    A token takes 24 D^2 for its dense layers and 4 T D for attention in a row of T tokens.
     """
     rows, length = np.asarray(shapes, np.float64).T
     return (rows * length * (6 * hidden_size + length)).sum()

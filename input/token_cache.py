@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A split tokenised once: token ids of all texts in one array, kept on disk between runs.
+"""The tokens of a split: the ids of all texts in one array, cached on disk between runs.
 
-Tokenising SST-2 takes about a second; reading the cache takes a few milliseconds, and every run,
-epoch and sequence length shares it, because special tokens, truncation and padding come later.
+Tokenising SST-2 takes about a second, reading the cache a few milliseconds. All runs, epochs and
+sequence lengths share it, because special tokens, truncation and padding come later.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from common.files import write_whole
 from common.signals import poll
 
 ROWS_PER_CALL = 1024  # rows tokenised at once: enough to amortise a call, small in memory
-TARGETS = "targets/"  # begins the names of their arrays in a file
+TARGETS = "targets/"  # prefix of their names in a file
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Tokens:
 
     Attributes:
         ids: int32 [sum of lengths], text after text, row after row.
-        offsets: int64 [N * K + 1]: text k of row n has the ids from offsets[n * K + k] on, up to
-            the next offset.
-        targets: {name: array [N, ...]}, empty for texts that nobody has labelled.
+        offsets: int64 [N * K + 1]: the ids of text k of row n begin at offsets[n * K + k] and end
+            at the next offset.
+        targets: {name: array [N, ...]}; empty for texts without labels.
         texts_per_row: int. K, 1 or 2.
-        skipped: tuple of str, a sentence for each row of the data set that is not among them.
+        skipped: tuple of str, a sentence for each row of the source that was skipped.
     """
 
     ids: np.ndarray
@@ -52,7 +52,7 @@ class Tokens:
         return np.diff(self.offsets).reshape(len(self), self.texts_per_row)
 
     def take(self, rows):
-        """Returns the Tokens of some rows, in their order. rows: int [<= N]."""
+        """Returns the Tokens of some rows, in the order given. rows: int [M]."""
         lengths = self.lengths[rows]
         starts = self.offsets[:-1].reshape(len(self), self.texts_per_row)[rows].ravel()
         offsets = np.concatenate([[0], np.cumsum(lengths.ravel())])
@@ -67,7 +67,7 @@ def tokenize_rows(rows, tokenizer, texts_per_row):
     Returns Tokens.
     """
 
-    @tf.autograph.experimental.do_not_convert  # nothing depends on a tensor's value
+    @tf.autograph.experimental.do_not_convert  # no control flow depends on a tensor
     def tokenize(texts, targets):
         ragged = tokenizer.traced(tf.reshape(texts, [-1]))
         return ragged.flat_values, ragged.row_lengths(), targets
@@ -81,7 +81,7 @@ def tokenize_rows(rows, tokenizer, texts_per_row):
 
 
 def tokenize_texts(rows, tokenizer):
-    """Tokenises texts that are at hand. rows: list of at least one tuple of K str.
+    """Tokenises texts in memory. rows: list of at least one tuple of K str.
 
     Returns Tokens without targets.
     """
@@ -96,9 +96,9 @@ def tokenize_texts(rows, tokenizer):
 
 
 def _joined(batches, texts_per_row, empty):
-    """Returns the Tokens of many (ids int32 [n], lengths int64 [B * K], {target: [B, ...]}).
+    """Concatenates batches of (ids int32 [n], lengths int64 [B * K], {target: [B, ...]}).
 
-    empty: {target: array [0, ...]}, of the same types and shapes.
+    empty: {target: array [0, ...]}, of the same types and shapes. Returns Tokens.
     """
     ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     targets = {name: [array] for name, array in empty.items()}
@@ -118,13 +118,13 @@ def _joined(batches, texts_per_row, empty):
 
 
 def load_tokens(source, split, tokenizer, cache_dir):
-    """Returns the Tokens of a split, from the cache where it holds them, else made and kept.
+    """Returns the Tokens of a split, from the cache or else tokenised and then cached.
 
     Args:
         source: Source.
         split: str.
         tokenizer: WordPieceTokenizer.
-        cache_dir: Path, made if absent. Where it cannot be written the tokens are made each time.
+        cache_dir: Path, created if absent. If it cannot be written, nothing is cached.
     Raises:
         UserError: the source's files change while they are read.
     """
@@ -143,19 +143,18 @@ def load_tokens(source, split, tokenizer, cache_dir):
 
 
 def check_unchanged(source, split, fingerprint):
-    """Raises UserError where a split's files are not those that the fingerprint was made of."""
+    """Raises UserError if a split's files no longer have this fingerprint."""
     if source.fingerprint(split) != fingerprint:
         raise UserError(
-            f"split {split} of {source} changed while it was read; start again when whatever "
-            "writes it has finished"
+            f"split {split} of {source} changed while it was read; start again when the program "
+            "that writes it has finished"
         )
 
 
 def _serialized(tokens, fingerprint):
-    """Returns the bytes of the file that holds tokens.
+    """Returns the bytes of a cache file.
 
-    Its digest covers values, types and shapes, and the fingerprint, which tells a file under
-    another's name.
+    Its digest covers values, types, shapes and the fingerprint, so that a renamed file is detected.
     """
     arrays = {"ids": tokens.ids, "offsets": tokens.offsets}
     arrays |= {f"{TARGETS}{name}": array for name, array in tokens.targets.items()}
@@ -170,7 +169,7 @@ def _serialized(tokens, fingerprint):
 
 
 def _read(path, texts_per_row, fingerprint):
-    """Returns Tokens, or None where the file is absent, or is not what `_write` would write."""
+    """Returns Tokens, or None if the file is absent, or not what `_write` would write."""
     try:
         content = path.read_bytes()
         arrays = load(content)
@@ -193,6 +192,6 @@ def _read(path, texts_per_row, fingerprint):
 
 
 def _write(path, content):
-    """Writes the file, whole, so that runs that share the cache never read half of one."""
-    with contextlib.suppress(OSError):  # a read-only or full disk costs the cache, not the run
+    """Writes the file atomically, because runs share the cache."""
+    with contextlib.suppress(OSError):  # without a cache on a read-only or full disk
         write_whole(path, content)

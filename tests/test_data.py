@@ -452,7 +452,7 @@ def test_texts_come_from_the_flags_and_then_from_the_file(tmp_path):
 def test_a_file_without_a_text_is_refused(tmp_path, content):
     path = tmp_path / "texts"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="holds no text"):
+    with pytest.raises(UserError, match="has no text"):
         data.read_texts([], path)
 
 
@@ -474,7 +474,7 @@ def test_bytes_on_the_command_line_that_are_not_utf_8_are_refused():
 
 @pytest.mark.parametrize("texts", [["a", "b\tc"], ["a\tb", "c"], ["a\tb\tc"]])
 def test_pairs_among_single_texts_and_triples_are_refused(texts):
-    with pytest.raises(UserError, match="one text a row, or pairs"):
+    with pytest.raises(UserError, match="one text per row, or pairs"):
         data.read_texts(texts, None)
 
 
@@ -531,7 +531,7 @@ def test_inputs_that_tokenise_differently_are_refused(make_params, tmp_path):
     other.write_text("\n".join([*VOCAB[:4], *reversed(VOCAB[4:])]) + "\n")
     for difference in ({"vocab_file": str(other)}, {"do_lower": False}):
         params = make_params(predict_input=difference)
-        with pytest.raises(UserError, match="train_input cuts text into other tokens"):
+        with pytest.raises(UserError, match="train_input tokenises differently"):
             data.complete_params(params, GEOMETRY, "params.yaml")
     copy = tmp_path / "copy.txt"
     copy.write_text("\n".join(VOCAB) + "\n")

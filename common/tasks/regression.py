@@ -31,7 +31,7 @@ print(logits[0, 0])""",
 
 
 class ValueTargets(Targets):
-    """One number a row, of a regression: {"labels": float32 [N]}."""
+    """One number per row, for a regression: {"labels": float32 [N]}."""
 
     specs: ClassVar = {"labels": TargetSpec((), np.dtype(np.float32))}
 

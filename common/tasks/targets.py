@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the outputs of a network are compared with, and how it is read from the labels of a source.
+"""Targets: the arrays that outputs are compared with, and how labels of a source become them.
 
-A source says where labels stand and of what kind they are (`LabelColumn`); a task says what they
-mean (`Targets`). Token cache, batches and steps carry {name: array [N, ...]} and know no more.
+A source describes its column of labels (`LabelColumn`); the task interprets it (`Targets`). Token
+cache, batches and steps only carry {name: array [N, ...]}.
 """
 
 import functools
@@ -20,7 +20,7 @@ MAX_CLASSES = 1000  # more distinct labels than that are texts or measurements
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """One array of targets: what a row has of it.
+    """Shape and type of one array of targets.
 
     Attributes:
         shape: tuple of int, of one row; () for a number.
@@ -33,15 +33,15 @@ class TargetSpec:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """What a source knows of its labels before it reads them.
+    """The column of labels, as a source knows it before reading.
 
     Attributes:
         source: str, names the data set or the file in messages.
         name: str, of the feature or column.
-        kind: "class", a number whose names are known; "integer"; "number"; "text"; "other".
-        class_names: tuple of str, the names of kind "class".
-        description: str, the type in the words of the library that reads it.
-        read: () -> list of str, the labels of the training rows; of kind "text" alone.
+        kind: "class", an integer whose classes have names; "integer"; "number"; "text"; "other".
+        class_names: tuple of str, for kind "class".
+        description: str, the type, for messages.
+        read: () -> list of str, the labels of the training rows; for kind "text".
     """
 
     source: str
@@ -57,8 +57,8 @@ class Targets:
     """The targets of a task.
 
     Attributes:
-        label_names: tuple of str, what the outputs of a row are called: those of `label_names` in
-            the params file, or None; after `named` always known.
+        label_names: tuple of str, a name for each output of a row. Before `named`: the key
+            `label_names` of the params file, or None.
         specs: {name: TargetSpec}.
     """
 
@@ -66,36 +66,36 @@ class Targets:
     specs: ClassVar[dict[str, TargetSpec]]
 
     def named(self, column):
-        """Returns these Targets with the label names that a LabelColumn has or leaves open.
+        """Returns these Targets with label names, from the params or from a LabelColumn.
 
         Raises:
-            UserError: the task cannot be learned from such a column.
+            UserError: the column does not fit the task.
         """
         raise NotImplementedError
 
     def parse(self, label):
-        """Reads the label of a row of a file.
+        """Parses the label of one row of a file.
 
-        label: str, not empty. Returns {name: number or nested list of them}.
-        Raises ValueError where it is no label; the text says what would be one.
+        label: str, not empty. Returns {name: number or nested list of numbers}.
+        Raises ValueError, whose text says which labels are valid.
         """
         raise NotImplementedError
 
     @property
     def missing(self):
-        """What a row without a label has: {name: number}, one that `faults` finds."""
+        """Returns {name: number} for a row without a label; `faults` reports it."""
         raise NotImplementedError
 
     def faults(self, arrays):
-        """Finds the rows that can be neither trained on nor scored.
+        """Finds the rows that cannot be trained on or scored.
 
-        arrays: {name: array [N, ...]}. Returns {row: what it has, for a message}, rows increasing.
+        arrays: {name: array [N, ...]}. Returns {row: its invalid target as text}, rows increasing.
         """
         raise NotImplementedError
 
     @property
     def accepted(self):
-        """What `faults` lets pass, as the end of a sentence that begins with "labels"."""
+        """The valid targets, as the rest of a sentence that begins with "labels"."""
         raise NotImplementedError
 
 
@@ -110,7 +110,7 @@ def num_rows(targets):
 
 
 class ClassTargets(Targets):
-    """One class a row: {"labels": int32 [N]}, from 0 on in the order of `label_names`."""
+    """One class per row: {"labels": int32 [N]}, indices into `label_names`."""
 
     specs: ClassVar = {"labels": TargetSpec((), np.dtype(np.int32))}
 
@@ -168,15 +168,11 @@ def _distinct_names(column):
 
 
 def names_of_labels(labels):
-    """The distinct labels in order: as numbers where all are whole numbers, else by the alphabet.
+    """Returns the distinct labels in order: numeric if all are whole numbers, else alphabetical.
 
-    So labels 0, 1 and 2 are classes 0, 1 and 2; stars from 1 to 5 are classes 0 to 4, whose names
-    are 1 to 5.
+    So labels 0, 1 and 2 are classes 0, 1 and 2; stars from 1 to 5 are classes 0 to 4, named 1 to 5.
 
-    Args:
-        labels: list of str.
-    Returns:
-        tuple of str.
+    labels: list of str. Returns tuple of str.
     """
     names = set(labels)
     if all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names):
@@ -185,7 +181,7 @@ def names_of_labels(labels):
 
 
 def classes_of_names(names):
-    """{label as it stands in a file: class}: by name, and by number where no name is a number."""
+    """Returns {label in a file: class}: by name, and by number unless a name is a number."""
     classes = {name: i for i, name in enumerate(names)}
     if not any(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
         classes |= {str(i): i for i in range(len(names))}

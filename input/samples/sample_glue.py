@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TFDS builder of the embedded sample: `sample_glue/sst2` and `sample_glue/mnli`.
 
-Features and label order are those of TFDS' own `glue/sst2` and `glue/mnli`, so that the sample
-takes the very same path as the real data. The rows are the TSV files beside this file.
+Features and label order are those of TFDS' `glue/sst2` and `glue/mnli`, so that the sample takes
+the same path as the real data. The rows are in the TSV files beside this file.
 """
 
 import csv
@@ -25,13 +25,13 @@ SPLITS = {
 
 
 def _version():
-    """1.0.n, where n follows from the rows: an edited file is prepared anew."""
+    """Returns 1.0.n, n a checksum of the rows, so that an edited file is prepared again."""
     rows = b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.tsv")))
     return tfds.core.Version(f"1.0.{zlib.crc32(rows)}")
 
 
 class SampleGlue(tfds.core.GeneratorBasedBuilder):
-    """Sentences with a sentiment and pairs with their relation, as GLUE has them."""
+    """Sentences with their sentiment and pairs with their relation, in the format of GLUE."""
 
     VERSION = _version()
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in TEXT_KEYS]  # noqa: RUF012

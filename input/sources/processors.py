@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of data processors: which data set, features and splits each name of them reads.
+"""The table of data processors: the data set, features and splits that each of them reads.
 
 Another task on TFDS data is a row here and a name in `common/params/inputs.py`.
 """
@@ -12,14 +12,15 @@ from input.sources.tfds import TfdsSource
 
 @dataclass(frozen=True)
 class DataProcessor:
-    """Which data set, which of its features, which splits.
+    """A data set, its features and its splits.
 
     Attributes:
         dataset: name in TFDS, `builder/config`; `text_files` for files.
         text_keys: one feature name or column (a sentence) or two (a pair).
-        eval_splits: names of the splits to score, together and each for itself; empty: those of
-            EVAL_SPLITS that the data set has.
+        eval_splits: names of the splits to score, together and separately; empty: the source
+            chooses them.
         label_key: feature name or column of the label.
+        train_split: name of the split to train on.
     """
 
     dataset: str
@@ -43,14 +44,14 @@ PROCESSORS = {
 
 
 def get_processor(cfg):
-    """Returns the DataProcessor that InputParams `cfg` name, with their own keys put in."""
-    own = {
+    """Returns the DataProcessor that InputParams `cfg` name, with the keys of `cfg` filled in."""
+    keys = {
         "dataset": cfg.dataset,
         "text_keys": cfg.text_keys or cfg.text_columns,
         "label_key": cfg.label_key or cfg.label_column,
     }
-    own = {name: value for name, value in own.items() if value is not None}
-    processor = replace(PROCESSORS[cfg.data_processor], **own)
+    keys = {name: value for name, value in keys.items() if value is not None}
+    processor = replace(PROCESSORS[cfg.data_processor], **keys)
     old_names = {new: old for old, new in (cfg.feature_rename_map or {}).items()}
     return replace(
         processor,

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user's own files: CSV, TSV and JSON Lines -> rows of texts and a label.
+"""The user's own files as a source: CSV, TSV and JSON Lines -> rows of texts and a label.
 
-Nothing here needs TensorFlow but `TextFileSource.read`. A file is read in one go, and all that is
-wrong in it is found before it is refused: each row with its line.
+Only `TextFileSource.read` needs TensorFlow. A file is read as a whole, so that its error message
+lists all bad rows with their lines.
 
     .csv    comma-separated, text with commas, quotes or line ends in double quotes (RFC 4180)
-    .tsv    tab-separated, no quoting, a row a line
-    .jsonl  a JSON object a line
+    .tsv    tab-separated, no quoting, one row per line
+    .jsonl  one JSON object per line
 
-The first two begin with a row of column names. Empty lines are left out.
+CSV and TSV begin with a row of column names. Empty lines are skipped.
 """
 
 import csv
@@ -28,22 +28,22 @@ from common.errors import UserError
 from common.tasks.targets import LabelColumn
 
 PARSER_VERSION = 1  # part of the fingerprint: raise it with any change that changes a row
-MAX_CHARACTERS = 1_000_000  # of a text; more is a quotation mark that is never closed
+MAX_CHARACTERS = 1_000_000  # of a text; a longer one comes from an unclosed quotation mark
 MAX_LABEL_CHARACTERS = 200
-MAX_LISTED = 20  # faults in a message
+MAX_LISTED = 20  # bad rows in a message
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
 class TextRows:
-    """What a file holds.
+    """The rows of a file.
 
     Attributes:
         texts: list of tuples of one or two str.
-        labels: list of str, without white space around them; None where the file has no labels.
+        labels: list of str, without surrounding white space; None if the file has no labels.
         lines: list of int, the line on which each row begins, from 1.
-        faults: list of (line, str), the rows that are left out, and why.
-        columns: tuple of str, all columns; those of the first row of JSON Lines.
+        faults: list of (line, str), the bad rows and the reasons.
+        columns: tuple of str, all columns; in JSON Lines those of the first row.
     """
 
     texts: list
@@ -57,12 +57,12 @@ class TextRows:
 
 
 class RowFault(ValueError):
-    """What is wrong with one row."""
+    """The reason why a row is bad."""
 
 
-@functools.lru_cache(maxsize=2)  # one file is asked for its label names, its rows and its texts
+@functools.lru_cache(maxsize=2)  # label names, rows and texts of a file are requested separately
 def parse_rows(content, suffix, text_columns, label_column, source):
-    """Finds texts and labels in a file.
+    """Parses texts and labels of a file.
 
     Args:
         content: bytes of the file.
@@ -73,11 +73,11 @@ def parse_rows(content, suffix, text_columns, label_column, source):
     Returns:
         TextRows.
     Raises:
-        UserError: the file as a whole cannot be used: it is empty, or lacks a column.
+        UserError: the file is empty or lacks a column.
     """
     if content.startswith(UTF16_MARKS):
         raise UserError(f"{source} is UTF-16; save it as UTF-8")
-    # A byte that is not UTF-8 becomes a lone surrogate, which `_text` finds in its row.
+    # A byte that is not UTF-8 becomes a lone surrogate, which `_check_characters` reports.
     text = content.decode("utf-8-sig", "surrogateescape")
     texts, labels, lines, faults, columns = [], [], [], [], None
     for line, cells in FORMATS[suffix](io.StringIO(text, newline="\n")):
@@ -85,7 +85,7 @@ def parse_rows(content, suffix, text_columns, label_column, source):
             if columns is None:
                 columns = _columns(cells, text_columns, label_column, f"{source}, line {line}")
                 if suffix != ".jsonl":
-                    continue  # the row of names
+                    continue  # the row of column names
             row = _cells(cells, columns)
             row_texts = tuple(_text(row, column) for column in text_columns)
             row_label = _label(row, label_column) if label_column in columns else None
@@ -106,7 +106,7 @@ def parse_rows(content, suffix, text_columns, label_column, source):
 
 
 def _csv(lines):
-    """Yields (line, list of str, or a RowFault) of each row."""
+    """Yields (line, list of str or RowFault) of each row."""
     csv.field_size_limit(MAX_CHARACTERS)
     reader = csv.reader(lines, strict=True)
     while True:
@@ -117,7 +117,7 @@ def _csv(lines):
             return
         except csv.Error as error:
             end = f" up to line {reader.line_num}" if reader.line_num > line else ""
-            yield line, RowFault(f"is no CSV{end}: {error}")
+            yield line, RowFault(f"is not CSV{end}: {error}")
             continue
         if cells:
             yield line, cells
@@ -132,14 +132,14 @@ def _tsv(lines):
 
 
 def _jsonl(lines):
-    """Yields (line, dict, or a RowFault) of each line."""
+    """Yields (line, dict or RowFault) of each line."""
     for line, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            yield line, RowFault(f"is no JSON: {error}")
+            yield line, RowFault(f"is not JSON: {error}")
             continue
         is_object = isinstance(value, dict)
         yield line, value if is_object else RowFault(f"is {_shown(value)}; an object is wanted")
@@ -149,7 +149,7 @@ FORMATS: dict[str, Iterator] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}
 
 
 def _columns(cells, text_columns, label_column, place):
-    """The names of the columns, from the row of names or the first object. Raises UserError."""
+    """Returns the column names, from the row of names or the first object. Raises UserError."""
     if isinstance(cells, RowFault):
         raise cells
     columns = list(cells)
@@ -170,7 +170,7 @@ def _columns(cells, text_columns, label_column, place):
 
 
 def _cells(cells, columns):
-    """{column: value} of a row."""
+    """Returns {column: value} of a row."""
     if isinstance(cells, RowFault):
         raise cells
     if isinstance(cells, dict):
@@ -186,14 +186,14 @@ def _text(row, column):
     text = row[column]
     if not isinstance(text, str):
         raise RowFault(f"{column} is {_shown(text)}; text is wanted")
-    _check_written(text, column)
+    _check_characters(text, column)
     if len(text) > MAX_CHARACTERS:
         raise RowFault(f"{column} has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
     return text
 
 
 def _label(row, column):
-    """The label as text: 1 and "1" are the same, true is "true"."""
+    """Returns the label as text: 1 and "1" are the same, true is "true"."""
     label = row.get(column)
     if label is None:
         raise RowFault(f"has no {column}")
@@ -201,13 +201,13 @@ def _label(row, column):
         return json.dumps(label)
     if not isinstance(label, str):
         raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
-    _check_written(label, column)
+    _check_characters(label, column)
     if len(label) > MAX_LABEL_CHARACTERS:
         raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
     return label.strip()
 
 
-def _check_written(text, column):
+def _check_characters(text, column):
     lone = re.search("[\ud800-\udfff]", text)
     if lone:
         raise RowFault(f"{column} is not UTF-8 at character {lone.start() + 1}")
@@ -216,21 +216,21 @@ def _check_written(text, column):
 
 
 def _shown(value, most=60):
-    """A value in a message: on one line, cut to `most` characters."""
+    """Returns a value for a message: on one line, at most `most` characters."""
     try:
         text = value if isinstance(value, str) else json.dumps(value)
     except RecursionError:
-        return "nested too deep"
+        return "nested too deeply"
     text = " ".join(text[: most + 20].split())
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-# ---- The data set --------------------------------------------------------------------------------
+# ---- The source ----------------------------------------------------------------------------------
 
 
 class TextFileSource:
-    """The files of `train_file` and `eval_file`, as splits train and validation.
+    """A Source over the files `train_file` and `eval_file`, as splits train and validation.
 
     Args:
         cfg: InputParams: train_file, eval_file, on_bad_row.
@@ -266,8 +266,8 @@ class TextFileSource:
         return len(self._rows(split)[0].texts)
 
     def read(self, split, batch_size):
-        """See Source. Rows of a file without labels have what `Targets.missing` says."""
-        import tensorflow as tf  # here: a file is checked without waiting for it
+        """See Source. Without a label column, rows have the targets of `Targets.missing`."""
+        import tensorflow as tf  # here, so that a file is checked before this slow import
 
         rows, targets = self._rows(split)
         with tf.device("/cpu:0"):
@@ -285,7 +285,7 @@ class TextFileSource:
         return f"{self._path(split)}, line {self._rows(split)[0].lines[row]}"
 
     def damages(self, split):
-        """None: a file is read whole, or `read` raises UserError."""
+        """Returns []: `read` raises UserError if a file cannot be read."""
         del split
         return []
 
@@ -301,10 +301,10 @@ class TextFileSource:
         path = self._path(split)
         if path.suffix.lower() not in FORMATS:
             raise UserError(
-                f"{path}: the end of its name says no format; available: {', '.join(FORMATS)}"
+                f"{path}: its name ends in no known format; available: {', '.join(FORMATS)}"
             )
         if path.exists() and not path.is_file():
-            raise UserError(f"{path} is no file")
+            raise UserError(f"{path} is not a file")
         try:
             return path.read_bytes()
         except OSError as error:
@@ -324,23 +324,23 @@ class TextFileSource:
         """Returns the label of every row: list of str."""
         if self._paths["train"] is None:
             raise UserError(
-                "neither label_names nor train_file is given, so the names of the classes are not "
-                "known; write label_names, in the order of the training"
+                "neither label_names nor train_file is given, so the names of the classes are "
+                "unknown; write label_names, in the order of the training"
             )
         path, rows = self._paths["train"], self._parsed("train")
         self._refuse(rows.faults, path)
         if rows.labels is None:
             raise UserError(
                 f"{path} has no column {self.processor.label_key}; it has "
-                f"{_shown(', '.join(rows.columns))}. Write the one with labels as label_column"
+                f"{_shown(', '.join(rows.columns))}. Write the one with the labels as label_column"
             )
         return rows.labels
 
     def _rows(self, split):
-        """Returns the TextRows that can be used, and their targets: {name: array [N, ...]}.
+        """Returns the TextRows with valid targets, and these: {name: array [N, ...]}.
 
         Raises:
-            UserError: there are others, and on_bad_row is error; or there are no rows.
+            UserError: there are bad rows and on_bad_row is error, or no row is valid.
         """
         path, parsed = self._path(split), self._parsed(split)
         texts, targets, lines, faults = [], [], [], list(parsed.faults)
@@ -365,12 +365,12 @@ class TextFileSource:
         }
 
     def _refuse(self, faults, path):
-        """Raises UserError for bad rows, unless they are to be skipped."""
+        """Raises UserError for bad rows, unless on_bad_row is skip."""
         if not faults or self._skips_bad_rows:
             return
         listed = [f"  line {line}: {text}" for line, text in faults[:MAX_LISTED]]
         if len(faults) > MAX_LISTED:
             listed.append(f"  and {len(faults) - MAX_LISTED} more")
         rows = f"{len(faults)} row{'s' * (len(faults) > 1)}"
-        advice = "Correct the file; or write on_bad_row: skip, which leaves such rows out"
+        advice = "Correct the file; or write on_bad_row: skip to leave such rows out"
         raise UserError("\n".join([f"{path}: {rows} cannot be used", *listed, advice]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The source of rows that are a data set of TensorFlow Datasets (TFDS)."""
+"""Data sets of TensorFlow Datasets (TFDS) as a source of rows."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.tasks.targets import LabelColumn
 from input.samples.sample_glue import SampleGlue
 
-# Those that TFDS decodes to what it has stored.
+# Features whose stored value TFDS returns unchanged.
 PLAIN_FEATURES = (
     tfds.features.Text,
     tfds.features.ClassLabel,
@@ -26,24 +26,24 @@ PLAIN_FEATURES = (
 )
 
 
-# What is scored of a data set whose processor does not say it: the first that it has.
+# Evaluation splits if the processor names none: the first group that the data set has.
 EVAL_SPLITS = (("validation",), ("validation_matched", "validation_mismatched"), ("test",))
 
 
 class TfdsSource:
-    """A prepared TFDS data set: its texts, labels, label names, and a fingerprint of its files.
+    """A Source over a prepared TFDS data set.
 
-    Opening it (milliseconds) prepares what is not prepared yet: the embedded sample from the
-    project's own files, any other by TFDS, which downloads it.
+    Opening it takes milliseconds if it is prepared. Else the embedded sample is prepared from the
+    project's files, and any other data set by TFDS, which downloads it.
 
     Args:
         cfg: InputParams: data_dir, feature_rename_map, on_bad_row, eval_fraction.
         processor: DataProcessor.
         targets: Targets of the task.
     Attributes:
-        folder: Path, where the data set lies.
+        folder: Path of the data set.
     Raises:
-        UserError: it is neither prepared nor can it be, or it lacks a feature.
+        UserError: it is not prepared and cannot be prepared, or it lacks a feature.
     """
 
     def __init__(self, cfg, processor, targets):
@@ -91,7 +91,7 @@ class TfdsSource:
             if all(name in splits and splits[name].num_examples for name in names):
                 return names
         if eval_fraction is not None:
-            return ()  # rows of the training split are scored
+            return ()  # held-out rows of the training split are scored
         raise UserError(
             f"{self} has no split validation or test; its splits are {', '.join(splits)}. Write "
             "eval_fraction, the share of the training split to hold out"
@@ -112,8 +112,8 @@ class TfdsSource:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
                 raise UserError(
-                    f"{self} is incomplete: {error}. Copy it there again; or delete the folder, "
-                    "and it is prepared anew"
+                    f"{self} is incomplete: {error}. Copy it there again; or delete the folder to "
+                    "have it prepared again"
                 ) from None
         return digest.hexdigest()
 
@@ -132,7 +132,7 @@ class TfdsSource:
         )
 
     def _rows(self, split, batch_size):
-        """Returns a tf.data.Dataset of {feature: [n]}: the wanted features of n rows."""
+        """Returns a tf.data.Dataset of {feature: [n]} with the features of texts and label."""
         info = self._split_info(split)
         stored = self._stored_features()
         counted = self._records(split) if self._skips_bad_rows else []
@@ -143,7 +143,7 @@ class TfdsSource:
             records = tf.data.TFRecordDataset([str(path) for path in info.filepaths])
             records = records.apply(tf.data.experimental.assert_cardinality(info.num_examples))
         else:
-            # One file after the other; read once, so there is nothing to keep in memory.
+            # One file after the other, without a cache in memory, because it is read once.
             config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
             rows = self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
             return rows.batch(batch_size)
@@ -152,10 +152,10 @@ class TfdsSource:
         return records.batch(batch_size).map(lambda batch: tf.io.parse_example(batch, stored))
 
     def _stored_features(self):
-        """How the wanted features are stored: {feature: tf.io.FixedLenFeature}, or None.
+        """Returns how the features are stored, {feature: tf.io.FixedLenFeature}, or None.
 
-        By it many rows are parsed at once; TFDS parses each by itself. None where a feature is no
-        plain value, or the data set lies in files of another format than TensorFlow's records.
+        With it, many rows are parsed at once, while TFDS parses them one by one. None if a feature
+        is no plain value, or the files are no TFRecord files.
         """
         info, stored = self._builder.info, {}
         if info.file_format != tfds.core.FileFormat.TFRECORD:
@@ -167,8 +167,8 @@ class TfdsSource:
             value = feature.get_serialized_info()
             is_text = isinstance(feature, tfds.features.Text)
             if value.shape != () or is_text != (value.tf_dtype == tf.string):
-                return None  # compressed, for one
-            number = tf.float32 if value.tf_dtype.is_floating else tf.int64  # TFDS has no others
+                return None  # such as a compressed value
+            number = tf.float32 if value.tf_dtype.is_floating else tf.int64  # as TFDS stores them
             stored[key] = tf.io.FixedLenFeature((), tf.string if is_text else number)
         return stored
 
@@ -190,14 +190,14 @@ class TfdsSource:
 
     def damages(self, split):
         return [
-            f"{path}, record {count}: damaged or missing; it and those behind it, "
+            f"{path}, record {count}: damaged or missing; this record and those after it, "
             f"{expected - count} of {expected}, cannot be read"
             for path, count, expected in self._records(split)
             if count < expected
         ]
 
     def _records(self, split):
-        """Returns [(path, records that can be read, records that it should have)]."""
+        """Returns [(path, number of readable records, expected number of records)]."""
         info, records = self._split_info(split), []
         for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
             count = 0
@@ -208,7 +208,7 @@ class TfdsSource:
         return records
 
     def _split_info(self, split):
-        """Returns what TFDS knows of a split."""
+        """Returns the tfds.core.SplitInfo of a split that has rows."""
         splits = self._builder.info.splits
         if split not in splits or not splits[split].num_examples:
             raise UserError(
@@ -218,35 +218,34 @@ class TfdsSource:
 
 
 def _open(name, data_dir):
-    """Returns the TFDS builder of a data set that is prepared by then.
+    """Returns the TFDS builder of a data set, which is prepared if need be.
 
-    The sample is always asked for by its builder, which knows whether what is prepared is what the
-    project's files hold now.
+    The sample always goes through its builder, which prepares it again when its files change.
     """
     is_sample = name.split("/")[0] == SampleGlue.name
     prepared = None if is_sample else _newest_version(data_dir / name)
     if prepared is not None:
         try:
             return tfds.builder_from_directory(prepared)
-        except Exception as error:  # whatever a damaged file makes TFDS raise
+        except Exception as error:  # TFDS raises many types for damaged files
             raise UserError(
                 f"the data set in {prepared} cannot be read ({_reason(error)}). Copy it there "
-                "again; or delete the folder, and it is prepared anew"
+                "again; or delete the folder to have it prepared again"
             ) from error
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # an unknown name, an unknown part of it, or one it cannot parse
+    except Exception as error:  # the name, or a part of it, is unknown or cannot be parsed
         raise UserError(
             f"data set {name} is neither prepared in {data_dir / name} nor known to TensorFlow "
             f"Datasets ({_reason(error)}); dataset is a name such as glue/sst2 or sample_glue/sst2"
         ) from error
     tfds.display_progress_bar(not is_sample)  # the sample takes 0.3 s
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
             builder.download_and_prepare()
-    except Exception as error:  # TFDS lets through whatever the network or the disk raises
+    except Exception as error:  # TFDS passes on any error of the network or the disk
         elsewhere = (
-            " If it is the network that is missing, run where there is one\n"
+            " If there is no network here, run on a machine with one\n"
             f"  python -c \"import tensorflow_datasets as tfds; tfds.load('{name}', "
             "data_dir='DIR')\"\n"
             "copy DIR here, and give it as data_dir (or --data_dir)."
@@ -259,9 +258,9 @@ def _open(name, data_dir):
 
 
 def _newest_version(folder):
-    """Returns the folder of the highest version that is prepared, or None.
+    """Returns the folder of the highest prepared version, or None.
 
-    What a killed download leaves behind has another name, `incomplete.XXXXXX_2.0.0`.
+    A killed download leaves a folder of another name, `incomplete.XXXXXX_2.0.0`.
     """
     paths = [info.parent for info in folder.glob("*/dataset_info.json")]
     versions = [path for path in paths if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
@@ -269,5 +268,5 @@ def _newest_version(folder):
 
 
 def _reason(error):
-    """The kind of an exception and the first line of what it says."""
+    """Returns the type of an exception and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

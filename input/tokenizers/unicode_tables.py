@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What WordPiece asks of each Unicode character, as tables that TensorFlow can look up.
+"""Tables for WordPiece: how each Unicode character is cleaned, folded and split.
 
-The character classes are those of the reference (`wordpiece.py`), which are Unicode 8.0's. They are
-written out so that the ids depend neither on Python's Unicode version nor on TensorFlow's.
+The character classes are those of the reference (`wordpiece.py`), from Unicode 8.0. They are
+written out here, so that ids depend neither on Python's Unicode version nor on TensorFlow's.
 """
 
 import functools
@@ -10,23 +10,23 @@ import unicodedata
 
 import numpy as np
 
-# A character in the tables is one int32: the code point, then what the later steps ask about it.
+# A character in the tables is one int32: the code point, and flags for the later steps.
 CODE_POINT = (1 << 21) - 1
 ALONE = 1 << 21  # a word of its own: punctuation or CJK
-MARK = 1 << 22  # nonspacing mark, deleted after it has been put into canonical order
+MARK = 1 << 22  # nonspacing mark, deleted after canonical ordering
 COMBINING = 1 << 23  # times the canonical combining class, 0..240
-PAGE_SIZE = 128  # code points are looked up in pages, and equal pages are stored once
+PAGE_SIZE = 128  # code points per page; equal pages are stored once
 COUNTS = 8  # a record is COUNTS * start in the pool + number of characters, 0..4
 
 
 @functools.cache
 def character_tables(do_lower):
-    """What steps 1 and 2 make of each code point.
+    """Returns the tables of steps 1 and 2: which characters replace each code point.
 
     Returns:
-        pages: <int32>[0x110000 / PAGE_SIZE], the page of records that a code point is in.
+        pages: <int32>[0x110000 / PAGE_SIZE], the page of records of a code point.
         records: <int32>[pages * PAGE_SIZE], COUNTS * start + count, a slice of the pool.
-        pool: <int32>[P], packed characters less the code point they stand for.
+        pool: <int32>[P], packed characters minus the code point that they replace.
     """
     pool, starts = [], {}
 
@@ -37,7 +37,7 @@ def character_tables(do_lower):
             pool.extend(differences)
         return COUNTS * starts[differences] + len(differences)
 
-    table = np.full(0x110000, record(0, [0]), np.int32)  # by default a character stays as it is
+    table = np.full(0x110000, record(0, [0]), np.int32)  # by default a character is unchanged
     for span in CJK:
         table[span.start : span.stop] = record(0, [ALONE])
     for code_point, characters in _changed_characters(do_lower):
@@ -55,9 +55,9 @@ def character_tables(do_lower):
 
 
 def _changed_characters(do_lower):
-    """Yields code point and packed characters where folding or a flag changes something.
+    """Yields code point and packed characters of all that folding or a flag changes.
 
-    CJK characters that stay as they are need no entry: the table has them by their ranges.
+    CJK characters that folding leaves unchanged are omitted: the table sets their ranges.
     """
     cjk, punctuation, marks = map(_members, (CJK, PUNCTUATION, NONSPACING_MARKS))
     combining = marks | _members(OTHER_COMBINING)
@@ -73,7 +73,7 @@ def _changed_characters(do_lower):
             packed += unicodedata.combining(chr(code_point)) * COMBINING
         return packed
 
-    # Folding changes nothing beyond plane 2, where plane 14 has marks.
+    # Folding changes nothing beyond plane 2; plane 14 has marks.
     for code_point in sorted({*range(0x30000), *flagged} if do_lower else flagged):
         character = chr(code_point)
         folded = _fold(character) if do_lower else character
@@ -83,22 +83,22 @@ def _changed_characters(do_lower):
 
 
 def _fold(character):
-    """Decomposed and lower-cased; the marks of the decomposition are still there."""
+    """Decomposes and lower-cases a character; keeps the marks of the decomposition."""
     if character == "\U00011938":  # decomposes since Unicode 13; the reference is older
         return character
     decomposed = unicodedata.normalize("NFD", character)
     if len(decomposed) == 1:
         return LATER_LOWER_CASE.get(decomposed) or decomposed.lower()
-    return "".join(map(str.lower, decomposed))  # one by one: a final sigma is like any other
+    return "".join(map(str.lower, decomposed))  # one by one, without a rule for final sigma
 
 
 def _members(spans):
-    """Set of the code points of a list of ranges."""
+    """Returns the set of code points of a list of ranges."""
     return {code_point for span in spans for code_point in span}
 
 
 def _ranges(text):
-    """Reads "300-36F 483": hexadecimal, both ends included. Returns a list of range."""
+    """Parses "300-36F 483": hexadecimal, both ends included. Returns a list of range."""
     ends = [item.split("-") for item in text.split()]
     return [range(int(item[0], 16), int(item[-1], 16) + 1) for item in ends]
 
@@ -139,7 +139,7 @@ PUNCTUATION = _ranges("""
     16B37-16B3B 16B44 1BC9F 1DA87-1DA8B
 """)
 
-# Category Mn: what remains of an accent after the decomposition.
+# Category Mn: the marks that an accent decomposes to.
 NONSPACING_MARKS = _ranges("""
     300-36F 483-487 591-5BD 5BF 5C1-5C2 5C4-5C5 5C7 610-61A 64B-65F 670 6D6-6DC 6DF-6E4 6E7-6E8
     6EA-6ED 711 730-74A 7A6-7B0 7EB-7F3 816-819 81B-823 825-827 829-82D 859-85B 8E3-902 93A 93C

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text -> token ids: BERT's WordPiece as TensorFlow operations.
 
-The token cache runs it over whole data sets and an exported model runs it on what a user types:
-the same graph, with no Python inside, so that it can be checkpointed, saved and run in parallel.
+The token cache tokenises data sets with it, and an exported model a user's texts: the same graph,
+without Python, so that it can be saved and run in parallel.
 
-Its reference is Hugging Face's `tokenizers.BertWordPieceTokenizer` (Rust, 0.23), which follows
-google-research/bert tokenization.py. The ids are equal on any text, with two rules of our own:
-a literal "[SEP]" in a text stays text, and bytes that are not UTF-8 are dropped.
+The reference is Hugging Face's `tokenizers.BertWordPieceTokenizer` (Rust, 0.23), which follows
+google-research/bert tokenization.py. The ids are equal on any text, with two exceptions: a literal
+"[SEP]" in a text stays text, and bytes that are not UTF-8 are dropped.
 
-1. Clean up: delete control characters, turn white space into spaces, set CJK characters apart.
+1. Clean up: delete control characters, turn white space into spaces, split off CJK characters.
 2. Uncased only: decompose (NFD), delete nonspacing marks (accents), lower-case.
 3. Split into words at spaces and around each punctuation character.
 4. Cut each word into the longest vocabulary entries from the left; a word that cannot be cut, or
    is longer than 100 characters, becomes [UNK].
 
-Rows of plain ASCII (nearly all English text) take tensorflow-text's fused operation; it differs
-from the reference outside ASCII (case folding, white space, newer punctuation), so all other rows
-look their characters up in tables.
+Plain ASCII rows (nearly all English text) use tensorflow-text's fused operation. It differs from
+the reference outside ASCII (case folding, white space, newer punctuation), so all other rows look
+up their characters in `unicode_tables.py`.
 """
 
 import functools
@@ -45,24 +45,24 @@ from input.tokenizers.unicode_tables import (
 
 ALGORITHM_VERSION = 1  # part of the fingerprint: raise it with any change that changes an id
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
-CONTINUATION = "##"  # begins the vocabulary entries that continue a word
+CONTINUATION = "##"  # prefix of the vocabulary entries that continue a word
 MAX_WORD_CHARACTERS = 100  # max_input_chars_per_word of the reference; google-research/bert: 200
 MAX_ENTRY_BYTES = 256  # limit of tensorflow-text's trie
 TOO_LONG = "a" * (4 * MAX_WORD_CHARACTERS + 1)  # over the byte limit of the trie: always [UNK]
 
 
 class WordPieceTokenizer:
-    """Cuts texts into the WordPieces of one vocabulary.
+    """Tokenises texts with one WordPiece vocabulary.
 
     Args:
-        vocab: list of str, the entry of each id. Holds [PAD], [UNK], [CLS] and [SEP].
+        vocab: list of str, the entry of each id, with [PAD], [UNK], [CLS] and [SEP].
         do_lower: bool. True for an uncased vocabulary: lower-case and without accents.
         source: str or Path, names the vocabulary in an error.
     Attributes:
-        vocab, do_lower: as given.
+        vocab, do_lower: the arguments.
         vocab_size: int, number of entries.
         pad_id, unk_id, cls_id, sep_id: int, ids of the special tokens.
-        fingerprint: str, SHA-256 of all that decides the ids. Equal fingerprint, equal ids.
+        fingerprint: str, SHA-256 of everything the ids depend on. Equal fingerprint, equal ids.
     Raises:
         UserError: an entry is empty, doubled or too long, or a special token is missing.
     """
@@ -80,17 +80,17 @@ class WordPieceTokenizer:
 
     @classmethod
     def from_vocab_file(cls, path, do_lower=True):
-        """Reads a vocabulary: UTF-8, one entry a line, its id is the line's number from 0.
+        """Reads a vocabulary: UTF-8, one entry per line, the id is the line number from 0.
 
-        A file called .json is read as a `tokenizer.json`.
+        A file named .json is read as a `tokenizer.json`.
 
         Args:
             path: str or Path.
-            do_lower: bool, as in the class.
+            do_lower: bool, see the class.
         Returns:
             WordPieceTokenizer.
         Raises:
-            UserError: no such file, not UTF-8, or the entries cannot be used; names each line.
+            UserError: no such file, not UTF-8, or invalid entries, each with its line.
         """
         path = Path(path)
         if not path.is_file():
@@ -101,7 +101,7 @@ class WordPieceTokenizer:
             return cls(tokenizer_json.read_vocab(path), do_lower)
         content = path.read_bytes()
         try:
-            # Split at line feeds only: U+2028, say, can be an entry.
+            # Split at line feeds only, because characters such as U+2028 can be entries.
             lines = content.decode("utf-8").removesuffix("\n").split("\n")
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
@@ -109,14 +109,14 @@ class WordPieceTokenizer:
                 f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; "
                 "save the vocabulary as UTF-8."
             ) from None
-        # White space at the end of an entry goes, as in the reference.
+        # The reference removes white space at the end of an entry.
         vocab = [line.rstrip() or line.rstrip("\r") for line in lines]
         return cls(vocab, do_lower, source=path)
 
     def _prepare(self):
-        """Builds what `tokenize` looks words up in; a run that finds its tokens needs none of it.
+        """Builds the tables and tries of `tokenize`, unless all tokens come from the cache.
 
-        The import, tables and tries take half a second of a start.
+        Import, tables and tries take half a second.
         """
         if self._is_ready:
             return
@@ -143,12 +143,12 @@ class WordPieceTokenizer:
         self._is_ready = True
 
     def tokenize(self, texts):
-        """Cuts texts into token ids, without special tokens. Runs eagerly and inside a graph.
+        """Tokenises texts, without special tokens. Runs eagerly and in a graph.
 
         Args:
             texts: <string>[N], UTF-8. Invalid bytes are dropped.
         Returns:
-            <int32>[N, (tokens)] ragged, empty rows for texts without a word.
+            <int32>[N, (tokens)] ragged; a text without words is an empty row.
         """
         self._prepare()
         with tf.device("/cpu:0"):
@@ -168,10 +168,10 @@ class WordPieceTokenizer:
 
     @functools.cached_property
     def traced(self):
-        """`tokenize` as a function that is traced once, in 0.4 s, for all who call it."""
+        """`tokenize` as a tf.function, which is traced once, in 0.4 s."""
         self._prepare()
         texts = tf.TensorSpec([None], tf.string)
-        # AutoGraph would look through tensorflow-text, for another second.
+        # AutoGraph would take another second to convert tensorflow-text.
         return tf.function(self.tokenize, input_signature=[texts], autograph=False)
 
     def _tokenize_ascii(self, texts):
@@ -180,7 +180,7 @@ class WordPieceTokenizer:
 
     def _tokenize_unicode(self, texts):
         """texts: <string>[N], any bytes. Returns <int32>[N, (tokens)]."""
-        # With a space in front of each row, no word and no run of marks reaches into the next.
+        # A space before each row keeps words and runs of marks from crossing into the next row.
         texts = tf.strings.join([" ", texts])
         code_points = tf.strings.unicode_decode(texts, "UTF-8", errors="replace")  # [N, (C)]
         characters, row = self._normalize(code_points.values, code_points.value_rowids())
@@ -195,7 +195,7 @@ class WordPieceTokenizer:
 
         Args:
             code_points: <int32>[C], those of all rows.
-            row: <int64>[C], the row that each is in.
+            row: <int64>[C], the row of each.
         Returns:
             <int32>[K] packed characters, and <int64>[K] their rows.
         """
@@ -204,14 +204,14 @@ class WordPieceTokenizer:
         start, count = record // COUNTS, record % COUNTS
         pieces = tf.ragged.range(start, start + count)  # [C, (0..4)], places in the pool
         source = pieces.value_rowids()
-        # The pool holds differences, so that all characters that stay as they are share a record.
+        # The pool has differences to the code point, so that unchanged characters share a record.
         characters = tf.gather(self._pool, pieces.values) + tf.gather(code_points, source)
         row = tf.gather(row, source)
         if not self.do_lower:
             return characters, row
         characters = _order_marks(characters)
-        kept = tf.where(~_has(characters, MARK))[:, 0]
-        return tf.gather(characters, kept), tf.gather(row, kept)
+        no_marks = tf.where(~_has(characters, MARK))[:, 0]
+        return tf.gather(characters, no_marks), tf.gather(row, no_marks)
 
 
 def _has(characters, flag):
@@ -220,7 +220,7 @@ def _has(characters, flag):
 
 
 def _order_marks(characters):
-    """Unicode's canonical ordering: marks in a row are sorted by combining class, ties kept.
+    """Unicode's canonical ordering: sorts each run of marks by combining class, stably.
 
     Args, returns: <int32>[K], packed characters.
     """
@@ -239,17 +239,17 @@ def _split_words(characters, row):
 
     Args:
         characters: <int32>[K], packed, those of all rows; each row begins with a space.
-        row: <int64>[K], the row that each is in.
+        row: <int64>[K], the row of each.
     Returns:
-        <string>[W] words in UTF-8, those over MAX_WORD_CHARACTERS replaced by TOO_LONG, and
-        <int64>[W] their rows.
+        <string>[W] words in UTF-8, TOO_LONG for those over MAX_WORD_CHARACTERS, and <int64>[W]
+        their rows.
     """
     code_points = tf.bitwise.bitwise_and(characters, CODE_POINT)
     is_space = code_points == ord(" ")
     is_alone = _has(characters, ALONE)
     follows_end = tf.concat([[True], (is_space | is_alone)[:-1]], axis=0)
     starts_word = ~is_space & (is_alone | follows_end)
-    word = tf.cumsum(tf.cast(starts_word, tf.int64)) - 1  # [K], the word that each is in
+    word = tf.cumsum(tf.cast(starts_word, tf.int64)) - 1  # [K], the word of each character
     row_of_word = tf.boolean_mask(row, starts_word)  # [W]
     in_words = tf.where(~is_space)[:, 0]
     words = tf.RaggedTensor.from_value_rowids(
@@ -264,16 +264,16 @@ def _split_words(characters, row):
 
 
 def _check_entries(vocab, source):
-    """Raises one UserError that lists every fault. source: str or Path, names the vocabulary."""
+    """Raises one UserError that lists all faults. source: str or Path, names the vocabulary."""
     if not any(vocab):
-        raise UserError(f"{source}: it is empty; a vocabulary has one entry a line.")
+        raise UserError(f"{source}: it is empty; a vocabulary has one entry per line.")
     first_line = {}
     faults = []
     for line, entry in enumerate(vocab, start=1):
         if not entry:
             faults.append(f"line {line}: empty; remove the line or restore its entry")
         elif entry in first_line:
-            faults.append(f"line {line}: {entry!r} stands in line {first_line[entry]} already")
+            faults.append(f"line {line}: {entry!r} is already in line {first_line[entry]}")
         elif len(_body(entry).encode()) > MAX_ENTRY_BYTES and _is_reachable(entry):
             faults.append(f"line {line}: over {MAX_ENTRY_BYTES} bytes; {entry[:20]!r}...")
         first_line.setdefault(entry, line)
@@ -294,34 +294,34 @@ def _check_entries(vocab, source):
 
 
 def _body(entry):
-    """The characters that an entry stands for, without the mark of a continuation."""
+    """Returns an entry without the prefix of a continuation."""
     return entry.removeprefix(CONTINUATION)
 
 
 def _is_reachable(entry):
-    """False where no word can hold the entry: too long, or with characters no word has."""
+    """Whether a word can contain the entry: not too long, no characters that words never have."""
     body = _body(entry)
     return len(body) <= MAX_WORD_CHARACTERS and not _never_in_words().search(body)
 
 
 @functools.cache
 def _never_in_words():
-    """Pattern that finds the characters that are removed or separate words."""
+    """Returns the pattern of characters that are removed or that separate words."""
     spans = [f"\\U{span[0]:08x}-\\U{span[-1]:08x}" for span in (*REMOVED, *SPACES)]
     return re.compile(f"[{''.join(spans)}]")
 
 
 def _without_unreachable(vocab):
-    """Replaces entries that no word holds by ones that match nothing.
+    """Replaces entries that no word can contain by entries that match nothing.
 
-    The tries would match white space inside an entry, and fail to build on NUL or a long entry.
+    The tries would match white space in an entry, and cannot be built with NUL or a long entry.
     """
-    # U+FFFD is deleted from every text.
+    # The clean-up deletes U+FFFD from every text.
     return [entry if _is_reachable(entry) else f"\ufffd{i}" for i, entry in enumerate(vocab)]
 
 
 def _fingerprint(vocab, do_lower):
-    """SHA-256, hexadecimal, over the vocabulary, the settings and what the tables are made of."""
+    """Returns the SHA-256, hexadecimal, of vocabulary, settings and Unicode version."""
     settings = {
         "algorithm_version": ALGORITHM_VERSION,
         "do_lower": do_lower,

@@ -126,8 +126,8 @@ def test_rows_for_peers_are_all_of_the_data_the_training_rows_in_another_order(f
     assert len(texts) == len(labels) == 2603 and set(labels) == {0, 1}
     assert len(worker.read_rows(f"{path}.validation")[0]) == 240
     args = ours.make_parser().parse_args(["rows", *flags])
-    dataset = ours.data.get_source(ours.params_of(args)[0].train_input)
-    in_order = [(ours.one_line(text),) for (text,) in dataset.read_texts("train")]
+    source = ours.data.get_source(ours.params_of(args)[0].train_input)
+    in_order = [(ours.one_line(text),) for (text,) in source.read_texts("train")]
     assert sorted(texts) == sorted(in_order) and texts != in_order
 
 

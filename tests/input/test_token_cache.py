@@ -88,8 +88,8 @@ texts_of_ids = st.lists(st.integers(0, 99), max_size=4)
 def test_tokens_lie_text_after_text_whatever_is_tokenised_at_once(data, texts_per_row, at_once):
     rows = data.draw(st.lists(st.tuples(*[texts_of_ids] * texts_per_row), min_size=1, max_size=12))
     texts = [tuple(" ".join(map(str, text)) for text in row) for row in rows]
-    dataset = FakeSource(texts).read("train", at_once)
-    tokens = tokenize_rows(dataset, FakeTokenizer(), texts_per_row)
+    source = FakeSource(texts).read("train", at_once)
+    tokens = tokenize_rows(source, FakeTokenizer(), texts_per_row)
     assert tokens.ids.tolist() == [token for row in rows for text in row for token in text]
     assert tokens.lengths.tolist() == [[len(text) for text in row] for row in rows]
     assert tokens.offsets[0] == 0
@@ -143,10 +143,10 @@ def test_a_literal_special_token_stays_text():
 
 @pytest.mark.parametrize("rows", [SINGLES, PAIRS, [("",)], [("", "")]])
 def test_the_second_call_reads_the_cache(tokenizer, tmp_path, rows):
-    dataset = FakeSource(rows)
-    made = load_tokens(dataset, "train", tokenizer, tmp_path / "not" / "there")
-    read = load_tokens(dataset, "train", tokenizer, tmp_path / "not" / "there")
-    assert dataset.times_read == 1
+    source = FakeSource(rows)
+    made = load_tokens(source, "train", tokenizer, tmp_path / "not" / "there")
+    read = load_tokens(source, "train", tokenizer, tmp_path / "not" / "there")
+    assert source.times_read == 1
     assert_same(made, read)
     assert_same(made, tokenize_rows(FakeSource(rows).read("train", 3), tokenizer, len(rows[0])))
 
@@ -158,9 +158,9 @@ def test_what_decides_the_ids_decides_the_file(tokenizer, tmp_path):
         (FakeSource(fingerprint="1"), "train", tokenizer),
         (FakeSource(), "train", FakeTokenizer(fingerprint="1")),  # another vocabulary
     ]
-    for number, (dataset, split, cutter) in enumerate(cases, start=1):
-        load_tokens(dataset, split, cutter, tmp_path)
-        assert dataset.times_read == 1
+    for number, (source, split, cutter) in enumerate(cases, start=1):
+        load_tokens(source, split, cutter, tmp_path)
+        assert source.times_read == 1
         assert len(list(tmp_path.iterdir())) == number
 
 
@@ -195,13 +195,13 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_or_foreign_file_is_made_anew(tokenizer, tmp_path, damage):
-    dataset = FakeSource(PAIRS)
-    made = load_tokens(dataset, "train", tokenizer, tmp_path)
+    source = FakeSource(PAIRS)
+    made = load_tokens(source, "train", tokenizer, tmp_path)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     damage(path)
-    assert_same(load_tokens(dataset, "train", tokenizer, tmp_path), made)
-    assert dataset.times_read == 2
+    assert_same(load_tokens(source, "train", tokenizer, tmp_path), made)
+    assert source.times_read == 2
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == whole
 
@@ -221,11 +221,11 @@ def test_every_changed_byte_is_seen(tmp_path):
 
 
 def test_what_was_skipped_is_kept_with_the_tokens(tokenizer, tmp_path):
-    dataset = FakeSource()
-    dataset.left_out = ["file.csv, line 3: text is empty", "caf\udce9.csv, line 4"]
-    load_tokens(dataset, "train", tokenizer, tmp_path)
-    tokens = load_tokens(dataset, "train", tokenizer, tmp_path)
-    assert dataset.times_read == 1
+    source = FakeSource()
+    source.left_out = ["file.csv, line 3: text is empty", "caf\udce9.csv, line 4"]
+    load_tokens(source, "train", tokenizer, tmp_path)
+    tokens = load_tokens(source, "train", tokenizer, tmp_path)
+    assert source.times_read == 1
     assert tokens.skipped == ("file.csv, line 3: text is empty", "caf\\udce9.csv, line 4")
 
 

@@ -72,11 +72,11 @@ def test_features_and_label_order_are_those_of_glue(name, data_dir, shared_dir):
 
 @pytest.mark.parametrize("name,split", SPLITS)
 def test_the_data_set_has_every_row_in_the_order_of_the_file(name, split, data_dir):
-    dataset = open_sample(name, data_dir)
+    source = open_sample(name, data_dir)
     rows = rows_of(name, split)
-    assert dataset.num_rows(split) == len(rows)
-    assert dataset.read_texts(split) == [texts for texts, _ in rows]
-    ((_, targets),) = dataset.read(split, 10_000).as_numpy_iterator()
+    assert source.num_rows(split) == len(rows)
+    assert source.read_texts(split) == [texts for texts, _ in rows]
+    ((_, targets),) = source.read(split, 10_000).as_numpy_iterator()
     assert targets["labels"].tolist() == [label for _, label in rows]
 
 

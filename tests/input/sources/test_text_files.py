@@ -26,7 +26,7 @@ def parse(content, suffix=".csv", text_columns=("text",), label_column="label"):
     return parse_rows(content, suffix, text_columns, label_column, "file")
 
 
-def make_dataset(folder, train=None, validation=None, suffix=".csv", **keys):
+def make_source(folder, train=None, validation=None, suffix=".csv", **keys):
     """A TextFileSource of the given contents, str or bytes."""
     contents = {"train_file": train, "eval_file": validation}
     for key, content in contents.items():
@@ -95,18 +95,18 @@ def test_quotes_in_a_tab_separated_file_are_text():
 BAD_ROWS = [
     (".csv", "a", "has 1 columns, the row of names 2"),
     (".csv", "a,b,c", "has 3 columns, the row of names 2"),
-    (".csv", '"a" b,c', "is no CSV: "),
+    (".csv", '"a" b,c', "is not CSV: "),
     (".csv", " ,x", "text is empty"),
     (".csv", "a,", "label is empty"),
     (".csv", b"caf\xe9,x", "text is not UTF-8 at character 4"),
     (".csv", b"a,\xff", "label is not UTF-8 at character 1"),
     (".csv", "a," + "x" * 201, "a name or a number is wanted"),
-    (".csv", "x" * 1_000_001 + ",y", "is no CSV: field larger than"),
+    (".csv", "x" * 1_000_001 + ",y", "is not CSV: field larger than"),
     (".tsv", "a", "has 1 columns, the row of names 2"),
     (".tsv", "x" * 1_000_001 + "\ty", "text has 1,000,001 characters, more than 1,000,000"),
-    (".jsonl", "{", "is no JSON: "),
-    (".jsonl", "[" * 100_000, "is no JSON: "),
-    (".jsonl", "9" * 5000, "is no JSON: "),
+    (".jsonl", "{", "is not JSON: "),
+    (".jsonl", "[" * 100_000, "is not JSON: "),
+    (".jsonl", "9" * 5000, "is not JSON: "),
     (".jsonl", "[1]", r"is \[1\]; an object is wanted"),
     (".jsonl", '{"label": 1}', "has no text"),
     (".jsonl", '{"text": 5, "label": 1}', "text is 5; text is wanted"),
@@ -122,26 +122,26 @@ def test_a_bad_row_is_named_with_its_line_and_the_others_are_kept(tmp_path, suff
     good = written([("a", "x"), ("b", "y")], ["text", "label"], suffix)
     row = row.encode() if isinstance(row, str) else row
     content = good + row + b"\n" + good.splitlines(keepends=True)[-1]
-    dataset = make_dataset(tmp_path, content, suffix=suffix, on_bad_row="skip")
-    assert dataset.read_texts("train") == [("a",), ("b",), ("b",)]
+    source = make_source(tmp_path, content, suffix=suffix, on_bad_row="skip")
+    assert source.read_texts("train") == [("a",), ("b",), ("b",)]
     line = len(good.splitlines()) + 1
-    (skipped,) = dataset.skipped("train")
+    (skipped,) = source.skipped("train")
     assert skipped.startswith(f"{tmp_path}/train_file{suffix}, line {line}: ")
-    assert dataset.place("train", 2) == f"{tmp_path}/train_file{suffix}, line {line + 1}"
+    assert source.place("train", 2) == f"{tmp_path}/train_file{suffix}, line {line + 1}"
     with pytest.raises(UserError, match=rf"1 row cannot be used\n  line {line}: .*{message}"):
-        make_dataset(tmp_path, content, suffix=suffix)
+        make_source(tmp_path, content, suffix=suffix)
 
 
 def test_a_quotation_mark_that_is_never_closed_says_how_far_it_goes():
     read = parse('text,label\na,x\n"b,y\nc,x\nd,y\n')
     assert read.texts == [("a",)]
-    assert read.faults == [(3, "is no CSV up to line 5: unexpected end of data")]
+    assert read.faults == [(3, "is not CSV up to line 5: unexpected end of data")]
 
 
 def test_many_bad_rows_are_counted(tmp_path):
     rows = "text,label\na,x\nb,y\n" + "c\n" * 25
     with pytest.raises(UserError) as error:
-        make_dataset(tmp_path, rows)
+        make_source(tmp_path, rows)
     lines = str(error.value).splitlines()
     assert lines[0].endswith("train_file.csv: 25 rows cannot be used")
     assert len(lines) == 1 + 20 + 1 + 1
@@ -159,7 +159,7 @@ BAD_FILES = [
     (".tsv", b"text,label\na,b\n", "it has text,label"),
     (".csv", b"text,text,label\na,b,c\n", "two columns text"),
     (".csv", b"text,label,label\na,b,c\n", "two columns label"),
-    (".csv", b'"text,label\na,b\n', "file, line 1: the row of names is no CSV up to line 2"),
+    (".csv", b'"text,label\na,b\n', "file, line 1: the row of names is not CSV up to line 2"),
     (".jsonl", b'\n{"sentence": "a"}\n', "file, line 2 has no column text, .*it has sentence"),
 ]
 
@@ -177,44 +177,44 @@ def test_a_file_that_is_of_no_use_is_refused(suffix, content, message):
 def test_the_training_file_names_the_classes_of_both(tmp_path, suffix):
     columns = ["text", "label"]
     train = written([("a", "wet"), ("b", "dry"), ("c", "wet")], columns, suffix)
-    dataset = make_dataset(tmp_path, train, written([("d", "wet")], columns, suffix), suffix)
-    assert dataset.targets.label_names == ("dry", "wet")
-    assert labels_of(dataset, "train") == [1, 0, 1]
-    assert labels_of(dataset, "validation") == [1]
+    source = make_source(tmp_path, train, written([("d", "wet")], columns, suffix), suffix)
+    assert source.targets.label_names == ("dry", "wet")
+    assert labels_of(source, "train") == [1, 0, 1]
+    assert labels_of(source, "validation") == [1]
 
 
 def test_white_space_around_a_label_does_not_make_another_class(tmp_path):
-    assert make_dataset(tmp_path, "text,label\na,x\nb, x \nc,y\n").targets.label_names == ("x", "y")
+    assert make_source(tmp_path, "text,label\na,x\nb, x \nc,y\n").targets.label_names == ("x", "y")
 
 
-def labels_of(dataset, split):
-    return dataset._rows(split)[1]["labels"].tolist()
+def labels_of(source, split):
+    return source._rows(split)[1]["labels"].tolist()
 
 
 def test_json_numbers_and_booleans_are_labels(tmp_path):
     rows = '{"text": "a", "label": true}\n{"text": "b", "label": false}\n'
-    assert make_dataset(tmp_path, rows, suffix=".jsonl").targets.label_names == ("false", "true")
+    assert make_source(tmp_path, rows, suffix=".jsonl").targets.label_names == ("false", "true")
     rows = '{"text": "a", "label": 7}\n{"text": "b", "label": "5"}\n'
-    assert make_dataset(tmp_path, rows, suffix=".jsonl").targets.label_names == ("5", "7")
+    assert make_source(tmp_path, rows, suffix=".jsonl").targets.label_names == ("5", "7")
 
 
 def test_an_unknown_label_is_a_bad_row(tmp_path):
     train, validation = "text,label\na,x\nb,y\n", "text,label\nc,x\nd,z\n"
-    dataset = make_dataset(tmp_path, train, validation)
+    source = make_source(tmp_path, train, validation)
     with pytest.raises(UserError, match="line 3: label is z; the labels are x, y"):
-        dataset.num_rows("validation")
-    dataset = make_dataset(tmp_path, train, validation, on_bad_row="skip")
-    assert dataset.num_rows("validation") == 1
-    assert dataset.skipped("validation")[0].endswith("line 3: label is z; the labels are x, y")
+        source.num_rows("validation")
+    source = make_source(tmp_path, train, validation, on_bad_row="skip")
+    assert source.num_rows("validation") == 1
+    assert source.skipped("validation")[0].endswith("line 3: label is z; the labels are x, y")
 
 
 def test_given_names_fix_the_order_and_need_no_training_file(tmp_path):
     rows = "text,label\na,x\nb,y\nc,1\n"
-    dataset = make_dataset(tmp_path, None, rows, label_names=["y", "x"])
-    assert dataset.targets.label_names == ("y", "x")
-    assert labels_of(dataset, "validation") == [1, 0, 1]
+    source = make_source(tmp_path, None, rows, label_names=["y", "x"])
+    assert source.targets.label_names == ("y", "x")
+    assert labels_of(source, "validation") == [1, 0, 1]
     with pytest.raises(UserError, match="neither label_names nor train_file is given"):
-        make_dataset(tmp_path, None, rows)
+        make_source(tmp_path, None, rows)
 
 
 @pytest.mark.parametrize(
@@ -222,27 +222,27 @@ def test_given_names_fix_the_order_and_need_no_training_file(tmp_path):
 )
 def test_too_few_and_too_many_classes_are_refused(tmp_path, content, count):
     with pytest.raises(UserError, match=f"has {count} different labels in column label; 2 to 1000"):
-        make_dataset(tmp_path, "text,label\n" + content)
+        make_source(tmp_path, "text,label\n" + content)
 
 
 def test_labels_of_a_regression_are_numbers(tmp_path):
     rows = "text,label\na,2.5\nb,-1e-3\nc, 4 \n"
-    dataset = make_dataset(tmp_path, rows, task="regression")
-    assert dataset.targets.label_names == ("value",)
-    assert labels_of(dataset, "train") == np.float32([2.5, -1e-3, 4]).tolist()
+    source = make_source(tmp_path, rows, task="regression")
+    assert source.targets.label_names == ("value",)
+    assert labels_of(source, "train") == np.float32([2.5, -1e-3, 4]).tolist()
     for label in ("good", "nan", "inf", "1e39"):
-        dataset = make_dataset(tmp_path, rows + f"d,{label}\n", task="regression")
+        source = make_source(tmp_path, rows + f"d,{label}\n", task="regression")
         with pytest.raises(UserError, match=f"line 5: label is {label}; a number is wanted"):
-            dataset.num_rows("train")
+            source.num_rows("train")
 
 
 def test_a_file_without_labels_can_be_predicted_but_not_trained_on(tmp_path):
-    dataset = make_dataset(tmp_path, None, "text\na\n", label_names=["x", "y"])
-    assert labels_of(dataset, "validation") == [-1]
-    dataset = make_dataset(tmp_path, None, "text\na\n", task="regression")
-    assert np.isnan(labels_of(dataset, "validation")).all()
+    source = make_source(tmp_path, None, "text\na\n", label_names=["x", "y"])
+    assert labels_of(source, "validation") == [-1]
+    source = make_source(tmp_path, None, "text\na\n", task="regression")
+    assert np.isnan(labels_of(source, "validation")).all()
     with pytest.raises(UserError, match=r"has no column label; it has text\. Write"):
-        make_dataset(tmp_path, "text\na\n")
+        make_source(tmp_path, "text\na\n")
 
 
 # ---- Files ---------------------------------------------------------------------------------------
@@ -250,27 +250,27 @@ def test_a_file_without_labels_can_be_predicted_but_not_trained_on(tmp_path):
 
 def test_a_file_that_is_not_there_or_of_no_known_format_is_refused(tmp_path):
     keys = {"label_names": ["x", "y"]}
-    dataset = make_dataset(tmp_path, **keys, eval_file=str(tmp_path / "absent.csv"))
+    source = make_source(tmp_path, **keys, eval_file=str(tmp_path / "absent.csv"))
     with pytest.raises(UserError, match=r"absent\.csv cannot be read: No such file"):
-        dataset.num_rows("validation")
-    dataset = make_dataset(tmp_path, **keys, eval_file=str(tmp_path))
-    with pytest.raises(UserError, match=r"says no format; available: \.csv, \.tsv, \.jsonl"):
-        dataset.num_rows("validation")
+        source.num_rows("validation")
+    source = make_source(tmp_path, **keys, eval_file=str(tmp_path))
+    with pytest.raises(UserError, match=r"no known format; available: \.csv, \.tsv, \.jsonl"):
+        source.num_rows("validation")
     (tmp_path / "folder.csv").mkdir()
-    dataset = make_dataset(tmp_path, **keys, eval_file=str(tmp_path / "folder.csv"))
-    with pytest.raises(UserError, match=r"folder\.csv is no file"):
-        dataset.num_rows("validation")
+    source = make_source(tmp_path, **keys, eval_file=str(tmp_path / "folder.csv"))
+    with pytest.raises(UserError, match=r"folder\.csv is not a file"):
+        source.num_rows("validation")
     with pytest.raises(UserError, match="train_file is not given"):
-        dataset.num_rows("train")
+        source.num_rows("train")
     with pytest.raises(UserError, match=r"eval_file is not given; .* or eval_fraction"):
-        make_dataset(tmp_path, **keys).num_rows("validation")
+        make_source(tmp_path, **keys).num_rows("validation")
 
 
 def test_a_file_without_a_row_that_can_be_used_is_refused_even_where_bad_rows_are_skipped(tmp_path):
     keys = {"label_names": ["x", "y"], "on_bad_row": "skip"}
-    dataset = make_dataset(tmp_path, None, "text,label\na,z\n\n,x\n", **keys)
+    source = make_source(tmp_path, None, "text,label\na,z\n\n,x\n", **keys)
     with pytest.raises(UserError, match="holds no row that can be used; 2 cannot"):
-        dataset.num_rows("validation")
+        source.num_rows("validation")
 
 
 def test_the_fingerprint_follows_all_that_decides_the_rows(tmp_path):
@@ -283,10 +283,10 @@ def test_the_fingerprint_follows_all_that_decides_the_rows(tmp_path):
         {"on_bad_row": "skip"},
         {"task": "regression"},
     ]
-    prints = {make_dataset(tmp_path, train, **keys).fingerprint("train") for keys in cases}
-    prints.add(make_dataset(tmp_path, train + "\n").fingerprint("train"))
+    prints = {make_source(tmp_path, train, **keys).fingerprint("train") for keys in cases}
+    prints.add(make_source(tmp_path, train + "\n").fingerprint("train"))
     assert len(prints) == len(cases) + 1
-    assert make_dataset(tmp_path, train).fingerprint("train") in prints
+    assert make_source(tmp_path, train).fingerprint("train") in prints
 
 
 # ---- Any bytes -----------------------------------------------------------------------------------
@@ -329,8 +329,8 @@ def test_any_bytes_are_rows_or_a_sentence(content, suffix, has_names):
 
 def test_a_file_is_parsed_once(tmp_path, monkeypatch):
     content = "text,label\nonce,x\nonly,y\n"
-    dataset = make_dataset(tmp_path, content)
+    source = make_source(tmp_path, content)
     before = text_files.parse_rows.cache_info().misses
-    dataset.num_rows("train")
-    dataset.read_texts("train")
+    source.num_rows("train")
+    source.read_texts("train")
     assert text_files.parse_rows.cache_info().misses == before

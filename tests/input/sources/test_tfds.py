@@ -131,11 +131,11 @@ GLUE_PROCESSORS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
 def test_prepared_glue_is_read_whole_and_without_a_download(
     name, split, count, shared_dir, no_network
 ):
-    dataset = open_source(shared_dir / "tfds", None, GLUE_PROCESSORS[name])
-    assert dataset.num_rows(split) == sum(count)
-    batches = list(dataset.read(split, 8192).as_numpy_iterator())
+    source = open_source(shared_dir / "tfds", None, GLUE_PROCESSORS[name])
+    assert source.num_rows(split) == sum(count)
+    batches = list(source.read(split, 8192).as_numpy_iterator())
     texts, labels = joined(batches)
-    assert texts.shape == (sum(count), len(dataset.processor.text_keys))
+    assert texts.shape == (sum(count), len(source.processor.text_keys))
     assert np.bincount(labels).tolist() == count
     assert no_network == []
 
@@ -150,7 +150,7 @@ def test_glue_labels_have_the_published_order(shared_dir):
 
 
 def test_rows_come_in_the_order_of_the_file(shared_dir):
-    dataset = open_source(shared_dir / "tfds", None, "MnliDataProcessor")
+    source = open_source(shared_dir / "tfds", None, "MnliDataProcessor")
     folder = shared_dir / "tfds" / "glue" / "mnli" / "2.0.0"
     file = folder / "glue-validation_matched.tfrecord-00000-of-00001"
     expected = []
@@ -158,17 +158,17 @@ def test_rows_come_in_the_order_of_the_file(shared_dir):
         values = tf.train.Example.FromString(record).features.feature
         keys = ("premise", "hypothesis")
         expected.append(tuple(values[key].bytes_list.value[0].decode() for key in keys))
-    assert dataset.read_texts("validation_matched")[:100] == expected
+    assert source.read_texts("validation_matched")[:100] == expected
 
 
 # ---- A small set ---------------------------------------------------------------------------------
 
 
 def test_texts_that_are_not_utf_8_are_shown_with_a_replacement_character(prepared):
-    dataset = open_source(prepared)
+    source = open_source(prepared)
     texts = [("a",), ("",), ("naïve 中",), ("caf\ufffd",), ("tab\tand\nline",)]
-    assert dataset.read_texts("train") == texts
-    raw, labels = joined(dataset.read("train", 9).as_numpy_iterator())
+    assert source.read_texts("train") == texts
+    raw, labels = joined(source.read("train", 9).as_numpy_iterator())
     assert raw[3, 0] == b"caf\xe9"  # the tokenizer decides what to do with it
     assert labels.tolist() == [0, 1, 1, 0, 1]
 
@@ -284,13 +284,13 @@ def test_every_task_of_glue_is_read_by_its_keys_and_scored_by_its_metrics(
     ]
     prepare_glue(tmp_path, name, rows)
     own = {"task": "regression"} if is_regression else {}
-    dataset = open_source(tmp_path, f"glue/{name}", "TfdsDataProcessor", text_keys=keys, **own)
-    assert dataset.read_texts("train") == [tuple(row[key] for key in keys) for row in rows]
-    _, read = joined(dataset.read("train", 9).as_numpy_iterator())
+    source = open_source(tmp_path, f"glue/{name}", "TfdsDataProcessor", text_keys=keys, **own)
+    assert source.read_texts("train") == [tuple(row[key] for key in keys) for row in rows]
+    _, read = joined(source.read("train", 9).as_numpy_iterator())
     np.testing.assert_array_equal(read, np.array(labels, read.dtype), strict=True)
     assert read.dtype == (np.float32 if is_regression else np.int32)
-    assert len(dataset.targets.label_names) == (1 if is_regression else 2)
-    assert dataset.processor.eval_splits == ("validation",)
+    assert len(source.targets.label_names) == (1 if is_regression else 2)
+    assert source.processor.eval_splits == ("validation",)
     if is_regression:
         scored = regression_metrics(read[:, None], read)
     else:
@@ -316,9 +316,9 @@ def test_columns_of_files_can_be_renamed(tmp_path):
         max_sequence_length=9,
         batch_size=1,
     )
-    dataset = data.get_source(cfg)
-    assert dataset.targets.label_names == ("1", "2")
-    texts, labels = joined(dataset.read("train", 9).as_numpy_iterator())
+    source = data.get_source(cfg)
+    assert source.targets.label_names == ("1", "2")
+    texts, labels = joined(source.read("train", 9).as_numpy_iterator())
     assert texts.tolist() == [[b"a"], [b"b"]]
     assert labels.tolist() == [0, 1]
 
@@ -371,22 +371,22 @@ def damage_record(folder, number, split="train"):
 
 def test_a_damaged_record_is_named_and_can_be_skipped_with_what_follows(data_dir):
     path = damage_record(data_dir, 3)
-    dataset = open_source(data_dir)
-    (sentence,) = dataset.damages("train")
+    source = open_source(data_dir)
+    (sentence,) = source.damages("train")
     assert sentence.startswith(f"{path}, record 3: damaged or missing; ")
     assert "2 of 5" in sentence
     with pytest.raises(tf.errors.DataLossError):
-        list(dataset.read("train", 2))
-    assert dataset.skipped("train") == []
-    dataset = open_source(data_dir, on_bad_row="skip")
-    assert dataset.read_texts("train") == [("a",), ("",), ("naïve 中",)]
-    assert dataset.skipped("train") == [sentence]
-    assert dataset.skipped("validation") == []
+        list(source.read("train", 2))
+    assert source.skipped("train") == []
+    source = open_source(data_dir, on_bad_row="skip")
+    assert source.read_texts("train") == [("a",), ("",), ("naïve 中",)]
+    assert source.skipped("train") == [sentence]
+    assert source.skipped("validation") == []
 
 
 def test_the_place_of_a_row_is_its_file_and_record(prepared):
-    dataset = open_source(prepared)
-    assert dataset.place("train", 4).endswith("train.tfrecord-00000-of-00001, record 4")
+    source = open_source(prepared)
+    assert source.place("train", 4).endswith("train.tfrecord-00000-of-00001, record 4")
 
 
 # ---- Refusals ------------------------------------------------------------------------------------
@@ -419,9 +419,9 @@ def test_an_unknown_dataset_is_refused(tmp_path, name):
 
 
 def test_a_missing_split_is_refused(prepared):
-    dataset = open_source(prepared)
-    read = functools.partial(dataset.read, batch_size=2)
-    for method in (read, dataset.num_rows, dataset.fingerprint, dataset.read_texts):
+    source = open_source(prepared)
+    read = functools.partial(source.read, batch_size=2)
+    for method in (read, source.num_rows, source.fingerprint, source.read_texts):
         with pytest.raises(UserError, match="split dev; its splits are train, validation, test"):
             method("dev")
 

@@ -331,7 +331,7 @@ GOOD = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n"
         ("\n\n", r"vocab\.txt: it is empty"),
         ("[PAD]\n[UNK]\n[SEP]\na\n", r"vocab\.txt: 1 entry(.|\n)*no entry \[CLS\]"),
         ("a\nb\n", r"no entry \[PAD\], \[UNK\], \[CLS\], \[SEP\]"),
-        (GOOD + "a\nb\na\n", r"vocab\.txt: 1 entry to correct\n  line 7: 'a' stands in line 5"),
+        (GOOD + "a\nb\na\n", r"vocab\.txt: 1 entry to correct\n  line 7: 'a' is already in line 5"),
         (GOOD, r"no words"),
         (GOOD + "a\n\nb\n", r"line 6: empty"),
         (GOOD + "a\nb\na\nb\n", r"2 entries to correct\n  line 7(.|\n)*  line 8"),

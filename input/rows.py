@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rows of a split a run uses: valid ones, held out or not, up to a limit."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from common.errors import UserError
+from common.files import cache_dir, write_whole
+from input.token_cache import load_tokens
+
+MAX_LISTED = 10  # skipped rows in the log; the file lists all
+
+
+def load_rows(cfg, source, split, tokenizer, model_dir=None, is_training=False, needs_targets=True):
+    """Reads a split and selects its rows.
+
+    Args:
+        cfg: InputParams.
+        source: Source.
+        split: str.
+        tokenizer: WordPieceTokenizer.
+        model_dir: path-like, where the file that lists skipped rows goes; None: no file.
+        is_training: bool. Which side of `eval_fraction` and of `max_*_samples` applies.
+        needs_targets: bool. False: rows to predict may lack a valid target.
+    Returns:
+        Tokens of the selected rows; their numbers in the split: int [N].
+    Raises:
+        UserError: the data cannot be read, no row is left, or rows lack a valid target although
+            bad rows are not to be skipped.
+    """
+    tokens = _read_tokens(cfg, source, split, tokenizer)
+    skipped, rows = list(tokens.skipped), np.arange(len(tokens))
+    if needs_targets:
+        faults = source.targets.faults(tokens.targets)
+        if faults and (cfg.on_bad_row == "error" or len(faults) == len(tokens)):
+            raise UserError(_about_faults(source, split, faults))
+        rows = np.delete(rows, list(faults))
+        skipped += [
+            f"{source.place(split, row)}: {fault} is outside" for row, fault in faults.items()
+        ]
+    if skipped:
+        _report_skipped(skipped, split, model_dir)
+    rows = np.sort(_selected_rows(cfg, len(tokens), is_training, rows))
+    if not len(rows):
+        raise UserError(f"of the {len(tokens)} rows in split {split} of {source} none is left")
+    return (tokens if len(rows) == len(tokens) else tokens.take(rows)), rows
+
+
+def _read_tokens(cfg, source, split, tokenizer):
+    try:
+        return load_tokens(source, split, tokenizer, Path(cfg.cache_dir or cache_dir()))
+    except tf.errors.OpError as error:
+        what = f"split {split} of {source} cannot be read: {error.message.splitlines()[0]}"
+        raise UserError(
+            "\n  ".join([what, *source.damages(split)])
+            + "\nCopy it there again; or delete the folder to have it prepared again; or write "
+            "on_bad_row: skip to leave such rows out"
+        ) from error
+
+
+def _about_faults(source, split, faults):
+    """faults: of `Targets.faults`."""
+    row, fault = next(iter(faults.items()))
+    return (
+        f"row {row} of split {split} of {source} has {fault} ({len(faults)} such rows, the first "
+        f"in {source.place(split, row)}); labels {source.targets.accepted}. A split without labels "
+        f"({source.processor.label_key}) cannot be trained on or scored; on_bad_row: skip leaves "
+        "out rows without one."
+    )
+
+
+def _selected_rows(cfg, num_rows, is_training, rows):
+    """Selects the rows that eval_fraction and max_*_samples leave.
+
+    Both use one random order of all rows, which depends only on their number. So training and
+    evaluation agree for any seed of the run, and a smaller sample is part of a larger one.
+
+    Args:
+        cfg: InputParams.
+        num_rows: int. All rows of the split.
+        is_training: bool.
+        rows: int [<= num_rows]. The usable ones.
+    Returns:
+        int [<= len(rows)].
+    """
+    order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(num_rows)
+    if cfg.eval_fraction is not None:
+        num_held_out = min(max(round(cfg.eval_fraction * num_rows), 1), num_rows - 1)
+        order = order[num_held_out:] if is_training else order[:num_held_out]
+    order = order[np.isin(order, rows)]
+    return order[: cfg.max_train_samples if is_training else cfg.max_eval_samples]
+
+
+def _report_skipped(sentences, split, model_dir):
+    """Lists skipped rows: the first on stderr, all of them in a file of model_dir."""
+    listed = [f"  {sentence}" for sentence in sentences[:MAX_LISTED]]
+    where = ""
+    if model_dir is not None:
+        path = Path(model_dir) / f"skipped_rows_{split}.txt"
+        write_whole(path, "\n".join(sentences) + "\n")
+        where = f"; all are in {path}" if len(sentences) > MAX_LISTED else f"; see {path}"
+    print(f"{len(sentences)} skipped in split {split}{where}", *listed, sep="\n", file=sys.stderr)
