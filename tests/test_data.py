@@ -21,7 +21,7 @@ KINDS = {"sst2": "Sst2DataProcessor", "mnli": "MnliDataProcessor"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Holds vocab.txt, and by and by the prepared sample and the token cache."""
+    """A folder with vocab.txt, to which tests add the prepared sample and the token cache."""
     path = tmp_path_factory.mktemp("data")
     (path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     return path
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def make_params(folder):
-    """make_params("sst2", batch_size=7, ...) -> Params of the sample; `seed` is the run's."""
+    """make_params("sst2", batch_size=7, ...) -> Params of the sample; seed: of the run."""
 
     def make(name="sst2", seed=3, predict_input=None, model=None, **train_input):
         train_input = {

@@ -30,7 +30,7 @@ def make_tokens(rows):
 
 
 def random_rows(num_rows, texts_per_row, seed):
-    """Rows of up to 12 ids a text; the ids of the special tokens are among them."""
+    """Rows of up to 12 ids per text, with the ids of special tokens among them."""
     random = np.random.default_rng(seed)
     return [
         [random.integers(0, 11, random.integers(0, 13)).tolist() for _ in range(texts_per_row)]
@@ -39,7 +39,7 @@ def random_rows(num_rows, texts_per_row, seed):
 
 
 def plain_features(row, max_sequence_length, length, layout):
-    """One row's features as lists: the text of the specification, step by step."""
+    """The features of one row as lists, step by step as the specification says."""
     first, second = row[0][:], row[1][:] if len(row) == 2 else []
     cls, sep = ([CLS], [SEP]) if layout.add_special_tokens else ([], [])
     while len(cls) + len(row) * len(sep) + len(first) + len(second) > max_sequence_length:
@@ -67,7 +67,7 @@ def batches_of(
     with_weights=True,
     layout=STANDARD_LAYOUT,
 ):
-    """Batches of every row, in an order of their own."""
+    """Batches of every row, shuffled."""
     tokens = make_tokens(rows)
     lengths = row_lengths(tokens, max_sequence_length, layout)
     buckets = choose_bucket_lengths(lengths, num_buckets)

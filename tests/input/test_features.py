@@ -16,7 +16,7 @@ TOKENIZER = WordPieceTokenizer(["a", "b", "##c", "[UNK]", "[SEP]", "[CLS]", "[PA
 
 
 def features_of_rows(rows, max_sequence_length, layout):
-    """The features that the input functions make of the same rows, in one batch."""
+    """The features of the same rows by the input functions, in one batch."""
     tokens = tokenize_texts(rows, TOKENIZER)
     length = row_lengths(tokens, max_sequence_length, layout).max()
     batches = make_batches(

@@ -137,7 +137,7 @@ def test_the_first_epoch_has_at_most_so_many_lengths(lengths, num_choices):
 
 
 def test_the_batches_are_random_and_have_the_lengths_of_the_data():
-    """Rows of like length stand together in buckets; here every batch has some of all."""
+    """Buckets group rows of similar length; here every batch has rows of all lengths."""
     lengths = np.arange(1, 41).repeat(10)
     rows, _, _ = make_plan(lengths, batch_size=40).steps(0, 10)
     means = lengths[rows].mean(axis=1)
@@ -174,7 +174,7 @@ def test_batches_of_a_split_have_about_the_same_number_of_tokens():
 
 
 def test_a_second_shape_is_for_many_batches_only():
-    """Two rows a batch, one behind the other: 10 + 1 tokens, or 6 + 6 where the 10 have ended."""
+    """Two rows per batch, one behind the other: 10 + 1 tokens, then 6 + 6 when no 10 is left."""
     for number, kinds in ((3, 1), (300, 2)):
         lengths = np.array([10] * number + [6] * 2 * number + [1] * number)
         shapes = np.unique(pack_every_row(lengths, 2)[-1], axis=0)

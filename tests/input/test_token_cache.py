@@ -21,7 +21,7 @@ PAIRS = [("4", "5 5"), ("", "7"), ("", ""), ("4 6 11", "")]
 
 
 class FakeTokenizer:
-    """Reads the ids that a text lists. Tracing the real one takes a second each time."""
+    """Reads the ids that a text lists; tracing the real tokenizer takes a second."""
 
     def __init__(self, fingerprint="0"):
         self.fingerprint = fingerprint
@@ -32,7 +32,7 @@ class FakeTokenizer:
 
 
 class FakeSource:
-    """What load_tokens asks of a Source; counts how often it is read."""
+    """The part of a Source that load_tokens needs; counts how often it is read."""
 
     def __init__(self, rows=SINGLES, fingerprint="0"):
         keys = ("premise", "hypothesis")[: len(rows[0])]
@@ -194,7 +194,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_or_foreign_file_is_made_anew(tokenizer, tmp_path, damage):
+def test_a_damaged_or_foreign_file_is_rebuilt(tokenizer, tmp_path, damage):
     source = FakeSource(PAIRS)
     made = load_tokens(source, "train", tokenizer, tmp_path)
     (path,) = tmp_path.iterdir()

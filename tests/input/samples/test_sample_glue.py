@@ -22,7 +22,7 @@ NUM_CLASSES = {"sst2": 2, "mnli": 3}
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Where both parts of the sample are prepared, without a network."""
+    """A data_dir with both parts of the sample, prepared without a network."""
     folder = tmp_path_factory.mktemp("tfds")
     with pytest.MonkeyPatch.context() as patch:
 
@@ -47,7 +47,7 @@ def open_sample(name, data_dir):
 
 
 def rows_of(name, split):
-    """[(texts, label)] as the file has them."""
+    """[(texts, label)] in the order of the file."""
     lines = (sample_glue.FOLDER / f"{name}_{split}.tsv").read_text("utf-8").splitlines()
     assert lines[0].split("\t") == [*sample_glue.TEXT_KEYS[name], "label"]
     rows = [line.split("\t") for line in lines[1:]]

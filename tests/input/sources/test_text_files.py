@@ -41,7 +41,7 @@ def make_source(folder, train=None, validation=None, suffix=".csv", **keys):
 
 
 def written(rows, columns, suffix):
-    """The bytes of a file as Python's own writers make them. rows: tuples of str."""
+    """The bytes of a file as Python's standard writers produce it. rows: tuples of str."""
     if suffix == ".jsonl":
         lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in rows]
         return "".join(line + "\n" for line in lines).encode()

@@ -59,7 +59,7 @@ class AwkwardSentences(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """data_dir that nobody changes."""
+    """A prepared data_dir, not to be changed."""
     data_dir = tmp_path_factory.mktemp("tfds")
     for name in LABELS:
         AwkwardSentences(config=name, data_dir=data_dir).download_and_prepare()
@@ -89,7 +89,7 @@ def open_source(data_dir, name=NAME, processor="Sst2DataProcessor", **keys):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Every attempt to prepare a data set fails as without a network; counts them."""
+    """Makes every preparation of a data set fail as without a network; lists the attempts."""
     attempts = []
 
     def fail(builder, *args, **kwargs):
@@ -262,7 +262,7 @@ TASKS = {
 
 
 def prepare_glue(data_dir, name, rows):
-    """Prepares `glue/<name>` with rows of our own, by TFDS' own schema of it."""
+    """Prepares `glue/<name>` with the given rows and TFDS' schema of it."""
     info = tfds.builder(f"glue/{name}", data_dir=data_dir).info
     Path(info.data_dir).mkdir(parents=True)
     writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2)

@@ -64,7 +64,7 @@ def assert_same_ids(tokenizer, reference, texts):
 
 
 def tokens_of(tokenizer, text):
-    """The entries that a text is cut into."""
+    """The vocabulary entries that a text is tokenised to."""
     return [tokenizer.vocab[i] for i in tokenizer.tokenize([text])[0].numpy()]
 
 
@@ -359,7 +359,7 @@ def test_a_list_is_checked_like_a_file():
 
 @pytest.mark.skipif(unicodedata.unidata_version != "14.0.0", reason="of Python 3.11's Unicode")
 def test_other_tables_of_characters_need_another_algorithm_version():
-    """The fingerprint holds the version in place of the tables, which take a second to build."""
+    """The fingerprint has the version in place of the tables, which take a second to build."""
     digest = hashlib.sha256()
     for do_lower in (True, False):
         for table in character_tables(do_lower):
