@@ -38,8 +38,10 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, is_training=False, 
         if faults and (cfg.on_bad_row == "error" or len(faults) == len(tokens)):
             raise UserError(_about_faults(source, split, faults))
         rows = np.delete(rows, list(faults))
+        places = source.places(split, list(faults)) if faults else []
         skipped += [
-            f"{source.place(split, row)}: {fault} is outside" for row, fault in faults.items()
+            f"{place}: {fault} is outside"
+            for place, fault in zip(places, faults.values(), strict=True)
         ]
     if skipped:
         _report_skipped(skipped, split, model_dir)
@@ -64,9 +66,10 @@ def _read_tokens(cfg, source, split, tokenizer):
 def _about_faults(source, split, faults):
     """faults: of `Targets.faults`."""
     row, fault = next(iter(faults.items()))
+    (place,) = source.places(split, [row])
     return (
         f"row {row} of split {split} of {source} has {fault} ({len(faults)} such rows, the first "
-        f"in {source.place(split, row)}); labels {source.targets.accepted}. A split without labels "
+        f"in {place}); labels {source.targets.accepted}. A split without labels "
         f"({source.processor.label_key}) cannot be trained on or scored; on_bad_row: skip leaves "
         "out rows without one."
     )

@@ -41,8 +41,8 @@ class Source(Protocol):
     def skipped(self, split: str) -> list[str]:
         """Returns a sentence for each row, or run of rows, that `read` leaves out."""
 
-    def place(self, split: str, row: int) -> str:
-        """Returns where a row stands: file, and line or record."""
+    def places(self, split: str, rows: list[int]) -> list[str]:
+        """Returns the place of each row: file, and line or record."""
 
     def damages(self, split: str) -> list[str]:
         """Returns a sentence for each file that cannot be read to its end."""

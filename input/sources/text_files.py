@@ -281,8 +281,9 @@ class TextFileSource:
         rows, _ = self._rows(split)
         return [f"{self._path(split)}, line {line}: {text}" for line, text in rows.faults]
 
-    def place(self, split, row):
-        return f"{self._path(split)}, line {self._rows(split)[0].lines[row]}"
+    def places(self, split, rows):
+        lines = self._rows(split)[0].lines
+        return [f"{self._path(split)}, line {lines[row]}" for row in rows]
 
     def damages(self, split):
         """Returns []: `read` raises UserError if a file cannot be read."""

@@ -180,13 +180,17 @@ class TfdsSource:
     def skipped(self, split):
         return self.damages(split) if self._skips_bad_rows else []
 
-    def place(self, split, row):
+    def places(self, split, rows):
         """See Source. Records count from 0."""
-        for path, count, _ in self._records(split):
-            if row < count:
-                return f"{path}, record {row}"
-            row -= count
-        return f"row {row}"
+        records = self._records(split)
+        starts = np.cumsum([0, *(count for _, count, _ in records)])
+        files = np.searchsorted(starts, rows, side="right") - 1
+        return [
+            f"{records[file][0]}, record {row - starts[file]}"
+            if file < len(records)
+            else f"row {row}"
+            for row, file in zip(rows, files, strict=True)
+        ]
 
     def damages(self, split):
         return [

@@ -87,7 +87,7 @@ def read_everything(path, generator):
         texts, count = source.read_texts("train"), source.num_rows("train")
         skipped = source.skipped("train")
         source.fingerprint("train")
-        source.place("train", count - 1)
+        source.places("train", [count - 1])
     except UserError as error:
         if not all(map(str.isprintable, str(error).split("\n"))):
             raise AssertionError(f"a message with control characters: {error!r}") from error

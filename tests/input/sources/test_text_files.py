@@ -127,7 +127,7 @@ def test_a_bad_row_is_named_with_its_line_and_the_others_are_kept(tmp_path, suff
     line = len(good.splitlines()) + 1
     (skipped,) = source.skipped("train")
     assert skipped.startswith(f"{tmp_path}/train_file{suffix}, line {line}: ")
-    assert source.place("train", 2) == f"{tmp_path}/train_file{suffix}, line {line + 1}"
+    assert source.places("train", [2]) == [f"{tmp_path}/train_file{suffix}, line {line + 1}"]
     with pytest.raises(UserError, match=rf"1 row cannot be used\n  line {line}: .*{message}"):
         make_source(tmp_path, content, suffix=suffix)
 

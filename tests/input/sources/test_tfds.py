@@ -386,7 +386,10 @@ def test_a_damaged_record_is_named_and_can_be_skipped_with_what_follows(data_dir
 
 def test_the_place_of_a_row_is_its_file_and_record(prepared):
     source = open_source(prepared)
-    assert source.place("train", 4).endswith("train.tfrecord-00000-of-00001, record 4")
+    first, last, absent = source.places("train", [0, 4, 5])
+    assert first.endswith("train.tfrecord-00000-of-00001, record 0")
+    assert last.endswith("train.tfrecord-00000-of-00001, record 4")
+    assert absent == "row 5"
 
 
 # ---- Refusals ------------------------------------------------------------------------------------
