@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the main environment hands to that of the SDK: a folder, `model_dir/cs/job`.
+"""What the main environment passes to that of the SDK: a folder, `model_dir/cs/job`.
 
 job.json               the fields of `Job`
-rows-<split>.safetensors   `rows.Rows` of each split; none where a validation has no data
-initial.safetensors    the weights that training begins with, by neutral name (not to resume)
-vocab.txt              the vocabulary, which every checkpoint keeps
+rows-<split>.safetensors   `rows.Rows` of each split; none if a validation has no data
+initial.safetensors    initial weights by neutral name; none where training resumes
+vocab.txt              the vocabulary, which is saved with every checkpoint
 """
 
 import json
@@ -25,14 +25,14 @@ class Job:
         params: complete Params as plain values.
         action: "validate", "compile" or "run".
         first_step, last_step: int. Of training.
-        resumed: path of the checkpoint of ours to go on from, or None.
+        resumed: path of the checkpoint to continue from, in this project's format, or None.
         checkpoint: path of the weights to load, of any format, or None.
         address: "host:port" of the cluster, or None.
         label_names: list of str.
-        config: dict, what a checkpoint's config.json says besides the geometry.
+        config: dict, the entries of a checkpoint's config.json besides the geometry.
         class_weights: list of float, or None.
         splits: list of str, in order.
-        texts: {split: list of tuples of str}, of a prediction.
+        texts: {split: list of tuples of str}, in a prediction.
         notes: list of str, for the report.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The beginning and the end of what run.py does for the CS target; `prepare.py` is between."""
+"""The first and the last step of run.py for the CS target; `prepare.py` runs between them."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from common.cs import target
 
 
 def check(params):
-    """Checks what can be checked before anything is read. Returns the SDK's interpreter: Path.
+    """Checks what needs no data. Returns the Path of the SDK's interpreter.
 
     Args:
         params: Params, with model_dir.
@@ -24,11 +24,11 @@ def check(params):
 
 
 def hand_over(python, folder):
-    """Lets `common.cs.worker` take the place of this process. Does not return.
+    """Replaces this process with `common.cs.worker`. Does not return.
 
     Args:
-        python: path-like, of `check`.
-        folder: path-like, of `prepare`.
+        python: path-like, from `check`.
+        folder: path-like, from `prepare`.
     """
     path = [str(target.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}

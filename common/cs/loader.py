@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the SDK streams to the device: batches of a file of rows.
+"""The batches of a file of rows, which the SDK streams to the device.
 
-On a cluster its workers import this module, so it needs nothing but NumPy, safetensors and PyTorch.
+The workers of a cluster import this module, so it only needs NumPy, safetensors and PyTorch.
 """
 
 import cerebras.pytorch.distributed as distributed
@@ -15,7 +15,7 @@ FEATURES = ("input_ids", "padding_mask", "segment_ids")
 class RowBatches(torch.utils.data.IterableDataset):
     """Batches of Rows: dicts of `Rows.batch`, as tensors.
 
-    Where several systems share a batch, the worker of each gives its part of the rows.
+    If several systems share a batch, the worker of each system provides its part of the rows.
     """
 
     def __init__(self, rows, part=slice(None)):
@@ -32,13 +32,13 @@ class RowBatches(torch.utils.data.IterableDataset):
 
 
 def make_loader(path):
-    """Returns a torch DataLoader of the rows in a file; the SDK calls it on every worker."""
+    """Returns a torch DataLoader of the rows in a file. The SDK calls this on every worker."""
     rows = Rows.read(path)
     return torch.utils.data.DataLoader(RowBatches(rows, part_of_worker(rows)), batch_size=None)
 
 
 def part_of_worker(rows):
-    """Which rows of each batch this worker streams: all of them on the machine that compiles."""
+    """Returns the slice of each batch that this worker streams; all of it where it compiles."""
     if not distributed.is_streamer():
         return slice(None)
     ordinals = sorted(distributed.service_resolver().streamer_ordinals())

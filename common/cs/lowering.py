@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the vendor's front-end compiler made of a program: two MLIR files, counted."""
+"""The output of the vendor's front-end compiler: two MLIR files, whose operations are counted."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 FILES = {"torch.mlir": "torch.aten", "cirh.mlir": "cirh"}
-# An operation stands behind " = ", with or without quotes; constants are no work.
+# An operation follows " = ", with or without quotes; constants are not counted.
 _OPERATION = re.compile(r' = "?((?:torch\.aten|cirh)\.[A-Za-z0-9_.]+)')
 
 
@@ -18,14 +18,14 @@ def keep_files(artifacts, folder):
         artifacts: path-like, `artifact_dir` of the backend.
         folder: path-like.
     Returns:
-        {"torch.mlir", "cirh.mlir"}: Path, of those that were written.
+        {"torch.mlir", "cirh.mlir"}: Path, of the files that exist.
     """
-    kept = {}
+    moved = {}
     for name in FILES:
-        found = sorted(Path(artifacts).glob(f"executors/[0-9]*/{name}"))
-        if found:
-            kept[name] = Path(shutil.move(found[-1], Path(folder) / name))
-    return kept
+        paths = sorted(Path(artifacts).glob(f"executors/[0-9]*/{name}"))
+        if paths:
+            moved[name] = Path(shutil.move(paths[-1], Path(folder) / name))
+    return moved
 
 
 def count_operations(path):
@@ -41,6 +41,6 @@ def count_operations(path):
 
 
 def shortened(counts, most=8):
-    """`Mul 447, Add 208, ... (24 kinds)` of a Counter."""
+    """Returns a Counter as text: `Mul 447, Add 208, ... (24 kinds)`."""
     text = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(most))
     return text + (f", ... ({len(counts)} kinds)" if len(counts) > most else "")

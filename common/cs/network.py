@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The classifier in PyTorch: the twin of `BertClassifierModel` for the vendor's compiler.
 
-That compiler takes a plain `torch.nn.Module`; a Keras model does not pass its device hooks. Same
-Params, same weights under the same neutral names, same numbers: tests/cs/test_twin.py.
+That compiler needs a plain `torch.nn.Module`; its device hooks do not accept a Keras model. Params,
+neutral names, weights and results are those of the Keras model: tests/cs/test_twin.py.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from common.layers.positions import sinusoids
 
 NUM_SEGMENTS = 2
 MASKED_SCORE = -1e9  # as common/layers/dot_product_attention.py, which imports Keras
-# On a CS system attention scores may be 16-bit, where -1e9 is -inf and a row of padding alone would
-# be NaN; exp(-1e4) is 0 in every type, and it is the original's own number.
+# On a CS system attention scores may be 16-bit. There -1e9 is -inf, and a row of padding would give
+# NaN; exp(-1e4) is 0 in every type. It is the original's number.
 MASKED_SCORE_16_BIT = -1e4
 
 ACTIVATIONS = {
@@ -46,7 +46,7 @@ class Embeddings(nn.Module):
             self.position_embeddings = nn.Embedding(cfg.max_position_embeddings, size)
         elif cfg.use_position_embedding:
             positions = torch.from_numpy(sinusoids(cfg.max_position_embeddings, size)[:num_tokens])
-        self.register_buffer("positions", positions, persistent=False)  # sines and cosines, or none
+        self.register_buffer("positions", positions, persistent=False)  # sines and cosines, or None
         self.segment_embeddings = (
             nn.Embedding(NUM_SEGMENTS, size) if cfg.use_segment_embedding else None
         )
@@ -73,8 +73,8 @@ class Attention(nn.Module):
     """Multi-head attention, as common/layers/attention.py.
 
     Call:
-        x: <float>[B, T, D], the tokens that ask; memory: <float>[B, S, D], those that answer.
-        scores_added: <float>[B, 1, 1, S], 0 on real tokens, very negative on padding.
+        x: <float>[B, T, D], for the queries; memory: <float>[B, S, D], for keys and values.
+        score_bias: <float>[B, 1, 1, S], 0 on real tokens, very negative on padding.
     Returns:
         <float>[B, T, D].
     """
@@ -92,11 +92,11 @@ class Attention(nn.Module):
     def _split_heads(self, x):
         return x.view(*x.shape[:2], self.num_heads, self.head_size).transpose(1, 2)
 
-    def forward(self, x, memory, scores_added):
+    def forward(self, x, memory, score_bias):
         query = self._split_heads(self.query(x)) * self.scale  # [B, H, T, d]
         key = self._split_heads(self.key(memory))  # [B, H, S, d]
         value = self._split_heads(self.value(memory))
-        scores = torch.matmul(query, key.transpose(-1, -2)) + scores_added  # [B, H, T, S]
+        scores = torch.matmul(query, key.transpose(-1, -2)) + score_bias  # [B, H, T, S]
         probabilities = nn.functional.softmax(scores.float(), dim=-1).to(value.dtype)
         context = torch.matmul(self.dropout(probabilities), value)  # [B, H, T, d]
         return self.output(context.transpose(1, 2).reshape(x.shape))
@@ -119,8 +119,8 @@ class EncoderLayer(nn.Module):
     """Attention and feed-forward with residuals and layer norms, as common/layers/encoder.py.
 
     Call:
-        x: <float>[B, T, D]; scores_added: as of Attention.
-        first_token_only: bool. Compute the output for the first token alone.
+        x: <float>[B, T, D]; score_bias: as in Attention.
+        first_token_only: bool. Compute only the output of the first token.
     Returns:
         <float>[B, T, D]; [B, 1, D] with first_token_only.
     """
@@ -134,11 +134,11 @@ class EncoderLayer(nn.Module):
         self.feed_forward_layer_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.layer_norm_epsilon)
         self.dropout = nn.Dropout(cfg.dropout_rate)
 
-    def forward(self, x, scores_added, first_token_only):
+    def forward(self, x, score_bias, first_token_only):
         memory = self.attention_layer_norm(x) if self.use_pre_normalization else x
-        asking = memory[:, :1] if first_token_only else memory
+        queries = memory[:, :1] if first_token_only else memory
         residual = x[:, :1] if first_token_only else x
-        x = residual + self.dropout(self.attention(asking, memory, scores_added))
+        x = residual + self.dropout(self.attention(queries, memory, score_bias))
         if self.use_pre_normalization:
             return x + self.dropout(self.feed_forward(self.feed_forward_layer_norm(x)))
         x = self.attention_layer_norm(x)
@@ -146,7 +146,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The layers, `layer_0` and on; pre-norm ends with one more layer norm."""
+    """The layers, named `layer_0` onwards; pre-norm ends with one more layer norm."""
 
     def __init__(self, cfg):
         super().__init__()
@@ -157,23 +157,23 @@ class Encoder(nn.Module):
         if cfg.use_pre_normalization:
             self.final_layer_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.layer_norm_epsilon)
 
-    def forward(self, x, scores_added, first_token_only):
+    def forward(self, x, score_bias, first_token_only):
         for i in range(self.num_layers):
             is_last = i == self.num_layers - 1
-            x = self.get_submodule(f"layer_{i}")(x, scores_added, first_token_only and is_last)
+            x = self.get_submodule(f"layer_{i}")(x, score_bias, first_token_only and is_last)
         return x if self.final_layer_norm is None else self.final_layer_norm(x)
 
 
 class BertClassifier(nn.Module):
     """Embeddings, encoder, one vector a row, dense(D, tanh), dropout, dense(C).
 
-    Shapes: B batch, T tokens, D hidden size, C classes. Attribute names are those of the neutral
-    names, so that a parameter's path is one.
+    Shapes: B batch, T tokens, D hidden size, C classes. Attributes are named so that the path of a
+    parameter is its neutral name.
 
     Args:
         cfg: ModelParams, complete.
-        num_tokens: int. T, the one static length.
-        is_16_bit: bool. Matrix products are 16-bit, as a CS system computes them.
+        num_tokens: int. T, the static length of all batches.
+        is_16_bit: bool. Whether matrix products are 16-bit, as on a CS system.
     Call:
         input_ids, padding_mask, segment_ids: <int32>[B, T]; padding_mask is 1 on real tokens.
     Returns:
@@ -198,8 +198,8 @@ class BertClassifier(nn.Module):
 
     def forward(self, input_ids, padding_mask, segment_ids):
         x = self.embeddings(input_ids, segment_ids)  # [B, T, D]
-        scores_added = self.masked_score * (1 - padding_mask).to(x.dtype)[:, None, None, :]
-        x = self.encoder(x, scores_added, self.pooler_type == "first")
+        score_bias = self.masked_score * (1 - padding_mask).to(x.dtype)[:, None, None, :]
+        x = self.encoder(x, score_bias, self.pooler_type == "first")
         pooled = torch.tanh(self.pooler(pool(x, padding_mask, self.pooler_type)))  # [B, D]
         return self.classifier(self.dropout(pooled)).float()
 
@@ -214,12 +214,13 @@ class BertClassifier(nn.Module):
 
 
 class Weight:
-    """A parameter under its neutral name, with what `common/checkpoints/load.py` asks of one.
+    """A parameter under its neutral name, with the interface that common/checkpoints/load.py uses.
 
     Args:
         path: str, of its module, such as encoder.layer_0.attention.query.
         kind: "weight" or "bias", the name within the module.
-        module: the module. PyTorch keeps the kernel of nn.Linear as [out, in], ours is [in, out].
+        module: the module. PyTorch stores the kernel of nn.Linear as [out, in]; neutral weights are
+            [in, out].
         parameter: torch.nn.Parameter.
     Attributes:
         name: str, neutral.
@@ -228,32 +229,32 @@ class Weight:
 
     def __init__(self, path, kind, module, parameter):
         self.parameter = parameter
-        self.is_turned = isinstance(module, nn.Linear) and kind == "weight"
+        self.is_transposed = isinstance(module, nn.Linear) and kind == "weight"
         last = {nn.Linear: "kernel", nn.LayerNorm: "gamma", nn.Embedding: None}[type(module)]
         if kind == "bias":
             last = "beta" if isinstance(module, nn.LayerNorm) else "bias"
         self.name = "/".join([*path.split("."), *([last] if last else [])])
         shape = tuple(parameter.shape)
-        self.shape = shape[::-1] if self.is_turned else shape
+        self.shape = shape[::-1] if self.is_transposed else shape
 
     def assign(self, array):
-        """Puts values in. array: float array of `shape`."""
+        """Sets the values. array: float array of `shape`."""
         with torch.no_grad():
             self.parameter.copy_(self.as_stored(array))
 
     def as_stored(self, array):
-        """An array of `shape` as a tensor in PyTorch's layout; copies."""
+        """Returns a copy of an array of `shape` as a tensor in PyTorch's layout."""
         array = np.asarray(array, np.float32)
-        return torch.from_numpy(np.array(array.T if self.is_turned else array, order="C"))
+        return torch.from_numpy(np.array(array.T if self.is_transposed else array, order="C"))
 
     def as_neutral(self, tensor):
-        """A tensor of the parameter's layout, of its value, gradient or slot, as a NumPy array."""
+        """Returns a value, gradient or slot in the parameter's layout as a neutral NumPy array."""
         array = tensor.detach().cpu().numpy()
-        return np.ascontiguousarray(array.T) if self.is_turned else array
+        return np.ascontiguousarray(array.T) if self.is_transposed else array
 
 
 def pool(x, padding_mask, pooler_type):
-    """From <float>[B, T, D] to <float>[B, D], as common/layers/pooling.py."""
+    """Pools <float>[B, T, D] to <float>[B, D], as common/layers/pooling.py."""
     if pooler_type == "first":
         return x[:, 0]
     positions = torch.arange(x.shape[1], device=x.device)

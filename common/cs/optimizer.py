@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One update of the twin: the vendor's AdamW with the clipping and learning rate of the params.
 
-`cerebras.pytorch.optim.AdamW` without bias correction is the original's AdamW and that of
-common/optimizers/adam.py: epsilon outside the root, decoupled decay times the rate. Adam of
-TensorFlow 1 is the same with the correction.
+`cerebras.pytorch.optim.AdamW` without bias correction equals the original's AdamW and that of
+common/optimizers/adam.py: epsilon outside the root, decoupled decay times the rate. With the
+correction it equals Adam of TensorFlow 1.
 """
 
 import math
@@ -16,7 +16,7 @@ from cerebras.pytorch.optim.lr_scheduler import LRScheduler
 from common.optimizers.layer_rates import layer_rate_factor
 from common.optimizers.schedules import make_schedule
 
-SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # slot here -> the vendor's
+SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # our slot -> the vendor's
 
 
 def make_optimizer(twin, cfg, num_layers):
@@ -25,7 +25,7 @@ def make_optimizer(twin, cfg, num_layers):
     Args:
         twin: BertClassifier, compiled.
         cfg: OptimizerParams.
-        num_layers: int, of the encoder.
+        num_layers: int, number of encoder layers.
     """
     patterns = [re.compile(pattern) for pattern in cfg.exclude_from_weight_decay]
     groups = {}  # (decay, factor on the rate) -> parameters
@@ -47,7 +47,7 @@ def make_optimizer(twin, cfg, num_layers):
 
 
 def trained_weights(twin):
-    """Returns {neutral name: Weight} of the weights that are not frozen."""
+    """Returns {neutral name: Weight} of the trainable weights."""
     weights = twin.weights_by_name()
     return {name: weight for name, weight in weights.items() if weight.parameter.requires_grad}
 
@@ -67,12 +67,12 @@ def make_grad_scaler(cfg):
 
 
 def update(loss, optimizer, scaler, cfg):
-    """Makes one update from the clipped gradients of the loss.
+    """Updates the weights with the clipped gradients of the loss.
 
     Args:
         loss: <float32>[].
-        optimizer: of `make_optimizer`.
-        scaler: of `make_grad_scaler`; None on the CPU, in float32.
+        optimizer: from `make_optimizer`.
+        scaler: from `make_grad_scaler`; None on the CPU, in float32.
         cfg: OptimizerParams.
     """
     norm, value = cfg.max_gradient_norm, cfg.max_gradient_value
@@ -94,8 +94,8 @@ def update(loss, optimizer, scaler, cfg):
 class TorchOps:
     """NumPy's functions on torch tensors, for common/optimizers/schedules.py.
 
-    torch.maximum takes tensors only. A number to the power of a tensor becomes an exponential
-    function, which a CS system computes.
+    torch.maximum accepts only tensors. A number to the power of a tensor is written as an
+    exponential function, which a CS system supports.
     """
 
     full_like = staticmethod(torch.full_like)
@@ -121,9 +121,9 @@ class LearningRate(LRScheduler):
     """`optimizer.learning_rate` of the params; see common/optimizers/schedules.py.
 
     Args:
-        optimizer: of `make_optimizer`.
+        optimizer: from `make_optimizer`.
         cfg: OptimizerParams.
-        first_step: int, number of earlier updates.
+        first_step: int, the number of earlier updates.
     """
 
     def __init__(self, optimizer, cfg, first_step=0):

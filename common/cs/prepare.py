@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first half of a run on the CS target, in the main environment: Params, data, first weights.
+"""The first half of a run on the CS target, in the main environment: data and initial weights.
 
-What needs TensorFlow (reading TFDS, tokenising, the initialisers) happens here, with the Session
-that every other run begins with, and is left in `model_dir/cs/job` for the environment of the SDK.
+Work that needs TensorFlow (reading TFDS, tokenising, the initialisers) is done here, with the
+Session that every run opens. The results are written to `model_dir/cs/job` for the SDK's
+environment.
 """
 
 import contextlib
@@ -25,11 +26,11 @@ FOLDER = Path("cs", "job")
 
 
 class Notes:
-    """What the report says besides. Where only shapes are wanted, missing data is a note.
+    """Notes for the report. If only shapes are needed, missing data is a note and not an error.
 
     Args:
         sentences: list of str.
-        is_tolerant: bool. Whether a fault of the data becomes a note.
+        is_tolerant: bool. Whether faults of the data become notes.
     """
 
     def __init__(self, sentences, is_tolerant):
@@ -37,7 +38,7 @@ class Notes:
 
     @contextlib.contextmanager
     def collecting(self, part):
-        """part: of `open_session`."""
+        """A context manager for `attempt` of `open_session`; see there."""
         try:
             yield
         except UserError as error:
@@ -47,9 +48,9 @@ class Notes:
 
 
 def adapted(params):
-    """The params as a CS system runs them. Returns Params; list of str, notes on what is another.
+    """Returns the Params that a CS system runs, and a list of str: notes on the changes.
 
-    Every row is padded to max_sequence_length, as shapes are static.
+    Every row is padded to max_sequence_length, because shapes are static.
     """
     changed, notes = {}, []
     for name in INPUTS:
@@ -63,7 +64,7 @@ def adapted(params):
             f"{section.max_sequence_length} tokens"
         )
     params = params.model_copy(update=changed)
-    if params.model.mixed_precision == "auto":  # what a CS system has, not this machine
+    if params.model.mixed_precision == "auto":  # for the CS system, not for this machine
         params = params.with_precision("mixed_bfloat16")
     return params, notes
 
@@ -72,9 +73,10 @@ def prepare(session, notes, write_params):
     """Writes the job of a run.
 
     Args:
-        session: Session of `adapted` params; `target.check_rules` passed.
-        notes: Notes, with which the Session was opened.
-        write_params: called with the Session where training is sure to begin; writes params.yaml.
+        session: Session of `adapted` params that passed `target.check_rules`.
+        notes: Notes with which the Session was opened.
+        write_params: called with the Session before training, once all checks have passed; writes
+            params.yaml.
     Returns:
         Path of the job's folder.
     Raises:
@@ -124,7 +126,7 @@ def prepare(session, notes, write_params):
         config={
             "do_lower_case": params.predict_input.do_lower,
             "tf_random_seed": run.tf_random_seed,
-            # Which metric its best step is of, in case it is resumed in TensorFlow.
+            # The metric of the best step, which a later run in TensorFlow needs.
             "best_metric": config.get("best_metric") if session.resumed else None,
         },
         class_weights=None if class_weights is None else list(class_weights),
@@ -136,17 +138,17 @@ def prepare(session, notes, write_params):
 
 
 def section_of(params):
-    """The InputParams of the run's mode."""
+    """Returns the InputParams of the run's mode."""
     return getattr(params, f"{params.runconfig.mode}_input")
 
 
 def batches_of(session, first_step, last_step):
-    """Returns {split: Batches} of the run's mode, and {split: texts} of a prediction."""
+    """Returns {split: Batches} for the run's mode, and {split: texts} for a prediction."""
     params, data = session.params, session.data
     if session.mode == "train":
         if last_step <= first_step:
             raise UserError(
-                f"training has reached step {first_step} already; give a larger --max_steps"
+                f"training has already reached step {first_step}; give a larger --max_steps"
             )
         return {"train": data.train_input_fn(params, first_step, last_step)}, {}
     if session.mode == "predict":
@@ -155,7 +157,7 @@ def batches_of(session, first_step, last_step):
 
 
 def write_initial_weights(session, path):
-    """The weights that a run in TensorFlow would begin with: a checkpoint's or the seed's."""
+    """Writes the initial weights of a run in TensorFlow: a checkpoint's, or drawn from the seed."""
     set_up(session.run)
     model = session.new_model()
     if session.checkpoint is not None:

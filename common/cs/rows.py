@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows as the input pipeline made them, and their batches of one static length, in NumPy.
+"""Rows of the input pipeline, and their batches of one static length, in NumPy.
 
-The main environment reads and tokenises (`prepare.py`) and writes a file of these; the environment
-of the SDK, and the workers of a cluster, read it without TensorFlow.
+The main environment reads and tokenises rows (`prepare.py`) and writes them to a file, which the
+SDK's environment and the workers of a cluster read without TensorFlow.
 """
 
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 ARRAYS = ("ids", "segments", "offsets", "plan", "numbers")
-TARGETS = "targets/"  # begins the names of their arrays in a file
+TARGETS = "targets/"  # prefix of their names in the file
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a split that a run needs, and which of them stand in which batch.
+    """The rows of a split that a run needs, and the rows of each batch.
 
     Attributes:
         ids, segments: int32 and uint8 [sum of lengths], row after row, without padding.
-        offsets: int64 [R + 1], where each row begins.
-        plan: int32 [steps, B], rows by their place here; -1 fills up.
+        offsets: int64 [R + 1], the start of each row.
+        plan: int32 [steps, B], indices of rows here; -1 fills up a batch.
         numbers: int32 [R], the number of each row in its split.
         targets: {name: array [R, ...]}, as in `input.batches.Batches`.
         pad_id: int.
@@ -50,7 +50,7 @@ class Rows:
 
         Returns:
             {"input_ids", "padding_mask", "segment_ids"}: int32 [B, T], padding_mask 1 on real
-            tokens, and the targets [B, ...]. Filling is row 0, as in `input/batches.py`.
+            tokens; and the targets [B, ...]. Row 0 fills up a batch, as in `input/batches.py`.
         """
         places = np.maximum(self.plan[step][part], 0)
         shape = (len(places), self.num_tokens)
@@ -68,10 +68,10 @@ class Rows:
         } | {name: array[places] for name, array in self.targets.items()}
 
     def in_row_order(self, values):
-        """Puts values of the batches in the order of the split.
+        """Sorts the values of batches into the order of the split.
 
         values: array [steps so far, B, ...]. Returns array [N, ...] and {target: array [N, ...]} of
-        the rows that were in a batch.
+        the rows in these batches.
         """
         places = self.plan[: len(values)].reshape(-1)
         is_real = places >= 0
@@ -98,7 +98,7 @@ class Rows:
 
 
 def rows_of_zeros(batch_size, num_tokens):
-    """One batch of a single token a row, for a program that needs shapes alone. Returns Rows."""
+    """Returns Rows of one batch with one token per row, for a program that needs only shapes."""
     return Rows(
         ids=np.zeros(1, np.int32),
         segments=np.zeros(1, np.uint8),
@@ -112,13 +112,13 @@ def rows_of_zeros(batch_size, num_tokens):
 
 
 def collect_rows(batches, num_tokens, pad_id, is_padding_1):
-    """Takes the rows that some batches need out of the input pipeline, each once.
+    """Collects each row of some batches once from the input pipeline.
 
     Args:
         batches: `input.batches.Batches`, of one length.
         num_tokens: int. T.
         pad_id: int.
-        is_padding_1: bool. What 1 in `input_mask` means.
+        is_padding_1: bool. Whether `input_mask` is 1 on padding; otherwise it is 1 on tokens.
     Returns:
         Rows.
     """
@@ -128,7 +128,7 @@ def collect_rows(batches, num_tokens, pad_id, is_padding_1):
     ids, segments = ([None] * len(numbers) for _ in range(2))
     num_missing = len(numbers)
     for step, (features, *_) in enumerate(batches):
-        if num_missing == 0:  # a later epoch: all of its rows have been there
+        if num_missing == 0:  # later epochs have the same rows
             break
         wanted = [
             (i, place) for i, place in enumerate(plan[step]) if place >= 0 and ids[place] is None

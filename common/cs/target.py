@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a run goes to a CS system, and what is checked before anything is sent there.
+"""Decides whether a run goes to a CS system, and checks it before anything is sent there.
 
 Imports neither TensorFlow nor PyTorch.
 """
@@ -12,17 +12,17 @@ from common.console import log
 from common.errors import RunError, UserError
 
 TARGETS = ("CPU", "GPU", "CS")
-LAUNCHER = "BERT_CS_LAUNCHER"  # set by bin/csrun_cpu and bin/csrun_wse to their name
-MOUNT_DIRS = "BERT_CS_MOUNT_DIRS"  # folders between colons, by their --mount-dirs
-CS_PYTHON = "BERT_CS_PYTHON"  # the interpreter that has cerebras.pytorch, where not .venv-cs
+LAUNCHER = "BERT_CS_LAUNCHER"  # the name of the launcher, set by bin/csrun_cpu and bin/csrun_wse
+MOUNT_DIRS = "BERT_CS_MOUNT_DIRS"  # their --mount-dirs, separated by colons
+CS_PYTHON = "BERT_CS_PYTHON"  # an interpreter with cerebras.pytorch other than .venv-cs
 ROOT = Path(__file__).resolve().parents[2]
 
-CS_IP_PORT = 9000  # what the original's scripts appended to --cs_ip
+CS_IP_PORT = 9000  # the original's scripts appended it to --cs_ip
 CONNECT_SECONDS = 5.0
 MODES = ("train", "eval", "predict")
 OPTIMIZERS = ("adam", "adamw")
 
-# Flags of the original's run_appliance.py and of its successor that change nothing here.
+# Flags of the original's run_appliance.py and of its successor that have no effect here.
 IGNORED_FLAGS = {
     "--execution_strategy": "weights are streamed; the vendor's pipeline execution is gone",
     "--num_act_servers": "the cluster chooses",
@@ -42,15 +42,20 @@ def add_flags(parser):
         "--target",
         type=str.upper,
         choices=TARGETS,
-        help="what to run on. Not given: CS with --cs_ip, --mgmt_address or csrun_wse, else this "
-        "machine's GPU or CPU",
+        help="where to run (default: CS with --cs_ip, --mgmt_address or csrun_wse, else this "
+        "machine's GPU or CPU)",
     )
-    add("--cs_ip", metavar="IP", help=f"the cluster's address; port {CS_IP_PORT} if none is given")
+    add("--cs_ip", metavar="IP", help=f"the cluster's address (default port: {CS_IP_PORT})")
     add("--mgmt_address", metavar="HOST:PORT", help="the cluster's management server")
     add("--credentials_path", metavar="FILE", help="its TLS certificate")
-    add("--num_csx", type=int, metavar="N", help="CS systems to share each batch")
-    add("--num_wgt_servers", type=int, metavar="N", help="weight servers, at most")
-    add("--mount_dirs", nargs="+", metavar="DIR", help="folders that the cluster's workers see")
+    add("--num_csx", type=int, metavar="N", help="number of CS systems that share each batch")
+    add("--num_wgt_servers", type=int, metavar="N", help="maximum number of weight servers")
+    add(
+        "--mount_dirs",
+        nargs="+",
+        metavar="DIR",
+        help="folders that the cluster's workers can access",
+    )
     add("--python_paths", nargs="+", metavar="DIR", help="folders on their Python path")
     add("--job_labels", nargs="+", metavar="KEY=VALUE", help="labels of the cluster's jobs")
     add("--job_time_sec", type=int, metavar="N", help="time limit of the cluster's jobs")
@@ -65,7 +70,7 @@ def add_flags(parser):
 
 
 def overrides_of_launcher(args):
-    """Returns {dotted key: value} of what the launcher sets, and names the flags without effect."""
+    """Returns the launcher's settings, {dotted key: value}. Reports flags without effect."""
     for flag, reason in IGNORED_FLAGS.items():
         if getattr(args, flag.removeprefix("--")):
             log(f"{flag} has no effect: {reason}")
@@ -76,10 +81,10 @@ def overrides_of_launcher(args):
 
 
 def is_for_cs(args, params):
-    """Whether this run is the CS system's.
+    """Returns whether this run is for a CS system.
 
-    --target decides; else the launcher (csrun_wse: yes; csrun_cpu: where it validates or compiles,
-    as the original's container did); else whether an address is given.
+    --target decides; else the launcher (csrun_wse: yes; csrun_cpu: if it validates or compiles, as
+    in the original's container); else whether an address is given.
     """
     if args.target is not None:
         return args.target == "CS"
@@ -91,7 +96,7 @@ def is_for_cs(args, params):
 
 
 def address_of(params):
-    """Returns "host:port" of the cluster, or None where nothing says it."""
+    """Returns "host:port" of the cluster, or None if no address is given."""
     address = params.csconfig.mgmt_address or params.runconfig.cs_ip or os.environ.get("K8S_CS_IP")
     if address is None or ":" in address:
         return address
@@ -99,27 +104,27 @@ def address_of(params):
 
 
 def find_python():
-    """Returns the path of the interpreter that has the vendor's SDK.
+    """Returns the Path of an interpreter with the vendor's SDK.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not exist.
     """
     path = Path(os.environ.get(CS_PYTHON) or ROOT / ".venv-cs" / "bin" / "python")
     if not path.is_file():
         raise UserError(
             f"the Cerebras SDK is not installed: there is no {path}. `make cs-setup` installs it "
-            f"(Python 3.11, 5 GB), or {CS_PYTHON} names an interpreter that has it"
+            f"(Python 3.11, 5 GB); or set {CS_PYTHON} to an interpreter that has it"
         )
     return path
 
 
 def needs_cluster(params):
-    """Whether the run needs a cluster: all but validation and the SDK's CPU backend do."""
+    """Returns whether the run needs a cluster: all but validation and the SDK's CPU backend do."""
     return not params.runconfig.validate_only and params.csconfig.backend == "csx"
 
 
 def check_reachable(params):
-    """Looks whether a cluster answers, before anything is read or written.
+    """Checks whether a cluster answers, before anything is read or written.
 
     Raises:
         RunError: no address is given, or nothing answers there.
@@ -127,9 +132,9 @@ def check_reachable(params):
     address = address_of(params)
     if address is None:
         raise RunError(
-            "no CS system is named: give --cs_ip, or --mgmt_address HOST:PORT "
+            "no address of a CS system is given: give --cs_ip, or --mgmt_address HOST:PORT "
             "(csconfig.mgmt_address in the params file). --validate_only and csconfig.backend: cpu "
-            "need none"
+            "do not need one"
         )
     host, _, port = address.rpartition(":")
     try:
@@ -139,31 +144,31 @@ def check_reachable(params):
         setting = "--mgmt_address" if params.csconfig.mgmt_address else "--cs_ip"
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RunError(
-            f"no CS system answers at {address} ({reason}); correct {setting}, or see that this "
-            "machine reaches the cluster's network. Nothing was changed"
+            f"no CS system answers at {address} ({reason}); correct {setting}, or check that "
+            "this machine can reach the cluster's network. Nothing was changed"
         ) from None
 
 
 def check_rules(params):
-    """Checks what a CS system cannot do, all of it before anything is sent.
+    """Checks the params against all limits of a CS system, before anything is sent.
 
     Raises:
-        UserError: lists every rule that is broken, each with what to write.
+        UserError: lists every broken rule with the correction.
     """
     model, optimizer, run, cs = params.model, params.optimizer, params.runconfig, params.csconfig
     faults = []
     if run.mode == "train_and_eval":
         faults.append(
-            "--mode train_and_eval: one program a run on a CS system; run --mode train, then "
+            "--mode train_and_eval: a run on a CS system has one program; run --mode train, then "
             "--mode eval (with csconfig.backend: cpu, or on a GPU, both can share model_dir)"
         )
     elif run.mode == "eval_all":
         faults.append(
-            "--mode eval_all: one program a run on a CS system; run --mode eval with "
+            "--mode eval_all: a run on a CS system has one program; run --mode eval with "
             "--checkpoint_path once for each checkpoint"
         )
     elif run.mode not in MODES:
-        faults.append(f"--mode {run.mode}: leave --target out, it needs no CS system")
+        faults.append(f"--mode {run.mode}: leave out --target, it needs no CS system")
     if run.mode == "train":
         if not run.validate_only and not run.compile_only and not (run.steps or run.max_steps):
             faults.append("a CS run counts steps, not epochs; give --max_steps or --steps")
@@ -171,8 +176,8 @@ def check_rules(params):
             faults.append("train_input.repeat: false counts epochs; write true, and --max_steps")
         if optimizer.optimizer_type not in OPTIMIZERS:
             faults.append(
-                f"optimizer.optimizer_type: {optimizer.optimizer_type} has no counterpart of the "
-                f"same numbers on a CS system; write one of {', '.join(OPTIMIZERS)}"
+                f"optimizer.optimizer_type: {optimizer.optimizer_type} has no exact counterpart "
+                f"on a CS system; write one of {', '.join(OPTIMIZERS)}"
             )
         if optimizer.grad_accum_steps != 1:
             rows = params.train_input.batch_size * optimizer.grad_accum_steps

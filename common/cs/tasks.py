@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tasks that run on a CS system: loss in PyTorch, figures and predictions in NumPy.
-
-A task that has no row in `TASKS` is refused by `target.check_rules`.
-"""
+"""The tasks that run on a CS system: loss in PyTorch, figures and predictions in NumPy."""
 
 import torch
 from torch import nn
@@ -12,24 +9,24 @@ from common.metrics.regression import RegressionMetrics, regression_predictions
 
 
 class Classification:
-    """Cross entropy in its variants, as `common/losses.py`.
+    """Cross entropy and its variants, as in `common/losses.py`.
 
     Args:
         cfg: ModelParams.
         label_names: list of str.
-        class_weights: C floats or None, those of model.class_weights with `auto` worked out.
+        class_weights: C floats or None: model.class_weights, with `auto` computed.
     """
 
     def __init__(self, cfg, label_names, class_weights=None):
         self.cfg, self.label_names, self.class_weights = cfg, label_names, class_weights
 
     def loss(self, logits, labels):
-        """Mean over the batch, <float32>[]. logits: <float32>[B, C]; labels: <int32>[B]."""
+        """Returns the mean, <float32>[]. logits: <float32>[B, C]; labels: <int32>[B]."""
         cfg, labels = self.cfg, labels.long()
         if not (self.class_weights or cfg.label_smoothing or cfg.focal_gamma):
             return nn.functional.cross_entropy(logits, labels)
         log_probabilities = nn.functional.log_softmax(logits, dim=-1)
-        # Not nn.functional.one_hot: it looks at the values, which a traced program cannot.
+        # nn.functional.one_hot reads the values, which is impossible in a traced program.
         classes = torch.arange(cfg.num_cls_classes, device=labels.device)
         is_label = (labels[:, None] == classes).float()  # [B, C]
         target = (1.0 - cfg.label_smoothing) * is_label + cfg.label_smoothing / cfg.num_cls_classes
@@ -43,7 +40,7 @@ class Classification:
         return losses.mean()
 
     def difference(self, first, second):
-        """Mean symmetric divergence of two predictions <float32>[B, C], for R-Drop."""
+        """Returns the mean symmetric divergence of two predictions <float32>[B, C], for R-Drop."""
         first, second = (nn.functional.log_softmax(logits, dim=-1) for logits in (first, second))
         return ((first.exp() - second.exp()) * (first - second)).sum(dim=-1).mean() / 2
 
@@ -51,16 +48,16 @@ class Classification:
         return ClassificationMetrics(self.label_names, self.cfg.num_cls_classes)
 
     def predictions(self, outputs, config):
-        """config: dict of the checkpoint. See `BaseModel.predictions`."""
+        """As `BaseModel.predictions`. config: dict of the checkpoint."""
         temperature = float(config.get("temperature", 1.0))
         return classification_predictions(outputs, self.label_names, temperature)
 
 
 class Regression:
-    """Mean squared error of one output. As `Classification`."""
+    """Mean squared error of one output, with the methods of `Classification`."""
 
     def __init__(self, cfg, label_names, class_weights=None):
-        del cfg, label_names, class_weights  # a number has neither names nor classes
+        del cfg, label_names, class_weights  # a regression has no classes
 
     def loss(self, logits, labels):
         return (logits[:, 0] - labels.float()).square().mean()
@@ -80,7 +77,7 @@ TASKS = {"classification": Classification, "regression": Regression}
 
 
 def total_loss(task, logits, labels, r_drop_alpha):
-    """The loss of a batch, <float32>[], as `common/losses.py`.
+    """Returns the loss of a batch, <float32>[], as in `common/losses.py`.
 
     logits: <float32>[B, C], or with r_drop_alpha <float32>[B, 2, C].
     """

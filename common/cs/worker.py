@@ -3,9 +3,9 @@
 
     .venv-cs/bin/python -m common.cs.worker model_dir/cs/job
 
-`launch.py` starts it. It lowers, compiles, trains, scores or predicts what the job says, on a CS
-system or on the SDK's CPU backend, and writes checkpoints that TensorFlow resumes. Exit codes are
-those of run.py.
+`launch.py` starts it. It lowers, compiles, trains, evaluates or predicts as the job says, on a CS
+system or on the SDK's CPU backend, and writes checkpoints that a run in TensorFlow can resume. The
+exit codes are those of run.py.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from common.reports.prediction_files import write_predictions
 from common.training.lock import locked
 from common.training.run_state import PREFIX
 
-HALF_DTYPES = {"mixed_bfloat16": "bfloat16"}  # dtype policy -> of the SDK; float16 elsewhere
-MAX_MESSAGE = 400  # characters of a message of the SDK
-SLOT_ARRAY = "{}/{}/{}"  # name in a training state: optimizer, slot, weight
+HALF_DTYPES = {"mixed_bfloat16": "bfloat16"}  # dtype policy -> the SDK's; else float16
+MAX_MESSAGE = 400  # characters of an SDK message
+SLOT_ARRAY = "{}/{}/{}"  # name in the training state: optimizer, slot, weight
 
 
 class Worker:
     """One program on one backend.
 
     Args:
-        folder: path-like, of the job.
+        folder: path-like, the job's folder.
     """
 
     def __init__(self, folder):
@@ -76,12 +76,12 @@ class Worker:
         self.import_seconds = time.monotonic() - started
 
     def _make_backend(self):
-        """Makes the SDK's backend; once a process."""
+        """Returns the SDK's backend. Can be called once per process."""
         cstorch, cs = self.cstorch, self.params.csconfig
         shutil.rmtree(self.artifacts, ignore_errors=True)  # of an earlier run
         if cs.backend == "cpu" and self.job.action != "validate":
             if self.cfg.dtype_policy != "float32":
-                log(f"{self.cfg.dtype_policy} is computed in float32: the backend is the CPU")
+                log(f"{self.cfg.dtype_policy} is computed in float32 on the CPU backend")
             return cstorch.backend("CPU", artifact_dir=str(self.artifacts))
         half = HALF_DTYPES.get(self.cfg.dtype_policy, "float16")
         cstorch.amp.set_half_dtype("cbfloat16" if cs.use_cbfloat16 else half)
@@ -106,7 +106,7 @@ class Worker:
                 credentials_path=cs.credentials_path,
                 num_csx=cs.num_csx,
                 max_wgt_servers=cs.num_wgt_servers,
-                num_workers_per_csx=1,  # `loader.part_of_worker` counts on it
+                num_workers_per_csx=1,  # `loader.part_of_worker` relies on it
                 mount_dirs=[str(root), str(self.model_dir.resolve()), *cs.mount_dirs],
                 python_paths=[str(root), *cs.python_paths],
                 job_labels=list(cs.job_labels),
@@ -116,7 +116,7 @@ class Worker:
             raise UserError(f"csconfig: {error}") from None
 
     def _build(self, rows):
-        """Makes the network for the shapes of some Rows, with its weights, on the backend."""
+        """Builds the network for the shapes of some Rows, with its weights, on the backend."""
         from common.cs.network import BertClassifier
 
         self.backend = self._make_backend()
@@ -126,7 +126,7 @@ class Worker:
         self.compiled = self.cstorch.compile(self.twin, self.backend)
 
     def _load_weights(self):
-        """Puts the weights in that the job names; none where only shapes are wanted."""
+        """Loads the weights that the job names; none if only shapes are needed."""
         job, weights = self.job, self.twin.weights_by_name()
         initial = self.folder / jobs.INITIAL
         if initial.exists():
@@ -155,7 +155,7 @@ class Worker:
         cfg = self.params.optimizer
         self.optimizer = make_optimizer(self.twin, cfg, self.cfg.num_hidden_layers)
         self.trained = trained_weights(self.twin)
-        self.state = {}  # of the checkpoint that is resumed
+        self.state = {}  # of the resumed checkpoint
         if self.job.resumed is not None:
             self._resume(self.job.resumed)
         self.schedule = LearningRate(self.optimizer, cfg, self.job.first_step)
@@ -175,7 +175,7 @@ class Worker:
         return TASKS[self.params.task](self.cfg, self.job.label_names, self.job.class_weights)
 
     def _train_step(self):
-        """Returns the traced function of a batch to its loss and learning rate."""
+        """Returns a traced function: batch -> loss, learning rate."""
         from common.cs.optimizer import update
         from common.cs.tasks import total_loss
 
@@ -203,7 +203,7 @@ class Worker:
         return step
 
     def _training_logits(self, batch):
-        """<float32>[B, C]; with r_drop_alpha every row twice, <float32>[B, 2, C]."""
+        """Returns <float32>[B, C]; with r_drop_alpha each row twice, <float32>[B, 2, C]."""
         if not self.cfg.r_drop_alpha:
             return self._logits(batch)
         twice = {name: each.repeat_interleave(2, dim=0) for name, each in batch.items()}
@@ -220,7 +220,7 @@ class Worker:
         return data.DataExecutor(data.DataLoader(make_loader, str(path)), **options)
 
     def _split_for_shapes(self):
-        """The name of a file of rows: the first split's, or one of zeros where data is missing."""
+        """Returns the name of the first split, or of rows of zeros if data is missing."""
         if self.job.splits:
             return self.job.splits[0]
         section = getattr(self.params, f"{self.run.mode}_input")
@@ -231,7 +231,7 @@ class Worker:
     # ---- validate, compile -----------------------------------------------------------------------
 
     def lower(self):
-        """Makes the program once: only its front end (validate), or on the cluster (compile)."""
+        """Compiles the program: only its front end (validate), or on the cluster (compile)."""
         self._import_sdk()
         split = self._split_for_shapes()
         rows = jobs.read_rows(self.folder, split)
@@ -242,13 +242,13 @@ class Worker:
         step = self._train_step() if self.is_training else self._forward_step()
 
         @self.cstorch.step_closure
-        def give(outputs):
-            """Makes them outputs of the program, as a run does that reports them."""
+        def return_outputs(outputs):
+            """Makes these outputs of the program, as they are in a real run."""
 
         executor = self._executor(split, num_steps=1)
-        with contextlib.chdir(self.cs_dir):  # where the SDK dumps what it could not lower
+        with contextlib.chdir(self.cs_dir):  # the SDK writes what it cannot lower here
             for batch in executor:
-                give(step(batch))
+                return_outputs(step(batch))
         seconds = time.monotonic() - started
         files = keep_files(self.artifacts, self.cs_dir)
         shutil.rmtree(self.artifacts, ignore_errors=True)
@@ -303,7 +303,7 @@ class Worker:
     # ---- training --------------------------------------------------------------------------------
 
     def train(self):
-        """Trains from first_step to last_step. Returns exit code 0."""
+        """Trains from first_step to last_step. Returns the exit code 0."""
         self._import_sdk()
         rows = jobs.read_rows(self.folder, "train")
         self._build(rows)
@@ -351,7 +351,7 @@ class Worker:
         return 0
 
     def _checkpoint_steps(self, num_steps):
-        """The SDK's schedule of global steps that are multiples of save_checkpoints_steps."""
+        """Returns the SDK's schedule of the multiples of save_checkpoints_steps in global steps."""
         every = self.run.save_checkpoints_steps
         schedule = self.cstorch.utils.data.utils.Schedule
         first = every - self.job.first_step % every - 1  # steps of a run count from 0
@@ -360,7 +360,7 @@ class Worker:
         )
 
     def _resume(self, path):
-        """Puts the optimizer's slots back. The weights are in already."""
+        """Restores the optimizer's slots. The weights are already loaded."""
         state = ours.read_state(path)
         self.state = {name: np.asarray(state[name].read()) for name in state}
         kind = self.params.optimizer.optimizer_type
@@ -379,7 +379,7 @@ class Worker:
         if differing:
             raise UserError(
                 f"{path} cannot be resumed: {', '.join(differing[:5])} ({len(differing)} in all) "
-                "differ from what the params ask for. Use the params it was made with, or another "
+                "differ from those of the params. Use the params of the checkpoint, or another "
                 "--model_dir"
             )
         slots = self.optimizer.state_dict()
@@ -389,14 +389,14 @@ class Worker:
                 p for group in self.optimizer.param_groups for p in group["params"]
             )
         }
-        for name, (weight, theirs) in expected.items():
+        for name, (weight, vendor_slot) in expected.items():
             place = places[id(weight.parameter)]
-            slots["state"][place][theirs] = weight.as_stored(self.state[name])
+            slots["state"][place][vendor_slot] = weight.as_stored(self.state[name])
         self.optimizer.load_state_dict(slots)
         log(f"Resuming {path} at step {self.job.first_step}")
 
     def _save(self, step):
-        """Writes a checkpoint as training in TensorFlow writes it."""
+        """Writes a checkpoint like a run in TensorFlow."""
         from common.cs.optimizer import SLOTS
 
         weights = self.twin.weights_by_name()
@@ -407,7 +407,7 @@ class Worker:
                 values = self.optimizer.state[weight.parameter][vendor_slot]
                 state[SLOT_ARRAY.format(kind, slot, name)] = weight.as_neutral(values)
         state |= self._loss_scale_state()
-        # What a run in TensorFlow remembers besides; the losses it has yet to report are none here.
+        # The rest of the state of a run in TensorFlow, except losses that it has not reported yet.
         for name, array in self.state.items():
             if name.startswith(PREFIX) and name != f"{PREFIX}losses":
                 state[name] = array
@@ -426,11 +426,11 @@ class Worker:
         log(f"Saved {path}")
 
     def _loss_scale_state(self):
-        """Returns {name: array} as common/optimizers/loss_scale.py saves it; {} of a fixed one."""
+        """Returns {name: array} like common/optimizers/loss_scale.py; {} for a fixed scale."""
         cfg = self.params.optimizer
         if not isinstance(cfg.loss_scaling_factor, str):
             return {}
-        if self.scaler is None:  # float32 on the CPU needs none: as it was
+        if self.scaler is None:  # float32 on the CPU does not scale: keep the state
             return {
                 "loss_scale/factor": np.asarray(
                     self.state.get("loss_scale/factor", cfg.initial_loss_scale), np.float32
@@ -438,10 +438,10 @@ class Worker:
                 "loss_scale/steps": self.state.get("loss_scale/steps", np.int32(0)),
                 "loss_scale/overflows": self.state.get("loss_scale/overflows", np.int32(0)),
             }
-        found = self.scaler.state_dict()
+        scaler_state = self.scaler.state_dict()
         return {
-            name: np.asarray(self.cstorch.to_numpy(found[theirs].detach().cpu()), dtype)
-            for name, theirs, dtype in (
+            name: np.asarray(self.cstorch.to_numpy(scaler_state[key].detach().cpu()), dtype)
+            for name, key, dtype in (
                 ("loss_scale/factor", "loss_scale", np.float32),
                 ("loss_scale/steps", "steps_since_rescale", np.int32),
                 ("loss_scale/overflows", "overflows_since_rescale", np.int32),
@@ -464,7 +464,7 @@ class Worker:
         return np.stack(collected)
 
     def score(self):
-        """Evaluates or predicts every split. Returns exit code 0."""
+        """Evaluates or predicts every split. Returns the exit code 0."""
         self._import_sdk()
         rows_of = {split: jobs.read_rows(self.folder, split) for split in self.job.splits}
         self._build(next(iter(rows_of.values())))
@@ -473,7 +473,7 @@ class Worker:
             limit = self.run.eval_steps if self.run.mode == "eval" else None
             num_steps = min(rows.num_steps, limit or rows.num_steps)
             logits, targets = rows.in_row_order(self._logits_of(split, num_steps))
-            scores[split] = logits, targets.get("labels")  # texts of a user's have none
+            scores[split] = logits, targets.get("labels")  # a user's texts have none
         if self.run.mode == "predict":
             return self._predict(scores)
         metrics_of_split, task = {}, self._make_task()
@@ -503,12 +503,12 @@ class Worker:
 
 
 def sentence_of(error):
-    """The message of an exception of the SDK as one sentence."""
+    """Returns the message of an SDK exception as one sentence."""
     message = str(error).partition("Stack Trace")[0]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    # The compiler's own lines begin with a place in the MLIR or in a file: `loc(...): error: ...`
-    told = [line.split("error:", 1)[1].strip() for line in lines if "error:" in line]
-    text = (told or lines or [type(error).__name__])[0]
+    # Lines of the compiler begin with a place in the MLIR or in a file: `loc(...): error: ...`
+    errors = [line.split("error:", 1)[1].strip() for line in lines if "error:" in line]
+    text = (errors or lines or [type(error).__name__])[0]
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
 
 
@@ -531,9 +531,9 @@ def main(argv=None):
         log(f"The run failed: {error}")
         return 1
     except KeyboardInterrupt:
-        log("Interrupted; checkpoints are whole")
+        log("Interrupted; checkpoints are intact")
         return 130
-    except Exception as error:  # whatever the SDK raises
+    except Exception as error:  # the SDK raises many types
         logging.getLogger(__name__).debug("", exc_info=True)
         where = f" ({worker.job.address})" if worker.job.address else ""
         verb = {"validate": "lower", "compile": "compile"}.get(worker.job.action, "run")
