@@ -18,9 +18,9 @@ class ModelSpec:
 
     Attributes:
         model: the BaseModel whose weights it uses.
-        predictions: {name: tensor}, the task's outputs; of the classifier "logits" <float32>[B, C].
+        predictions: {name: tensor}, the task's outputs; a classifier's "logits" <float32>[B, C].
         loss: <float32>[], None in prediction.
-        trainable_variables: what `loss` is to train; empty outside training.
+        trainable_variables: the weights that `loss` trains; empty outside training.
     """
 
     model: BaseModel
@@ -40,15 +40,15 @@ def make_model(params, label_names=()):
 
 
 def model_fn(features, labels, mode, params, model=None):
-    """Builds the graph of one mode; called while a step is traced, never per step.
+    """Builds the graph of one mode. It is called when a step is traced, not at every step.
 
     Args:
         features: {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T]; input_mask is 1 on
-            padding. In training rows may be packed, see `input/batches.py`.
-        labels: <int32>[B], or {target: tensor [B, ...]} of a task with others; None in prediction.
+            padding. Training rows may be packed, see `input/batches.py`.
+        labels: <int32>[B], or for other tasks {target: tensor [B, ...]}; None in prediction.
         mode: TRAIN, EVAL or PREDICT.
-        params: complete Params; used to make the model where none is given.
-        model: BaseModel shared by the modes of a run; None makes one with fresh weights.
+        params: complete Params, for a new model.
+        model: BaseModel shared by the modes of a run; None makes a new one with fresh weights.
     Returns:
         ModelSpec.
     """

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: reads the params, chooses the mode, prints what was done and where it is.
+"""The command line: reads the params, runs the mode, prints its Result.
 
     python run.py --mode train --params configs/X.yaml --model_dir D --checkpoint_path C
 
-Exit codes: 0 done; 1 the run failed; 2 wrong usage or configuration; 128 + n stopped by signal n,
-in training with everything saved (a second signal ends the process at once). TensorFlow is
-imported only once the params have been accepted.
+Exit codes: 0 done; 1 the run failed; 2 an error in usage or configuration; 128 + n stopped by
+signal n, after training has saved everything (a second signal ends the process at once). TensorFlow
+is imported only after the params have been accepted.
 """
 
 from common.platform.huge_pages import use_huge_pages
 
 if __name__ == "__main__":
-    use_huge_pages()  # before the imports, as it makes them again
+    use_huge_pages()  # before the imports, because it restarts the program
 
 import argparse
 import contextlib
@@ -39,7 +39,7 @@ DEFAULT_MODEL_DIR = Path(__file__).parent / "model_dir"
 
 
 def overrides_of(args):
-    """Returns {dotted key: value} of the flags that were given."""
+    """Returns {dotted key: value} of the flags on the command line."""
     overrides = dict(map(parse_override, args.override))
     for flag, key in flag_keys().items():
         value = getattr(args, flag)
@@ -49,7 +49,7 @@ def overrides_of(args):
 
 
 def run_mode(params, args, control):
-    """Does what the mode says. Returns the exit code."""
+    """Runs the mode. Returns the exit code."""
     params = params.with_runconfig(model_dir=params.runconfig.model_dir or DEFAULT_MODEL_DIR)
     is_for_cs = target.is_for_cs(args, params)
     if params.runconfig.validate_only and not is_for_cs:
@@ -63,7 +63,7 @@ def run_mode(params, args, control):
 
 
 def validate(params, args):
-    """Asks this machine whether a run would succeed. Returns the exit code."""
+    """Checks whether a run on this machine would succeed. Returns the exit code."""
     import_quietly()
     poll()
     from common.validate.validate import Problems, open_distribution, validate
@@ -82,7 +82,7 @@ def validate(params, args):
 
 
 def run_on_cs(params, args):
-    """Runs on the CS target. Does not return: the SDK's process takes the place of this one."""
+    """Runs on the CS target. Does not return: the SDK's process replaces this one."""
     from common.cs import launch
 
     python = launch.check(params)
@@ -109,7 +109,7 @@ def run(params, args, cluster, control):
     if params.runconfig.compile_only and not is_alone:
         raise UserError(
             "--compile_only is for one device; leave out runconfig.enable_distributed and "
-            "multiple_workers, or the flag: the run compiles by itself"
+            "multiple_workers, or leave out the flag: the run compiles at its start"
         )
     use_multi_output_fusion()
     compiled, is_cache = compiled_for(params.runconfig) if is_alone else (None, False)
@@ -156,7 +156,7 @@ def run(params, args, cluster, control):
 
 
 def do(session, args, control, programs, listeners):
-    """Does what the Session's mode says. Returns Result."""
+    """Runs the Session's mode. Returns its Result."""
     from common.backbones.initializers import backbone_is_loaded
     from common.training.evaluator import Evaluator
     from common.training.exporter import Exporter
@@ -192,7 +192,7 @@ def do(session, args, control, programs, listeners):
 
 
 def show(result):
-    """Prints a Result: what was asked for to stdout, the summary to stderr."""
+    """Prints a Result: its output to stdout, the summary to stderr."""
     for line in result.output:
         print(line)
     log(closing_summary(result.lines))
@@ -204,10 +204,10 @@ def show(result):
 
 
 def inspect(args):
-    """Prints what a checkpoint is and holds. Returns the exit code."""
+    """Prints the description and content of a checkpoint. Returns the exit code."""
     if args.checkpoint_path is None:
         raise UserError("--mode inspect needs --checkpoint_path, the checkpoint to describe")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # some formats need TensorFlow, most do not
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # some formats need TensorFlow
     from common.checkpoints.inspect import inspect_checkpoint
 
     print(inspect_checkpoint(args.checkpoint_path))
@@ -215,10 +215,10 @@ def inspect(args):
 
 
 def compile_each(paths, argv):
-    """--compile_only of several params files. Returns the first exit code that is not 0, or 0.
+    """Runs --compile_only for several params files. Returns the first exit code other than 0, or 0.
 
-    Each in a process of its own: TensorFlow reads once where to keep machine code, and every file
-    can name another model_dir.
+    Each file has its own process, because TensorFlow reads the folder for machine code only once,
+    and every file can name another model_dir.
     """
     params_alone = argparse.ArgumentParser(add_help=False)
     add_params(params_alone)
@@ -260,7 +260,7 @@ def main(argv=None):
 
 
 def exit_code_of(error):
-    """Returns the exit code of a start that ended with an exception; see the head of this file."""
+    """Returns the exit code of a run that ended with an exception; see the head of this file."""
     if isinstance(error, Stopped):
         return 128 + error.signal_number
     if isinstance(error, KeyboardInterrupt):
@@ -269,12 +269,12 @@ def exit_code_of(error):
 
 
 def sentence_of(error):
-    """What a person reads of an exception."""
+    """Returns the message of an exception for the user."""
     if isinstance(error, Stopped):  # with nothing new to save
         return f"The run was {error}"
-    if isinstance(error, KeyboardInterrupt):  # before anything listens
+    if isinstance(error, KeyboardInterrupt):  # before signals are handled
         return "Interrupted"
-    # OSError: a full disk, a folder that was taken away.
+    # OSError: such as a full disk or a deleted folder.
     return str(error) if isinstance(error, UserError) else f"The run failed: {error}"
 
 

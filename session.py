@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """open_session: checkpoint -> seed -> data -> complete Params -> checks, the same for every mode.
 
-Nothing global is set here. Generators, devices, signals and the environment are set by `run.py`.
+It sets no global state: generators, devices, signals and the environment are set by `run.py`.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ def open_session(
     needs_checkpoint=True,
     attempt=contextlib.nullcontext,
 ):
-    """Resolves what a mode needs.
+    """Resolves everything that a mode needs.
 
     Args:
         params: Params as read, with model_dir.
         params_path: str, for messages.
-        texts, input_file: of a prediction, as of `data.read_texts`.
+        texts, input_file: as of `data.read_texts`, in a prediction.
         distribution: Distribution.
-        needs_checkpoint: bool. False where the shapes alone are wanted.
+        needs_checkpoint: bool. False if only the shapes are needed.
         attempt: part -> context manager, entered around each part: "checkpoint", "texts", "data",
-            "params". One that suppresses UserError collects faults, and the parts behind a fault
-            are resolved as far as they can be.
+            "params". One that suppresses UserError collects faults; the parts after a fault are
+            then resolved as far as possible.
     Returns:
         Session.
     Raises:
-        UserError: what is asked for cannot be done.
+        UserError: the mode cannot run with these params, checkpoint or data.
     """
     run, mode = params.runconfig, params.runconfig.mode
     resumed, chosen = None, run.checkpoint_path if run.is_training else None
@@ -60,7 +60,7 @@ def open_session(
     resumed = None if checkpoint is None else resumed
     config = {} if checkpoint is None else checkpoint.config
     if params.runconfig.tf_random_seed is None:
-        # Drawn once, and kept with the checkpoint, so that a resumed run has it again.
+        # Drawn once and saved with the checkpoint, so that a resumed run has the same seed.
         seed = config.get("tf_random_seed") if resumed else None
         seed = secrets.randbelow(2**31) if seed is None else seed
         params = params.with_runconfig(tf_random_seed=distribution.broadcast(seed))
@@ -69,7 +69,7 @@ def open_session(
         with attempt("texts"):
             rows = data.read_texts(texts, input_file)
     given_params, completed = params, None
-    # Where several workers see one data_dir, the chief prepares it.
+    # If several workers share a data_dir, the chief prepares it.
     with attempt("data"), distribution.chief_first():
         completed = data.complete_params(
             params, config, params_path, labels_from_checkpoint=bool(rows) or mode == "export"
@@ -79,7 +79,7 @@ def open_session(
             completed = without_data(params, config, params_path)
     is_complete = completed is not None
     params, label_names, vocab = completed or (params, (), [])
-    if mode == "export":  # an exported model computes in float32, whatever it was trained in
+    if mode == "export":  # an exported model always computes in float32
         params = params.with_precision("float32")
     session = Session(
         params,
@@ -105,23 +105,23 @@ def open_session(
 def choose_checkpoint(run):
     """Returns (path to resume or None, path to load or None) for the mode.
 
-    Training resumes what is in model_dir, and only else starts from --checkpoint_path; evaluation
-    and prediction take --checkpoint_path, else the newest in model_dir. `best` is the one that
-    best.json of model_dir names.
+    Training resumes the newest checkpoint of model_dir, else it starts from --checkpoint_path.
+    Evaluation and prediction use --checkpoint_path, else the newest of model_dir. `best` is the one
+    that best.json of model_dir names.
 
     Raises:
-        UserError: none is there where one is needed, or none of those in model_dir verifies.
+        UserError: a checkpoint is needed and there is none, or none of those in model_dir verifies.
     """
     if run.checkpoint_path is not None and not (run.is_training or run.mode == "eval_all"):
         is_best = run.checkpoint_path == BEST
         return None, store.best_checkpoint(run.model_dir) if is_best else run.checkpoint_path
     skipped = []
     newest = store.newest_checkpoint(run.model_dir, on_skip=skipped.append)
-    if newest is None and skipped:  # training anew would in the end take their place
+    if newest is None and skipped:  # a new training would eventually replace them
         listed = "\n".join(f"  {text.removeprefix('skipped ')}" for text in skipped)
         raise UserError(
-            f"no checkpoint of {run.model_dir} is whole:\n{listed}\nBring one back from a copy; "
-            "or, to do without them, move them away or choose another --model_dir"
+            f"no checkpoint of {run.model_dir} is intact:\n{listed}\nRestore one from a copy; "
+            "or, to start without them, move them away or choose another --model_dir"
         )
     for text in skipped:
         print(text, file=sys.stderr)
@@ -138,18 +138,18 @@ def choose_checkpoint(run):
 
 
 def without_data(params, config, params_path):
-    """`data.complete_params` where the data cannot be read: from params and checkpoint alone.
+    """`data.complete_params` for data that cannot be read: from params and checkpoint only.
 
     The number of classes is that of the params, of the checkpoint, or else 2.
     """
-    with contextlib.suppress(UserError):  # the shapes may follow without a vocabulary
+    with contextlib.suppress(UserError):  # the shapes may not need a vocabulary
         params = params.with_vocab_file(config.get("vocab_file"))
     classes = params.model.num_cls_classes or len(config.get("label_names", ())) or 2
     return params.complete(config, {"num_cls_classes": classes}, params_path), (), []
 
 
 def check_export(session):
-    """Raises UserError where the best checkpoint could not be exported after hours of training."""
+    """Raises UserError if the best checkpoint could not be exported after the training."""
     if session.mode == "train_and_eval" and session.run.export_best is not None:
         check_format(session.run.export_best, session.params)
 
@@ -160,18 +160,18 @@ def check_batch_size(session):
 
 
 def check_vocab_size(session):
-    """Raises UserError where the vocabulary has ids beyond the embedding table."""
+    """Raises UserError if the vocabulary has ids beyond the embedding table."""
     rows = session.params.model.vocab_size
     if session.is_complete and len(session.vocab) > rows:
         raise UserError(
             f"{session.params.predict_input.vocab_file} has the ids 0 to "
             f"{len(session.vocab) - 1}, but the embedding table has model.vocab_size {rows} rows; "
-            "leave model.vocab_size out, or give the vocabulary that the weights were trained with"
+            "leave out model.vocab_size, or give the vocabulary that the weights were trained with"
         )
 
 
 def check_unchanged_meaning(session):
-    """Raises UserError where a resumed run would be another one than the checkpoint's."""
+    """Raises UserError if the params have changed the meaning of the resumed run."""
     former = session.model_dir / "params.yaml"
     if session.resumed and session.is_complete and former.exists():
         refuse_changes_of_meaning(
@@ -182,7 +182,7 @@ def check_unchanged_meaning(session):
 
 
 def write_params(session):
-    """Writes params.yaml into model_dir, and prints what is another than before."""
+    """Writes params.yaml into model_dir, and prints the changes."""
     for key, old, new in save_params(session.saved_params, Path(session.model_dir)):
         print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
 

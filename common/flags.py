@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flags of run.py, and what they may not be together."""
+"""The flags of run.py, and the combinations that are refused."""
 
 import argparse
 
@@ -27,35 +27,34 @@ def make_parser():
         "-o",
         "--model_dir",
         metavar="DIR",
-        help="where checkpoints, metrics and plots go; a checkpoint there is resumed "
+        help="folder for checkpoints, metrics and plots; a checkpoint there is resumed "
         "(default: model_dir beside run.py)",
     )
     add(
         "--checkpoint_path",
         metavar="PATH",
         help="train: pre-trained weights to start from; other modes: the checkpoint to use, or "
-        "`best`, the one of model_dir that runconfig.best_metric chose. Of Hugging Face, Google, "
-        "Cerebras, Keras or ours: see docs/checkpoints.md",
+        "`best`, which runconfig.best_metric chose in model_dir. Formats: Hugging Face, Google, "
+        "Cerebras, Keras and this project's, see docs/checkpoints.md",
     )
     add(
         "--allow_changed_params",
         action="store_true",
         default=None,
-        help="resume although the data, the network, the optimizer or the seed is not the one the "
-        "checkpoint was made with",
+        help="resume even if data, network, optimizer or seed differ from those of the checkpoint",
     )
     only = parser.add_mutually_exclusive_group()
     only.add_argument(
         "--validate_only",
         action="store_true",
         default=None,
-        help="check everything that could make the run fail later; train nothing",
+        help="check for everything that could make the run fail later; train nothing",
     )
     only.add_argument(
         "--compile_only",
         action="store_true",
         default=None,
-        help="compile the programs of the run ahead; train nothing",
+        help="compile the programs of the run in advance; train nothing",
     )
     add("--steps", type=int, metavar="N", help="train this many more steps, at most to max_steps")
     add("--max_steps", type=int, metavar="N", help="train until this global step")
@@ -67,7 +66,7 @@ def make_parser():
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="set any key of the file, as optimizer.learning_rate=1e-4; repeatable",
+        help="set any key of the file, such as optimizer.learning_rate=1e-4; repeatable",
     )
     add("--text", action="append", default=[], help="predict: classify this text; repeatable")
     add(
@@ -75,13 +74,13 @@ def make_parser():
         metavar="FILE",
         help="predict: classify each line; a tab separates the two texts of a pair",
     )
-    add("--export_format", choices=EXPORT_FORMATS, help="export: what to write")
+    add("--export_format", choices=EXPORT_FORMATS, help="export: the format to write")
     add(
         "--export_dir",
         metavar="DIR",
-        help="export: where to (default: export/<format> in model_dir)",
+        help="export: the folder to write (default: export/<format> in model_dir)",
     )
-    add("--quantize", choices=("int8",), help="export to onnx: weights in int8 as well")
+    add("--quantize", choices=("int8",), help="export to onnx: also write weights in int8")
     target.add_flags(parser)
     return parser
 
@@ -109,7 +108,7 @@ def check_flags(mode, args):
 
 
 def check_only(mode, validate_only, compile_only):
-    """Refuses --validate_only and --compile_only together, and where they have nothing to do."""
+    """Refuses --validate_only and --compile_only together, and in modes that do not need them."""
     if validate_only and compile_only:
         raise UserError(
             "runconfig.validate_only and runconfig.compile_only are both true; validate first, "

@@ -246,7 +246,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path, c
         (tmp_path / f"checkpoint-{step}" / store.MANIFEST).write_text(text)
     flags = ("--mode", "train", "--params", ROOT / TINY, "--model_dir", tmp_path, "--max_steps", 9)
     message = refused_here(capsys, *flags)
-    assert f"no checkpoint of {tmp_path} is whole" in message and "move them away" in message
+    assert f"no checkpoint of {tmp_path} is intact" in message and "move them away" in message
     for step in (4, 8):
         assert f"  {tmp_path}/checkpoint-{step}: manifest.json is damaged\n" in message
     assert checkpoint_steps(tmp_path) == [4, 8]
