@@ -31,6 +31,8 @@ class BaseModel(keras.Model):
         targets: subclass of `common/tasks/targets.py:Targets`, what a row is compared with.
         answer: Answer of `common/tasks/answer.py`, what the outputs of a row mean.
         label_names: tuple of str, what the outputs of a row are called.
+        head: {layer: what its outputs are called, or None}; which of them a checkpoint brings says
+            `common/checkpoints/load.py`.
     """
 
     backbone: Backbone
@@ -40,6 +42,7 @@ class BaseModel(keras.Model):
     targets: type  # tasks import this file, which imports none of theirs
     answer: object
     label_names: tuple[str, ...]
+    head: dict
 
     def __init__(self, backbone, **kwargs):
         super().__init__(**kwargs)

@@ -20,15 +20,14 @@ import numpy as np
 
 from common.checkpoints.formats import FORMATS
 from common.checkpoints.names import (
-    HEAD,
     KEY_OF_AXIS,
-    LABEL_HEAD,
     axes_of,
     geometry,
-    num_classes,
+    num_outputs,
     pattern_of,
 )
 from common.errors import UserError, printable
+from common.tasks.answer import ROW_HEAD
 
 HUB = "hf://"
 
@@ -173,9 +172,8 @@ def span_of(layers):
 def load_weights(model, checkpoint, disable_nsp=False, params_path="the params file"):
     """Assigns a checkpoint's weights to a model: the whole backbone, and what fits of the head.
 
-    The first dense layer of the head (pooler) comes from the checkpoint if it has one; the second
-    (classifier) only from a fine-tuned classifier with as many classes, and is fresh otherwise, as
-    after pre-training.
+    A layer of `model.head` comes from the checkpoint if it has one; a layer whose outputs have a
+    name there only if it has as many, and is fresh otherwise, as after pre-training.
 
     Args:
         model: BaseModel, built.
@@ -189,19 +187,22 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
             message names all of them, and the model is unchanged.
     """
     variables = model.weights_by_name()
-    report, sources = match_weights(variables, checkpoint, disable_nsp, params_path)
+    report, sources = match_weights(variables, checkpoint, disable_nsp, params_path, model.head)
     for name, source in sources.items():
         variables[name].assign(np.asarray(source))
     checkpoint.close()
     return report
 
 
-def match_weights(variables, checkpoint, disable_nsp=False, params_path="the params file"):
+def match_weights(
+    variables, checkpoint, disable_nsp=False, params_path="the params file", head=ROW_HEAD
+):
     """Finds the tensor that `load_weights` assigns to each weight of a model, without assigning it.
 
     Args:
         variables: {neutral name: anything with a `shape`}.
         checkpoint, disable_nsp, params_path: as of `load_weights`.
+        head: {layer: name of its outputs or None}, of the task.
     Returns:
         LoadReport; {neutral name: tensor} of the weights to load.
     Raises:
@@ -210,7 +211,7 @@ def match_weights(variables, checkpoint, disable_nsp=False, params_path="the par
     weights = checkpoint.weights
     report = LoadReport(checkpoint.path, checkpoint.format)
     report.notes.extend(checkpoint.config.get("notes", ()))
-    fresh, notes = fresh_layers(variables, weights, disable_nsp)
+    fresh, notes = fresh_layers(variables, weights, disable_nsp, head)
     report.notes.extend(notes)
     sources, missing, mismatched = {}, [], []
     for name, variable in variables.items():
@@ -235,28 +236,26 @@ def match_weights(variables, checkpoint, disable_nsp=False, params_path="the par
     return report, sources
 
 
-def fresh_layers(variables, weights, disable_nsp):
+def fresh_layers(variables, weights, disable_nsp, head):
     """The layers of a model's head that keep their initial values, and why.
 
     Returns:
         set of str such as "classifier"; list of str, notes for the report.
     """
-    head = [name for name in variables if name.startswith(HEAD)]
-    layers = dict.fromkeys(name.split("/")[0] for name in head)
     if disable_nsp:
-        return set(layers), ["model.disable_nsp: the whole head is fresh"]
+        return set(head), ["model.disable_nsp: the whole head is fresh"]
     fresh, notes = set(), []
-    for layer in layers:
-        if not all(name in weights for name in head if name.startswith(f"{layer}/")):
+    for layer, outputs in head.items():
+        stored, wanted = num_outputs(weights, layer), num_outputs(variables, layer)
+        names = [name for name in variables if name.startswith(f"{layer}/")]
+        if not all(name in weights for name in names):
             fresh.add(layer)
             notes.append(f"{layer}: fresh, the checkpoint has none")
-        elif layer == LABEL_HEAD:
-            stored, wanted = num_classes(weights), num_classes(variables)
-            if stored == wanted:
-                notes.append(f"{layer}: loaded, the checkpoint is a classifier of {wanted} classes")
-            else:
-                fresh.add(layer)
-                notes.append(f"{layer}: fresh, the checkpoint's has {stored} classes, not {wanted}")
+        elif outputs and stored == wanted:
+            notes.append(f"{layer}: loaded, the checkpoint is a classifier of {wanted} {outputs}")
+        elif outputs:
+            fresh.add(layer)
+            notes.append(f"{layer}: fresh, the checkpoint's has {stored} {outputs}, not {wanted}")
     return fresh, notes
 
 

@@ -66,7 +66,6 @@ WEIGHTS = {
     "mlm/output_bias": "V",  # added to hidden @ word_embeddings.T
 }
 
-HEAD = ("pooler/", "classifier/", "nsp/", "mlm/")
 LABEL_HEAD = "classifier"
 
 # Axis -> the key of the params with its length.
@@ -195,12 +194,12 @@ def axes_of(name):
     return WEIGHTS.get(pattern_of(name)[0], "")
 
 
-def num_classes(weights):
-    """How many classes a label head has; None where there is no such head.
+def num_outputs(weights, layer=LABEL_HEAD):
+    """How many outputs a layer of a head has; None where there is no such layer.
 
     weights: {neutral name: anything with a shape}.
     """
-    bias = weights.get(f"{LABEL_HEAD}/bias")
+    bias = weights.get(f"{layer}/bias")
     return None if bias is None else math.prod(bias.shape)
 
 

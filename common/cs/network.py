@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from common.layers.positions import sinusoids
+from common.tasks.answer import ROW_HEAD
 
 NUM_SEGMENTS = 2
 MASKED_SCORE = -1e9  # as common/layers/dot_product_attention.py, which imports Keras
@@ -179,6 +180,8 @@ class BertClassifier(nn.Module):
     Returns:
         logits: <float32>[B, C].
     """
+
+    head = ROW_HEAD
 
     def __init__(self, cfg, num_tokens, is_16_bit=False):
         super().__init__()

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answer: what the outputs of a row mean, for the readers of an export and for other programs."""
+"""What the outputs of a row mean to other programs, and which layers of a head give them."""
 
 from dataclasses import dataclass
+
+# The head of a task that answers once a row: each layer, and what its outputs are called where a
+# checkpoint is loaded only with as many of them; None where it has one size.
+ROW_HEAD = {"pooler": None, "classifier": "classes"}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from common.BaseModel import TRAIN, BaseModel
 from common.layers.dropout import Dropout
 from common.layers.pooling import POOLERS
 from common.losses import r_drop
+from common.tasks.answer import ROW_HEAD
 
 
 class RowTask(BaseModel):
@@ -38,6 +39,8 @@ class RowTask(BaseModel):
     Returns:
         logits: <float32>[B, C].
     """
+
+    head = ROW_HEAD
 
     def __init__(self, params, loss, label_names=(), name="bert"):
         cfg = params.model

@@ -19,7 +19,7 @@ from common.checkpoints.names import (
     StoredTensor,
     axes_of,
     geometry,
-    num_classes,
+    num_outputs,
     pattern_of,
     weights_of,
 )
@@ -134,7 +134,7 @@ def read_config(path):
     if config_json is not None:
         config |= from_config_json(config_json, folder / "config.json")
         check_against(from_shapes, config, folder / "config.json", weights_file.name)
-        config |= label_names(config_json, num_classes(weights))
+        config |= label_names(config_json, num_outputs(weights))
     return config | tokenizer_of(folder, config_json or {})
 
 
