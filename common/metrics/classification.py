@@ -129,7 +129,7 @@ class ClassificationMetrics(RowMetrics):
         num_classes: int. C.
     """
 
-    main = "eval/accuracy_cls"
+    main, main_mode = "eval/accuracy_cls", "max"
     names_of_splits: ClassVar = {
         "eval/accuracy_cls": "accuracy"
     }  # the original's eval/accuracy_matched

@@ -75,7 +75,7 @@ class RegressionMetrics(RowMetrics):
     """Metrics of outputs {"logits": float [N, 1]} and targets {"labels": float [N]}."""
 
     names = ("loss", "eval/mse", "eval/pearson", "eval/spearman")
-    main = "eval/pearson"
+    main, main_mode = "eval/pearson", "max"
 
     def compute(self):
         return regression_metrics(self.outputs["logits"], self.targets["labels"])

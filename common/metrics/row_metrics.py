@@ -16,13 +16,18 @@ class Metrics:
     Attributes:
         names: tuple of str, the figures that `compute` gives.
         main: str, the one of them that stands for the others in a line of text.
+        main_mode: "max" or "min", which value of `main` is the best.
         names_of_splits: {figure: short name}. Where several splits are evaluated, each has these
             for itself, as eval/<short name>_<split>.
     """
 
     names: tuple[str, ...] = ()
-    main = "loss"
+    main, main_mode = "loss", "min"
     names_of_splits: ClassVar[dict[str, str]] = {}
+
+    def __len__(self):
+        """The number of rows."""
+        raise NotImplementedError
 
     def update(self, outputs, targets, rows):
         """Adds a batch.
@@ -44,7 +49,7 @@ class Metrics:
         raise NotImplementedError
 
     def compute(self):
-        """Returns {name: float} of every row."""
+        """Returns {name: float} of every row, of which "loss" is one."""
         raise NotImplementedError
 
     def report(self):

@@ -28,7 +28,8 @@ def evaluation_text(step, report, name="validation"):
     """
     head = f"{name} at step {step}: "
     if "per_class" not in report:
-        figures = {key: value for key, value in report.items() if key != "num_examples"}
+        numbers = {k: v for k, v in report.items() if isinstance(v, (int, float))}
+        figures = {key: value for key, value in numbers.items() if key != "num_examples"}
         listed = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
         return f"{head}{listed}, {report['num_examples']} examples"
     classes = report["per_class"]

@@ -74,8 +74,9 @@ class Evaluator:
                 continue
             self.inference.load(open_checkpoint(path))
             scored.append((step, self.evaluate(batches, step)[0]))
-        main = self.model.build_eval_metric_ops().main
-        best_step, best = max(scored, key=lambda each: each[1][main])
+        metrics = self.model.build_eval_metric_ops()
+        main, choose = metrics.main, {"max": max, "min": min}[metrics.main_mode]
+        best_step, best = choose(scored, key=lambda each: each[1][main])
         name = main.removeprefix("eval/").removesuffix("_cls")
         output = [
             f"step {step:>8}  {name} {figures[main]:.4f}  loss {figures['loss']:.4f}"

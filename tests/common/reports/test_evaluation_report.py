@@ -55,6 +55,11 @@ def test_text_of_figures_alone_is_a_line():
     )
 
 
+def test_text_leaves_out_what_is_no_number():
+    report = {"num_examples": 7, "loss": 0.25, "per_label": [{"label": "x"}], "threshold": "none"}
+    assert evaluation_text(3, report) == "validation at step 3: loss 0.2500, 7 examples"
+
+
 def test_text_names_the_plot_of_a_wide_confusion_matrix():
     classes = [{**REPORT["per_class"][0], "label": f"class number {i}"} for i in range(20)]
     report = {**REPORT, "per_class": classes, "confusion": np.ones((20, 20), int).tolist()}

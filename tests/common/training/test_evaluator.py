@@ -9,6 +9,7 @@ import pytest
 from common.checkpoints.formats import ours
 from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
+from common.metrics.row_metrics import Metrics
 from tests.reference.tiny_bert import randomize
 from tests.reference.toy_session import (
     SPLITS,
@@ -75,6 +76,51 @@ def test_every_checkpoint_is_evaluated_and_the_best_is_marked(trained):
     accuracies = [float(line.split()[3]) for line in lines]
     assert [line.endswith("best") for line in lines].index(True) == np.argmax(accuracies)
     assert result.step == (4, 8, 12)[np.argmax(accuracies)]
+
+
+class AddedUp(Metrics):
+    """Figures of a task that keeps sums; its main one is the loss."""
+
+    names = ("loss",)
+
+    def __init__(self):
+        self.total, self.count = 0.0, 0
+
+    def __len__(self):
+        return self.count
+
+    def update(self, outputs, targets, rows):
+        logits, labels = outputs["logits"][rows >= 0], targets["labels"][rows >= 0]
+        self.total += np.sum(np.abs(logits[:, 1] - labels), dtype=np.float64)
+        self.count += len(labels)
+
+    def merge(self, other):
+        self.total, self.count = self.total + other.total, self.count + other.count
+
+    def compute(self):
+        return {"loss": float(self.total / self.count)}
+
+    def report(self):
+        return {"num_examples": self.count, **self.compute(), "labels": ["no", "yes"]}
+
+
+def test_a_task_whose_main_figure_falls_has_its_best_at_the_lowest(trained):
+    evaluator = make_evaluator(make_params(trained, mode="eval_all"))
+    evaluator.model.build_eval_metric_ops = AddedUp
+    result = evaluator.evaluate_all()
+    losses = [float(line.split()[3]) for line in result.output]
+    assert min(losses) < max(losses) and result.figures["loss"] == pytest.approx(
+        min(losses), abs=5e-5
+    )
+    assert result.step == (4, 8, 12)[np.argmin(losses)]
+
+
+def test_metrics_that_keep_sums_say_how_many_rows_they_are_of(trained, tmp_path):
+    params = make_params(tmp_path, mode="eval")
+    evaluator = make_evaluator(params, checkpoint=open_checkpoint(trained))
+    evaluator.model.build_eval_metric_ops = AddedUp
+    assert evaluator.evaluate_checkpoint().num_examples == 21
+    assert "no" in (tmp_path / "eval" / "report-validation.json").read_text()
 
 
 def test_a_head_that_was_not_trained_for_these_labels_is_refused(trained, tmp_path):
