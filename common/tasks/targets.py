@@ -60,9 +60,12 @@ class Targets:
         label_names: tuple of str, a name for each output of a row. Before `named`: the key
             `label_names` of the params file, or None.
         specs: {name: TargetSpec}.
+        version: int. Raise it with any change of `parse` or `missing` that changes a row: arrays in
+            the token cache are then made anew.
     """
 
     label_names: tuple[str, ...] | None = None
+    version: ClassVar[int] = 1
     specs: ClassVar[dict[str, TargetSpec]]
 
     def named(self, column):
@@ -80,6 +83,12 @@ class Targets:
         Raises ValueError, whose text says which labels are valid.
         """
         raise NotImplementedError
+
+    @property
+    def settings(self):
+        """What decides the arrays besides labels and their names: list of str, for hashes."""
+        kind = f"{type(self).__qualname__} {self.version}"
+        return [kind, *(f"{name} {s.dtype} {s.shape}" for name, s in self.specs.items())]
 
     @property
     def missing(self):

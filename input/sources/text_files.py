@@ -256,7 +256,7 @@ class TextFileSource:
         settings = [
             *(PARSER_VERSION, MAX_CHARACTERS, self.processor.text_keys, self.processor.label_key),
             *(self._path(split).suffix.lower(), self._skips_bad_rows, self.targets.label_names),
-            *(f"{name} {spec.dtype}" for name, spec in self.targets.specs.items()),
+            *self.targets.settings,
         ]
         digest = hashlib.sha256(json.dumps(settings).encode())
         digest.update(hashlib.sha256(self._content(split)).digest())

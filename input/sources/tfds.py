@@ -104,7 +104,7 @@ class TfdsSource:
         processor = self.processor
         names = [processor.dataset, split, *processor.text_keys, processor.label_key]
         names += ["skip"] * self._skips_bad_rows
-        names += [f"{name} {spec.dtype}" for name, spec in self.targets.specs.items()]
+        names += self.targets.settings
         digest = hashlib.sha256("|".join(names).encode())
         for path in self._split_info(split).filepaths:
             try:

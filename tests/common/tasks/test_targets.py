@@ -8,7 +8,13 @@ import pytest
 
 from common.errors import UserError
 from common.tasks.regression import ValueTargets
-from common.tasks.targets import ClassTargets, LabelColumn, classes_of_names, names_of_labels
+from common.tasks.targets import (
+    ClassTargets,
+    LabelColumn,
+    TargetSpec,
+    classes_of_names,
+    names_of_labels,
+)
 
 COLUMN = LabelColumn("the set", "stars", "text", description="a column", read=lambda: ["b", "a"])
 
@@ -35,6 +41,21 @@ def test_a_label_is_a_name_or_else_the_number_of_a_class():
     assert classes_of_names(("no", "yes")) == {"no": 0, "yes": 1, "0": 0, "1": 1}
     # Stars from 1 to 3: class 0 is one star, and "0" is nothing.
     assert classes_of_names(("1", "2", "3")) == {"1": 0, "2": 1, "3": 2}
+
+
+def test_another_task_or_version_or_shape_has_other_settings():
+    class Reversed(ClassTargets):
+        """Reads the same labels otherwise."""
+
+    class Later(ClassTargets):
+        version = 2
+
+    class Wider(ClassTargets):
+        specs = {"labels": TargetSpec((3,), np.dtype(np.int32))}  # noqa: RUF012
+
+    Later.__qualname__ = Wider.__qualname__ = ClassTargets.__qualname__
+    kinds = (ClassTargets, ValueTargets, Reversed, Later, Wider)
+    assert len({tuple(kind().settings) for kind in kinds}) == len(kinds)
 
 
 def test_classes_are_named_by_the_params_or_else_by_the_source():
