@@ -11,13 +11,22 @@ import keras
 import tensorflow as tf
 
 from common.errors import UserError
-from common.metrics.row_metrics import names_of_figures
+from common.metrics.row_metrics import Metrics, names_of_figures
 
 
 def check_metric(metric, model, splits):
     """Raises UserError where an evaluation of the splits does not give the BestMetric."""
     names = names_of_figures(model.build_eval_metric_ops(), splits)
     metric.value_in(dict.fromkeys(names, 0.0))
+
+
+def check_calibration(model):
+    """Raises UserError where a task has no probabilities to calibrate, before hours of training."""
+    if type(model.build_eval_metric_ops()).calibrate is Metrics.calibrate:
+        raise UserError(
+            f"runconfig.calibrate_temperature is true, but {type(model).__name__} gives no "
+            "probabilities; leave the key out"
+        )
 
 
 def check_fits(path, variables, tensors):

@@ -14,7 +14,7 @@ from common.platform.machine import gpus_of
 from common.reports.metrics_file import has_evaluation
 from common.signals import listening, poll
 from common.training.calibrator import calibrate
-from common.training.checks import check_metric, last_step_of
+from common.training.checks import check_calibration, check_metric, last_step_of
 from common.training.evaluator import Evaluator
 from common.training.inference import Inference
 from common.training.lock import check_still_there
@@ -68,6 +68,8 @@ class Trainer:
             Stopped: a signal came before there was anything new to save.
         """
         session, started = self.session, time.monotonic()
+        if self.run.calibrate_temperature:
+            check_calibration(self.model)
         report, say = None, self.listeners.on_message
         if session.pretrained is not None:
             disable_nsp = self.params.model.disable_nsp

@@ -27,6 +27,7 @@ from common.files import write_whole
 from common.optimizers.factory import optimizer_of
 from common.platform.machine import available_bytes
 from common.training.checks import (
+    check_calibration,
     check_device,
     check_fits,
     check_metric,
@@ -309,6 +310,9 @@ class Validation:
         if run.best_metric is not None and self.mode == "train_and_eval" and evaluation:
             with self.collecting():
                 check_metric(BestMetric(run.best_metric, run.best_metric_mode), model, evaluation)
+        if self.is_training and run.calibrate_temperature:
+            with self.collecting():
+                check_calibration(model)
         if optimizer is not None:
             with self.collecting():
                 train = batches.get("train")

@@ -11,7 +11,9 @@ import pytest
 from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.checkpoints.load import open_checkpoint
+from common.errors import UserError
 from common.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
+from common.metrics.regression import RegressionMetrics
 from common.training.exporter import Exporter
 from common.training.predictor import Predictor
 from tests.reference.tiny_bert import randomize
@@ -23,6 +25,7 @@ from tests.reference.toy_session import (
     make_evaluator,
     make_params,
     make_session,
+    make_trainer,
     metrics_in_numpy,
     train,
 )
@@ -59,6 +62,14 @@ def calibrated(trained, tmp_path_factory):
     values = {"mode": "train_and_eval", "save_checkpoints_steps": 4}
     train(model_dir, max_steps=12, calibrate_temperature=True, **values)
     return model_dir
+
+
+def test_a_task_without_probabilities_is_refused_before_training(tmp_path):
+    trainer = make_trainer(make_params(tmp_path, max_steps=2, calibrate_temperature=True))
+    trainer.model.build_eval_metric_ops = RegressionMetrics
+    with pytest.raises(UserError, match="BertClassifierModel gives no probabilities"):
+        trainer.train()
+    assert store.list_checkpoints(tmp_path) == []
 
 
 def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibrated):
