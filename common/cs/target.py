@@ -21,6 +21,7 @@ CS_IP_PORT = 9000  # the original's scripts appended it to --cs_ip
 CONNECT_SECONDS = 5.0
 MODES = ("train", "eval", "predict")
 OPTIMIZERS = ("adam", "adamw")
+TASKS = ("classification", "regression")  # of `tasks.py`, which imports PyTorch
 
 # Flags of the original's run_appliance.py and of its successor that have no effect here.
 IGNORED_FLAGS = {
@@ -169,6 +170,8 @@ def check_rules(params):
         )
     elif run.mode not in MODES:
         faults.append(f"--mode {run.mode}: leave out --target, it needs no CS system")
+    if params.task not in TASKS:
+        faults.append(f"task: {params.task}, and a CS system runs {', '.join(TASKS)} alone")
     if run.mode == "train":
         if not run.validate_only and not run.compile_only and not (run.steps or run.max_steps):
             faults.append("a CS run counts steps, not epochs; give --max_steps or --steps")

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 from common.cs.network import BertClassifier
 from common.cs.optimizer import LearningRate, TorchOps, make_optimizer, update
-from common.cs.tasks import Classification, total_loss
+from common.cs.target import TASKS as ACCEPTED
+from common.cs.tasks import TASKS, Classification, total_loss
 from common.optimizers.schedules import make_schedule
 from common.params import ModelParams, OptimizerParams, Params
 from tests.cs.schedules import SCHEDULES, STEPS
@@ -51,6 +52,10 @@ class Case:
         logits = self.twin(ids, 1 - mask, segments)
         task = Classification(cfg, (), cfg.class_weights)
         return logits, total_loss(task, logits, labels, cfg.r_drop_alpha)
+
+
+def test_the_tasks_that_the_rules_accept_are_those_with_a_twin():
+    assert tuple(TASKS) == ACCEPTED
 
 
 def test_r_drop_by_hand():

@@ -146,6 +146,13 @@ def test_what_the_system_cannot_do_is_refused_with_what_to_write(mode, sections,
     assert told in str(error.value)
 
 
+def test_a_task_that_has_no_twin_is_refused():
+    params = make_params("train")
+    section = params.predict_input.model_copy(update={"task": "tagging"})
+    with pytest.raises(UserError, match="task: tagging, and a CS system runs classification, reg"):
+        target.check_rules(params.model_copy(update={"predict_input": section}))
+
+
 def test_every_broken_rule_is_told_at_once():
     params = make_params(train_input={"repeat": False}, optimizer={"grad_accum_steps": 2})
     with pytest.raises(UserError, match="2 rules") as error:
