@@ -52,6 +52,8 @@ class RunRecord:
             "ended": None,
             "exit_code": None,
         }
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True)
         self._write("run.json", self.facts)
 
     def keep(self, result):
@@ -66,6 +68,8 @@ class RunRecord:
         self._write("run.json", self.facts)
 
     def _write(self, name, content):
+        if not self.folder.is_dir():  # a model_dir that was deleted or moved is not made anew
+            return
         with contextlib.suppress(OSError):
             text = json.dumps(content, indent=2, ensure_ascii=False)
             write_whole(self.folder / name, text + "\n")

@@ -2,7 +2,9 @@
 """runs/<id>/: what a start was, from its beginning, and what became of it."""
 
 import json
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +57,14 @@ def test_a_folder_that_cannot_be_written_costs_the_record_alone(params, tmp_path
     record = RunRecord(params, [])
     record.end(0)
     assert not record.folder.exists()
+
+
+def test_a_model_dir_that_was_deleted_is_not_made_anew(params):
+    record = RunRecord(params, [])
+    shutil.rmtree(params.runconfig.model_dir)
+    record.keep(Result(mode="train", outcome="Trained", model_dir="d", seconds=1.5))
+    record.end(1)
+    assert not Path(params.runconfig.model_dir).exists()
 
 
 def test_the_version_is_the_commit_or_that_of_the_project_file(tmp_path, monkeypatch):
