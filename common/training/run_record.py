@@ -72,7 +72,8 @@ class RunRecord:
             return
         with contextlib.suppress(OSError):
             text = json.dumps(content, indent=2, ensure_ascii=False)
-            write_whole(self.folder / name, text + "\n")
+            # A path may hold bytes that are not UTF-8: JSON has an escape for them.
+            write_whole(self.folder / name, f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def program_version():

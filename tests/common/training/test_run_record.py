@@ -59,6 +59,15 @@ def test_a_folder_that_cannot_be_written_costs_the_record_alone(params, tmp_path
     assert not record.folder.exists()
 
 
+def test_a_path_that_is_not_utf_8_is_kept_with_its_bytes_escaped(params):
+    model_dir = f"{params.runconfig.model_dir}\udcff"  # as Python reads the byte FF of a command
+    record = RunRecord(params.with_runconfig(model_dir=model_dir), ["--model_dir", model_dir])
+    record.keep(Result(mode="eval", outcome="Evaluated", model_dir=model_dir, seconds=1.5))
+    record.end(0)
+    assert read(record)["command"] == ["--model_dir", model_dir]
+    assert read(record, "result-eval.json")["model_dir"] == model_dir
+
+
 def test_a_model_dir_that_was_deleted_is_not_made_anew(params):
     record = RunRecord(params, [])
     shutil.rmtree(params.runconfig.model_dir)
