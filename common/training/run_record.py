@@ -7,7 +7,6 @@ result-<mode>.json   the Result, with the versions of what computed it
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from common.export.model_card import versions
 from common.files import write_whole
+from common.reports.metrics_file import to_json
 
 RUNS = "runs"
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ class RunRecord:
         if not self.folder.is_dir():  # a model_dir that was deleted or moved is not made anew
             return
         with contextlib.suppress(OSError):
-            text = json.dumps(content, indent=2, ensure_ascii=False)
+            text = to_json(content, indent=2)
             # A path may hold bytes that are not UTF-8: JSON has an escape for them.
             write_whole(self.folder / name, f"{text}\n".encode("utf-8", "backslashreplace"))
 

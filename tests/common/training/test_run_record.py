@@ -52,6 +52,16 @@ def test_the_result_is_kept_with_the_versions_that_computed_it(params):
     assert {"python", "tensorflow", "keras"} <= set(content["versions"])
 
 
+def test_figures_that_are_not_finite_are_kept_as_in_metrics_jsonl(params):
+    record = RunRecord(params, [])
+    figures = {"loss": float("nan"), "eval/f1_score": 0.5}
+    record.keep(
+        Result(mode="eval", outcome="Evaluated", model_dir="d", seconds=1.5, figures=figures)
+    )
+    content = (record.folder / "result-eval.json").read_text("utf-8")
+    assert json.loads(content)["figures"] == {"loss": "NaN", "eval/f1_score": 0.5}
+
+
 def test_a_folder_that_cannot_be_written_costs_the_record_alone(params, tmp_path):
     (tmp_path / "model_dir").write_text("a file where the folder should be")
     record = RunRecord(params, [])
