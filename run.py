@@ -147,7 +147,10 @@ def run(params, args, cluster, control):
             listeners = standard_listeners(session.model_dir, session.run.log_steps)
             result = do(session, args, control, programs, listeners)
             record.keep(result)
-            show(result)
+            show(result)  # before an export, which can fail
+            is_exported = session.mode == "train_and_eval" and session.run.export_best is not None
+            if is_exported and result.stopped_by is None:
+                show(export_best(session, listeners))
         except BaseException as error:
             record.end(exit_code_of(error))
             raise
@@ -157,28 +160,17 @@ def run(params, args, cluster, control):
 
 def do(session, args, control, programs, listeners):
     """Runs the Session's mode. Returns its Result."""
-    from common.backbones.initializers import backbone_is_loaded
     from common.training.evaluator import Evaluator
     from common.training.exporter import Exporter
     from common.training.inference import Inference
     from common.training.predictor import Predictor
     from common.training.trainer import Trainer
-    from session import best_session, write_params
-
-    def new_model(session):
-        with contextlib.nullcontext() if session.checkpoint is None else backbone_is_loaded():
-            return session.new_model()
+    from session import write_params
 
     if session.is_training:
         if session.distribution.is_chief:
             write_params(session)
-        result = Trainer(session, new_model(session), listeners, control, programs).train()
-        is_exported = session.run.export_best is not None and session.distribution.is_chief
-        if result.stopped_by is None and session.mode == "train_and_eval" and is_exported:
-            best = best_session(session)
-            evaluator = Evaluator(best, Inference(best, new_model(best), listeners))
-            show(Exporter(best, evaluator).export(session.run.export_best))
-        return result
+        return Trainer(session, new_model(session), listeners, control, programs).train()
     inference = Inference(session, new_model(session), listeners, programs)
     if session.mode == "predict":
         return Predictor(session, inference).predict()
@@ -189,6 +181,26 @@ def do(session, args, control, programs, listeners):
         return evaluator.evaluate_all()
     exporter = Exporter(session, evaluator)
     return exporter.export(args.export_format, args.export_dir, args.quantize)
+
+
+def export_best(session, listeners):
+    """Exports the best checkpoint of a training Session as its params say. Returns Result."""
+    from common.training.evaluator import Evaluator
+    from common.training.exporter import Exporter
+    from common.training.inference import Inference
+    from session import best_session
+
+    best = best_session(session)
+    evaluator = Evaluator(best, Inference(best, new_model(best), listeners))
+    return Exporter(best, evaluator).export(session.run.export_best)
+
+
+def new_model(session):
+    """Returns the Session's network, whose backbone is not drawn where a checkpoint brings it."""
+    from common.backbones.initializers import backbone_is_loaded
+
+    with contextlib.nullcontext() if session.checkpoint is None else backbone_is_loaded():
+        return session.new_model()
 
 
 def show(result):

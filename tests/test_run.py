@@ -216,6 +216,9 @@ def test_the_best_is_named_and_exported_at_the_end(uninterrupted):
     assert chosen == (None, model_dir / f"checkpoint-{best['step']}")
     manifest = json.loads((model_dir / "export" / "keras" / "export.json").read_text("utf-8"))
     assert manifest["step"] == best["step"] and manifest["metrics"]["loss"] == best["loss"]
+    # The summary of the training comes first: the export can still fail.
+    stderr = uninterrupted[2].stderr
+    assert 0 < stderr.index("  Done ") < stderr.index("  Exported ")
 
 
 def test_a_run_is_not_resumed_with_params_of_another_meaning_unless_allowed(
