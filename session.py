@@ -173,6 +173,8 @@ def check_vocab_size(session):
 def check_unchanged_meaning(session):
     """Raises UserError if the params have changed the meaning of the resumed run."""
     former = session.model_dir / "params.yaml"
+    if session.run.compile_only:  # resumes nothing; programs of other params lie beside the former
+        return
     if session.resumed and session.is_complete and former.exists():
         refuse_changes_of_meaning(
             changes_from(former, session.saved_params),

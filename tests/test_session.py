@@ -10,7 +10,7 @@ import pytest
 from common.checkpoints.formats import ours
 from common.errors import UserError
 from common.params import Params
-from session import open_session
+from session import open_session, write_params
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrs"]  # 23, of the checkpoint
@@ -120,3 +120,14 @@ def test_a_fault_is_raised_or_else_collected_with_those_behind_it(folder):
 def test_a_vocabulary_larger_than_the_embedding_table_is_refused(folder):
     with pytest.raises(UserError, match=r"ids 0 to 22.*has model.vocab_size 20 rows"):
         open_session(params_of(folder, model=NETWORK | {"vocab_size": 20}))
+
+
+def test_params_of_another_meaning_are_refused_where_they_would_be_resumed(folder):
+    former = open_session(params_of(folder, tf_random_seed=5))
+    save_checkpoint(folder, 1, tf_random_seed=5)
+    write_params(former)
+    with pytest.raises(UserError, match=r"tf_random_seed was 5, is now 6"):
+        open_session(params_of(folder, tf_random_seed=6))
+    with pytest.raises(UserError, match=r"tf_random_seed was 5, is now 6"):
+        open_session(params_of(folder, tf_random_seed=6, validate_only=True))
+    open_session(params_of(folder, tf_random_seed=6, compile_only=True))
