@@ -33,6 +33,7 @@ from common.platform.quiet_imports import import_quietly
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
 from common.training.lock import locked
+from common.training.run_record import RunRecord
 from utils import get_params, parse_override
 
 DEFAULT_MODEL_DIR = Path(__file__).parent / "model_dir"
@@ -104,7 +105,21 @@ def run_on_cs(params, args):
 
 
 def run(params, args, cluster, control):
-    """Runs on this machine. Returns the exit code."""
+    """Runs on this machine, on record. Returns the exit code."""
+    if not cluster.is_chief:
+        return run_session(params, args, cluster, control, None)
+    record = RunRecord(params, sys.argv)
+    try:
+        exit_code = run_session(params, args, cluster, control, record)
+    except BaseException as error:
+        record.end(exit_code_of(error), sentence_of(error))
+        raise
+    record.end(exit_code)
+    return exit_code
+
+
+def run_session(params, args, cluster, control, record):
+    """Opens the Session and does its mode. record: RunRecord of the chief, or None."""
     is_alone = not (params.runconfig.enable_distributed or params.runconfig.multiple_workers)
     if params.runconfig.compile_only and not is_alone:
         raise UserError(
@@ -124,13 +139,14 @@ def run(params, args, cluster, control):
     from common.reports.listeners import standard_listeners
     from common.training.checks import set_up
     from common.training.distribution import make_distribution
-    from common.training.run_record import RunRecord
     from session import open_session
 
     distribution = make_distribution(params.runconfig, cluster)
     params = params.with_runconfig(num_streams=take_streams(params.runconfig))
     session = open_session(params, args.params, args.text, args.input_file, distribution)
     set_up(session.run)
+    if record is not None:
+        record.accept()
     if session.run.compile_only:
         from common.validate.compile_ahead import compile_ahead
 
@@ -139,22 +155,21 @@ def run(params, args, cluster, control):
     programs = None
     if compiled is not None and session.mode != "export":
         programs = open_programs(compiled, session.params, is_cache)
-    with tf.device(session.run.device), distribution.chief_only_logging():
-        if not cluster.is_chief:
-            return do(session, args, control, programs, Listeners()).exit_code
-        record = RunRecord(session.params, sys.argv)
-        try:
-            listeners = standard_listeners(session.model_dir, session.run.log_steps)
-            result = do(session, args, control, programs, listeners)
+    listeners = Listeners()
+    if record is not None:
+        listeners = standard_listeners(session.model_dir, session.run.log_steps)
+    with (
+        tf.device(session.run.device),
+        distribution.chief_only_logging(),
+        contextlib.closing(listeners),
+    ):
+        result = do(session, args, control, programs, listeners)
+        if record is not None:
             record.keep(result)
             show(result)  # before an export, which can fail
             is_exported = session.mode == "train_and_eval" and session.run.export_best is not None
             if is_exported and result.stopped_by is None:
                 show(export_best(session, listeners))
-        except BaseException as error:
-            record.end(exit_code_of(error))
-            raise
-        record.end(result.exit_code)
         return result.exit_code
 
 

@@ -26,10 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 class RunRecord:
     """One start of one mode on one model_dir.
 
-    A folder that cannot be written to costs the record, and not the run.
+    It is on disk at once where model_dir is there, as in training; a mistyped model_dir is not made
+    by a start that is refused. A folder that cannot be written to costs the record, not the run.
 
     Args:
-        params: Params, with model_dir.
+        params: Params as read, with model_dir.
         command: list of str, the command line.
     Attributes:
         id: str, which sorts by time.
@@ -40,6 +41,8 @@ class RunRecord:
         started = datetime.now(UTC)
         self.id = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self.folder = Path(params.runconfig.model_dir) / RUNS / self.id
+        # Of what the user asked for: the same for every mode on every model_dir.
+        asked = params.with_runconfig(mode=None, model_dir=None).to_yaml()
         self.facts = {
             "id": self.id,
             "mode": params.runconfig.mode,
@@ -47,13 +50,19 @@ class RunRecord:
             "program": program_version(),
             "host": socket.gethostname(),
             "process": os.getpid(),
-            "params_sha256": hashlib.sha256(params.to_yaml().encode()).hexdigest(),
+            "params_sha256": hashlib.sha256(asked.encode("utf-8", "surrogateescape")).hexdigest(),
             "started": started.isoformat(timespec="seconds"),
             "ended": None,
             "exit_code": None,
+            "reason": None,
         }
+        if self.folder.parents[1].is_dir():
+            self.accept()
+
+    def accept(self):
+        """Puts the start on record, in a new model_dir too: it was not refused."""
         with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._write("run.json", self.facts)
 
     def keep(self, result):
@@ -61,10 +70,10 @@ class RunRecord:
         content = {"run": self.id, **result.model_dump(mode="json"), "versions": versions()}
         self._write(f"result-{result.mode}.json", content)
 
-    def end(self, exit_code):
-        """Completes run.json."""
+    def end(self, exit_code, reason=None):
+        """Completes run.json. reason: str, what a person read where it ended with an exception."""
         ended = datetime.now(UTC).isoformat(timespec="seconds")
-        self.facts |= {"ended": ended, "exit_code": exit_code}
+        self.facts |= {"ended": ended, "exit_code": exit_code, "reason": reason}
         self._write("run.json", self.facts)
 
     def _write(self, name, content):

@@ -16,6 +16,7 @@ from tests.reference.tiny_bert import tiny_params
 
 @pytest.fixture
 def params(tmp_path):
+    (tmp_path / "model_dir").mkdir()
     return tiny_params().with_runconfig(model_dir=str(tmp_path / "model_dir"), mode="eval")
 
 
@@ -30,13 +31,14 @@ def test_a_start_is_on_disk_at_once_and_completed_at_the_end(params):
     assert (facts["mode"], facts["command"]) == ("eval", ["run.py", "--mode", "eval"])
     assert facts["ended"] is None and facts["exit_code"] is None
     assert facts["program"] == program_version() and len(facts["params_sha256"]) == 64
-    record.end(143)
-    assert read(record) == facts | {"ended": read(record)["ended"], "exit_code": 143}
+    record.end(143, "The run was stopped")
+    ended = {"ended": read(record)["ended"], "exit_code": 143, "reason": "The run was stopped"}
+    assert read(record) == facts | ended
     assert read(record)["ended"] >= facts["started"]
 
 
 def test_starts_have_folders_of_their_own_and_params_tell_in_their_hash(params):
-    records = [RunRecord(params, []), RunRecord(params, [])]
+    records = [RunRecord(params, []), RunRecord(params.with_runconfig(mode="predict"), [])]
     records.append(RunRecord(params.with_runconfig(eval_steps=3), []))
     assert len({record.id for record in records}) == 3
     first, second, other = (read(record)["params_sha256"] for record in records)
@@ -62,7 +64,19 @@ def test_figures_that_are_not_finite_are_kept_as_in_metrics_jsonl(params):
     assert json.loads(content)["figures"] == {"loss": "NaN", "eval/f1_score": 0.5}
 
 
+def test_a_start_that_is_refused_makes_no_model_dir_and_an_accepted_one_does(params, tmp_path):
+    (tmp_path / "model_dir").rmdir()
+    record = RunRecord(params, [])
+    record.end(2, "no checkpoint")
+    assert not (tmp_path / "model_dir").exists()
+    record = RunRecord(params, [])
+    record.accept()
+    record.end(0)
+    assert read(record)["exit_code"] == 0
+
+
 def test_a_folder_that_cannot_be_written_costs_the_record_alone(params, tmp_path):
+    (tmp_path / "model_dir").rmdir()
     (tmp_path / "model_dir").write_text("a file where the folder should be")
     record = RunRecord(params, [])
     record.end(0)
@@ -72,6 +86,7 @@ def test_a_folder_that_cannot_be_written_costs_the_record_alone(params, tmp_path
 def test_a_path_that_is_not_utf_8_is_kept_with_its_bytes_escaped(params):
     model_dir = f"{params.runconfig.model_dir}\udcff"  # as Python reads the byte FF of a command
     record = RunRecord(params.with_runconfig(model_dir=model_dir), ["--model_dir", model_dir])
+    record.accept()
     record.keep(Result(mode="eval", outcome="Evaluated", model_dir=model_dir, seconds=1.5))
     record.end(0)
     assert read(record)["command"] == ["--model_dir", model_dir]
