@@ -59,7 +59,7 @@ def delete_leftovers(folder):
         folder: path-like. No other process writes to it; in its subfolders others may.
     """
     folder = Path(folder)
-    for file in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+    for file in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")):
         with contextlib.suppress(OSError):
             is_old = file.parent == folder or time.time() - file.stat().st_mtime > MAX_WRITE_SECONDS
             if is_old and file.is_file() and re.fullmatch(r"\..+\.\d+\.tmp", file.name):

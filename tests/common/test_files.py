@@ -47,10 +47,14 @@ def test_only_files_of_killed_processes_are_deleted(tmp_path):
     for name in (".old.png.123.tmp", ".new.png.123.tmp", "old.png"):
         write_whole(tmp_path / "plots" / name, "")
     os.utime(tmp_path / "plots" / ".old.png.123.tmp", (0, 0))
+    for name in ("run.json", ".run.json.123.tmp"):
+        write_whole(tmp_path / "runs" / "one" / name, "")
+    os.utime(tmp_path / "runs" / "one" / ".run.json.123.tmp", (0, 0))
     (tmp_path / ".checkpoint-2.123.tmp").mkdir()  # a folder: not written by write_whole
     delete_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [
-        ".checkpoint-2.123.tmp", ".hidden.tmp", "a.123.tmp", "best.json", "plots",
+        ".checkpoint-2.123.tmp", ".hidden.tmp", "a.123.tmp", "best.json", "plots", "runs",
     ]  # fmt: skip
+    assert os.listdir(tmp_path / "runs" / "one") == ["run.json"]
     # Another process, which only evaluates, may be writing the new one.
     assert sorted(os.listdir(tmp_path / "plots")) == [".new.png.123.tmp", "old.png"]
