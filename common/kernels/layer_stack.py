@@ -22,7 +22,7 @@ class LayerStack:
         clock: DropoutClock of the layers.
         num_streams: int. In training the rows of a batch are divided into this many parts, which
             depend on each other only through the weights, so that TensorFlow computes them side by
-            side, each on a core of its own. Two cores on one product wait for each other.
+            side, each on one core. Two cores on one product wait for each other.
         recompute: bool. Keep only the input of each layer for the backward pass, which then
             computes the layer again (Chen et al. 2016, arXiv:1604.06174): memory for time.
             Dropout draws the same masks again, as they depend on (seed, layer, step) alone.

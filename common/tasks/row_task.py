@@ -102,7 +102,7 @@ class RowTask(BaseModel):
         return {"logits": self(features, training=mode == TRAIN)}
 
     def _in_two_passes(self, features):
-        """Every row twice, each with dropout of its own. Returns <float32>[B, 2, C]."""
+        """Every row twice, with two dropout masks. Returns <float32>[B, 2, C]."""
         starts = features.pop("starts", None)
         if starts is None:
             # One beside the other: devices that share a batch then draw the masks of the whole.
