@@ -32,14 +32,6 @@ from tests.reference.toy_session import (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A model_dir with checkpoints 4, 8 and 12."""
-    model_dir = tmp_path_factory.mktemp("trained")
-    train(model_dir, max_steps=12, save_checkpoints_steps=4)
-    return model_dir
-
-
-@pytest.fixture(scope="module")
 def calibrated(trained, tmp_path_factory):
     """A copy of `trained` with another network, whose run has been ended again.
 

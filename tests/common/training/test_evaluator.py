@@ -20,16 +20,7 @@ from tests.reference.toy_session import (
     make_params,
     make_session,
     metrics_in_numpy,
-    train,
 )
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A model_dir with checkpoints 4, 8 and 12."""
-    model_dir = tmp_path_factory.mktemp("trained")
-    train(model_dir, max_steps=12, save_checkpoints_steps=4)
-    return model_dir
 
 
 def test_evaluation_covers_every_row_and_matches_numpy(trained, tmp_path):

@@ -14,16 +14,7 @@ from tests.reference.toy_session import (
     make_evaluator,
     make_params,
     metrics_in_numpy,
-    train,
 )
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A model_dir with a checkpoint."""
-    model_dir = tmp_path_factory.mktemp("trained")
-    train(model_dir, max_steps=4)
-    return model_dir
 
 
 def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(trained, tmp_path):

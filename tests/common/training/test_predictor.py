@@ -4,7 +4,6 @@
 import csv
 
 import numpy as np
-import pytest
 
 from common.checkpoints.load import open_checkpoint
 from common.training.predictor import Predictor
@@ -14,16 +13,7 @@ from tests.reference.toy_session import (
     logits_in_rows,
     make_evaluator,
     make_params,
-    train,
 )
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A model_dir with a checkpoint."""
-    model_dir = tmp_path_factory.mktemp("trained")
-    train(model_dir, max_steps=4)
-    return model_dir
 
 
 def predict(params, model_dir, **values):
