@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -278,7 +279,14 @@ def test_a_metric_that_no_evaluation_has_is_refused_before_training(tmp_path):
 
 def test_a_model_dir_that_vanishes_ends_the_run_and_is_not_made_anew(tmp_path):
     model_dir, elsewhere = tmp_path / "model_dir", tmp_path / "elsewhere"
-    vanish = AtCall("on_step", 4, lambda: model_dir.rename(elsewhere))
+
+    def rename_once_saved():
+        # Checkpoints are written beside the training: without this, the first one is sometimes unfinished.
+        while store.newest_checkpoint(model_dir) is None:
+            time.sleep(0.01)
+        model_dir.rename(elsewhere)
+
+    vanish = AtCall("on_step", 4, rename_once_saved)
     with locked(model_dir), pytest.raises(RunError, match="model_dir is gone"):
         train(model_dir, vanish, max_steps=9, save_checkpoints_steps=2)
     assert not model_dir.exists()
