@@ -25,14 +25,7 @@ An empty value (`null`) means "not given". A number may be given as text, as PyY
 
 from common.params.cs import CsParams
 from common.params.inputs import INPUTS, DataProcessor, EvalInputParams, TrainInputParams
-from common.params.keys import (
-    SECTIONS,
-    compiled_keys,
-    every_key,
-    flag_keys,
-    may_change,
-    no_effect,
-)
+from common.params.keys import SECTIONS, compiled_keys, every_key, flag_keys, may_change, no_effect
 from common.params.model import COMPUTED_KEYS, FROM_CHECKPOINT, SHAPES, Initializer, ModelParams
 from common.params.optimizer import (
     AnySchedule,
@@ -46,39 +39,3 @@ from common.params.params import Params, derive_inputs, differences, plain_diffe
 from common.params.rules import fault_list, rule_faults
 from common.params.run import RunParams
 from common.params.values import Properties, Section, as_yaml, keys_of
-
-__all__ = [
-    "COMPUTED_KEYS",
-    "FROM_CHECKPOINT",
-    "INPUTS",
-    "SECTIONS",
-    "SHAPES",
-    "AnySchedule",
-    "ConstantSchedule",
-    "CsParams",
-    "DataProcessor",
-    "EvalInputParams",
-    "Initializer",
-    "LinearSchedule",
-    "ModelParams",
-    "OptimizerParams",
-    "Params",
-    "PolynomialSchedule",
-    "Properties",
-    "RunParams",
-    "Schedule",
-    "Section",
-    "TrainInputParams",
-    "as_yaml",
-    "compiled_keys",
-    "derive_inputs",
-    "differences",
-    "every_key",
-    "fault_list",
-    "flag_keys",
-    "keys_of",
-    "may_change",
-    "no_effect",
-    "plain_differences",
-    "rule_faults",
-]

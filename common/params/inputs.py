@@ -98,10 +98,7 @@ class InputParams(Section):
         "processor's.",
         validate_default=True,
     )
-    label_key: Name | None = RowsKey(
-        None,
-        "The feature that holds the label. Not given: label.",
-    )
+    label_key: Name | None = RowsKey(None, "The feature that holds the label. Not given: label.")
     feature_rename_map: dict[Name, Name] | None = Key(
         None,
         "{old: new}. Renames features of the data set, or columns of the files, before they are "
@@ -111,9 +108,7 @@ class InputParams(Section):
 
     # Files
     train_file: Path | None = RowsKey(
-        None,
-        "File to train on: .csv, .tsv or .jsonl (JSON Lines).",
-        names_data=True,
+        None, "File to train on: .csv, .tsv or .jsonl (JSON Lines).", names_data=True
     )
     eval_file: Path | None = DataKey(
         None, "File to score or predict. Not given: the rows of eval_fraction.", names_data=True
@@ -124,8 +119,7 @@ class InputParams(Section):
         validate_default=True,
     )
     label_column: Name | None = RowsKey(
-        None,
-        "The column that holds the label, a name or a number. Not given: label.",
+        None, "The column that holds the label, a name or a number. Not given: label."
     )
 
     # Tokens

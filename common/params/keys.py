@@ -13,13 +13,11 @@ from common.params.inputs import INPUTS
 from common.params.params import Params
 from common.params.values import Path, Properties, properties_of
 
-
-def section_class(field):
-    """The Section class of a field of Params, optional or not."""
-    return next(iter(get_args(field.annotation)), field.annotation)
-
-
-SECTIONS = {name: section_class(field) for name, field in Params.model_fields.items()}
+# {name: class} of the sections, optional ones too.
+SECTIONS = {
+    name: next(iter(get_args(field.annotation)), field.annotation)
+    for name, field in Params.model_fields.items()
+}
 
 
 @cache

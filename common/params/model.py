@@ -91,21 +91,15 @@ Initializer = Annotated[
     BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
 ]
 
-KERAS_INITIALIZERS = {
-    "constant": "Constant",
-    "uniform": "RandomUniform",
-    "normal": "RandomNormal",
-    "truncated_normal": "TruncatedNormal",
-    "glorot_normal": "GlorotNormal",
-    "glorot_uniform": "GlorotUniform",
-    "variance_scaling": "VarianceScaling",
-}
+# Where the class has another name in Keras.
+KERAS_NAMES = {"Normal": "RandomNormal", "Uniform": "RandomUniform"}
 
 
 def keras_initializer(initializer):
     """An Initializer as `keras.initializers.get` takes it: {"class_name", "config"}."""
-    config = initializer.model_dump()
-    return {"class_name": KERAS_INITIALIZERS[config.pop("name")], "config": config}
+    name = type(initializer).__name__
+    config = initializer.model_dump(exclude={"name"})
+    return {"class_name": KERAS_NAMES.get(name, name), "config": config}
 
 
 Nonlinearity = Literal["gelu", "gelu_erf", "gelu_tanh", "relu", "tanh", "silu", "linear"]
@@ -151,8 +145,7 @@ class ModelParams(Section):
 
     # Embeddings
     hidden_size: Count | None = ShapeKey(
-        None,
-        "D, the width of the vectors between layers. Not given: the checkpoint's.",
+        None, "D, the width of the vectors between layers. Not given: the checkpoint's."
     )
     vocab_size: Count | None = ShapeKey(
         None,
@@ -197,16 +190,13 @@ class ModelParams(Section):
 
     # Encoder
     num_hidden_layers: Count | None = ShapeKey(
-        None,
-        "Number of encoder layers. Not given: the checkpoint's.",
+        None, "Number of encoder layers. Not given: the checkpoint's."
     )
     num_heads: Count | None = ShapeKey(
-        None,
-        "Attention heads; each is hidden_size / num_heads wide. Not given: the checkpoint's.",
+        None, "Attention heads; each is hidden_size / num_heads wide. Not given: the checkpoint's."
     )
     filter_size: Count | None = ShapeKey(
-        None,
-        "F, the inner width of the feed-forward block. Not given: the checkpoint's.",
+        None, "F, the inner width of the feed-forward block. Not given: the checkpoint's."
     )
     encoder_nonlinearity: Nonlinearity | None = Key(
         None,

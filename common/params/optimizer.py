@@ -137,16 +137,8 @@ LearningRate = Annotated[
 # Defaults of the keys of a dynamic loss scale, by loss_scaling_factor: those of the original, and
 # those of tf.mixed_precision (at least 1, only float32's upper bound, halved at every overflow).
 LOSS_SCALES = {
-    "dynamic": {
-        "min_loss_scale": 2.0**-14,
-        "max_loss_scale": 2.0**15,
-        "overflow_tolerance": 0.05,
-    },
-    "tf_dynamic": {
-        "min_loss_scale": 1.0,
-        "max_loss_scale": 2.0**127,
-        "overflow_tolerance": 0.0,
-    },
+    "dynamic": {"min_loss_scale": 2.0**-14, "max_loss_scale": 2.0**15, "overflow_tolerance": 0.05},
+    "tf_dynamic": {"min_loss_scale": 1.0, "max_loss_scale": 2.0**127, "overflow_tolerance": 0.0},
 }
 
 # The default of TF1's RMSProp, which adds it under the square root.

@@ -99,10 +99,14 @@ class Params(Section):
 
     @model_validator(mode="after")
     def check_rules_between_keys(self):
-        faults = rule_faults(self)
-        if faults:
+        if faults := list(rule_faults(self)):
             raise PydanticCustomError("rules", "{text}", {"text": "", "faults": faults})
         return self
+
+    @property
+    def inputs(self):
+        """{name: input section} of those that there are."""
+        return {name: section for name in INPUTS if (section := getattr(self, name)) is not None}
 
     @property
     def task(self):
@@ -142,9 +146,8 @@ class Params(Section):
             UserError: an input names none, and path is None.
         """
         update = {}
-        for name in INPUTS:
-            section = getattr(self, name)
-            if section is None or section.vocab_file is not None:
+        for name, section in self.inputs.items():
+            if section.vocab_file is not None:
                 continue
             if path is None:
                 raise UserError(
@@ -171,7 +174,7 @@ class Params(Section):
                 or a rule between keys is broken; all faults together.
         """
         checkpoint, data = checkpoint or {}, data or {}
-        faults = contradictions(self.model, checkpoint, data)
+        faults = list(contradictions(self.model, checkpoint, data))
         filled = {name: value for name, value in self.model if value is not None}
         for name in FROM_CHECKPOINT:
             if filled.get(name) is None and checkpoint.get(name) is not None:
@@ -217,7 +220,7 @@ class Params(Section):
         filled.setdefault(
             "layer_norm_epsilon", LAYER_NORM_EPSILON_OF_FAMILY.get(family, LAYER_NORM_EPSILON)
         )
-        inputs = [section for name in INPUTS if (section := getattr(self, name)) is not None]
+        inputs = self.inputs.values()
         sizes = [data.get("vocab_size"), *(section.vocab_size for section in inputs)]
         if any(sizes):
             filled.setdefault("vocab_size", max(size for size in sizes if size))
@@ -254,7 +257,7 @@ def differences(old, new):
 def plain_differences(old: dict, new: dict, prefix=""):
     """`differences` of two mappings."""
     changes: list[tuple[str, Any, Any]] = []
-    for name in [*old, *(name for name in new if name not in old)]:
+    for name in old | new:
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
             changes += plain_differences(before, after, f"{prefix}{name}.")

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules between keys, and between a params file, its checkpoint and its data."""
+"""Rules between keys, and between a params file, its checkpoint and its data.
 
-from common.params.inputs import INPUTS, InputParams
+Each function yields faults, (dotted key, text that names both values); a key that is None breaks
+no rule.
+"""
+
+from common.params.inputs import InputParams
 from common.params.model import COMPUTED_KEYS, SHAPES, Uniform
 from common.params.optimizer import PiecewiseConstantSchedule
 from common.params.values import as_yaml, keys_of
@@ -16,38 +20,32 @@ MAX_PADDING_ROWS = 128
 
 
 def contradictions(model, checkpoint, data):
-    """Values in the file that contradict the checkpoint or the data.
-
-    Returns:
-        List of (dotted key, text).
-    """
-    faults = []
-    for name in SHAPES:
-        value, trained = getattr(model, name), checkpoint.get(name)
+    """Values in the file that contradict the checkpoint or the data."""
+    name = checkpoint_name(checkpoint)
+    for key in SHAPES:
+        value, trained = getattr(model, key), checkpoint.get(key)
         if value is not None and trained is not None and value != trained:
-            text = (
-                f"is {value}, but {checkpoint_name(checkpoint)} has {trained}; "
-                f"write {trained}, leave the key out, or use another checkpoint"
+            yield (
+                f"model.{key}",
+                f"is {value}, but {name} has {trained}; write {trained}, leave the key out, or use "
+                "another checkpoint",
             )
-            faults.append((f"model.{name}", text))
-    for name in COMPUTED_KEYS:
-        value, trained = getattr(model, name), checkpoint.get(name)
+    for key in COMPUTED_KEYS:
+        value, trained = getattr(model, key), checkpoint.get(key)
         if trained is not None and value != trained:
-            text = f"is {value}, but {checkpoint_name(checkpoint)} was trained with {trained}"
-            faults.append((f"model.{name}", f"{text}; write {trained}"))
+            text = f"is {value}, but {name} was trained with {trained}; write {trained}"
+            yield f"model.{key}", text
     classes, in_data = model.num_cls_classes, data.get("num_cls_classes")
     if classes is not None and in_data is not None and classes != in_data:
-        text = f"is {classes}, but the data has {in_data} classes; "
-        text += f"write {in_data}, or leave the key out"
-        faults.append(("model.num_cls_classes", text))
+        text = f"is {classes}, but the data has {in_data} classes; write {in_data}"
+        yield "model.num_cls_classes", f"{text}, or leave the key out"
     rows, tokens = checkpoint.get("vocab_size"), data.get("vocab_size")
     if rows is not None and tokens is not None and not 0 <= rows - tokens < MAX_PADDING_ROWS:
-        text = (
-            f"has {tokens} tokens, but {checkpoint_name(checkpoint)} has embeddings of {rows}; "
-            "give the vocabulary it was trained with, or leave the key out"
+        yield (
+            "vocab_file",
+            f"has {tokens} tokens, but {name} has embeddings of {rows}; give the vocabulary it was "
+            "trained with, or leave the key out",
         )
-        faults.append(("vocab_file", text))
-    return faults
 
 
 def near_divisor(number, wish):
@@ -60,152 +58,130 @@ def near_divisor(number, wish):
 
 
 def rule_faults(params):
-    """Every broken rule between keys; a key that is None breaks none.
-
-    Returns:
-        List of (dotted key, text that names both values).
-    """
-    faults = []
-    model, optimizer = params.model, params.optimizer
+    """Every broken rule between keys."""
+    model, optimizer, run = params.model, params.optimizer, params.runconfig
     if model.hidden_size and model.num_heads and model.hidden_size % model.num_heads:
         near = near_divisor(model.hidden_size, model.num_heads)
         text = f"{model.num_heads} does not divide hidden_size {model.hidden_size}"
-        faults.append(("model.num_heads", f"{text}; choose a divisor such as {near}"))
-    faults += training_faults(model)
-    faults += input_faults(params)
-    for name in INPUTS:
-        section = getattr(params, name)
-        if section is None:
-            continue
+        yield "model.num_heads", f"{text}; choose a divisor such as {near}"
+    yield from training_faults(model)
+    yield from input_faults(params)
+    for name, section in params.inputs.items():
         longest, positions = section.max_sequence_length, model.max_position_embeddings
         if model.use_position_embedding and positions and longest > positions:
             text = f"{longest} exceeds model.max_position_embeddings {positions}"
-            faults.append((f"{name}.max_sequence_length", f"{text}; write {positions} or less"))
+            yield f"{name}.max_sequence_length", f"{text}; write {positions} or less"
         if section.vocab_size and model.vocab_size and section.vocab_size > model.vocab_size:
             text = f"{section.vocab_size} exceeds model.vocab_size {model.vocab_size}"
-            faults.append(
-                (f"{name}.vocab_size", f"{text}; take the vocabulary the weights were trained with")
-            )
-    if isinstance(model.initializer, Uniform) and (
-        model.initializer.minval >= model.initializer.maxval
-    ):
-        text = f"{model.initializer.minval} is not below maxval {model.initializer.maxval}"
-        faults.append(("model.initializer.minval", text))
-    faults += optimizer_faults(optimizer)
-    if params.runconfig.enable_distributed and optimizer.loss_scaling_factor == "dynamic":
-        text = (
+            yield f"{name}.vocab_size", f"{text}; take the vocabulary the weights were trained with"
+    initializer = model.initializer
+    if isinstance(initializer, Uniform) and initializer.minval >= initializer.maxval:
+        text = f"{initializer.minval} is not below maxval {initializer.maxval}"
+        yield "model.initializer.minval", text
+    yield from optimizer_faults(optimizer)
+    if run.enable_distributed and optimizer.loss_scaling_factor == "dynamic":
+        yield (
+            "optimizer.loss_scaling_factor",
             "dynamic does not go with runconfig.enable_distributed true, as in the original; "
-            "write tf_dynamic or a number"
+            "write tf_dynamic or a number",
         )
-        faults.append(("optimizer.loss_scaling_factor", text))
-    faults += device_faults(params)
-    if params.runconfig.best_metric is None:
+    yield from device_faults(params)
+    if run.best_metric is None:
         for key in ("best_metric_mode", "early_stopping_patience", "export_best"):
-            if getattr(params.runconfig, key) is not None:
+            if getattr(run, key) is not None:
                 text = "is given without best_metric; write that too, as best_metric: eval/loss"
-                faults.append((f"runconfig.{key}", text))
-    if params.train_input is None and params.runconfig.mode in ("train", "train_and_eval"):
-        faults.append(("train_input", f"not given; mode {params.runconfig.mode} needs it"))
-    return faults
+                yield f"runconfig.{key}", text
+    if params.train_input is None and run.is_training:
+        yield "train_input", f"not given; mode {run.mode} needs it"
 
 
 def device_faults(params):
     """`rule_faults` of sharing a batch between devices."""
-    run, faults = params.runconfig, []
+    run, train = params.runconfig, params.train_input
     if not (run.enable_distributed or run.multiple_workers):
         if run.num_devices is not None:
             text = f"{run.num_devices} is given without enable_distributed; write that too, as true"
-            faults.append(("runconfig.num_devices", text))
-        return faults
+            yield "runconfig.num_devices", text
+        return
     if run.device is not None:
         key = "enable_distributed" if run.enable_distributed else "multiple_workers"
         text = f"{run.device} is one device, and {key} is true; leave one of the two out"
-        faults.append(("runconfig.device", text))
-    if params.train_input is not None and params.train_input.packing == "packed":
+        yield "runconfig.device", text
+    if train is None:
+        return
+    if train.packing == "packed":
         text = "packed rows cannot be shared by several devices; write buckets or auto"
-        faults.append(("train_input.packing", text))
-    size = None if params.train_input is None else params.train_input.batch_size
-    if size and run.num_devices and not run.multiple_workers and size % run.num_devices:
-        text = (
+        yield "train_input.packing", text
+    size = train.batch_size
+    if run.num_devices and not run.multiple_workers and size % run.num_devices:
+        yield (
+            "train_input.batch_size",
             f"{size} rows cannot be shared equally by runconfig.num_devices {run.num_devices}; "
-            f"write a multiple of {run.num_devices}"
+            f"write a multiple of {run.num_devices}",
         )
-        faults.append(("train_input.batch_size", text))
-    return faults
 
 
 def optimizer_faults(optimizer):
     """`rule_faults` between keys of the optimizer."""
-    faults = []
     place, schedules = "optimizer.learning_rate", optimizer.learning_rate
     placed = {place: schedules}
     if isinstance(schedules, tuple):
         if not schedules:
-            faults.append((place, "the list is empty; write a schedule in it"))
+            yield place, "the list is empty; write a schedule in it"
         placed = {f"{place}.{i}": schedule for i, schedule in enumerate(schedules)}
         for place in list(placed)[:-1]:
             if placed[place].length is None:
-                text = "not given; every schedule of a list but the last needs it"
-                faults.append((f"{place}.steps", text))
+                yield f"{place}.steps", "not given; every schedule of a list but the last needs it"
     for place, schedule in placed.items():
         if isinstance(schedule, PiecewiseConstantSchedule):
             boundaries, values = schedule.boundaries, schedule.values
             if sorted(set(boundaries)) != list(boundaries):
-                faults.append((f"{place}.boundaries", f"{list(boundaries)} do not increase"))
+                yield f"{place}.boundaries", f"{list(boundaries)} do not increase"
             if len(values) != len(boundaries) + 1:
                 text = f"has {len(values)} rates for {len(boundaries)} boundaries"
-                faults.append((f"{place}.values", f"{text}; write {len(boundaries) + 1}"))
+                yield f"{place}.values", f"{text}; write {len(boundaries) + 1}"
     if optimizer.max_gradient_norm and optimizer.max_gradient_value:
-        text = (
+        yield (
+            "optimizer.max_gradient_value",
             f"is {optimizer.max_gradient_value}, and max_gradient_norm is "
             f"{optimizer.max_gradient_norm}; gradients are clipped by one of the two, so leave "
-            "the other out"
+            "the other out",
         )
-        faults.append(("optimizer.max_gradient_value", text))
     least, most = map(optimizer.loss_scale_setting, ("min_loss_scale", "max_loss_scale"))
     if not least <= optimizer.initial_loss_scale <= most:
         text = f"{optimizer.initial_loss_scale} is not between min_loss_scale {least}"
-        faults.append(("optimizer.initial_loss_scale", f"{text} and max_loss_scale {most}"))
-    return faults
+        yield "optimizer.initial_loss_scale", f"{text} and max_loss_scale {most}"
 
 
 def training_faults(model):
     """`rule_faults` between keys of the model, about the classes and the training."""
-    faults = []
     for name in model.freeze:
         count, layers = name.removeprefix("layers:"), model.num_hidden_layers
         if count != name and layers and int(count) > layers:
             text = f"names {name}, but num_hidden_layers is {layers}; write layers:{layers} or less"
-            faults.append(("model.freeze", text))
+            yield "model.freeze", text
     classes, weights = model.num_cls_classes, model.class_weights
     if classes == 1:
-        defaults = {"class_weights": None, "focal_gamma": 0.0, "label_smoothing": 0.0}
-        faults += [
-            (
-                f"model.{key}",
-                f"is {as_yaml(getattr(model, key))}, but a regression "
-                "(num_cls_classes 1) has no classes; leave the key out",
-            )
-            for key, default in defaults.items()
-            if getattr(model, key) != default
-        ]
+        for key in ("class_weights", "focal_gamma", "label_smoothing"):
+            value = getattr(model, key)
+            if value != type(model).model_fields[key].default:
+                text = f"is {as_yaml(value)}, but a regression (num_cls_classes 1) has no classes"
+                yield f"model.{key}", f"{text}; leave the key out"
     elif classes and isinstance(weights, tuple) and len(weights) != classes:
         text = f"has {len(weights)} numbers, but num_cls_classes is {classes}; write one for each"
-        faults.append(("model.class_weights", text))
+        yield "model.class_weights", text
     rates = model.dropout_rate, model.attention_dropout_rate, model.cls_dropout_rate
     if model.r_drop_alpha and not any(rates):
-        text = (
+        yield (
+            "model.r_drop_alpha",
             f"is {model.r_drop_alpha}, but without dropout both passes give the same answer; "
-            "write dropout_rate: 0.1, or leave it out"
+            "write dropout_rate: 0.1, or leave it out",
         )
-        faults.append(("model.r_drop_alpha", text))
-    return faults
 
 
 def input_faults(params):
     """`rule_faults` between the inputs, and of regression."""
-    faults = []
-    inputs = {name: section for name in INPUTS if (section := getattr(params, name)) is not None}
+    inputs = params.inputs
     first, *others = inputs
     for name in others:
         names = keys_of(InputParams, same_in_inputs="always")
@@ -216,18 +192,15 @@ def input_faults(params):
         for key in names:
             value, of_first = getattr(inputs[name], key), getattr(inputs[first], key)
             if value != of_first:
-                text = (
-                    f"is {as_yaml(value)}, but {first} has {as_yaml(of_first)}; give both the same"
-                )
-                faults.append((f"{name}.{key}", text))
+                text = f"is {as_yaml(value)}, but {first} has {as_yaml(of_first)}"
+                yield f"{name}.{key}", f"{text}; give both the same"
     for name, section in inputs.items():
         if section.task == "regression" and section.label_names is not None:
             text = "given, but task is regression, whose labels are numbers; leave one of them out"
-            faults.append((f"{name}.label_names", text))
-    if params.predict_input.task == "regression" and params.runconfig.calibrate_temperature:
+            yield f"{name}.label_names", text
+    if params.task == "regression" and params.runconfig.calibrate_temperature:
         text = "is true, but task is regression, which gives no probabilities; leave the key out"
-        faults.append(("runconfig.calibrate_temperature", text))
-    return faults
+        yield "runconfig.calibrate_temperature", text
 
 
 def fault_list(source, faults):

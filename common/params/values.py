@@ -14,11 +14,8 @@ from pydantic_core import PydanticCustomError
 
 def as_yaml(value):
     """The value as YAML writes it, for a message; at most 60 characters."""
-    text = (
-        repr(value)
-        if isinstance(value, str)
-        else json.dumps(value, default=str, ensure_ascii=False)
-    )
+    is_text = isinstance(value, str)
+    text = repr(value) if is_text else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -4,7 +4,9 @@
 `validate` checks the values that `yaml_file.py` has read, and `describe` lists their faults.
 """
 
+import copy
 import difflib
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -32,7 +34,7 @@ def validate(values):
     faults = broken_rules(errors, values)
     if faults:
         return None, faults
-    rest = copy_of(values)
+    rest = copy.deepcopy(values)
     for error in errors:
         path = origin(location(error["loc"], values, error["type"]), values)
         text = message_of(error, path, values)
@@ -71,12 +73,6 @@ def with_placeholders(values):
         section = values.get(name) or {}
         values[name] = needed | {k: v for k, v in section.items() if v is not None}
     return values
-
-
-def copy_of(values):
-    if isinstance(values, dict):
-        return {key: copy_of(value) for key, value in values.items()}
-    return [copy_of(value) for value in values] if isinstance(values, list) else values
 
 
 def remove(values, path):
@@ -118,7 +114,7 @@ def origin(path, values):
     return path
 
 
-def at(path, values, default):
+def at(path, values, default=None):
     """The value at a path, as the file gives it."""
     for key in path:
         try:
@@ -126,11 +122,6 @@ def at(path, values, default):
         except (KeyError, IndexError, TypeError):
             return default
     return values
-
-
-def section_of(path):
-    """The Section class of the key at a path; None inside a schedule or an initializer."""
-    return SECTIONS.get(path[0]) if len(path) == 2 else None
 
 
 def message_of(error, path, values):
@@ -175,47 +166,35 @@ def message_of(error, path, values):
     return f"{shown}; {wanted.get(kind, error['msg'])}"
 
 
-def known_keys(path):
-    """The keys accepted at a path; None inside a schedule or an initializer."""
+def accepted_keys(path, values):
+    """The keys accepted beside the one at a path."""
     if len(path) == 1:
         return list(SECTIONS)
-    section = section_of(path)
-    return None if section is None else list(section.model_fields)
+    if len(path) == 2:
+        return list(SECTIONS[path[0]].model_fields)
+    parent = at(path[:-1], values)  # a schedule or an initializer
+    return next(
+        list(section.model_fields)
+        for tag in ("scheduler", "name")
+        for section in subclasses(Section)
+        if tag in section.model_fields
+        and parent.get(tag) in get_args(section.model_fields[tag].annotation)
+    )
 
 
 def unknown_key(path, values):
     key, text = str(path[-1]), "unknown key"
-    homes = [name for name, section in SECTIONS.items() if key in section.model_fields]
-    homes = [name for name in homes if name != path[0]]
+    others = {name: each.model_fields for name, each in SECTIONS.items() if name != path[0]}
+    homes = [name for name, keys in others.items() if key in keys]
     if homes:
         return f"{text}; it belongs to {', '.join(homes)}"
-    accepted = known_keys(path)
-    if accepted is None:
-        accepted = nested_keys(path, values)
-    near = nearest(key, accepted)
-    if near:
+    accepted = accepted_keys(path, values)
+    if near := nearest(key, accepted):
         return f"{text}; did you mean {near}?"
-    elsewhere = {
-        name: match
-        for name, section in SECTIONS.items()
-        if name != path[0] and (match := nearest(key, section.model_fields, cutoff=0.8))
-    }
-    if elsewhere:
-        name, match = next(iter(elsewhere.items()))
-        return f"{text}; did you mean {match} of {name}?"
+    for name, keys in others.items():
+        if near := nearest(key, keys, cutoff=0.8):
+            return f"{text}; did you mean {near} of {name}?"
     return f"{text}; accepted: {', '.join(accepted)}"
-
-
-def nested_keys(path, values):
-    """The keys accepted in a schedule or an initializer of this `scheduler` or `name`."""
-    for key in path[:-1]:
-        values = values[key]
-    for tag in ("scheduler", "name"):
-        for section in subclasses(Section):
-            field = section.model_fields.get(tag)
-            if field is not None and values.get(tag) in getattr(field.annotation, "__args__", ()):
-                return list(section.model_fields)
-    return ["scheduler", "name"]
 
 
 def nearest(key, accepted, cutoff=0.6):
@@ -230,13 +209,10 @@ def missing_key(path, values):
         return "not given; write it, or eval_input where nothing is to be trained"
     if len(path) > 1 and path[0] not in values:
         return ""  # the whole section is missing, which is another fault
-    accepted = known_keys(path) or nested_keys(path, values)
-    for key in path[:-1]:
-        values = values.get(key) if isinstance(values, dict) else values[key]
-    if isinstance(values, dict):
-        for other in values:
-            if other not in accepted and nearest(str(other), accepted) == path[-1]:
-                return ""
+    accepted, siblings = accepted_keys(path, values), at(path[:-1], values)
+    for other in siblings if isinstance(siblings, dict) else ():
+        if other not in accepted and nearest(str(other), accepted) == path[-1]:
+            return ""
     return "not given"
 
 

@@ -300,7 +300,7 @@ def test_each_dynamic_loss_scale_has_defaults_of_its_own():
 def test_devices_share_a_batch_equally(run, fault):
     whole = params()
     run = whole.runconfig.model_copy(update=run)
-    faults = rule_faults(whole.model_copy(update={"runconfig": run}))
+    faults = list(rule_faults(whole.model_copy(update={"runconfig": run})))
     assert [key for key, _ in faults] == ([] if fault is None else [fault[0]])
     if fault is not None:
         assert re.search(fault[1], faults[0][1])
@@ -310,7 +310,7 @@ def test_the_originals_dynamic_loss_scale_does_not_go_with_several_devices():
     for rule, number in (("dynamic", 1), ("tf_dynamic", 0), (8, 0)):
         whole = params(optimizer={"loss_scaling_factor": rule})
         run = whole.runconfig.model_copy(update={"enable_distributed": True})
-        faults = rule_faults(whole.model_copy(update={"runconfig": run}))
+        faults = list(rule_faults(whole.model_copy(update={"runconfig": run})))
         assert [key for key, _ in faults] == ["optimizer.loss_scaling_factor"] * number
         assert all("enable_distributed" in text and "tf_dynamic" in text for _, text in faults)
 
