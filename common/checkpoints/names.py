@@ -66,8 +66,6 @@ WEIGHTS = {
     "mlm/output_bias": "V",  # added to hidden @ word_embeddings.T
 }
 
-LABEL_HEAD = "classifier"
-
 # Axis -> the key of the params with its length.
 KEY_OF_AXIS = {
     "V": "model.vocab_size",
@@ -105,25 +103,15 @@ FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """The description of a tensor in a file; its values are not read.
+    """The description of a tensor in a file; its values are not read."""
 
-    Attributes:
-        name: str, in the file.
-        shape: tuple of int, in the file.
-        dtype: str, NumPy's name: "float32", "bfloat16", "int64".
-        read: callable without arguments. Returns the array, of that shape.
-        weight: str or None, its neutral name.
-        is_state: bool. Training state (optimizer slot, global step), not the network.
-        is_transposed: bool. A kernel, stored [out, in].
-    """
-
-    name: str
-    shape: tuple
-    dtype: str
-    read: Callable
-    weight: str | None = None
-    is_state: bool = False
-    is_transposed: bool = False
+    name: str  # in the file
+    shape: tuple  # in the file
+    dtype: str  # NumPy's name: "float32", "bfloat16", "int64"
+    read: Callable  # without arguments; returns the array, of that shape
+    weight: str | None = None  # its neutral name
+    is_state: bool = False  # training state (optimizer slot, global step), not the network
+    is_transposed: bool = False  # a kernel, stored [out, in]
 
     @property
     def num_bytes(self):
@@ -178,6 +166,51 @@ def transposed(read):
     return np.ascontiguousarray(read().T)
 
 
+# ---- Names of other programs ---------------------------------------------------------------------
+
+# The number of an encoder layer: layer_3/, layer.3., layers.3.
+LAYER = re.compile(r"(?<=ayer[_.]|yers\.)(0|[1-9]\d{0,3})(?=[/.])")
+
+
+def parts_of(module):
+    """The neutral names of a module's two tensors."""
+    return ("gamma", "beta") if module.endswith("layer_norm") else ("kernel", "bias")
+
+
+def names_within(modules, separator, words=None):
+    """{name in another program: neutral name} of the tensors of modules.
+
+    modules: {module of the program: neutral module}; words: its names for the two tensors of a
+    module, where it has other names than ours.
+    """
+    return {
+        f"{foreign}{separator}{word}": f"{module}/{part}"
+        for foreign, module in modules.items()
+        for word, part in zip(words or parts_of(module), parts_of(module), strict=True)
+    }
+
+
+def neutral_in(names, name):
+    """The neutral name of another program's tensor, or None.
+
+    names: {name in the program: neutral name}, both with {i} for the number of a layer.
+    """
+    layer = LAYER.search(name)
+    if layer is None:
+        return names.get(name)
+    pattern = f"{name[: layer.start()]}{{i}}{name[layer.end() :]}"
+    return names.get(pattern, "").replace("{i}", layer[0]) or None
+
+
+def foreign_in(names, name):
+    """The name of a weight in another program. names: {neutral name: name in the program}."""
+    pattern, layer = pattern_of(name)
+    return names[pattern].replace("{i}", str(layer))
+
+
+# ---- Sizes ---------------------------------------------------------------------------------------
+
+
 def pattern_of(name):
     """`encoder/layer_3/attention/key/bias` -> (`encoder/layer_{i}/attention/key/bias`, 3).
 
@@ -194,7 +227,7 @@ def axes_of(name):
     return WEIGHTS.get(pattern_of(name)[0], "")
 
 
-def num_outputs(weights, layer=LABEL_HEAD):
+def num_outputs(weights, layer):
     """How many outputs a layer of a head has; None where there is no such layer.
 
     weights: {neutral name: anything with a shape}.
@@ -203,20 +236,11 @@ def num_outputs(weights, layer=LABEL_HEAD):
     return None if bias is None else math.prod(bias.shape)
 
 
-def encoder_names(num_layers, use_pre_normalization=False):
-    """Every name of an encoder, in the order of the network: list of str."""
-    patterns = [name for name in WEIGHTS if "{i}" in name]
-    names = [name.replace("{i}", str(i)) for i in range(num_layers) for name in patterns]
-    if use_pre_normalization:
-        names += [name for name in WEIGHTS if name.startswith("encoder/final_layer_norm/")]
-    return names
-
-
-def embedding_names(use_pre_normalization=False, is_factorized=False):
-    """Every name of the embeddings: list of str. A pre-norm network has no layer norm there."""
-    left_out = ["/layer_norm/"] * use_pre_normalization + ["/projection/"] * (not is_factorized)
-    names = [name for name in WEIGHTS if name.startswith("embeddings/")]
-    return [name for name in names if not any(part in name for part in left_out)]
+def standard_names(num_layers):
+    """Every name of the embeddings and the encoder of a BERT, in the order of the network."""
+    embeddings = [name for name in WEIGHTS if re.match("embeddings/(?!projection/)", name)]
+    layer = [name for name in WEIGHTS if "{i}" in name]
+    return embeddings + [name.replace("{i}", str(i)) for i in range(num_layers) for name in layer]
 
 
 def geometry(shapes):

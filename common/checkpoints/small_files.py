@@ -4,18 +4,26 @@
 Every value of a file is checked before it is used: a file may be damaged or malicious.
 """
 
+import contextlib
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import yaml
 
+from common.checkpoints.names import geometry
 from common.errors import UserError
 from common.params import COMPUTED_KEYS
 from common.params import FROM_CHECKPOINT as NETWORK_KEYS
 
 MAX_JSON_BYTES = 10_000_000  # a config.json has about 1,000, an index of shards 100,000
 MAX_YAML_BYTES = 200_000  # a params.yaml has about 3,000
+# What the readers of a damaged file raise.
+ERRORS = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError, EOFError),
+    *(OverflowError, zipfile.BadZipFile),
+)
 
 
 def fault_of(path):
@@ -43,6 +51,17 @@ def unreadable(path, reason):
     """
     fault = fault_of(path) or f"{brief(reason)}; copy or download it again"
     return UserError(f"{path} cannot be read: {fault}")
+
+
+@contextlib.contextmanager
+def reading(path, fault="it is damaged"):
+    """Turns what a reader raises on a damaged file into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ERRORS as error:
+        raise unreadable(path, f"{fault} ({brief(error)})") from None
 
 
 def brief(text, most=200):
@@ -126,6 +145,35 @@ def network_of_params(sections, source):
     return values
 
 
+def network_config(family, weights_file, weights, text="params.yaml", read=network_of_params):
+    """The part of `huggingface.read_config` that most formats share.
+
+    Args:
+        weights_file: Path, in whose folder the text files are.
+        weights: {neutral name: anything with a shape}.
+        text: name of the file with the network's keys.
+        read: callable(content of that file, its path) -> dict of what it has of the NETWORK_KEYS.
+    Returns:
+        dict; content of that file, or None where there is no such file.
+    Raises:
+        UserError: the file cannot be read, or contradicts the shapes of the weights.
+    """
+    folder, file = weights_file.parent, weights_file.parent / text
+    sizes = geometry({name: tensor.shape for name, tensor in weights.items()})
+    config = dict.fromkeys(NETWORK_KEYS) | sizes
+    config |= {"family": family, "do_lower_case": None, "vocab_file": vocab_beside(folder)}
+    content = read_json(file) if file.suffix == ".json" else read_params_yaml(folder)
+    if content is not None:
+        config |= read(content, file)
+    for key, value in sizes.items():
+        if config[key] != value:
+            raise UserError(
+                f"{file} says {key} is {config[key]}, but the weights in {weights_file.name} have "
+                f"{value}; the two files do not belong together, take both from the same model"
+            )
+    return config, content
+
+
 def check_count(value, key, source):
     """Returns a whole number above 0. key, source: its place, for the message."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -146,16 +194,6 @@ def check_epsilon(value, key, source):
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise UserError(f"{source}: {key} is {value!r:.80}; a number between 0 and 1 is wanted")
     return float(value)
-
-
-def check_against(from_shapes, config, config_file, weights_name):
-    """Raises UserError where a config contradicts the shapes of the weights."""
-    for key, value in from_shapes.items():
-        if config.get(key) is not None and config[key] != value:
-            raise UserError(
-                f"{config_file} says {key} is {config[key]}, but the weights in {weights_name} "
-                f"have {value}; the two files do not belong together, take both from the same model"
-            )
 
 
 EXPORT_FILE = "export.json"  # of common/export/export.py

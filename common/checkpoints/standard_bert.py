@@ -1,13 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BERT as other programs compute it: keys of its config, unsupported networks, its weights."""
+"""BERT as other programs compute it: names, keys of its config, unsupported networks, weights."""
 
 import numpy as np
 
-from common.checkpoints.names import axes_of, embedding_names, encoder_names
-from common.checkpoints.small_files import check_count
+from common.checkpoints.names import KEY_OF_AXIS, axes_of, standard_names
+from common.checkpoints.small_files import check_count, check_name
 from common.errors import UserError
 from common.layers.positions import sinusoids
 
+# Module of google-research/bert's modeling.py -> neutral module. transformers took the names over,
+# with dots.
+MODULES = {
+    "bert/embeddings/LayerNorm": "embeddings/layer_norm",
+    "bert/encoder/layer_{i}/attention/self/query": "encoder/layer_{i}/attention/query",
+    "bert/encoder/layer_{i}/attention/self/key": "encoder/layer_{i}/attention/key",
+    "bert/encoder/layer_{i}/attention/self/value": "encoder/layer_{i}/attention/value",
+    "bert/encoder/layer_{i}/attention/output/dense": "encoder/layer_{i}/attention/output",
+    "bert/encoder/layer_{i}/attention/output/LayerNorm": "encoder/layer_{i}/attention_layer_norm",
+    "bert/encoder/layer_{i}/intermediate/dense": "encoder/layer_{i}/feed_forward/expand",
+    "bert/encoder/layer_{i}/output/dense": "encoder/layer_{i}/feed_forward/project",
+    "bert/encoder/layer_{i}/output/LayerNorm": "encoder/layer_{i}/feed_forward_layer_norm",
+    "bert/pooler/dense": "pooler",
+    "cls/predictions/transform/dense": "mlm/transform",
+    "cls/predictions/transform/LayerNorm": "mlm/layer_norm",
+}
 # config.json and bert_config.json -> ModelParams.
 CONFIG_KEYS = {
     "hidden_size": "hidden_size",
@@ -25,13 +41,19 @@ OF_EVERY_BERT = {
 }
 
 
-def read_sizes(config, source):
-    """{key of ModelParams: int} of a config.json. config: dict; source: its path."""
-    return {
+def read_network(config, source, nonlinearities):
+    """{key of ModelParams: value} of a config.json.
+
+    config: dict; source: its path; nonlinearities: {its name of an activation: ours}, where the two
+    differ.
+    """
+    sizes = {
         key: check_count(config[name], name, source)
         for name, key in CONFIG_KEYS.items()
         if config.get(name) is not None
     }
+    activation = check_name(config.get("hidden_act", "gelu"), "hidden_act", source)
+    return sizes | {"encoder_nonlinearity": nonlinearities.get(activation, activation)}
 
 
 def write_sizes(cfg):
@@ -62,24 +84,15 @@ def refuse_other_networks(cfg, format):
 
 
 def with_every_weight(weights, cfg):
-    """The weights, and those of BERT that this network lacks.
+    """{neutral name: <float32> array}: the weights, and those of BERT that this network lacks.
 
     Missing tables and biases are zeros, which change nothing; fixed positions become a table.
-
-    Args:
-        weights: {neutral name: <float32> array}.
-        cfg: ModelParams.
-    Returns:
-        dict as `weights`.
     """
-    sizes = {
-        **{"V": cfg.vocab_size, "P": cfg.max_position_embeddings, "S": 2},
-        **{"D": cfg.hidden_size, "F": cfg.filter_size},
-    }
-    names = embedding_names() + encoder_names(cfg.num_hidden_layers)
+    sizes = {axis: getattr(cfg, key.removeprefix("model.")) for axis, key in KEY_OF_AXIS.items()}
+    sizes["S"] = 2
     added = {
         name: np.zeros([sizes[axis] for axis in axes_of(name)], np.float32)
-        for name in names
+        for name in standard_names(cfg.num_hidden_layers)
         if name not in weights
     }
     if cfg.use_position_embedding and cfg.position_embedding_type == "fixed":

@@ -15,9 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from common.checkpoints.small_files import brief, unreadable
+from common.checkpoints.small_files import ERRORS, reading, unreadable
 from common.errors import UserError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -26,8 +27,8 @@ LZ4 = 32004
 INSTALL = "pip install hdf5plugin"
 ROOT = Path(__file__).parents[3]
 MAX_SECONDS = 600  # for the subprocess; a file of 1 GB takes 3
+AGAIN = "copy or download the file again, from a source that you trust"
 KINDS = "fiub"  # of NumPy dtypes: numbers and bool
-ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError, RecursionError)
 
 
 def has_signature(path):
@@ -45,21 +46,15 @@ def open_file(path):
     Raises:
         UserError: it is not an HDF5 file, or damaged.
     """
-    import h5py
-
     check_survives(path)
-    try:
+    with reading(path, "it is no HDF5 file, or damaged"):
         return h5py.File(path, "r")
-    except ERRORS as error:
-        raise unreadable(path, f"it is no HDF5 file, or damaged ({brief(error)})") from None
 
 
 def check_survives(path, with_values=False):
     """Raises UserError if HDF5's library crashes on a file. with_values: read its values too."""
-    try:
+    with reading(path):
         stat = os.stat(path)
-    except OSError as error:
-        raise unreadable(path, error) from None
     if not survives(os.path.abspath(path), (stat.st_mtime_ns, stat.st_size), with_values):
         raise unreadable(path, "it is damaged, so that the library that reads HDF5 crashes on it")
 
@@ -67,27 +62,16 @@ def check_survives(path, with_values=False):
 @functools.lru_cache(maxsize=8)
 def survives(path, version, with_values):
     """Whether a subprocess can read a file to its end. version: of the file, for the cache."""
-    del version
-    command = [
-        sys.executable,
-        "-m",
-        "common.checkpoints.containers.hdf5",
-        path,
-        *["values"] * with_values,
-    ]
+    command = [sys.executable, "-m", __spec__.name, path, *["values"] * with_values]
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, timeout=MAX_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
+        subprocess.run(command, cwd=ROOT, capture_output=True, timeout=MAX_SECONDS, check=True)
+    except subprocess.SubprocessError:
         return False
-    return done.returncode == 0
+    return True
 
 
 def read_through(path, with_values=False):
     """Reads every attribute and every data set of a file, which is more than the formats read."""
-    import h5py
-
     seen = set()
 
     def walk(group):
@@ -114,46 +98,23 @@ def read_through(path, with_values=False):
         walk(file)
 
 
-@contextlib.contextmanager
-def reading(path):
-    """Turns the exceptions of h5py on a damaged file into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ERRORS as error:
-        raise unreadable(path, f"it is damaged ({brief(error)})") from None
-
-
 def is_link(group, name):
     """Whether a member of a group is a link to another place, possibly another file."""
-    import h5py
-
     return not isinstance(group.get(name, getlink=True), h5py.HardLink)
 
 
 def get_dataset(path, group, name):
-    """A member of a group, checked to be a plain data set: see the head of this file.
+    """A member of a group, checked to be a plain h5py.Dataset: see the head of this file.
 
-    Args:
-        path: of the file, for messages.
-        group: h5py.Group.
-        name: str, of the member.
-    Returns:
-        h5py.Dataset.
+    path: of the file, for messages.
     """
-    import h5py
-
-    dataset = None if is_link(group, name) else group[name]
 
     def refused(reason):
-        return UserError(
-            f"{path}: the data set {name!r:.120} {reason}; copy or download the file "
-            "again, from a source that you trust"
-        )
+        return UserError(f"{path}: the data set {name!r:.120} {reason}; {AGAIN}")
 
-    if dataset is None:
+    if is_link(group, name):
         raise refused("is a link to elsewhere")
+    dataset = group[name]
     if not isinstance(dataset, h5py.Dataset):
         raise refused("is none")
     if dataset.external or dataset.is_virtual:
@@ -190,8 +151,6 @@ def check_lz4(path, group):
     Raises:
         UserError: the package with the filter is not installed.
     """
-    import h5py
-
     filters = (get_dataset(path, group, name).id.get_create_plist() for name in group)
     if not any(f.get_filter(i)[0] == LZ4 for f in filters for i in range(f.get_nfilters())):
         return

@@ -12,15 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from common.checkpoints.containers import hdf5
-from common.checkpoints.names import StoredTensor, geometry, notes_on_state, weights_of
-from common.checkpoints.small_files import (
-    NETWORK_KEYS,
-    check_against,
-    network_of_params,
-    read_params_yaml,
-    unreadable,
-    vocab_beside,
+from common.checkpoints.names import (
+    StoredTensor,
+    names_within,
+    neutral_in,
+    notes_on_state,
+    weights_of,
 )
+from common.checkpoints.small_files import network_config, unreadable
 from common.errors import UserError
 
 METADATA = ".__metadata__"
@@ -34,28 +33,22 @@ TENSORS = {
     "bert.embedding_layer.segment_embeddings.weight": "embeddings/segment_embeddings",
     "bert_mlm_head.classifier.ffn.0.linear_layer.bias": "mlm/output_bias",
 }
+LAYER_MODULES = {
+    "self_attn.proj_q_dense_layer": "attention/query",
+    "self_attn.proj_k_dense_layer": "attention/key",
+    "self_attn.proj_v_dense_layer": "attention/value",
+    "self_attn.proj_output_dense_layer": "attention/output",
+    "norm1": "attention_layer_norm",
+    "ffn.ffn.0.linear_layer": "feed_forward/expand",
+    "ffn.ffn.1.linear_layer": "feed_forward/project",
+    "norm2": "feed_forward_layer_norm",
+}
 MODULES = {
     "bert.embed_ln_f": "embeddings/layer_norm",
-    "bert.transformer_encoder.layers.{i}.self_attn.proj_q_dense_layer": (
-        "encoder/layer_{i}/attention/query"
-    ),
-    "bert.transformer_encoder.layers.{i}.self_attn.proj_k_dense_layer": (
-        "encoder/layer_{i}/attention/key"
-    ),
-    "bert.transformer_encoder.layers.{i}.self_attn.proj_v_dense_layer": (
-        "encoder/layer_{i}/attention/value"
-    ),
-    "bert.transformer_encoder.layers.{i}.self_attn.proj_output_dense_layer": (
-        "encoder/layer_{i}/attention/output"
-    ),
-    "bert.transformer_encoder.layers.{i}.norm1": "encoder/layer_{i}/attention_layer_norm",
-    "bert.transformer_encoder.layers.{i}.ffn.ffn.0.linear_layer": (
-        "encoder/layer_{i}/feed_forward/expand"
-    ),
-    "bert.transformer_encoder.layers.{i}.ffn.ffn.1.linear_layer": (
-        "encoder/layer_{i}/feed_forward/project"
-    ),
-    "bert.transformer_encoder.layers.{i}.norm2": "encoder/layer_{i}/feed_forward_layer_norm",
+    **{
+        f"bert.transformer_encoder.layers.{{i}}.{name}": f"encoder/layer_{{i}}/{module}"
+        for name, module in LAYER_MODULES.items()
+    },
     "bert.transformer_encoder.norm": "encoder/final_layer_norm",
     "bert.pooler.pooler.ffn.0.linear_layer": "pooler",
     "classifier": "classifier",
@@ -63,7 +56,10 @@ MODULES = {
     "bert_mlm_head.mlm_transform.ffn.ffn.0.linear_layer": "mlm/transform",
     "bert_mlm_head.mlm_transform.ln": "mlm/layer_norm",
 }
-NORMS = ("layer_norm", "final_layer_norm", "attention_layer_norm", "feed_forward_layer_norm")
+NAMES = {
+    f"model.model.{name}": neutral
+    for name, neutral in (TENSORS | names_within(MODULES, ".", ("weight", "bias"))).items()
+}
 # ModelZoo Release_2's "gelu" is the erf form, unlike the TensorFlow program's.
 NONLINEARITIES = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh"}
 
@@ -105,27 +101,20 @@ def read_config(path):
     """See `huggingface.read_config`. The number of heads comes from a `params.yaml` beside it."""
     path = find_file(path)
     tensors = list_tensors(path)
-    shapes = {name: tensor.shape for name, tensor in weights_of(path, tensors).items()}
-    if "embeddings/word_embeddings" not in shapes:
+    weights = weights_of(path, tensors)
+    if "embeddings/word_embeddings" not in weights:
         raise UserError(
             f"{path} holds no BERT: none of its {len(tensors)} tensors is called "
             "model.model.bert[_encoder].embedding_layer.word_embeddings.weight"
         )
-    config = dict.fromkeys(NETWORK_KEYS)
-    from_shapes = geometry(shapes)
-    config |= from_shapes | {"family": "cerebras", "do_lower_case": None}
-    config |= {"encoder_nonlinearity": "gelu", "notes": notes_on_state(tensors)}
-    sections = read_params_yaml(path.parent)
-    if sections is not None:
-        config |= network_of_params(sections, path.parent / "params.yaml")
-        check_against(from_shapes, config, path.parent / "params.yaml", path.name)
-        pooler = sections.get("model", {}).get("pooler_nonlinearity")
-        if sections.get("model") and pooler != "tanh":
-            pooler = pooler or config["encoder_nonlinearity"]
-            config["notes"].append(f"pooler: trained with {pooler}, here with tanh")
-    activation = config["encoder_nonlinearity"]
+    config, sections = network_config("cerebras", path, weights)
+    activation = config["encoder_nonlinearity"] or "gelu"
     config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
-    config["vocab_file"] = vocab_beside(path.parent)
+    config["notes"] = notes_on_state(tensors)
+    model = (sections or {}).get("model")
+    if model and model.get("pooler_nonlinearity") != "tanh":
+        pooler = model.get("pooler_nonlinearity") or activation
+        config["notes"].append(f"pooler: trained with {pooler}, here with tanh")
     with hdf5.open_file(path) as file, hdf5.reading(path):
         step = metadata_of(path, file, "global_step").get("scalar_value")
     return config | ({"step": step} if type(step) is int else {})
@@ -237,20 +226,4 @@ def metadata_of(path, file, name):
 
 def neutral_name(name):
     """Neutral name of a data set, or None."""
-    match = re.fullmatch(r"model\.model\.(.+)\.(weight|bias)", name)
-    if match is None:
-        return None
-    module = re.sub(r"^bert_encoder\.", "bert.", match[1])
-    if f"{module}.{match[2]}" in TENSORS:
-        return TENSORS[f"{module}.{match[2]}"]
-    layer = re.search(r"\.layers\.(0|[1-9]\d{0,3})\.", module)
-    if layer is not None:
-        module = module.replace(layer[0], ".layers.{i}.", 1)
-    neutral = MODULES.get(module)
-    if neutral is None:
-        return None
-    if layer is not None:
-        neutral = neutral.replace("{i}", layer[1])
-    if neutral.rpartition("/")[2] in NORMS:
-        return neutral + ("/gamma" if match[2] == "weight" else "/beta")
-    return neutral + ("/kernel" if match[2] == "weight" else "/bias")
+    return neutral_in(NAMES, name.replace("model.model.bert_encoder.", "model.model.bert."))

@@ -10,14 +10,8 @@ import re
 from pathlib import Path
 
 from common.checkpoints.containers import tf_bundle
-from common.checkpoints.names import geometry, notes_on_state, weights_of
-from common.checkpoints.small_files import (
-    NETWORK_KEYS,
-    check_against,
-    network_of_params,
-    read_params_yaml,
-    vocab_beside,
-)
+from common.checkpoints.names import notes_on_state, weights_of
+from common.checkpoints.small_files import network_config
 from common.errors import UserError
 
 WORD_EMBEDDINGS = "input_embedding/embedding_weights"
@@ -64,19 +58,12 @@ def read_config(path):
     """See `huggingface.read_config`."""
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
-    folder = Path(prefix).parent
-    config = dict.fromkeys(NETWORK_KEYS)
-    from_shapes = geometry({n: t.shape for n, t in weights_of(prefix, tensors).items()})
-    config |= from_shapes | {"family": "cerebras", "do_lower_case": None}
-    sections = read_params_yaml(folder)
+    config, sections = network_config("cerebras", Path(prefix), weights_of(prefix, tensors))
     if sections is not None:
-        config |= network_of_params(sections, folder / "params.yaml")
-        check_against(from_shapes, config, folder / "params.yaml", Path(prefix).name)
         if config["layer_norm_epsilon"] is None:
             config["layer_norm_epsilon"] = EPSILON_WHEN_UNSET
         activation = config["encoder_nonlinearity"]
         config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
-    config["vocab_file"] = vocab_beside(folder)
     config["notes"] = notes_on_state(tensors)
     return config | tf_bundle.read_step(tensors)
 

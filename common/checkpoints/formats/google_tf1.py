@@ -7,26 +7,29 @@ its checkpoints. The files that are written are those of `run_classifier.py`.
 """
 
 import dataclasses
-import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from common.checkpoints.containers import tf_bundle
-from common.checkpoints.names import geometry, notes_on_state, pattern_of, weights_of
+from common.checkpoints.names import (
+    foreign_in,
+    names_within,
+    neutral_in,
+    notes_on_state,
+    weights_of,
+)
 from common.checkpoints.small_files import (
-    NETWORK_KEYS,
     brief,
-    check_against,
-    check_name,
     export_beside,
-    read_json,
-    vocab_beside,
+    network_config,
     write_json,
     write_vocab,
 )
 from common.checkpoints.standard_bert import (
-    read_sizes,
+    MODULES,
+    read_network,
     refuse_other_networks,
     with_every_weight,
     write_sizes,
@@ -35,22 +38,6 @@ from common.errors import UserError
 
 CONFIG_FILE = "bert_config.json"
 
-# Module of modeling.py -> neutral module. Names within a module are the same: kernel, bias, gamma,
-# beta.
-MODULES = {
-    "bert/embeddings/LayerNorm": "embeddings/layer_norm",
-    "bert/encoder/layer_{i}/attention/self/query": "encoder/layer_{i}/attention/query",
-    "bert/encoder/layer_{i}/attention/self/key": "encoder/layer_{i}/attention/key",
-    "bert/encoder/layer_{i}/attention/self/value": "encoder/layer_{i}/attention/value",
-    "bert/encoder/layer_{i}/attention/output/dense": "encoder/layer_{i}/attention/output",
-    "bert/encoder/layer_{i}/attention/output/LayerNorm": "encoder/layer_{i}/attention_layer_norm",
-    "bert/encoder/layer_{i}/intermediate/dense": "encoder/layer_{i}/feed_forward/expand",
-    "bert/encoder/layer_{i}/output/dense": "encoder/layer_{i}/feed_forward/project",
-    "bert/encoder/layer_{i}/output/LayerNorm": "encoder/layer_{i}/feed_forward_layer_norm",
-    "bert/pooler/dense": "pooler",
-    "cls/predictions/transform/dense": "mlm/transform",
-    "cls/predictions/transform/LayerNorm": "mlm/layer_norm",
-}
 TENSORS = {
     "bert/embeddings/word_embeddings": "embeddings/word_embeddings",
     "bert/embeddings/position_embeddings": "embeddings/position_embeddings",
@@ -62,9 +49,8 @@ TENSORS = {
     "output_weights": "classifier/kernel",
     "output_bias": "classifier/bias",
 }
+NAMES = TENSORS | names_within(MODULES, "/")
 TRANSPOSED = ("nsp/kernel", "classifier/kernel")  # [labels, hidden]
-PARTS = ("kernel", "bias", "gamma", "beta")
-
 NONLINEARITIES = {"gelu": "gelu_tanh"}  # modeling.py, gelu
 
 
@@ -81,27 +67,19 @@ def read_config(path):
     """
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
-    shapes = {name: tensor.shape for name, tensor in weights_of(prefix, tensors).items()}
-    if "embeddings/word_embeddings" not in shapes:
+    weights = weights_of(prefix, tensors)
+    if "embeddings/word_embeddings" not in weights:
         names = ", ".join(tensor.name for tensor in tensors[:3])
         raise UserError(
             f"{prefix} holds no BERT of google-research/bert or Cerebras: none of its "
             f"{len(tensors)} variables is called bert/embeddings/word_embeddings; it has "
             f"{brief(names)}..."
         )
-    folder = Path(prefix).parent
-    config = dict.fromkeys(NETWORK_KEYS)
-    from_shapes = geometry(shapes)
-    config |= from_shapes | {"family": "google", "do_lower_case": None}
-    values = read_json(folder / CONFIG_FILE)
-    if values is not None:
-        config |= read_sizes(values, folder / CONFIG_FILE)
-        activation = check_name(values.get("hidden_act", "gelu"), "hidden_act", CONFIG_FILE)
-        config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
-        check_against(from_shapes, config, folder / CONFIG_FILE, Path(prefix).name)
-    config["vocab_file"] = vocab_beside(folder)
+    prefix = Path(prefix)
+    read = partial(read_network, nonlinearities=NONLINEARITIES)
+    config, _ = network_config("google", prefix, weights, CONFIG_FILE, read)
     config["notes"] = notes_on_state(tensors)
-    return config | tf_bundle.read_step(tensors) | export_beside(folder)
+    return config | tf_bundle.read_step(tensors) | export_beside(prefix.parent)
 
 
 def read_weights(path):
@@ -119,23 +97,13 @@ def list_tensors(path):
 
 def neutral_name(name, names=()):
     """Neutral name of a variable, or None. names: not used."""
-    if name in TENSORS:
-        return TENSORS[name]
-    module, _, part = name.rpartition("/")
-    pattern = re.sub(r"^bert/encoder/layer_(0|[1-9]\d{0,3})/", "bert/encoder/layer_{i}/", module)
-    neutral = MODULES.get(pattern)
-    if neutral is None or part not in PARTS:
-        return None
-    if pattern != module:
-        neutral = neutral.replace("{i}", module.split("/")[2].removeprefix("layer_"))
-    return f"{neutral}/{part}"
+    return neutral_in(NAMES, name)
 
 
 # ---- Writing -------------------------------------------------------------------------------------
 
 PREFIX = "bert_model.ckpt"
-MODULE_NAMES = {module: name for name, module in MODULES.items()}
-TENSOR_NAMES = {weight: name for name, weight in TENSORS.items()}
+FOREIGN_NAMES = {weight: name for name, weight in NAMES.items()}
 # modeling.py, get_activation. Its "gelu" is the tanh form and its epsilon is fixed.
 HIDDEN_ACT = {
     "gelu_tanh": "gelu",
@@ -148,7 +116,6 @@ LAYER_NORM_EPSILON = 1e-12
 
 
 def check(params, quantize):
-    del quantize
     refuse_other_networks(params.model, "google-research/bert")
     if params.task != "classification":
         raise UserError(
@@ -205,23 +172,12 @@ def notes_on(cfg, has_special_tokens):
     return notes
 
 
-def google_name(name):
-    """Name of a variable in google-research/bert.
-
-    `encoder/layer_3/attention/key/bias` -> `bert/encoder/layer_3/attention/self/key/bias`.
-    """
-    if name in TENSOR_NAMES:
-        return TENSOR_NAMES[name]
-    pattern, layer = pattern_of(name)
-    module, _, part = pattern.rpartition("/")
-    return f"{MODULE_NAMES[module]}/{part}".replace("{i}", str(layer))
-
-
 def google_tensors(weights):
     """{google-research/bert's name: array} of {neutral name: array}."""
+    arrays = {name: np.asarray(weight) for name, weight in weights.items()}
     return {
-        google_name(name): np.asarray(weight).T if name in TRANSPOSED else np.asarray(weight)
-        for name, weight in weights.items()
+        foreign_in(FOREIGN_NAMES, name): array.T if name in TRANSPOSED else array
+        for name, array in arrays.items()
     }
 
 

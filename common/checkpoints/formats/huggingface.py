@@ -7,7 +7,6 @@ BertForSequenceClassification to neutral names and back. The folder that is writ
 AutoModelForSequenceClassification and AutoTokenizer.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +17,22 @@ from common.checkpoints.containers import safetensors, torch_bin
 from common.checkpoints.names import (
     StoredTensor,
     axes_of,
-    geometry,
+    foreign_in,
+    names_within,
+    neutral_in,
     num_outputs,
-    pattern_of,
     weights_of,
 )
 from common.checkpoints.small_files import (
-    NETWORK_KEYS,
-    check_against,
     check_epsilon,
-    check_name,
+    network_config,
     read_json,
-    vocab_beside,
     write_json,
     write_vocab,
 )
 from common.checkpoints.standard_bert import (
-    read_sizes,
+    MODULES,
+    read_network,
     refuse_other_networks,
     with_every_weight,
     write_sizes,
@@ -50,34 +48,17 @@ WEIGHTS_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-# Module of transformers -> neutral module. The weights of BertModel have the prefix "bert." in
-# models with a head, and no prefix in a BertModel.
-MODULES = {
-    "embeddings.LayerNorm": "embeddings/layer_norm",
-    "encoder.layer.{i}.attention.self.query": "encoder/layer_{i}/attention/query",
-    "encoder.layer.{i}.attention.self.key": "encoder/layer_{i}/attention/key",
-    "encoder.layer.{i}.attention.self.value": "encoder/layer_{i}/attention/value",
-    "encoder.layer.{i}.attention.output.dense": "encoder/layer_{i}/attention/output",
-    "encoder.layer.{i}.attention.output.LayerNorm": "encoder/layer_{i}/attention_layer_norm",
-    "encoder.layer.{i}.intermediate.dense": "encoder/layer_{i}/feed_forward/expand",
-    "encoder.layer.{i}.output.dense": "encoder/layer_{i}/feed_forward/project",
-    "encoder.layer.{i}.output.LayerNorm": "encoder/layer_{i}/feed_forward_layer_norm",
-    "pooler.dense": "pooler",
-    "classifier": "classifier",
-    "cls.seq_relationship": "nsp",
-    "cls.predictions.transform.dense": "mlm/transform",
-    "cls.predictions.transform.LayerNorm": "mlm/layer_norm",
-}
-# Tensors that are neither a kernel nor of a layer norm.
-TENSORS = {
-    "embeddings.word_embeddings.weight": "embeddings/word_embeddings",
-    "embeddings.position_embeddings.weight": "embeddings/position_embeddings",
-    "embeddings.token_type_embeddings.weight": "embeddings/segment_embeddings",
+NAMES = {
+    "bert.embeddings.word_embeddings.weight": "embeddings/word_embeddings",
+    "bert.embeddings.position_embeddings.weight": "embeddings/position_embeddings",
+    "bert.embeddings.token_type_embeddings.weight": "embeddings/segment_embeddings",
     "cls.predictions.bias": "mlm/output_bias",
-}
-DENSE = {"weight": "kernel", "bias": "bias"}
-# gamma and beta: in files converted from TensorFlow before 2019.
-LAYER_NORM = {"weight": "gamma", "gamma": "gamma", "bias": "beta", "beta": "beta"}
+} | names_within(
+    {name.replace("/layer_", "/layer/").replace("/", "."): ours for name, ours in MODULES.items()}
+    | {"classifier": "classifier", "cls.seq_relationship": "nsp"},
+    ".",
+    ("weight", "bias"),
+)
 
 # transformers' "gelu" is the erf form.
 NONLINEARITIES = {
@@ -88,9 +69,7 @@ NONLINEARITIES = {
     "gelu_fast": "gelu_tanh",
     "swish": "silu",
 }
-# Defaults for a config.json without these keys.
-DEFAULT_HIDDEN_ACT = "gelu"
-DEFAULT_LAYER_NORM_EPS = 1e-12
+DEFAULT_LAYER_NORM_EPS = 1e-12  # of a config.json without the key
 
 
 def is_checkpoint(path):
@@ -118,35 +97,29 @@ def read_config(path):
         UserError: a file cannot be read, belongs to another network, or contradicts the weights.
     """
     weights_file = find_weights_file(path)
-    folder = weights_file.parent
     weights = read_weights(path)
-    shapes = {name: tensor.shape for name, tensor in weights.items()}
-    if "embeddings/word_embeddings" not in shapes:
+    if "embeddings/word_embeddings" not in weights:
         raise UserError(
-            f"{weights_file} holds no BERT: none of its {len(shapes)} tensors is called "
-            f"[bert.]embeddings.word_embeddings.weight; it has {', '.join(list(shapes)[:3])}..."
+            f"{weights_file} holds no BERT: none of its {len(weights)} tensors is called "
+            f"[bert.]embeddings.word_embeddings.weight; it has {', '.join(list(weights)[:3])}..."
         )
-    config = dict.fromkeys(NETWORK_KEYS)
-    from_shapes = geometry(shapes)
-    config |= from_shapes | {"family": "huggingface"}
-
-    config_json = read_json(folder / "config.json")
+    config, config_json = network_config(
+        "huggingface", weights_file, weights, "config.json", from_config_json
+    )
     if config_json is not None:
-        config |= from_config_json(config_json, folder / "config.json")
-        check_against(from_shapes, config, folder / "config.json", weights_file.name)
-        config |= label_names(config_json, num_outputs(weights))
-    return config | tokenizer_of(folder, config_json or {})
+        config |= label_names(config_json, num_outputs(weights, "classifier"))
+    return config | tokenizer_of(weights_file.parent, config["vocab_file"], config_json or {})
 
 
-def tokenizer_of(folder, config_json):
+def tokenizer_of(folder, vocab_file, config_json):
     """vocab_file, do_lower_case and notes of `read_config`.
 
-    config_json: dict.
+    vocab_file: str, the vocab.txt in the folder, or None; config_json: dict.
     """
-    tokenizer = {"vocab_file": vocab_beside(folder), "do_lower_case": None, "notes": []}
+    tokenizer = {"vocab_file": vocab_file, "do_lower_case": None, "notes": []}
     file = folder / tokenizer_json.NAME
     normalization = {}
-    if tokenizer["vocab_file"] is None and file.is_file():
+    if vocab_file is None and file.is_file():
         tokenizer["vocab_file"] = str(file)
         normalization = tokenizer_json.read_normalization(file)
     settings = read_json(folder / "tokenizer_config.json") or {}
@@ -199,10 +172,7 @@ def from_config_json(config_json, source):
             f"{source}: is_decoder is true, and a decoder's tokens attend only to earlier ones; "
             "take a model that was trained as an encoder"
         )
-    config = read_sizes(config_json, source)
-    activation = config_json.get("hidden_act", DEFAULT_HIDDEN_ACT)
-    activation = check_name(activation, "hidden_act", source)
-    config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
+    config = read_network(config_json, source, NONLINEARITIES)
     epsilon = config_json.get("layer_norm_eps", DEFAULT_LAYER_NORM_EPS)
     config["layer_norm_epsilon"] = check_epsilon(epsilon, "layer_norm_eps", source)
     return config
@@ -284,19 +254,11 @@ def neutral_name(name):
     `position_ids`, a constant, has none. `cls.predictions.decoder.*` has none, since it repeats the
     word embeddings and `cls.predictions.bias`.
     """
-    name = name.removeprefix("bert.")
-    if name in TENSORS:
-        return TENSORS[name]
-    module, _, tensor = name.rpartition(".")
-    layer = re.match(r"encoder\.layer\.(0|[1-9]\d{0,3})\.", module)
-    pattern = module if layer is None else "encoder.layer.{i}." + module[layer.end() :]
-    neutral = MODULES.get(pattern)
-    if neutral is None:
-        return None
-    if layer is not None:
-        neutral = neutral.replace("{i}", layer[1])
-    tensors = LAYER_NORM if pattern.endswith("LayerNorm") else DENSE
-    return f"{neutral}/{tensors[tensor]}" if tensor in tensors else None
+    # gamma and beta: in files converted from TensorFlow before 2019.
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+    name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+    # A BertModel has no prefix, models with a head have it.
+    return neutral_in(NAMES, name) or neutral_in(NAMES, f"bert.{name}")
 
 
 def find_weights_file(path):
@@ -310,9 +272,7 @@ def find_weights_file(path):
 
 # ---- Writing -------------------------------------------------------------------------------------
 
-MODULE_NAMES = {module: name for name, module in MODULES.items()}
-TENSOR_NAMES = {weight: name for name, weight in TENSORS.items()}
-KINDS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
+FOREIGN_NAMES = {weight: name for name, weight in NAMES.items()}
 # transformers' "gelu" is the erf form.
 HIDDEN_ACT = {
     "gelu_erf": "gelu",
@@ -325,7 +285,6 @@ HIDDEN_ACT = {
 
 
 def check(params, quantize):
-    del quantize
     refuse_other_networks(params.model, "Hugging Face's BERT")
 
 
@@ -348,23 +307,10 @@ def write(classifier, folder):
     ]
 
 
-def huggingface_name(name):
-    """Name of a tensor in transformers' BertForSequenceClassification or BertForPreTraining.
-
-    `encoder/layer_3/attention/key/bias` -> `bert.encoder.layer.3.attention.self.key.bias`.
-    """
-    pattern, layer = pattern_of(name)
-    foreign = TENSOR_NAMES.get(pattern)
-    if foreign is None:
-        module, _, kind = pattern.rpartition("/")
-        foreign = f"{MODULE_NAMES[module]}.{KINDS[kind]}".replace("{i}", str(layer))
-    return foreign if foreign.startswith(("classifier.", "cls.")) else f"bert.{foreign}"
-
-
 def huggingface_tensors(weights):
     """{transformers' name: array} of {neutral name: array}; kernels become [out, in]."""
     return {
-        huggingface_name(name): np.ascontiguousarray(
+        foreign_in(FOREIGN_NAMES, name): np.ascontiguousarray(
             np.asarray(weight).T if name.endswith("/kernel") else weight
         )
         for name, weight in weights.items()

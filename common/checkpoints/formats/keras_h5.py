@@ -8,22 +8,13 @@ numbered variables, and the layer's name, which is the neutral one, as an attrib
 from functools import partial
 from pathlib import Path
 
+import h5py
+
 from common.checkpoints.containers import hdf5
-from common.checkpoints.names import StoredTensor, axes_of, geometry, weights_of
-from common.checkpoints.small_files import (
-    NETWORK_KEYS,
-    check_against,
-    export_beside,
-    network_of_params,
-    read_params_yaml,
-    vocab_beside,
-    write_vocab,
-)
+from common.checkpoints.names import StoredTensor, axes_of, parts_of, weights_of
+from common.checkpoints.small_files import export_beside, network_config, write_vocab
 from common.errors import UserError
 
-# The variables of a layer, by number.
-DENSE = ("kernel", "bias")
-LAYER_NORM = ("gamma", "beta")
 TABLES = ("word_embeddings", "position_embeddings", "segment_embeddings")
 
 
@@ -50,21 +41,14 @@ def read_config(path):
     """
     path = find_file(path)
     tensors = list_tensors(path)
-    shapes = {name: tensor.shape for name, tensor in weights_of(path, tensors).items()}
-    if "embeddings/word_embeddings" not in shapes:
+    weights = weights_of(path, tensors)
+    if "embeddings/word_embeddings" not in weights:
         raise UserError(
             f"{path} holds no BERT of this project, as save_weights of Keras 3 would write it: "
             "none of its groups is called embeddings/vars; it has "
             f"{', '.join(tensor.name for tensor in tensors[:3]) or 'no variables'}"
         )
-    config = dict.fromkeys(NETWORK_KEYS)
-    from_shapes = geometry(shapes)
-    config |= from_shapes | {"family": "ours", "do_lower_case": None}
-    sections = read_params_yaml(path.parent)
-    if sections is not None:
-        config |= network_of_params(sections, path.parent / "params.yaml")
-        check_against(from_shapes, config, path.parent / "params.yaml", path.name)
-    config["vocab_file"] = vocab_beside(path.parent)
+    config, _ = network_config("ours", path, weights)
     return config | export_beside(path.parent)
 
 
@@ -81,8 +65,6 @@ def list_tensors(path):
     Raises:
         UserError: the file is damaged or malicious.
     """
-    import h5py
-
     path = find_file(path)
     tensors, seen = [], set()
 
@@ -90,12 +72,12 @@ def list_tensors(path):
         """group: h5py.Group; names: tuple of str, neutral names of the enclosing layers."""
         address = h5py.h5o.get_info(group.id).addr
         if address in seen:
-            raise UserError(f"{path}: the group {group.name!r:.120} lies in itself; {AGAIN}")
+            raise UserError(f"{path}: the group {group.name!r:.120} lies in itself; {hdf5.AGAIN}")
         seen.add(address)
         children = {}
         for key in group.keys():  # noqa: SIM118  (not a dict)
             if hdf5.is_link(group, key):
-                raise UserError(f"{path}: {group.name}/{key} is a link to elsewhere; {AGAIN}")
+                raise UserError(f"{path}: {group.name}/{key} is a link to elsewhere; {hdf5.AGAIN}")
             if isinstance(group[key], h5py.Group):
                 children[key] = group[key]
         variables = children.pop("vars", None)
@@ -111,9 +93,10 @@ def list_tensors(path):
         keys = list(variables.keys())
         datasets = {key: hdf5.get_dataset(path, variables, key) for key in keys}
         tables = tables_of(datasets) if names == ("embeddings",) else {}
+        module = "/".join(names)
+        parts = parts_of(module)  # 0 is the kernel, 1 the bias
         for key, dataset in datasets.items():
-            module = "/".join(names)
-            part = tables.get(key) or part_of(module, key)
+            part = tables.get(key, parts[int(key)] if key in ("0", "1") else key)
             weight = f"{module}/{part}" if axes_of(f"{module}/{part}") else None
             name = dataset.name.removeprefix("/")
             read = partial(hdf5.read_dataset, path, name)
@@ -124,15 +107,6 @@ def list_tensors(path):
     with hdf5.open_file(path) as file, hdf5.reading(path):
         walk(file, ())
     return tensors
-
-
-AGAIN = "copy or download the file again, from a source that you trust"
-
-
-def part_of(module, key):
-    """The name of a numbered variable: ("pooler", "0") -> "kernel"."""
-    parts = LAYER_NORM if module.endswith("layer_norm") else DENSE
-    return parts[int(key)] if key in ("0", "1") else key
 
 
 def tables_of(datasets):

@@ -8,10 +8,9 @@ from common.checkpoints.names import (
     WEIGHTS,
     LazyTensor,
     axes_of,
-    embedding_names,
-    encoder_names,
     geometry,
     pattern_of,
+    standard_names,
 )
 from model import make_model
 from tests.reference.tiny_bert import tiny_params
@@ -19,11 +18,20 @@ from tests.reference.tiny_bert import tiny_params
 LENGTHS = {"V": 23, "P": 19, "S": 2, "D": 6, "F": 13, "C": 5, "E": 4}  # of the tiny network
 
 
+def names_of(pre_norm):
+    """A network of two layers; a pre-norm one has its layer norm behind the last layer."""
+    if not pre_norm:
+        return standard_names(2)
+    norm = "encoder/final_layer_norm"
+    names = [name for name in standard_names(2) if not name.startswith("embeddings/layer_norm/")]
+    return [*names, f"{norm}/gamma", f"{norm}/beta"]
+
+
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_the_network_has_the_weights_of_the_table_with_their_shapes(pre_norm):
     model = make_model(tiny_params(use_pre_normalization=pre_norm))
     head = ["pooler/kernel", "pooler/bias", "classifier/kernel", "classifier/bias"]
-    names = embedding_names(pre_norm) + encoder_names(2, pre_norm) + head
+    names = names_of(pre_norm) + head
     shapes = {name: tuple(v.shape) for name, v in model.weights_by_name().items()}
     assert shapes == {name: tuple(LENGTHS[axis] for axis in axes_of(name)) for name in names}
 
@@ -32,7 +40,7 @@ def test_factorised_embeddings_have_a_matrix_and_their_width_in_the_geometry():
     model = make_model(tiny_params(embedding_size=4))
     shapes = {name: tuple(v.shape) for name, v in model.weights_by_name().items()}
     names = [name for name in shapes if name.startswith("embeddings/")]
-    assert sorted(names) == sorted(embedding_names(is_factorized=True))
+    assert sorted(names) == sorted(n for n in WEIGHTS if n.startswith("embeddings/"))
     assert shapes["embeddings/projection/kernel"] == tuple(
         LENGTHS[axis] for axis in axes_of("embeddings/projection/kernel")
     )
@@ -40,10 +48,10 @@ def test_factorised_embeddings_have_a_matrix_and_their_width_in_the_geometry():
     assert (known["embedding_size"], known["hidden_size"], known["vocab_size"]) == (4, 6, 23)
 
 
-def test_encoder_names_has_16_weights_a_layer_and_2_behind_a_pre_norm_encoder():
-    assert len(encoder_names(12)) == len(set(encoder_names(12))) == 12 * 16
-    assert len(encoder_names(3, use_pre_normalization=True)) == 3 * 16 + 2
-    assert encoder_names(11)[-1] == "encoder/layer_10/feed_forward_layer_norm/beta"
+def test_a_layer_has_16_weights_and_the_embeddings_have_5():
+    assert len(standard_names(12)) == len(set(standard_names(12))) == 5 + 12 * 16
+    assert standard_names(0)[0] == "embeddings/word_embeddings"
+    assert standard_names(11)[-1] == "encoder/layer_10/feed_forward_layer_norm/beta"
 
 
 def test_a_name_has_a_pattern_and_a_layer():
@@ -55,7 +63,7 @@ def test_a_name_has_a_pattern_and_a_layer():
 
 
 def test_geometry_is_read_from_shapes_and_silent_on_what_they_do_not_show():
-    names = embedding_names() + encoder_names(2)
+    names = standard_names(2)
     shapes = {name: tuple(LENGTHS[axis] for axis in axes_of(name)) for name in names}
     expected = {
         "hidden_size": 6,

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 
 from common.BaseModel import PREDICT
 from common.checkpoints.formats import huggingface
-from common.checkpoints.formats.huggingface import huggingface_name, huggingface_tensors
+from common.checkpoints.formats.huggingface import FOREIGN_NAMES, huggingface_tensors
 from common.checkpoints.load import load_weights, open_checkpoint
-from common.checkpoints.names import WEIGHTS
+from common.checkpoints.names import WEIGHTS, foreign_in
 from common.checkpoints.standard_bert import CONFIG_KEYS
 from common.errors import UserError
 from common.export.export import export
@@ -73,7 +73,7 @@ def test_names_read_the_other_way_round_are_the_same():
         name = pattern.replace("{i}", "11")
         if name.startswith(("encoder/final_layer_norm", "embeddings/projection")):
             continue  # transformers has no pre-norm BERT, and none with factorised embeddings
-        assert huggingface.neutral_name(huggingface_name(name)) == name
+        assert huggingface.neutral_name(foreign_in(FOREIGN_NAMES, name)) == name
 
 
 @pytest.mark.filterwarnings("ignore")
