@@ -18,7 +18,7 @@ from functools import partial
 import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 import numpy as np
 
-from common.checkpoints.small_files import unreadable
+from common.checkpoints.small_files import reading
 from common.errors import UserError
 
 MAX_PICKLE_BYTES = 2_000_000  # BERT large has 60,000
@@ -28,28 +28,21 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
 LEGACY_PROTOCOL = 1001
 
 STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
+    "torch.DoubleStorage": "float64",
+    "torch.FloatStorage": "float32",
+    "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "int64",
+    "torch.IntStorage": "int32",
+    "torch.ShortStorage": "int16",
+    "torch.CharStorage": "int8",
+    "torch.ByteStorage": "uint8",
+    "torch.BoolStorage": "bool",
 }
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """The file has an instruction that a dictionary of tensors does not need."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Stands for a function or class named in a file: `torch._utils._rebuild_tensor_v2`."""
-
-    name: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,10 @@ class Storage:
     key: str
     dtype: str
     size: int
+
+    @property
+    def num_bytes(self):
+        return self.size * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -89,23 +86,17 @@ def read(path):
         UserError: the file is damaged, has no dictionary of tensors, or asks to run code.
     """
     try:
-        if zipfile.is_zipfile(path):
-            values, read_storage = open_zip(path)
-        else:
-            values, read_storage = open_legacy(path)
-        tensors = named_tensors(values)
-        for tensor in tensors.values():
-            check_bounds(tensor)
+        with reading(path, "it is no PyTorch file, or damaged"):
+            open_file = open_zip if zipfile.is_zipfile(path) else open_legacy
+            values, read_storage = open_file(path)
+            tensors = named_tensors(values)
+            for tensor in tensors.values():
+                check_bounds(tensor)
     except Refused as refused:
         raise UserError(
             f"{path} {refused}; it was not run. Take the model's safetensors file, or a file that "
             "holds its tensors alone"
         ) from None
-    # A damaged pickle raises IndexError, KeyError or TypeError.
-    except (OSError, ValueError, zipfile.BadZipFile, LookupError, TypeError, EOFError) as error:
-        raise unreadable(path, f"it is no PyTorch file, or damaged ({error})") from None
-    except (NotImplementedError, RuntimeError, OverflowError, MemoryError, RecursionError) as error:
-        raise unreadable(path, f"it is damaged ({error})") from None
     return [
         (name, tensor.shape, tensor.storage.dtype, partial(read_tensor, path, tensor, read_storage))
         for name, tensor in tensors.items()
@@ -146,10 +137,8 @@ def check_bounds(tensor):
 
 def read_tensor(path, tensor, read_storage):
     """The values of a tensor, <its dtype>[shape]."""
-    try:
+    with reading(path):
         values = read_storage(tensor.storage)  # [storage size]
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
-        raise unreadable(path, f"it is damaged ({error})") from None
     steps = [step * values.itemsize for step in tensor.strides]
     view = np.lib.stride_tricks.as_strided(
         values[tensor.offset :], tensor.shape, steps, writeable=False
@@ -174,41 +163,27 @@ def open_zip(path):
             raise ValueError(f"its entry {info.filename!r:.80} is compressed")
     if sum(info.file_size for info in infos.values()) > path.stat().st_size:
         raise ValueError("its entries are larger than the file")
-    root = pickles[0].removesuffix("data.pkl")
     if infos[pickles[0]].file_size > MAX_PICKLE_BYTES:
         raise ValueError(f"its data.pkl has more than {MAX_PICKLE_BYTES:,} bytes")
-    order = (
-        ">" if root + "byteorder" in infos and archive.read(root + "byteorder") == b"big" else "<"
-    )
+    root = pickles[0].removesuffix("data.pkl")
+    is_big = f"{root}byteorder" in infos and archive.read(f"{root}byteorder") == b"big"
     values = unpickle(archive.read(pickles[0]))
-
-    def check(storage):
+    for storage in storages_of(values):
         info = infos.get(f"{root}data/{storage.key}")
-        if info is None or info.file_size != storage.size * np.dtype(storage.dtype).itemsize:
+        if info is None or info.file_size != storage.num_bytes:
             raise ValueError(f"storage {storage.key!r:.80} is missing, or not as long as it says")
-        return info
 
     def read_storage(storage):
-        return to_array(archive.read(check(storage)), storage, order)
+        return to_array(archive.read(f"{root}data/{storage.key}"), storage, is_big)
 
-    for storage in storages_of(values):
-        check(storage)
     return values, read_storage
 
 
 def check_directory(path):
     """Raises ValueError if the directory of a zip archive is too long."""
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 65_557))  # the end record has 22 bytes and a comment
-        tail = file.read()
-    end = tail.rfind(b"PK\x05\x06")
-    sizes = [int.from_bytes(tail[end + 12 : end + 16], "little")]
-    long_end = tail.rfind(b"PK\x06\x06", 0, end)
-    if long_end >= 0:
-        sizes = [int.from_bytes(tail[long_end + 40 : long_end + 48], "little")]
-    elif b"PK\x06\x07" in tail[:end]:
-        raise ValueError("the end of its directory lies too far away")
-    if max(sizes) > MAX_DIRECTORY_BYTES:
+        size = zipfile._EndRecData(file)[zipfile._ECD_SIZE]  # what ZipFile reads at once
+    if size > MAX_DIRECTORY_BYTES:
         raise ValueError(f"its directory has more than {MAX_DIRECTORY_BYTES:,} bytes")
 
 
@@ -221,27 +196,25 @@ def open_legacy(path):
         stream = io.BytesIO(head)
         if unpickle(stream) != LEGACY_MAGIC or unpickle(stream) != LEGACY_PROTOCOL:
             raise ValueError("it does not begin as one")
-        system = expect(dict, unpickle(stream))
+        is_big = not expect(dict, unpickle(stream)).get("little_endian", True)
         values, keys = unpickle(stream), unpickle(stream)
-        order = "<" if system.get("little_endian", True) else ">"
         storages = {storage.key: storage for storage in storages_of(values)}
         starts, position = {}, stream.tell()
         for key in keys:  # each: its number of values, 8 bytes, and the values
             storage = storages.get(key)
             file.seek(position)
-            count = int.from_bytes(file.read(8), "little" if order == "<" else "big")
+            count = int.from_bytes(file.read(8), "big" if is_big else "little")
             if storage is None or count != storage.size:
                 raise ValueError(f"storage {key!r:.80} is not as long as it says")
             starts[key] = position + 8
-            position = starts[key] + count * np.dtype(storage.dtype).itemsize
+            position = starts[key] + storage.num_bytes
     if position > size or set(storages) - set(starts):
         raise ValueError(f"its {size:,} bytes are not as many as it says")
 
     def read_storage(storage):
         with open(path, "rb") as file:
             file.seek(starts[storage.key])
-            content = file.read(storage.size * np.dtype(storage.dtype).itemsize)
-        return to_array(content, storage, order)
+            return to_array(file.read(storage.num_bytes), storage, is_big)
 
     return values, read_storage
 
@@ -250,25 +223,26 @@ def storages_of(values):
     return {tensor.storage for tensor in named_tensors(values).values()}
 
 
-def to_array(content, storage, order):
-    """<its dtype>[storage size] of the bytes of a storage; order: "<" or ">"."""
-    array = np.frombuffer(content, np.dtype(storage.dtype))
+def to_array(content, storage, is_big):
+    """<its dtype>[storage size] of the bytes of a storage; is_big: big-endian."""
+    array = np.frombuffer(content, storage.dtype)
     if len(array) != storage.size:
         raise ValueError(f"storage {storage.key!r:.80} ends too early")
-    return array.byteswap() if order == ">" else array
+    return array.byteswap() if is_big else array
 
 
 # ---- The pickle machine --------------------------------------------------------------------------
 
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+CONTAINERS = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
 NUMBERS_AND_TEXTS = {
-    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
-    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-}  # fmt: skip
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+}
 
 
 def unpickle(stream):
-    """The object of a pickle, with Mark, Storage and Tensor in place of PyTorch's objects.
+    """The object of a pickle, with Storage and Tensor in place of PyTorch's objects.
 
     Args:
         stream: bytes, or a binary file, which is left at the end of the pickle.
@@ -284,9 +258,6 @@ def unpickle(stream):
         del stack[start:]
         return items
 
-    def pairs(items):
-        return zip(items[::2], items[1::2], strict=True)
-
     for opcode, value, _ in pickletools.genops(stream):
         name = opcode.name
         if name in ("PROTO", "FRAME"):
@@ -297,12 +268,8 @@ def unpickle(stream):
             stack.append(CONSTANTS[name])
         elif name == "MARK":
             marks.append(len(stack))
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "EMPTY_LIST":
-            stack.append([])
-        elif name == "EMPTY_TUPLE":
-            stack.append(())
+        elif name in CONTAINERS:
+            stack.append(CONTAINERS[name]())
         elif name == "TUPLE":
             stack.append(tuple(pop_to_mark()))
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
@@ -322,20 +289,17 @@ def unpickle(stream):
         elif name == "BINPERSID":
             stack.append(make_storage(stack.pop()))
         elif name == "REDUCE":
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(make(function, arguments))
-        elif name == "APPEND":
-            item = stack.pop()
-            expect(list, stack[-1]).append(item)
-        elif name == "APPENDS":
-            items = pop_to_mark()
+            arguments, function = expect(tuple, stack.pop()), stack.pop()
+            if function not in FUNCTIONS.values():
+                raise Refused(f"asks to call {function!r:.80}")
+            stack.append(function(*arguments))
+        elif name in ("APPEND", "APPENDS"):
+            items = pop_to_mark() if name == "APPENDS" else [stack.pop()]
             expect(list, stack[-1]).extend(items)
-        elif name == "SETITEM":
-            item, key = stack.pop(), stack.pop()
-            expect(dict, stack[-1])[key] = item
-        elif name == "SETITEMS":
-            items = pop_to_mark()
-            expect(dict, stack[-1]).update(pairs(items))
+        elif name in ("SETITEM", "SETITEMS"):
+            items = pop_to_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            pairs = zip(items[::2], items[1::2], strict=True)
+            expect(dict, stack[-1]).update(pairs)
         elif name == "BUILD":  # attributes of a state_dict: the versions of its modules
             stack.pop()
             expect(dict, stack[-1])
@@ -352,40 +316,28 @@ def expect(kind, value):
     return value
 
 
-ORDERED_DICT = "collections.OrderedDict"
-REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
-REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
+def make_storage(persistent_id):
+    """("storage", its type, key, device, number of values, ...) -> Storage."""
+    kind, name, key, _, size, *_ = expect(tuple, persistent_id)
+    if kind != "storage" or type(size) is not int or size < 0:
+        raise ValueError("a storage is described wrongly")
+    return Storage(expect(str, key), STORAGES[name], size)
+
+
+def make_tensor(storage, offset, shape, strides, *_):
+    return Tensor(expect(Storage, storage), offset, expect(tuple, shape), expect(tuple, strides))
+
+
+# What is called in the place of what a file names.
+FUNCTIONS = {
+    "collections.OrderedDict": dict,
+    "torch._utils._rebuild_tensor_v2": make_tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: expect(Tensor, tensor),
+}
 
 
 def allowed(name):
-    """The Mark of an accepted function or class; others are refused."""
-    module, _, storage = name.rpartition(".")
-    if name not in (ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER) and not (
-        module == "torch" and storage in STORAGES
-    ):
+    """The function that stands for an accepted one, or the name of an accepted type of storage."""
+    if name not in FUNCTIONS and name not in STORAGES:
         raise Refused(f"asks to run {name!r:.80}")
-    return Mark(name)
-
-
-def make_storage(persistent_id):
-    """("storage", its type, key, device, number of values, ...) -> Storage."""
-    kind, mark, key, _, size, *_ = expect(tuple, persistent_id)
-    dtype = STORAGES[expect(Mark, mark).name.removeprefix("torch.")]
-    if kind != "storage" or type(size) is not int or size < 0:
-        raise ValueError("a storage is described wrongly")
-    return Storage(expect(str, key), dtype, size)
-
-
-def make(function, arguments):
-    """The result of calling an accepted function."""
-    name, arguments = expect(Mark, function).name, expect(tuple, arguments)
-    if name == ORDERED_DICT:
-        return dict(*arguments[:1]) if not arguments or type(arguments[0]) is list else {}
-    if name == REBUILD_PARAMETER:  # of (tensor, requires_grad, hooks)
-        return expect(Tensor, arguments[0])
-    if name == REBUILD_TENSOR:  # of (storage, offset, shape, strides, requires_grad, hooks, ...)
-        storage, offset, shape, strides = arguments[:4]
-        return Tensor(
-            expect(Storage, storage), offset, expect(tuple, shape), expect(tuple, strides)
-        )
-    raise Refused(f"asks to call {name!r:.80}")
+    return FUNCTIONS.get(name, name)
