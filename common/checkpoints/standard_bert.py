@@ -7,6 +7,7 @@ from common.checkpoints.names import KEY_OF_AXIS, axes_of, standard_names
 from common.checkpoints.small_files import check_count, check_name
 from common.errors import UserError
 from common.layers.positions import sinusoids
+from common.params.model import NONLINEARITIES
 
 # Module of google-research/bert's modeling.py -> neutral module. transformers took the names over,
 # with dots.
@@ -41,11 +42,10 @@ OF_EVERY_BERT = {
 }
 
 
-def read_network(config, source, nonlinearities):
+def read_network(config, source, gelu):
     """{key of ModelParams: value} of a config.json.
 
-    config: dict; source: its path; nonlinearities: {its name of an activation: ours}, where the two
-    differ.
+    config: dict; source: its path; gelu: the form of GELU that its program computes.
     """
     sizes = {
         key: check_count(config[name], name, source)
@@ -53,7 +53,8 @@ def read_network(config, source, nonlinearities):
         if config.get(name) is not None
     }
     activation = check_name(config.get("hidden_act", "gelu"), "hidden_act", source)
-    return sizes | {"encoder_nonlinearity": nonlinearities.get(activation, activation)}
+    names = NONLINEARITIES | {"gelu": gelu}
+    return sizes | {"encoder_nonlinearity": names.get(activation, activation)}
 
 
 def write_sizes(cfg):

@@ -23,7 +23,6 @@ class CheckpointWriter:
     def __init__(self, model_dir):
         self.model_dir = model_dir
         self._copies = {}
-        self._reserving = None
         self._thread = None
         self._error = None
         self._lock = threading.Lock()
@@ -32,22 +31,15 @@ class CheckpointWriter:
 
     def reserve(self, tensors):
         """Allocates the memory for saves in a thread. tensors: as of `save`."""
-        self._wait_for_memory()
+        self.wait()
         kinds = {name: (view.shape, view.dtype) for name, view in _views_of(tensors).items()}
+        self._start(self._allocate, kinds)
 
-        def allocate():
-            with contextlib.suppress(MemoryError):  # the save itself reports it
-                for name, kind in kinds.items():
-                    if name not in self._copies:
-                        self._copies[name] = np.ones(*kind)
-
-        self._reserving = threading.Thread(target=allocate, name="reserve", daemon=True)
-        self._reserving.start()
-
-    def _wait_for_memory(self):
-        if self._reserving is not None:
-            self._reserving.join()
-            self._reserving = None
+    def _allocate(self, kinds):
+        with contextlib.suppress(MemoryError):  # the save itself reports it
+            for name, kind in kinds.items():
+                if name not in self._copies:
+                    self._copies[name] = np.ones(*kind)
 
     def save(self, step, weights, state, config, vocab, keep_max=0, keep=()):
         """Starts a save of the current values, after the previous save has finished.
@@ -59,7 +51,6 @@ class CheckpointWriter:
             RunError: the previous save failed, or the disk has no room for this one.
         """
         self.wait()
-        self._wait_for_memory()
         views = [_views_of(part) for part in (weights, state)]
         store.check_space(self.model_dir, sum(v.nbytes for part in views for v in part.values()))
         weights, state = (
@@ -67,7 +58,10 @@ class CheckpointWriter:
         )
         arguments = (self.model_dir, step, weights, state, config, vocab, keep_max, keep)
         self._is_writing = True
-        self._thread = threading.Thread(target=self._write, args=arguments, name="save")
+        self._start(self._write, *arguments)
+
+    def _start(self, function, *arguments):
+        self._thread = threading.Thread(target=function, args=arguments, name="save")
         self._thread.daemon = True  # it does not keep a process alive that is to end at once
         self._thread.start()
 
@@ -137,12 +131,11 @@ class NoWriter:
 
 
 def _views_of(tensors):
-    return {name: _view(tensor) for name, tensor in tensors.items()}
-
-
-def _view(tensor):
-    """A tensor as an array, without a copy if it is in the host's memory."""
-    try:
-        return np.asarray(memoryview(tensor))
-    except (TypeError, ValueError, BufferError):  # a dtype that only np.asarray converts
-        return np.asarray(tensor)
+    """Tensors as arrays, without a copy of those that are in the host's memory."""
+    views = {}
+    for name, tensor in tensors.items():
+        try:
+            views[name] = np.asarray(memoryview(tensor))
+        except (TypeError, ValueError, BufferError):  # a dtype that only np.asarray converts
+            views[name] = np.asarray(tensor)
+    return views

@@ -5,8 +5,7 @@ from functools import partial
 
 from safetensors import SafetensorError, safe_open
 
-from common.checkpoints.small_files import MAX_JSON_BYTES, fault_of
-from common.errors import UserError
+from common.checkpoints.small_files import MAX_JSON_BYTES, unreadable
 
 # Type in a header -> NumPy's name, where the two differ.
 DTYPES = {
@@ -39,25 +38,16 @@ def read(path):
 
 def open_file(path):
     """The open file; its header is read and checked against the size of the file."""
+    start = b""
     try:
         with open(path, "rb") as file:
-            header_size = int.from_bytes(file.read(8), "little")
-        if MAX_JSON_BYTES < header_size < path.stat().st_size:  # one of 400 tensors has 50,000
+            start = file.read(9)
+        header_size, size = int.from_bytes(start[:8], "little"), path.stat().st_size
+        if MAX_JSON_BYTES < header_size < size:  # one of 400 tensors has 50,000
             raise ValueError(f"its header has more than {MAX_JSON_BYTES:,} bytes")
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {explain(path, error)}") from None
-
-
-def explain(path, error):
-    """Why a safetensors file cannot be read, and what to do."""
-    fault = fault_of(path)
-    if fault is not None:
-        return fault
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        start = file.read(9)
-    header_size = int.from_bytes(start[:8], "little")
-    if start[8:9] == b"{" and (header_size > size - 8 or "not fully covered" in str(error)):
-        return f"its {size:,} bytes are not as many as it says; copy or download it again"
-    return f"it is no safetensors file, or damaged ({error}); copy or download it again"
+        reason = f"it is no safetensors file, or damaged ({error})"
+        if start[8:] == b"{" and (header_size > size - 8 or "not fully covered" in str(error)):
+            reason = f"its {size:,} bytes are not as many as it says"
+        raise unreadable(path, reason) from None

@@ -6,6 +6,7 @@ A checkpoint is `<prefix>.index` and `<prefix>.data-00000-of-0000N`. `google_tf1
 """
 
 import glob
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 
 from common.checkpoints.containers.tf_index import crc32c, masked, read_index
 from common.checkpoints.names import StoredTensor
-from common.checkpoints.small_files import MAX_YAML_BYTES, brief, read_small, unreadable
+from common.checkpoints.small_files import MAX_YAML_BYTES, brief, read_small, reading
 from common.errors import UserError
 
 MAX_INDEX_BYTES = 2_000_000  # BERT large with Adam's slots has 60,000
-SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+FILE = re.compile(r"\.(index|data-\d{5}-of-\d{5})$")
+SUFFIX = re.compile(rf"{FILE.pattern}|\.meta$")
 # Training state, besides optimizer slots, which are named after their variable.
 STATE = re.compile(r"global_step|beta[12]_power|.*loss_scale.*|_CHECKPOINTABLE_OBJECT_GRAPH")
 
@@ -33,8 +35,8 @@ def find_prefix(path):
     path = Path(path)
     if not path.is_dir():
         prefix = SUFFIX.sub("", str(path))
-        there = Path(f"{prefix}.index").is_file() or data_files(prefix)
-        return prefix if there else None
+        files = filter(FILE.search, glob.glob(f"{glob.escape(prefix)}.*"))
+        return prefix if any(map(os.path.isfile, files)) else None
     try:
         names = [p.name.removesuffix(".index") for p in path.glob("*.index") if p.is_file()]
     except OSError:
@@ -61,14 +63,6 @@ def step_of(name):
     return (int(match[1]) if match else -1, name)
 
 
-def data_files(prefix):
-    return [
-        path
-        for path in glob.glob(glob.escape(prefix) + ".data-*")
-        if SUFFIX.search(path) and Path(path).is_file()
-    ]
-
-
 def list_variables(prefix, neutral_name=lambda name, names: None):
     """Every variable of a checkpoint, sorted by name: list of StoredTensor.
 
@@ -79,22 +73,16 @@ def list_variables(prefix, neutral_name=lambda name, names: None):
         UserError: a file is missing or damaged.
     """
     index = Path(f"{prefix}.index")
-    try:
-        content = read_small(index, MAX_INDEX_BYTES)
-        if content is None:
-            raise UserError(f"{index} is missing; a checkpoint has this file too, copy it there")
-        num_shards, entries = read_index(content)
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise unreadable(index, f"it is damaged ({brief(error)})") from None
-    files = {}  # shard -> Path
+    check_is_there(index)
+    with reading(index):
+        num_shards, entries = read_index(read_small(index, MAX_INDEX_BYTES))
+    files = {
+        shard: Path(f"{prefix}.data-{shard:05d}-of-{num_shards:05d}")
+        for shard in sorted({entry.shard for entry in entries.values()})
+    }
+    for file in files.values():
+        check_is_there(file)
     for entry in entries.values():
-        if entry.shard not in files:
-            file = Path(f"{prefix}.data-{entry.shard:05d}-of-{num_shards:05d}")
-            if not file.is_file():
-                raise UserError(f"{file} is missing; a checkpoint has this file too, copy it there")
-            files[entry.shard] = file
         size = files[entry.shard].stat().st_size
         if entry.offset + entry.size > size:
             raise UserError(
@@ -120,21 +108,20 @@ def list_variables(prefix, neutral_name=lambda name, names: None):
     return tensors
 
 
-class Reader:
-    """Reads the values of variables and checks them against their checksums.
+def check_is_there(file):
+    if not file.is_file():
+        raise UserError(f"{file} is missing; a checkpoint has this file too, copy it there")
 
-    Args:
-        prefix: str.
-        files: dict of shard to Path.
-        entries: dict of name to Entry.
-    """
+
+class Reader:
+    """Reads the values of variables and checks them against their checksums."""
 
     def __init__(self, prefix, files, entries):
         self.prefix, self.files, self.entries = prefix, files, entries
         self.reader = None
 
     def read(self, name):
-        """The values of a variable, read by TensorFlow, whose checksums are fast. Returns array."""
+        """The values of a variable, read by TensorFlow, whose checksums are fast."""
         import tensorflow as tf
 
         try:
@@ -145,7 +132,7 @@ class Reader:
             raise self.damaged(name, brief(error)) from None
 
     def read_number(self, name):
-        """The value of a scalar variable, read without TensorFlow. Returns array []."""
+        """The value of a scalar variable, read without TensorFlow."""
         entry = self.entries[name]
         with open(self.files[entry.shard], "rb") as file:
             file.seek(entry.offset)

@@ -116,7 +116,7 @@ def read_config(path):
         pooler = model.get("pooler_nonlinearity") or activation
         config["notes"].append(f"pooler: trained with {pooler}, here with tanh")
     with hdf5.open_file(path) as file, hdf5.reading(path):
-        step = metadata_of(path, file, "global_step").get("scalar_value")
+        step = follow_links(path, file, "global_step")[1].get("scalar_value")
     return config | ({"step": step} if type(step) is int else {})
 
 
@@ -151,7 +151,12 @@ def list_tensors(path):
             if name.startswith("model.") and name.endswith(METADATA)
         }
         for name in sorted({*file.keys(), *links}):
-            source = follow_links(path, file, name)
+            source, metadata = follow_links(path, file, name)
+            if source is None and (is_link(metadata) or metadata.get("__TORCH__")):
+                raise UserError(
+                    f"{path}: {name!r:.120} stands for a tensor that is not in the file; copy or "
+                    "download it again"
+                )
             if source is None:
                 continue  # a number
             dataset = hdf5.get_dataset(path, file, source)
@@ -181,47 +186,32 @@ def torch_dtype(dataset):
 
 
 def follow_links(path, file, name):
-    """The name of the data set behind a name and its links; None if it is not an array.
-
-    Raises:
-        UserError: a link has no target, or links form a circle.
-    """
-    target = name
+    """The name of the data set that a name stands for, or None; the metadata of its last link."""
+    metadata = {}
     for _ in range(MAX_LINKS):
-        if target in file.keys():  # noqa: SIM118  (`in file` would follow a path)
-            return target
-        metadata = metadata_of(path, file, target)
-        if metadata.get("__TYPE__") != "LinkedObject":
-            if metadata.get("__TORCH__"):
-                break
-            return None
-        target = metadata.get("key")
-        if not isinstance(target, str):
+        if name in file.keys():  # noqa: SIM118  (`in file` would follow a path)
+            return name, metadata
+        metadata = metadata_of(path, file, name)
+        if not is_link(metadata):
             break
-    raise UserError(
-        f"{path}: {name!r:.120} stands for a tensor that is not in the file; copy or download it "
-        "again"
-    )
+        name = metadata["key"]
+    return None, metadata
+
+
+def is_link(metadata):
+    return metadata.get("__TYPE__") == "LinkedObject"
 
 
 def metadata_of(path, file, name):
-    """The inner dict of the root attribute `<name>.__metadata__`, links followed for numbers."""
-    for _ in range(MAX_LINKS):
-        text = file.attrs.get(name + METADATA)
-        if text is None:
-            return {}
-        try:
-            values = json.loads(text)[name + METADATA]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise unreadable(
-                path, f"its attribute {name + METADATA} is damaged ({error})"
-            ) from None
-        if not isinstance(values, dict):
-            return {}
-        if name.startswith("model.") or values.get("__TYPE__") != "LinkedObject":
-            return values
-        name = str(values.get("key"))
-    return {}
+    """The inner dict of the root attribute `<name>.__metadata__`; {} where it is not there."""
+    text = file.attrs.get(name + METADATA)
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text)[name + METADATA]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise unreadable(path, f"its attribute {name + METADATA} is damaged ({error})") from None
+    return values if isinstance(values, dict) else {}
 
 
 def neutral_name(name):

@@ -51,7 +51,6 @@ TENSORS = {
 }
 NAMES = TENSORS | names_within(MODULES, "/")
 TRANSPOSED = ("nsp/kernel", "classifier/kernel")  # [labels, hidden]
-NONLINEARITIES = {"gelu": "gelu_tanh"}  # modeling.py, gelu
 
 
 def is_checkpoint(path):
@@ -76,7 +75,7 @@ def read_config(path):
             f"{brief(names)}..."
         )
     prefix = Path(prefix)
-    read = partial(read_network, nonlinearities=NONLINEARITIES)
+    read = partial(read_network, gelu="gelu_tanh")  # modeling.py, gelu
     config, _ = network_config("google", prefix, weights, CONFIG_FILE, read)
     config["notes"] = notes_on_state(tensors)
     return config | tf_bundle.read_step(tensors) | export_beside(prefix.parent)

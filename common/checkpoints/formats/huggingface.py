@@ -60,15 +60,6 @@ NAMES = {
     ("weight", "bias"),
 )
 
-# transformers' "gelu" is the erf form.
-NONLINEARITIES = {
-    "gelu": "gelu_erf",
-    "gelu_python": "gelu_erf",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "swish": "silu",
-}
 DEFAULT_LAYER_NORM_EPS = 1e-12  # of a config.json without the key
 
 
@@ -172,20 +163,15 @@ def from_config_json(config_json, source):
             f"{source}: is_decoder is true, and a decoder's tokens attend only to earlier ones; "
             "take a model that was trained as an encoder"
         )
-    config = read_network(config_json, source, NONLINEARITIES)
+    config = read_network(config_json, source, gelu="gelu_erf")
     epsilon = config_json.get("layer_norm_eps", DEFAULT_LAYER_NORM_EPS)
     config["layer_norm_epsilon"] = check_epsilon(epsilon, "layer_norm_eps", source)
     return config
 
 
 def read_weights(path):
-    """The weights of a checkpoint, none read yet.
+    """The weights of a checkpoint, as of `names.weights_of`, for which `is_checkpoint` holds.
 
-    Args:
-        path: str or path-like, for which `is_checkpoint` holds.
-    Returns:
-        dict of neutral name to LazyTensor <float32>, kernels as [in, out]. A tensor without a
-        neutral name keeps the name of the file.
     Raises:
         UserError: the file is damaged, of another kind, or of this project's format.
     """
@@ -273,15 +259,7 @@ def find_weights_file(path):
 # ---- Writing -------------------------------------------------------------------------------------
 
 FOREIGN_NAMES = {weight: name for name, weight in NAMES.items()}
-# transformers' "gelu" is the erf form.
-HIDDEN_ACT = {
-    "gelu_erf": "gelu",
-    "gelu_tanh": "gelu_new",
-    "relu": "relu",
-    "silu": "silu",
-    "tanh": "tanh",
-    "linear": "linear",
-}
+HIDDEN_ACT = {"gelu_erf": "gelu", "gelu_tanh": "gelu_new"}  # others have our names
 
 
 def check(params, quantize):
@@ -326,7 +304,7 @@ def config_of(classifier):
         "model_type": "bert",
         **write_sizes(cfg),
         "type_vocab_size": 2,
-        "hidden_act": HIDDEN_ACT[cfg.encoder_nonlinearity],
+        "hidden_act": HIDDEN_ACT.get(cfg.encoder_nonlinearity, cfg.encoder_nonlinearity),
         "layer_norm_eps": cfg.layer_norm_epsilon,
         "hidden_dropout_prob": cfg.dropout_rate,
         "attention_probs_dropout_prob": cfg.attention_dropout_rate,
