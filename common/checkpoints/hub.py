@@ -20,12 +20,10 @@ TEXTS = ("config.json", "tokenizer_config.json", "vocab.txt", tokenizer_json.NAM
 
 
 def fetch(name):
-    """The folder of a model, from the cache or else from the network.
+    """The folder of a model as str, from the cache or else from the network.
 
-    Args:
-        name: str, `hf://owner/name` or `hf://owner/name@revision`.
-    Returns:
-        str.
+    name: str, `hf://owner/name` or `hf://owner/name@revision`.
+
     Raises:
         UserError: the name is malformed, huggingface_hub is not installed, or the model is not in
             the cache and cannot be downloaded; the message says what to copy where.
@@ -72,16 +70,13 @@ def cached(repo, revision):
 
     try:
         folder = huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True)
-    except (OSError, ValueError):  # LocalEntryNotFoundError is both
+        file = huggingface.find_weights_file(folder)
+        if file.name.endswith(".index.json"):
+            huggingface.shards_of(file)
+    # LocalEntryNotFoundError is both; UserError: a shard is missing after an interrupted download.
+    except (OSError, ValueError):
         return None
-    file = huggingface.find_weights_file(folder)
-    try:
-        is_whole = file.is_file() and (
-            not file.name.endswith(".index.json") or bool(huggingface.shards_of(file))
-        )
-    except UserError:  # a shard is missing after an interrupted download
-        return None
-    return str(folder) if is_whole else None
+    return str(folder) if file.is_file() else None
 
 
 def files_to_fetch(names):

@@ -13,24 +13,18 @@ from common.params import COMPUTED_KEYS
 def inspect_checkpoint(path):
     """Describes a checkpoint: format, network, step, and every tensor with its neutral name.
 
-    Args:
-        path: whatever `open_checkpoint` takes.
-    Returns:
-        str of many lines.
-    Raises:
-        UserError: there is no checkpoint at the path, or it cannot be read.
+    path: whatever `open_checkpoint` takes, and raises UserError on.
     """
     checkpoint = open_checkpoint(path)
     config, format = checkpoint.config, FORMATS[checkpoint.format]
     tensors = format.module.list_tensors(checkpoint.path)
     weights = [tensor for tensor in tensors if not tensor.is_state]
     state = [tensor for tensor in tensors if tensor.is_state]
-    network = [(key, config.get(key)) for key in (*NETWORK_KEYS, "do_lower_case")]
-    network += [(key, config[key]) for key in COMPUTED_KEYS if key in config]
+    keys = (*NETWORK_KEYS, "do_lower_case", *(key for key in COMPUTED_KEYS if key in config))
     rows = [
         ("format", format.title),
         ("family", config.get("family")),
-        *((key, "not said" if value is None else value) for key, value in network),
+        *((key, "not said" if config.get(key) is None else config[key]) for key in keys),
         ("label_names", ", ".join(config.get("label_names") or ()) or "none"),
         ("vocab_file", config.get("vocab_file") or "none"),
         ("training step", f"{config['step']:,}" if "step" in config else "not said"),
@@ -62,12 +56,8 @@ def table(tensors):
     ]
     head = ("shape", "type", "size", "name in the file", "neutral name")
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = []
-    for row in (head, *rows):
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-        cells[2] = f"{row[2]:>{widths[2]}}"
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    form = "  ".join(f"{{:{'>' if i == 2 else '<'}{width}}}" for i, width in enumerate(widths))
+    return [form.format(*row).rstrip() for row in (head, *rows)]
 
 
 def in_bytes(size):

@@ -19,13 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from common.checkpoints.formats import FORMATS
-from common.checkpoints.names import (
-    KEY_OF_AXIS,
-    axes_of,
-    geometry,
-    num_outputs,
-    pattern_of,
-)
+from common.checkpoints.names import KEY_OF_AXIS, axes_of, geometry, num_outputs, pattern_of
 from common.errors import UserError, printable
 from common.tasks.answer import ROW_HEAD
 
@@ -34,17 +28,11 @@ HUB = "hf://"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A recognised checkpoint, none of its weights in memory yet.
-
-    Attributes:
-        path: str.
-        format: str, key of FORMATS.
-        config: dict of `huggingface.read_config`, and `path`.
-    """
+    """A recognised checkpoint, none of its weights in memory yet."""
 
     path: str
-    format: str
-    config: dict
+    format: str  # key of FORMATS
+    config: dict  # of `huggingface.read_config`, and `path`
 
     @cached_property
     def weights(self) -> Mapping:
@@ -105,22 +93,14 @@ def contents_of(path, most=8):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The result of `load_weights`. Shapes are tuples of int.
+    """The result of `load_weights`. The dicts are of neutral name to shape, a tuple of int."""
 
-    Attributes:
-        path, format: of the checkpoint.
-        loaded: dict of neutral name to shape, weights of the model that came from the checkpoint.
-        fresh: dict of neutral name to shape, weights of the model that keep their initial values.
-        unused: dict of name to shape, weights of the checkpoint without a place in the model.
-        notes: list of str, further facts as sentences.
-    """
-
-    path: str
+    path: str  # of the checkpoint
     format: str
-    loaded: dict = field(default_factory=dict)
-    fresh: dict = field(default_factory=dict)
-    unused: dict = field(default_factory=dict)
-    notes: list = field(default_factory=list)
+    loaded: dict = field(default_factory=dict)  # weights of the model from the checkpoint
+    fresh: dict = field(default_factory=dict)  # those that keep their initial values
+    unused: dict = field(default_factory=dict)  # the checkpoint's without a place in the model
+    notes: list = field(default_factory=list)  # further facts as sentences
 
     def table(self):
         """The report as text: counts, then names; the encoder layers share one row."""
@@ -237,11 +217,7 @@ def match_weights(
 
 
 def fresh_layers(variables, weights, disable_nsp, head):
-    """The layers of a model's head that keep their initial values, and why.
-
-    Returns:
-        set of str such as "classifier"; list of str, notes for the report.
-    """
+    """The layers of a model's head that keep their initial values, and notes on why."""
     if disable_nsp:
         return set(head), ["model.disable_nsp: the whole head is fresh"]
     fresh, notes = set(), []

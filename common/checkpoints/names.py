@@ -123,14 +123,11 @@ class StoredTensor:
 
 
 def weights_of(path, tensors):
-    """The weights of a checkpoint's network, none read yet.
+    """{neutral name: LazyTensor <float32>} of a checkpoint's network, none read yet.
 
-    Args:
-        path: of the checkpoint, for messages.
-        tensors: list of StoredTensor. Training state is left out.
-    Returns:
-        dict of neutral name to LazyTensor <float32>, kernels as [in, out]. A tensor without a
-        neutral name keeps the name of the file.
+    Kernels are [in, out]. A tensor without a neutral name keeps the name of the file. path: of the
+    checkpoint, for messages; tensors: list of StoredTensor, of which training state is left out.
+
     Raises:
         UserError: two tensors have the same neutral name, or one has no floating-point type.
     """
@@ -244,14 +241,9 @@ def standard_names(num_layers):
 
 
 def geometry(shapes):
-    """The sizes of a network, from the shapes of its weights.
+    """{key of ModelParams: int}, what the shapes of weights show; none shows the number of heads.
 
-    Args:
-        shapes: dict of neutral name to tuple of int.
-    Returns:
-        dict of hidden_size, num_hidden_layers, filter_size, max_position_embeddings, vocab_size,
-        embedding_size (factorised embeddings only), as far as the weights show them. No shape shows
-        the number of heads.
+    shapes: {neutral name: tuple of int}.
     """
     sizes = {}
     layers = [i for _, i in map(pattern_of, shapes) if i is not None]

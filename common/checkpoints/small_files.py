@@ -70,6 +70,15 @@ def brief(text, most=200):
     return line if len(line) <= most else line[:most] + "..."
 
 
+def begins_with(path, starts):
+    """Whether a file can be read, and begins with these bytes (up to 8), or one of a tuple."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(8).startswith(starts)
+    except OSError:
+        return False
+
+
 def read_small(path, most):
     """The bytes of a file of at most `most` bytes; None where there is no such file."""
     if not path.is_file():

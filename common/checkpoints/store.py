@@ -11,9 +11,8 @@ checkpoint with the best evaluation, which is never deleted.
 
 A checkpoint is written to a temporary folder `.checkpoint-<step>.<process>.tmp`, flushed to disk,
 and renamed, so a killed run leaves the earlier checkpoints intact; the next save deletes the
-temporary folder. safetensors replaces TensorFlow's bundle because other frameworks read it, reading
-does not import TensorFlow (4 s), and it cannot hold code. BLAKE2b replaces SHA-256, which takes
-five times as long on processors without SHA instructions.
+temporary folder. BLAKE2b replaces SHA-256, which takes five times as long on processors without SHA
+instructions.
 """
 
 import contextlib
@@ -91,13 +90,9 @@ def delete_old(model_dir, step, keep_max, keep=()):
 
 
 def check_space(model_dir, num_bytes):
-    """Checks that a checkpoint fits on the disk, before it is written.
+    """Raises RunError if a checkpoint does not fit on the disk, before it is written.
 
-    Args:
-        model_dir: path-like, which may not exist yet.
-        num_bytes: int, of all tensors.
-    Raises:
-        RunError: it does not fit.
+    model_dir: path-like, which may not exist yet; num_bytes: of all tensors.
     """
     folder = Path(model_dir).absolute()
     while not folder.exists():

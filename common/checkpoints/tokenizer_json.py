@@ -34,11 +34,8 @@ def read_vocab(path):
         pairs.append((_mapping(token).get("content"), _mapping(token).get("id")))
     entries = {}  # id -> entry
     for entry, i in pairs:
-        if (
-            not isinstance(entry, str)
-            or type(i) is not int
-            or entries.setdefault(i, entry) != entry
-        ):
+        is_right = isinstance(entry, str) and type(i) is int
+        if not is_right or entries.setdefault(i, entry) != entry:
             raise UserError(
                 f"{path}: {entry!r:.40} has the id {i!r:.40}; copy or download it again"
             )

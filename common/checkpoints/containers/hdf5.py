@@ -31,15 +31,6 @@ AGAIN = "copy or download the file again, from a source that you trust"
 KINDS = "fiub"  # of NumPy dtypes: numbers and bool
 
 
-def has_signature(path):
-    """Whether a file begins with HDF5's signature."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(8) == SIGNATURE
-    except OSError:
-        return False
-
-
 def open_file(path):
     """The open h5py.File.
 

@@ -28,9 +28,8 @@ STATE = re.compile(r"global_step|beta[12]_power|.*loss_scale.*|_CHECKPOINTABLE_O
 def find_prefix(path):
     """The prefix of the checkpoint at a path, as str; None if there is none.
 
-    Args:
-        path: path-like. A prefix, one of its files, or a folder: the checkpoint that the state file
-            `checkpoint` names, else that of the highest step.
+    path: a prefix, one of its files, or a folder: the checkpoint that the state file `checkpoint`
+    names, else that of the highest step.
     """
     path = Path(path)
     if not path.is_dir():

@@ -158,9 +158,7 @@ def varint(content, position):
 def all_fields(message, kinds):
     """The (number, value) pairs of a message.
 
-    Args:
-        message: bytes.
-        kinds: dict of field number to int, bytes or "fixed32"; any other field is refused.
+    kinds: dict of field number to int, bytes or "fixed32"; any other field is refused.
     """
     pairs, position = [], 0
     while position < len(message):

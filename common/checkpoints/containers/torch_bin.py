@@ -18,7 +18,7 @@ from functools import partial
 import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 import numpy as np
 
-from common.checkpoints.small_files import reading
+from common.checkpoints.small_files import begins_with, reading
 from common.errors import UserError
 
 MAX_PICKLE_BYTES = 2_000_000  # BERT large has 60,000
@@ -70,13 +70,8 @@ class Tensor:
 
 def is_torch_file(path):
     """Whether a file is PyTorch's, by its name and its first bytes."""
-    if path.suffix not in (".bin", ".pt", ".pth"):
-        return False
-    try:
-        with open(path, "rb") as file:
-            return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
-    except OSError:
-        return False
+    starts = (b"PK\x03\x04", b"\x80\x02")
+    return path.suffix in (".bin", ".pt", ".pth") and begins_with(path, starts)
 
 
 def read(path):
@@ -151,7 +146,10 @@ def read_tensor(path, tensor, read_storage):
 
 def open_zip(path):
     """Returns the object of `data.pkl`, and a function that reads the values of a Storage."""
-    check_directory(path)
+    with open(path, "rb") as file:
+        directory_size = zipfile._EndRecData(file)[zipfile._ECD_SIZE]  # ZipFile reads it at once
+    if directory_size > MAX_DIRECTORY_BYTES:
+        raise ValueError(f"its directory has more than {MAX_DIRECTORY_BYTES:,} bytes")
     archive = zipfile.ZipFile(path)
     infos = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in infos if name.rpartition("/")[2] == "data.pkl"]
@@ -177,14 +175,6 @@ def open_zip(path):
         return to_array(archive.read(f"{root}data/{storage.key}"), storage, is_big)
 
     return values, read_storage
-
-
-def check_directory(path):
-    """Raises ValueError if the directory of a zip archive is too long."""
-    with open(path, "rb") as file:
-        size = zipfile._EndRecData(file)[zipfile._ECD_SIZE]  # what ZipFile reads at once
-    if size > MAX_DIRECTORY_BYTES:
-        raise ValueError(f"its directory has more than {MAX_DIRECTORY_BYTES:,} bytes")
 
 
 def open_legacy(path):
@@ -244,8 +234,8 @@ NUMBERS_AND_TEXTS = {
 def unpickle(stream):
     """The object of a pickle, with Storage and Tensor in place of PyTorch's objects.
 
-    Args:
-        stream: bytes, or a binary file, which is left at the end of the pickle.
+    stream: bytes, or a binary file, which is left at the end of the pickle.
+
     Raises:
         Refused: it is not only a dictionary of tensors.
         ValueError, LookupError, TypeError: it is damaged.

@@ -20,21 +20,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Format:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        name: str, of its file too, and in reports.
-        title: str, for people.
-        looks_for: str, which paths can be loaded.
-        export_name: str, its name as --export_format; None: it is not written.
-        room: str, the package of its file.
-    """
-
-    name: str
-    title: str
-    looks_for: str = ""
-    export_name: str | None = None
-    room: str = __name__
+    name: str  # of its file too, and in reports
+    title: str  # for people
+    looks_for: str = ""  # which paths can be loaded
+    export_name: str | None = None  # its name as --export_format; None: it is not written
+    room: str = __name__  # the package of its file
 
     @property
     def module(self):

@@ -19,7 +19,7 @@ from common.checkpoints.names import (
     notes_on_state,
     weights_of,
 )
-from common.checkpoints.small_files import network_config, unreadable
+from common.checkpoints.small_files import ERRORS, begins_with, network_config, reading, unreadable
 from common.errors import UserError
 
 METADATA = ".__metadata__"
@@ -66,35 +66,29 @@ NONLINEARITIES = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh"}
 
 def is_checkpoint(path):
     """Whether this format claims a path, by its suffix or by an attribute of the HDF5 file."""
-    path = Path(path)
-    if path.is_dir():
-        return newest_in(path) is not None
-    if not path.is_file():
-        return False
-    if path.suffix == ".mdl":
-        return True
-    if not hdf5.has_signature(path):
+    path = find_file(path)
+    if path is None or path.suffix == ".mdl":
+        return path is not None
+    if not begins_with(path, hdf5.SIGNATURE):
         return False
     try:
         with hdf5.open_file(path) as file:
             return "__cstorch_version__" in file.attrs
-    except (UserError, *hdf5.ERRORS):
+    except ERRORS:  # UserError is one of them
         return False
 
 
-def newest_in(folder):
-    """The `checkpoint_<step>.mdl` of the highest step in a folder, or None."""
-    files = []
-    for path in folder.glob("*.mdl"):
-        match = re.fullmatch(r"checkpoint_(\d{1,18})\.mdl", path.name)
-        if match and path.is_file():
-            files.append((int(match[1]), path))
-    return max(files)[1] if files else None
-
-
 def find_file(path):
+    """The file of a path, in a folder the `checkpoint_<step>.mdl` of the highest step; or None."""
     path = Path(path)
-    return newest_in(path) if path.is_dir() else path
+    if path.is_file():
+        return path
+    files = []
+    for file in path.glob("*.mdl"):
+        match = re.fullmatch(r"checkpoint_(\d{1,18})\.mdl", file.name)
+        if match and file.is_file():
+            files.append((int(match[1]), file))
+    return max(files)[1] if files else None
 
 
 def read_config(path):
@@ -115,7 +109,7 @@ def read_config(path):
     if model and model.get("pooler_nonlinearity") != "tanh":
         pooler = model.get("pooler_nonlinearity") or activation
         config["notes"].append(f"pooler: trained with {pooler}, here with tanh")
-    with hdf5.open_file(path) as file, hdf5.reading(path):
+    with hdf5.open_file(path) as file, reading(path):
         step = follow_links(path, file, "global_step")[1].get("scalar_value")
     return config | ({"step": step} if type(step) is int else {})
 
@@ -129,7 +123,7 @@ def read_weights(path):
     path = find_file(path)
     hdf5.check_survives(path, with_values=True)
     tensors = list_tensors(path)
-    with hdf5.open_file(path) as file, hdf5.reading(path):
+    with hdf5.open_file(path) as file, reading(path):
         hdf5.check_lz4(path, file)
     return weights_of(path, tensors)
 
@@ -142,7 +136,7 @@ def list_tensors(path):
     """
     path = find_file(path)
     tensors = []
-    with hdf5.open_file(path) as file, hdf5.reading(path):
+    with hdf5.open_file(path) as file, reading(path):
         if not file.attrs.get("__SUCCESS__", "__version__" not in file.attrs):
             raise unreadable(path, "it was not completed when it was written")
         links = {
@@ -204,13 +198,9 @@ def is_link(metadata):
 
 def metadata_of(path, file, name):
     """The inner dict of the root attribute `<name>.__metadata__`; {} where it is not there."""
-    text = file.attrs.get(name + METADATA)
-    if text is None:
-        return {}
-    try:
-        values = json.loads(text)[name + METADATA]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise unreadable(path, f"its attribute {name + METADATA} is damaged ({error})") from None
+    name += METADATA
+    with reading(path, f"its attribute {name} is damaged"):
+        values = json.loads(file.attrs[name])[name] if name in file.attrs else {}
     return values if isinstance(values, dict) else {}
 
 

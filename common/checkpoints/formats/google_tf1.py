@@ -105,11 +105,8 @@ PREFIX = "bert_model.ckpt"
 FOREIGN_NAMES = {weight: name for name, weight in NAMES.items()}
 # modeling.py, get_activation. Its "gelu" is the tanh form and its epsilon is fixed.
 HIDDEN_ACT = {
-    "gelu_tanh": "gelu",
-    "gelu_erf": "gelu",
-    "relu": "relu",
-    "tanh": "tanh",
-    "linear": "linear",
+    **{"gelu_tanh": "gelu", "gelu_erf": "gelu"},
+    **{"relu": "relu", "tanh": "tanh", "linear": "linear"},
 }
 LAYER_NORM_EPSILON = 1e-12
 
@@ -148,10 +145,7 @@ def write(classifier, folder):
 
 
 def notes_on(cfg, has_special_tokens):
-    """What google-research/bert would compute differently: list of str.
-
-    cfg: ModelParams; has_special_tokens: bool, whether rows have [CLS] and [SEP].
-    """
+    """What google-research/bert would compute differently, in sentences."""
     notes = []
     if not has_special_tokens:
         notes.append(

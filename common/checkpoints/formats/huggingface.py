@@ -107,33 +107,29 @@ def tokenizer_of(folder, vocab_file, config_json):
 
     vocab_file: str, the vocab.txt in the folder, or None; config_json: dict.
     """
-    tokenizer = {"vocab_file": vocab_file, "do_lower_case": None, "notes": []}
     file = folder / tokenizer_json.NAME
     normalization = {}
     if vocab_file is None and file.is_file():
-        tokenizer["vocab_file"] = str(file)
+        vocab_file = str(file)
         normalization = tokenizer_json.read_normalization(file)
     settings = read_json(folder / "tokenizer_config.json") or {}
-    for value in (
+    candidates = (
         settings.get("do_lower_case"),
         config_json.get("do_lower_case"),
         normalization.get("lowercase"),
-    ):
-        if isinstance(value, bool):
-            tokenizer["do_lower_case"] = value
-            break
+    )
+    lowers = next((value for value in candidates if isinstance(value, bool)), None)
+    notes = []
     strips = normalization.get("strip_accents", settings.get("strip_accents"))
-    if None not in (strips, tokenizer["do_lower_case"]) and strips != tokenizer["do_lower_case"]:
-        tokenizer["notes"].append(
+    if None not in (strips, lowers) and strips != lowers:
+        notes.append(
             f"tokenizer: trained with strip_accents {str(strips).lower()}; here do_lower: true "
             "removes accents, and false keeps them"
         )
     splits = settings.get("tokenize_chinese_chars")
     if normalization.get("handle_chinese_chars", splits) is False:
-        tokenizer["notes"].append(
-            "tokenizer: trained without splitting Chinese characters; here each is a word"
-        )
-    return tokenizer
+        notes.append("tokenizer: trained without splitting Chinese characters; here each is a word")
+    return {"vocab_file": vocab_file, "do_lower_case": lowers, "notes": notes}
 
 
 def label_names(config_json, count):
@@ -318,9 +314,7 @@ def config_of(classifier):
 
 def tokenizer_config_of(classifier):
     """The contents of tokenizer_config.json: dict."""
-    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")}
-    if "[MASK]" in classifier.vocab:
-        special["mask_token"] = "[MASK]"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *["[MASK]"] * ("[MASK]" in classifier.vocab)]
     data = classifier.params.predict_input
     return {
         "tokenizer_class": "BertTokenizer",
@@ -328,7 +322,7 @@ def tokenizer_config_of(classifier):
         "strip_accents": None,  # as do_lower_case
         "tokenize_chinese_chars": True,
         "model_max_length": data.max_sequence_length,
-        **special,
+        **{f"{token[1:-1].lower()}_token": token for token in special},
     }
 
 

@@ -12,7 +12,13 @@ import h5py
 
 from common.checkpoints.containers import hdf5
 from common.checkpoints.names import StoredTensor, axes_of, parts_of, weights_of
-from common.checkpoints.small_files import export_beside, network_config, write_vocab
+from common.checkpoints.small_files import (
+    begins_with,
+    export_beside,
+    network_config,
+    reading,
+    write_vocab,
+)
 from common.errors import UserError
 
 TABLES = ("word_embeddings", "position_embeddings", "segment_embeddings")
@@ -31,7 +37,8 @@ def find_file(path):
         return files[0] if len(files) == 1 else None
     if not path.is_file():
         return None
-    return path if path.suffix in (".h5", ".hdf5") or hdf5.has_signature(path) else None
+    is_hdf5 = path.suffix in (".h5", ".hdf5") or begins_with(path, hdf5.SIGNATURE)
+    return path if is_hdf5 else None
 
 
 def read_config(path):
@@ -104,7 +111,7 @@ def list_tensors(path):
             dtype = dataset.dtype.name
             tensors.append(StoredTensor(name, dataset.shape, dtype, read, weight, is_state))
 
-    with hdf5.open_file(path) as file, hdf5.reading(path):
+    with hdf5.open_file(path) as file, reading(path):
         walk(file, ())
     return tensors
 

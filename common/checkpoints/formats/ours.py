@@ -140,17 +140,14 @@ def read_config(path):
 
 
 def check_config(config, file):
-    """Returns the config if its values have the right types.
-
-    A malicious checkpoint can have a manifest that fits.
-    """
+    """Returns the config if its types are right: a malicious checkpoint's manifest can fit."""
     for key, kinds in TYPES_OF_CONFIG.items():
         value = config.get(key)
-        is_right = value is None or type(value) in kinds
-        if key == "label_names" and is_right and value is not None:
-            is_right = all(isinstance(name, str) for name in value)
-        elif key == "temperature" and is_right and value is not None:
-            is_right = 0 < value < float("inf")
+        is_right = value is None or (
+            type(value) in kinds
+            and (key != "label_names" or all(isinstance(name, str) for name in value))
+            and (key != "temperature" or 0 < value < float("inf"))
+        )
         if not is_right:
             raise UserError(f"{file} says {key} is {value!r:.80}, which no run writes")
     return config
