@@ -26,18 +26,6 @@ def read(path):
     Raises:
         UserError: it is damaged or missing.
     """
-    file = open_file(path)
-    tensors = []
-    for name in file.keys():  # noqa: SIM118  (not a dict)
-        tensor = file.get_slice(name)
-        dtype = tensor.get_dtype()
-        shape, read_tensor = tuple(tensor.get_shape()), partial(file.get_tensor, name)
-        tensors.append((name, shape, DTYPES.get(dtype, dtype.lower()), read_tensor))
-    return tensors
-
-
-def open_file(path):
-    """The open file; its header is read and checked against the size of the file."""
     start = b""
     try:
         with open(path, "rb") as file:
@@ -45,9 +33,16 @@ def open_file(path):
         header_size, size = int.from_bytes(start[:8], "little"), path.stat().st_size
         if MAX_JSON_BYTES < header_size < size:  # one of 400 tensors has 50,000
             raise ValueError(f"its header has more than {MAX_JSON_BYTES:,} bytes")
-        return safe_open(path, framework="numpy")
+        file = safe_open(path, framework="numpy")  # checks the header against the size
     except (SafetensorError, OSError, ValueError) as error:
         reason = f"it is no safetensors file, or damaged ({error})"
         if start[8:] == b"{" and (header_size > size - 8 or "not fully covered" in str(error)):
             reason = f"its {size:,} bytes are not as many as it says"
         raise unreadable(path, reason) from None
+    tensors = []
+    for name in file.keys():  # noqa: SIM118  (not a dict)
+        tensor = file.get_slice(name)
+        dtype = tensor.get_dtype()
+        shape, read_tensor = tuple(tensor.get_shape()), partial(file.get_tensor, name)
+        tensors.append((name, shape, DTYPES.get(dtype, dtype.lower()), read_tensor))
+    return tensors

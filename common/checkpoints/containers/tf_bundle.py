@@ -62,12 +62,12 @@ def step_of(name):
     return (int(match[1]) if match else -1, name)
 
 
-def list_variables(prefix, neutral_name=lambda name, names: None):
+def list_variables(prefix, neutral_name, transposed=()):
     """Every variable of a checkpoint, sorted by name: list of StoredTensor.
 
-    Args:
-        prefix: str.
-        neutral_name: callable(name, dict of all names) -> the neutral name or None.
+    neutral_name: callable(name, dict of all names) -> the neutral name or None; transposed: neutral
+    names of kernels that are stored [out, in].
+
     Raises:
         UserError: a file is missing or damaged.
     """
@@ -96,7 +96,8 @@ def list_variables(prefix, neutral_name=lambda name, names: None):
         weight = None if is_state else neutral_name(name, entries)
         is_number = entry.shape == () and entry.dtype != "string"
         read = partial(reader.read_number if is_number else reader.read, name)
-        tensor = StoredTensor(name, entry.shape, entry.dtype, read, weight, is_state)
+        facts = (weight, is_state, weight in transposed)
+        tensor = StoredTensor(name, entry.shape, entry.dtype, read, *facts)
         if tensor.dtype != "string" and tensor.num_bytes != entry.size:
             raise UserError(
                 f"{index} says that {brief(name)} of shape {list(entry.shape)} takes "

@@ -45,11 +45,10 @@ EPSILON_WHEN_UNSET = 1e-8  # of R_1.7.1 transformers/tf/bert/utils.py
 
 def is_checkpoint(path):
     """Whether this format claims a path: a TensorFlow checkpoint with the original's names."""
-    prefix = tf_bundle.find_prefix(path)
-    if prefix is None:
+    if tf_bundle.find_prefix(path) is None:
         return False
     try:
-        return any(tensor.name == WORD_EMBEDDINGS for tensor in tf_bundle.list_variables(prefix))
+        return any(tensor.name == WORD_EMBEDDINGS for tensor in list_tensors(path))
     except UserError:
         return False  # google_tf1 claims it and reports the fault
 

@@ -6,7 +6,6 @@ modeling.py, run_pretraining.py and run_classifier.py to neutral names, and back
 its checkpoints. The files that are written are those of `run_classifier.py`.
 """
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -88,10 +87,7 @@ def read_weights(path):
 
 def list_tensors(path):
     """Every variable of a checkpoint: list of StoredTensor."""
-    tensors = tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name)
-    return [
-        dataclasses.replace(tensor, is_transposed=tensor.weight in TRANSPOSED) for tensor in tensors
-    ]
+    return tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name, TRANSPOSED)
 
 
 def neutral_name(name, names=()):
