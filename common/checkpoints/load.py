@@ -284,8 +284,7 @@ def likely_cause(name, weights):
         if module in BIAS_KEYS and not any(n.endswith(f"/{module}/bias") for n in weights):
             return f"it was trained without, write model.{BIAS_KEYS[module]}: false"
     if name == "embeddings/segment_embeddings":
-        key = name.removeprefix("embeddings/").removesuffix("s")
-        return f"if it was trained without, write model.use_{key}: false"
+        return "if it was trained without, write model.use_segment_embedding: false"
     _, layer = pattern_of(name)
     num_layers = geometry({name: weights[name].shape for name in weights}).get("num_hidden_layers")
     if layer is not None and num_layers is not None and layer >= num_layers:

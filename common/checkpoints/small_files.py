@@ -167,10 +167,12 @@ def network_config(family, weights_file, weights, text="params.yaml", read=netwo
     Raises:
         UserError: the file cannot be read, or contradicts the shapes of the weights.
     """
-    folder, file = weights_file.parent, weights_file.parent / text
+    folder = weights_file.parent
+    file, vocab = folder / text, folder / "vocab.txt"
     sizes = geometry({name: tensor.shape for name, tensor in weights.items()})
     config = dict.fromkeys(NETWORK_KEYS) | sizes
-    config |= {"family": family, "do_lower_case": None, "vocab_file": vocab_beside(folder)}
+    config |= {"family": family, "do_lower_case": None}
+    config["vocab_file"] = str(vocab) if vocab.is_file() else None
     content = read_json(file) if file.suffix == ".json" else read_params_yaml(folder)
     if content is not None:
         config |= read(content, file)
@@ -209,10 +211,7 @@ EXPORT_FILE = "export.json"  # of common/export/export.py
 
 
 def export_beside(folder):
-    """What the export.json of this project adds to a format.
-
-    Returns dict of label_names (tuple of str) and do_lower_case (bool), where it has them.
-    """
+    """{"label_names": tuple of str, "do_lower_case": bool}, as far as our export.json has them."""
     values = read_json(Path(folder) / EXPORT_FILE) or {}
     facts = {}
     names = values.get("label_names")
@@ -221,12 +220,6 @@ def export_beside(folder):
     if isinstance(values.get("do_lower_case"), bool):
         facts["do_lower_case"] = values["do_lower_case"]
     return facts
-
-
-def vocab_beside(folder):
-    """Path of the `vocab.txt` in a folder as str, or None."""
-    path = Path(folder) / "vocab.txt"
-    return str(path) if path.is_file() else None
 
 
 def write_vocab(folder, vocab):

@@ -114,20 +114,10 @@ class CheckpointWriter:
 class NoWriter:
     """Replaces CheckpointWriter in processes that do not save."""
 
-    def reserve(self, tensors):
+    def _do_nothing(self, *arguments, **keywords):
         pass
 
-    def save(self, step, weights, state, config, vocab, keep_max=0, keep=()):
-        pass
-
-    def then(self, function):
-        pass
-
-    def poll(self):
-        pass
-
-    def wait(self):
-        pass
+    reserve = save = then = poll = wait = _do_nothing
 
 
 def _views_of(tensors):

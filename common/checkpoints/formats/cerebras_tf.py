@@ -39,7 +39,6 @@ ATTENTION = {
 }
 NORMS = ("attention_layer_norm", "feed_forward_layer_norm")
 DENSE = ("expand", "project")
-NONLINEARITIES = {"gelu": "gelu_tanh"}
 EPSILON_WHEN_UNSET = 1e-8  # of R_1.7.1 transformers/tf/bert/utils.py
 
 
@@ -61,8 +60,8 @@ def read_config(path):
     if sections is not None:
         if config["layer_norm_epsilon"] is None:
             config["layer_norm_epsilon"] = EPSILON_WHEN_UNSET
-        activation = config["encoder_nonlinearity"]
-        config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
+        if config["encoder_nonlinearity"] == "gelu":
+            config["encoder_nonlinearity"] = "gelu_tanh"
     config["notes"] = notes_on_state(tensors)
     return config | tf_bundle.read_step(tensors)
 

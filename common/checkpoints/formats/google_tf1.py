@@ -37,7 +37,7 @@ from common.errors import UserError
 
 CONFIG_FILE = "bert_config.json"
 
-TENSORS = {
+NAMES = {
     "bert/embeddings/word_embeddings": "embeddings/word_embeddings",
     "bert/embeddings/position_embeddings": "embeddings/position_embeddings",
     "bert/embeddings/token_type_embeddings": "embeddings/segment_embeddings",
@@ -47,8 +47,7 @@ TENSORS = {
     # Of run_classifier.py, without a scope.
     "output_weights": "classifier/kernel",
     "output_bias": "classifier/bias",
-}
-NAMES = TENSORS | names_within(MODULES, "/")
+} | names_within(MODULES, "/")
 TRANSPOSED = ("nsp/kernel", "classifier/kernel")  # [labels, hidden]
 
 
