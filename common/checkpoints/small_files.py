@@ -154,19 +154,28 @@ def network_of_params(sections, source):
     return values
 
 
-def network_config(family, weights_file, weights, text="params.yaml", read=network_of_params):
+def network_config(
+    family, weights_file, weights, words, text="params.yaml", read=network_of_params
+):
     """The part of `huggingface.read_config` that most formats share.
 
     Args:
         weights_file: Path, in whose folder the text files are.
         weights: {neutral name: anything with a shape}.
+        words: what the word embeddings are called in a file of this format.
         text: name of the file with the network's keys.
         read: callable(content of that file, its path) -> dict of what it has of the NETWORK_KEYS.
     Returns:
         dict; content of that file, or None where there is no such file.
     Raises:
-        UserError: the file cannot be read, or contradicts the shapes of the weights.
+        UserError: there are no word embeddings, or the file cannot be read, or contradicts the
+            shapes of the weights.
     """
+    if "embeddings/word_embeddings" not in weights:
+        raise UserError(
+            f"{weights_file} holds no BERT: none of its {len(weights)} tensors is called {words}; "
+            f"it has {brief(', '.join(list(weights)[:3]) or 'none')}"
+        )
     folder = weights_file.parent
     file, vocab = folder / text, folder / "vocab.txt"
     sizes = geometry({name: tensor.shape for name, tensor in weights.items()})

@@ -95,13 +95,8 @@ def read_config(path):
     """See `huggingface.read_config`. The number of heads comes from a `params.yaml` beside it."""
     path = find_file(path)
     tensors = list_tensors(path)
-    weights = weights_of(path, tensors)
-    if "embeddings/word_embeddings" not in weights:
-        raise UserError(
-            f"{path} holds no BERT: none of its {len(tensors)} tensors is called "
-            "model.model.bert[_encoder].embedding_layer.word_embeddings.weight"
-        )
-    config, sections = network_config("cerebras", path, weights)
+    words = "model.model.bert[_encoder].embedding_layer.word_embeddings.weight"
+    config, sections = network_config("cerebras", path, weights_of(path, tensors), words)
     activation = config["encoder_nonlinearity"] or "gelu"
     config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
     config["notes"] = notes_on_state(tensors)

@@ -56,7 +56,8 @@ def read_config(path):
     """See `huggingface.read_config`."""
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
-    config, sections = network_config("cerebras", Path(prefix), weights_of(prefix, tensors))
+    weights = weights_of(prefix, tensors)
+    config, sections = network_config("cerebras", Path(prefix), weights, WORD_EMBEDDINGS)
     if sections is not None:
         if config["layer_norm_epsilon"] is None:
             config["layer_norm_epsilon"] = EPSILON_WHEN_UNSET

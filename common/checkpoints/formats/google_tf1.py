@@ -19,13 +19,7 @@ from common.checkpoints.names import (
     notes_on_state,
     weights_of,
 )
-from common.checkpoints.small_files import (
-    brief,
-    export_beside,
-    network_config,
-    write_json,
-    write_vocab,
-)
+from common.checkpoints.small_files import export_beside, network_config, write_json, write_vocab
 from common.checkpoints.standard_bert import (
     MODULES,
     read_network,
@@ -64,19 +58,12 @@ def read_config(path):
     """
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
-    weights = weights_of(prefix, tensors)
-    if "embeddings/word_embeddings" not in weights:
-        names = ", ".join(tensor.name for tensor in tensors[:3])
-        raise UserError(
-            f"{prefix} holds no BERT of google-research/bert or Cerebras: none of its "
-            f"{len(tensors)} variables is called bert/embeddings/word_embeddings; it has "
-            f"{brief(names)}..."
-        )
-    prefix = Path(prefix)
+    words = "bert/embeddings/word_embeddings, as google-research/bert calls them"
     read = partial(read_network, gelu="gelu_tanh")  # modeling.py, gelu
-    config, _ = network_config("google", prefix, weights, CONFIG_FILE, read)
+    weights = weights_of(prefix, tensors)
+    config, _ = network_config("google", Path(prefix), weights, words, CONFIG_FILE, read)
     config["notes"] = notes_on_state(tensors)
-    return config | tf_bundle.read_step(tensors) | export_beside(prefix.parent)
+    return config | tf_bundle.read_step(tensors) | export_beside(Path(prefix).parent)
 
 
 def read_weights(path):

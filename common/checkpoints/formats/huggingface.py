@@ -89,13 +89,9 @@ def read_config(path):
     """
     weights_file = find_weights_file(path)
     weights = read_weights(path)
-    if "embeddings/word_embeddings" not in weights:
-        raise UserError(
-            f"{weights_file} holds no BERT: none of its {len(weights)} tensors is called "
-            f"[bert.]embeddings.word_embeddings.weight; it has {', '.join(list(weights)[:3])}..."
-        )
+    words = "[bert.]embeddings.word_embeddings.weight"
     config, config_json = network_config(
-        "huggingface", weights_file, weights, "config.json", from_config_json
+        "huggingface", weights_file, weights, words, "config.json", from_config_json
     )
     if config_json is not None:
         config |= label_names(config_json, num_outputs(weights, "classifier"))

@@ -47,15 +47,8 @@ def read_config(path):
     Heads, GELU, epsilon and the variants of the network come from a `params.yaml` beside it.
     """
     path = find_file(path)
-    tensors = list_tensors(path)
-    weights = weights_of(path, tensors)
-    if "embeddings/word_embeddings" not in weights:
-        raise UserError(
-            f"{path} holds no BERT of this project, as save_weights of Keras 3 would write it: "
-            "none of its groups is called embeddings/vars; it has "
-            f"{', '.join(tensor.name for tensor in tensors[:3]) or 'no variables'}"
-        )
-    config, _ = network_config("ours", path, weights)
+    words = "embeddings/vars/0, as save_weights of Keras 3 writes this project's model"
+    config, _ = network_config("ours", path, weights_of(path, list_tensors(path)), words)
     return config | export_beside(path.parent)
 
 
