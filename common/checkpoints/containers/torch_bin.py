@@ -134,11 +134,9 @@ def read_tensor(path, tensor, read_storage):
     """The values of a tensor, <its dtype>[shape]."""
     with reading(path):
         values = read_storage(tensor.storage)  # [storage size]
-    steps = [step * values.itemsize for step in tensor.strides]
-    view = np.lib.stride_tricks.as_strided(
-        values[tensor.offset :], tensor.shape, steps, writeable=False
-    )
-    return np.ascontiguousarray(view).reshape(tensor.shape)
+    strides = [step * values.itemsize for step in tensor.strides]
+    offset = tensor.offset * values.itemsize
+    return np.asarray(np.ndarray(tensor.shape, values.dtype, values, offset, strides), order="C")
 
 
 # ---- The two layouts -----------------------------------------------------------------------------

@@ -149,21 +149,13 @@ def list_tensors(path):
             if source is None:
                 continue  # a number
             dataset = hdf5.get_dataset(path, file, source)
-            dtype = torch_dtype(dataset)
+            shape, dtype = dataset.shape, torch_dtype(dataset)
             # bfloat16 is stored as int16 with the same bits.
             bits_of = dtype if dtype == "bfloat16" else None
-            weight = neutral_name(name)
-            tensors.append(
-                StoredTensor(
-                    name,
-                    dataset.shape,
-                    dtype,
-                    partial(hdf5.read_dataset, path, source, bits_of),
-                    weight,
-                    is_state=not name.startswith("model."),
-                    is_transposed=weight is not None and weight.endswith("/kernel"),
-                )
-            )
+            read = partial(hdf5.read_dataset, path, source, bits_of)
+            weight, is_state = neutral_name(name), not name.startswith("model.")
+            is_kernel = weight is not None and weight.endswith("/kernel")
+            tensors.append(StoredTensor(name, shape, dtype, read, weight, is_state, is_kernel))
     return tensors
 
 
