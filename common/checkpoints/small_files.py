@@ -132,6 +132,24 @@ def read_params_yaml(folder):
     return {key: value for key, value in values.items() if isinstance(value, dict)}
 
 
+def check_value(value, key, source, name=None):
+    """Returns the value of a key of ModelParams if it can be one.
+
+    source: the file; name: of the key in that file, where it is another one.
+    """
+    if key == "layer_norm_epsilon":
+        if isinstance(value, str) and re.fullmatch(r"[\d.]+[eE]-?\d+", value):
+            value = float(value)  # PyYAML reads 1e-5 as a string
+        is_right, wanted = type(value) in (int, float) and 0 < value < 1, "a number between 0 and 1"
+    elif key in ("encoder_nonlinearity", *COMPUTED_KEYS):
+        is_right, wanted = isinstance(value, str), "a name such as 'gelu'"
+    else:
+        is_right, wanted = type(value) is int and value > 0, "a whole number above 0"
+    if not is_right:
+        raise UserError(f"{source}: {name or key} is {value!r:.80}; {wanted} is wanted")
+    return value
+
+
 def network_of_params(sections, source):
     """The network's keys of a `params.yaml`. sections: of `read_params_yaml`; source: its path.
 
@@ -145,12 +163,8 @@ def network_of_params(sections, source):
     if vocab_size is not None:
         values.setdefault("vocab_size", vocab_size)
     for key, value in values.items():
-        if key in ("encoder_nonlinearity", *COMPUTED_KEYS):
-            values[key] = check_name(value, key, source).lower()
-        elif key == "layer_norm_epsilon":
-            values[key] = check_epsilon(value, key, source)
-        else:
-            values[key] = check_count(value, key, source)
+        value = check_value(value, key, source)
+        values[key] = value.lower() if isinstance(value, str) else value
     return values
 
 
@@ -192,28 +206,6 @@ def network_config(
                 f"{value}; the two files do not belong together, take both from the same model"
             )
     return config, content
-
-
-def check_count(value, key, source):
-    """Returns a whole number above 0. key, source: its place, for the message."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{source}: {key} is {value!r:.80}; a whole number above 0 is wanted")
-    return value
-
-
-def check_name(value, key, source):
-    if not isinstance(value, str):
-        raise UserError(f"{source}: {key} is {value!r:.80}; a name such as 'gelu' is wanted")
-    return value
-
-
-def check_epsilon(value, key, source):
-    """A number between 0 and 1, as float; PyYAML reads 1e-5 as a string."""
-    if isinstance(value, str) and re.fullmatch(r"[\d.]+[eE]-?\d+", value):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise UserError(f"{source}: {key} is {value!r:.80}; a number between 0 and 1 is wanted")
-    return float(value)
 
 
 EXPORT_FILE = "export.json"  # of common/export/export.py

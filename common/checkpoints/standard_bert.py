@@ -4,7 +4,7 @@
 import numpy as np
 
 from common.checkpoints.names import KEY_OF_AXIS, axes_of, standard_names
-from common.checkpoints.small_files import check_count, check_name
+from common.checkpoints.small_files import check_value
 from common.errors import UserError
 from common.layers.positions import sinusoids
 from common.params.model import NONLINEARITIES
@@ -48,11 +48,12 @@ def read_network(config, source, gelu):
     config: dict; source: its path; gelu: the form of GELU that its program computes.
     """
     sizes = {
-        key: check_count(config[name], name, source)
+        key: check_value(config[name], key, source, name)
         for name, key in CONFIG_KEYS.items()
         if config.get(name) is not None
     }
-    activation = check_name(config.get("hidden_act", "gelu"), "hidden_act", source)
+    activation = config.get("hidden_act", "gelu")
+    check_value(activation, "encoder_nonlinearity", source, "hidden_act")
     names = NONLINEARITIES | {"gelu": gelu}
     return sizes | {"encoder_nonlinearity": names.get(activation, activation)}
 

@@ -24,7 +24,7 @@ from common.checkpoints.names import (
     weights_of,
 )
 from common.checkpoints.small_files import (
-    check_epsilon,
+    check_value,
     network_config,
     read_json,
     write_json,
@@ -157,8 +157,8 @@ def from_config_json(config_json, source):
         )
     config = read_network(config_json, source, gelu="gelu_erf")
     epsilon = config_json.get("layer_norm_eps", DEFAULT_LAYER_NORM_EPS)
-    config["layer_norm_epsilon"] = check_epsilon(epsilon, "layer_norm_eps", source)
-    return config
+    epsilon = check_value(epsilon, "layer_norm_epsilon", source, "layer_norm_eps")
+    return config | {"layer_norm_epsilon": epsilon}
 
 
 def read_weights(path):
