@@ -6,8 +6,12 @@
 rewrites the tables of docs/configuration.md between its markers, and configs/params.schema.json, a
 JSON Schema with which an editor completes the keys of a params file and underlines mistakes. Run it
 after a change of `common/params/`; tests/common/params/test_docs.py fails until then.
+
+The column "original", the defaults of the original (Model Zoo R_1.7.1), is kept as the page has it:
+it does not change any more, and stands nowhere else.
 """
 
+import functools
 import inspect
 import json
 import re
@@ -29,99 +33,7 @@ from common.params.values import CHANGES, subclasses
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "configs" / "params.schema.json"
-
-# {section: {default: keys}} of the original (Model Zoo R_1.7.1), as in a params file; `required` if
-# a key has no default. The original does not have the other keys.
-DEFAULTS_OF_ORIGINAL = {
-    "train_input": {
-        "required": "data_processor data_dir vocab_file max_sequence_length batch_size",
-        "lines of vocab_file": "vocab_size",
-        "true": "add_special_tokens do_lower shuffle repeat invert_mask",
-        "1500": "shuffle_buffer",
-        "null": "shuffle_seed feature_rename_map",
-        "false": "cache",
-        "that of [PAD]": "pad_id",
-        "model's": "mixed_precision scale_mlm_weights",
-    },
-    "eval_input": {
-        "false": "shuffle repeat disable_eval_metrics",
-    },
-    "model": {
-        "required": (
-            "hidden_size use_position_embedding num_hidden_layers num_heads filter_size "
-            "encoder_nonlinearity dropout_rate use_ffn_bias mixed_precision boundary_casting "
-            "tf_summary"
-        ),
-        "false": (
-            "use_segment_embedding use_pre_normalization disable_nsp enable_gpu_optimizations "
-            "use_vsl multireplica"
-        ),
-        "learned": "position_embedding_type",
-        "hidden_size": "embedding_size",
-        "true": (
-            "share_embedding_weights use_projection_bias_in_attention use_ffn_bias_in_attention "
-            "use_ffn_bias_in_mlm use_output_bias_in_mlm use_nsp_bias"
-        ),
-        "max_sequence_length": "max_position_embeddings",
-        "{name: truncated_normal, mean: 0.0, stddev: 0.02}": "initializer",
-        "initializer": "embedding_initializer",
-        "null": "weight_initialization_seed dropout_seed pretrain_params_path",
-        "0.0": "attention_dropout_rate cls_dropout_rate",
-        "1e-8": "layer_norm_epsilon",
-        "scaled_dot_product": "attention_type",
-        "2": "num_cls_classes segment_pad_id",
-        "1.0": "mlm_loss_weight",
-        "precomputed_num_masked": "mlm_loss_scaling",
-        "gelu": "mlm_nonlinearity",
-        "tanh": "nsp_nonlinearity",
-        "vocab_size + 1": "input_pad_id",
-        "-1": "mlm_pad_id",
-        "first": "pooler_type",
-        "not said": "include_padding_in_loss",
-    },
-    "optimizer": {
-        "required": "optimizer_type learning_rate",
-        "false": (
-            "disable_lr_steps_reset use_bias_correction log_summaries log_grads log_hists "
-            "ws_summary"
-        ),
-        "0.9": "momentum beta1 rmsprop_decay",
-        "0.999": "beta2",
-        "1e-8; 1e-5 in mixed precision": "epsilon",
-        "0.0": "weight_decay_rate rmsprop_momentum",
-        "[LayerNorm, layer_norm, bias, Bias]": "exclude_from_weight_decay",
-        "1.0": "loss_scaling_factor",
-        "2^15": "initial_loss_scale max_loss_scale",
-        "2000": "steps_per_increase",
-        "2^-14": "min_loss_scale",
-        "0.05": "overflow_tolerance",
-        "null": "max_gradient_norm",
-        "0": "max_gradient_value",
-        "1": "grad_accum_steps",
-    },
-    "runconfig": {
-        "null": "max_steps steps eval_steps tf_random_seed cs_ip device checkpoint_path",
-        "100": "save_summary_steps",
-        "1000": "save_checkpoints_steps",
-        "5": "keep_checkpoint_max",
-        "false": "enable_distributed multiple_workers multireplica validate_only compile_only",
-        "0": "throttle_secs",
-        "1": "predict_steps",
-        "save_summary_steps": "log_step_count_steps",
-        "grad_accum_steps > 1": "disable_standard_logs",
-        "model_dir beside run.py": "model_dir",
-        "required, as a flag": "mode",
-        "mlir-cirh": "ir_mode",
-        "not said": "disable_input_pipeline_ckpt",
-    },
-    "csconfig": {
-        "false": "use_cbfloat16",
-    },
-}
-ORIGINAL = {
-    section: {key: default for default, keys in groups.items() for key in keys.split()}
-    for section, groups in DEFAULTS_OF_ORIGINAL.items()
-}
+TABLE = re.compile(r"<!-- table: ([\w ]+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
 # ---- The page ------------------------------------------------------------------------------------
@@ -202,12 +114,29 @@ def groups_of(section):
     return {name: title for title, name in re.findall(r"\n    # (.*[^.\n])\n    (\w+):", source)}
 
 
-def row_of(name, key, section, properties):
+def originals_of(text):
+    """Returns {section: {key: the original's default}} of the page; "-": it has no such key.
+
+    Raises:
+        ValueError: a key of the original has left the schema.
+    """
+    originals = {}
+    for name, body in TABLE.findall(text):
+        if name in SECTIONS:
+            rows = re.findall(r"^\| `(\w+)` \| .+? \| .+? \| (.+?) \| ", body, re.MULTILINE)
+            originals[name] = dict(rows)
+            for key, default in rows:
+                if default != "-" and key not in SECTIONS[name].model_fields:
+                    raise ValueError(f"the original's key {key} of {name} is not accepted")
+    return originals
+
+
+def row_of(name, key, section, properties, originals):
     """The cells of a key: key, type, default, the original's default, since, meaning."""
     field = section.model_fields[key]
-    original = ORIGINAL.get(name, {}).get(key)
-    if original is None and name in INPUTS:
-        original = ORIGINAL["train_input"].get(key)
+    original = originals[name].get(key)
+    if original is None and name == "eval_input":
+        original = originals["train_input"].get(key)
     properties_of_key = every_key()[f"{name}.{key}"]
     meaning = field.description
     if properties_of_key.no_effect:
@@ -216,7 +145,7 @@ def row_of(name, key, section, properties):
         f"`{key}`",
         type_of(properties[key]),
         default_of(field),
-        f"`{original}`" if original else "-",
+        original or "-",
         properties_of_key.since,
         meaning,
     )
@@ -230,22 +159,22 @@ def table(head, rows):
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
-def section_lines(name):
+def section_lines(name, originals):
     """Tables of a section, one for each of its groups."""
     section = SECTIONS[name]
     properties = section.model_json_schema()["properties"]
     keys = [key for key in section.model_fields if key != "scheduler"]
     if name == "eval_input":  # only the rows that differ from train_input
-        rows = {key: row_of(name, key, section, properties) for key in keys}
-        train_keys = TrainInputParams.model_json_schema()["properties"]
-        same = {key: row_of("train_input", key, TrainInputParams, train_keys) for key in train_keys}
-        return table(HEAD, [row for key, row in rows.items() if row != same.get(key)])
+        train, train_keys = "train_input", TrainInputParams.model_json_schema()["properties"]
+        same = [row_of(train, key, TrainInputParams, train_keys, originals) for key in train_keys]
+        rows = (row_of(name, key, section, properties, originals) for key in keys)
+        return table(HEAD, [row for row in rows if row not in same])
     titles, lines, rows = groups_of(section), [], []
     for key in keys:
         if key in titles:
             lines += [*(table(HEAD, rows) if rows else []), "", f"### {titles[key]}", ""]
             rows = []
-        rows.append(row_of(name, key, section, properties))
+        rows.append(row_of(name, key, section, properties, originals))
     return [*lines, *table(HEAD, rows)]
 
 
@@ -257,12 +186,7 @@ def schedule_lines():
         properties = section.model_json_schema()["properties"]
         first = inspect.getdoc(section).splitlines()[0]
         rows = [
-            (
-                f"`{key}`",
-                type_of(properties[key]),
-                default_of(field),
-                field.description,
-            )
+            (f"`{key}`", type_of(properties[key]), default_of(field), field.description)
             for key, field in section.model_fields.items()
             if key != "scheduler"
         ]
@@ -315,24 +239,19 @@ def changes_lines():
 
 def page(text):
     """The text of docs/configuration.md with new tables."""
+    originals = originals_of(text)
+    writers = {name: functools.partial(section_lines, name, originals) for name in SECTIONS} | {
+        "schedules": schedule_lines,
+        "initializers": initializer_lines,
+        "without effect": without_effect_lines,
+        "may change": changes_lines,
+    }
 
     def replace(match):
-        name = match[1]
-        if name in SECTIONS:
-            lines = section_lines(name)
-        else:
-            lines = {
-                "schedules": schedule_lines,
-                "initializers": initializer_lines,
-                "without effect": without_effect_lines,
-                "may change": changes_lines,
-            }[name]()
-        body = "\n".join(lines).strip("\n")
-        return f"<!-- table: {name} -->\n\n{body}\n\n<!-- end of table -->"
+        body = "\n".join(writers[match[1]]()).strip("\n")
+        return f"<!-- table: {match[1]} -->\n\n{body}\n\n<!-- end of table -->"
 
-    return re.sub(
-        r"<!-- table: ([\w ]+) -->\n.*?<!-- end of table -->", replace, text, flags=re.DOTALL
-    )
+    return TABLE.sub(replace, text)
 
 
 # ---- The JSON Schema -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from common.params import SECTIONS, docs, every_key
-from common.params.docs import ORIGINAL, PAGE, SCHEMA, page, schema_text
+from common.params.docs import PAGE, SCHEMA, page, schema_text
 from tests.reference.small_params import VALID
 from utils import get_params
 
@@ -81,10 +81,11 @@ def test_a_changed_key_changes_the_page(monkeypatch):
     assert new == old.replace("| 0.1 |", "| 9.9 |") != old
 
 
-def test_the_table_of_the_original_names_keys_that_exist():
-    for name, defaults in ORIGINAL.items():
-        missing = set(defaults) - set(SECTIONS[name].model_fields)
-        assert not missing, f"the original's keys {missing} of {name} are not accepted"
+def test_keys_of_the_original_on_the_page_are_keys_that_exist():
+    text = PAGE.read_text("utf-8")
+    assert docs.originals_of(text)["train_input"]["shuffle_buffer"] == "`1500`"
+    with pytest.raises(ValueError, match="shuffle_bufer of train_input is not accepted"):
+        page(text.replace("| `shuffle_buffer` |", "| `shuffle_bufer` |"))
 
 
 @pytest.mark.parametrize(
