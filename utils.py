@@ -5,6 +5,7 @@
 is accepted. It does not import TensorFlow, so it answers at once.
 """
 
+import itertools
 import os
 from pathlib import Path
 
@@ -76,15 +77,15 @@ def set_value(values, lines, path, value):
     if path[0] == "eval_input" and len(path) > 1 and values.get("eval_input") is None:
         # Without an eval_input it has the keys of train_input: copy those, then set this one.
         values["eval_input"] = derive_inputs(values).get("eval_input")
-        copy_lines(lines, "train_input", "eval_input")
+        copy_lines(lines, "train_input", ("eval_input",))
     for i, key in enumerate(path[:-1]):
         if values.get(key) is None:
             values[key] = {}
             lines.setdefault(path[: i + 1], "--override")
         if isinstance(values[key], list) and i > 0:
             raise UserError(
-                f"--override {'.'.join(map(str, path))}: {key} is a list, which is set as a "
-                f"whole: --override '{'.'.join(map(str, path[: path.index(key) + 1]))}=[...]'"
+                f"--override {'.'.join(path)}: {key} is a list, which is set as a whole: "
+                f"--override '{'.'.join(path[: i + 1])}=[...]'"
             )
         if not isinstance(values[key], dict):
             return  # not a mapping, which `validate` reports
@@ -93,10 +94,9 @@ def set_value(values, lines, path, value):
     lines[path] = f"--{path[-1]}" if path[-1] in flag_keys() else "--override"
 
 
-def copy_lines(lines, old, new):
-    for path, line in list(lines.items()):
-        if path[0] == old:
-            lines[(new, *path[1:])] = line
+def copy_lines(lines, section, new):
+    """Gives the keys of a section their lines at another path, too."""
+    lines.update({(*new, *path[1:]): n for path, n in lines.items() if path[0] == section})
 
 
 def move_initializer(values, lines):
@@ -109,23 +109,16 @@ def move_initializer(values, lines):
         text = "is given here and, otherwise, under model; keep one of the two"
         return [Fault(("initializer",), text)]
     model["initializer"] = top
-    for path, line in list(lines.items()):
-        if path[0] == "initializer":
-            lines[("model", *path)] = line
+    copy_lines(lines, "initializer", ("model", "initializer"))
     return []
 
 
 def with_pretrain_params(path, values, lines):
-    """Adds the model keys of the pre-training's file that this file does not give.
+    """Adds the model keys of the pre-training's file that this file does not give. Returns faults.
 
-    Removes `model.pretrain_params_path`, so that the saved params do not depend on another file.
-
-    Args:
-        path: str, the params file. A relative pretrain_params_path starts in its folder or, as in
-            the original, in the folder above.
-        values, lines: see `read_yaml`. The line of a key from the other file names that file.
-    Returns:
-        List of Fault: the other file cannot be read, or its model has faults.
+    Removes `model.pretrain_params_path`, so that the saved params do not depend on another file. A
+    relative one starts in the folder of `path` or, as in the original, in the folder above. In
+    `lines`, a key from the other file has that file's name before its line.
     """
     key = ("model", "pretrain_params_path")
     model = values.get("model")
@@ -177,8 +170,8 @@ def parse_override(text):
         return ".".join(keys), read_value(value, tuple(keys))
     except NodeFault as error:
         reason = str(error).removeprefix("line 1: ")
-    shown = f"--override {as_yaml(key)[1:-1]}: {as_yaml(value)}"
-    raise UserError(f"{shown} cannot be read as YAML: {reason}")
+        shown = f"--override {as_yaml(key)[1:-1]}: {as_yaml(value)}"
+        raise UserError(f"{shown} cannot be read as YAML: {reason}") from None
 
 
 # ---- Keys of the original that change nothing here -----------------------------------------------
@@ -188,9 +181,6 @@ def warnings_of(values, lines):
     """Warnings of the keys in a file that have no effect here, in the order of the file.
 
     A key at its default is left out: it changed nothing in the original either.
-
-    Returns:
-        List of "line 3: runconfig.ir_mode has no effect here; ...".
     """
     warnings = []
     for dotted, instead in no_effect().items():
@@ -214,7 +204,6 @@ def save_params(params, model_dir):
     An existing file with other values is renamed to params.1.yaml, params.2.yaml, ...
 
     Args:
-        params: Params.
         model_dir: str or path-like. Created if it does not exist.
     Returns:
         List of (dotted key, old value, new value): the changes since the previous run. Empty if
@@ -224,7 +213,6 @@ def save_params(params, model_dir):
     path = model_dir / "params.yaml"
     changes = []
     try:
-        model_dir.mkdir(parents=True, exist_ok=True)
         if path.exists():
             changes = changes_from(path, params)
             if not changes:
@@ -253,14 +241,7 @@ def changes_from(path, params):
 
 def keep_former(content, model_dir):
     """Writes a former params.yaml under the first free number, unless one has the same content."""
-    n = 1
-    while True:
-        path = model_dir / f"params.{n}.yaml"
-        try:
-            with open(path, "xb") as file:
-                file.write(content)
-            return
-        except FileExistsError:
-            if path.read_bytes() == content:
-                return
-            n += 1
+    numbered = (model_dir / f"params.{n}.yaml" for n in itertools.count(1))
+    path = next(path for path in numbered if not path.exists() or path.read_bytes() == content)
+    if not path.exists():
+        write_whole(path, content)

@@ -230,7 +230,7 @@ def flops_of_steps(params, batches):
 def count_flops(params, shape, num_packed):
     """Counts the forward products three times, as each has two of the same size in the backward
     pass, whose tracing would take twice as long."""
-    with graph.new_graph().as_default():
+    with tf.Graph().as_default():
         model = make_model(params)
         return 3 * graph.trace_predict_step(model_fn, params, model, shape, num_packed).flops
 

@@ -21,6 +21,7 @@ def make_parser():
         "--checkpoint_path path/to/huggingface_folder",
     )
     add = parser.add_argument
+    switch = {"action": "store_true", "default": None}
     add_params(parser)
     add("-m", "--mode", choices=MODES, help="what to do (or runconfig.mode in the file)")
     add(
@@ -39,23 +40,17 @@ def make_parser():
     )
     add(
         "--allow_changed_params",
-        action="store_true",
-        default=None,
+        **switch,
         help="resume even if data, network, optimizer or seed differ from those of the checkpoint",
     )
     only = parser.add_mutually_exclusive_group()
     only.add_argument(
         "--validate_only",
-        action="store_true",
-        default=None,
+        **switch,
         help="check for everything that could make the run fail later; train nothing",
     )
-    only.add_argument(
-        "--compile_only",
-        action="store_true",
-        default=None,
-        help="compile the programs of the run in advance; train nothing",
-    )
+    compile_help = "compile the programs of the run in advance; train nothing"
+    only.add_argument("--compile_only", **switch, help=compile_help)
     add("--steps", type=int, metavar="N", help="train this many more steps, at most to max_steps")
     add("--max_steps", type=int, metavar="N", help="train until this global step")
     add("--eval_steps", type=int, metavar="N", help="batches to evaluate (default: every row)")

@@ -37,6 +37,10 @@ INPUTS = ("train_input", "eval_input", "predict_input")
 # Keys that only one kind of data has.
 FILE_KEYS = ("train_file", "eval_file", "text_columns", "label_column")
 TFDS_KEYS = ("dataset", "text_keys", "label_key")
+NEEDED_KEYS = {
+    "TextFileDataProcessor": ("text_columns",),
+    "TfdsDataProcessor": ("dataset", "text_keys"),
+}
 
 
 class InputParams(Section):
@@ -232,9 +236,7 @@ class InputParams(Section):
         if value is None:
             if key == "data_dir" and not of_files:
                 raise PydanticCustomError("missing", "not given")
-            needed = {"text_columns"} if of_files else set()
-            needed = {"dataset", "text_keys"} if processor == "TfdsDataProcessor" else needed
-            if key in needed:
+            if key in NEEDED_KEYS.get(processor, ()):
                 raise refusal(f"not given; {processor} needs it")
         elif key in (TFDS_KEYS if of_files else FILE_KEYS):
             other = "Sst2, Mnli and TfdsDataProcessor" if of_files else "TextFileDataProcessor"

@@ -23,13 +23,9 @@ SECTIONS = {
 @cache
 def every_key():
     """Returns {dotted key: Properties} of all sections."""
-    strict, keys = vars(Properties()), {}
+    strict, keys = vars(Properties()).items(), {}
     for section, of_section in Params.model_fields.items():
-        shared = {
-            name: value
-            for name, value in vars(properties_of(of_section)).items()
-            if value != strict[name]
-        }
+        shared = dict(vars(properties_of(of_section)).items() - strict)
         for key, field in SECTIONS[section].model_fields.items():
             own = properties_of(field)
             if section == "eval_input" and own.changes_in_evaluation is not None:

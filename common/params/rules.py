@@ -206,12 +206,8 @@ def input_faults(params):
 def fault_list(source, faults):
     """The text that lists all faults of a file.
 
-    Args:
-        source: str. The file.
-        faults: list of (where, dotted key, text). where: "line 14", "--max_steps" or "".
+    faults: list of (where, dotted key, text). where: "line 14", "--max_steps" or "".
     """
     noun = "key" if len(faults) == 1 else "keys"
-    lines = [f"{source}: {len(faults)} {noun} to correct"]
-    for where, key, text in faults:
-        lines.append("  " + ": ".join(part for part in (where, key, text) if part))
-    return "\n".join(lines)
+    lines = ["  " + ": ".join(filter(None, fault)) for fault in faults]
+    return "\n".join([f"{source}: {len(faults)} {noun} to correct", *lines])

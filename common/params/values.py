@@ -5,10 +5,10 @@ import dataclasses
 import json
 import math
 import os
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 
@@ -131,7 +131,8 @@ LabelNames = Annotated[tuple[str, ...], BeforeValidator(to_label_names)]
 
 # ---- Keys and sections ---------------------------------------------------------------------------
 
-CHANGES = ("nothing", "where and how long", "speed", "the trained weights")
+Change = Literal["nothing", "where and how long", "speed", "the trained weights"]
+CHANGES = get_args(Change)
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ class Properties:
         since: the first version of this project that accepts the key.
     """
 
-    changes: str = "the trained weights"
-    changes_in_evaluation: str | None = None
+    changes: Change = "the trained weights"
+    changes_in_evaluation: Change | None = None
     compiled: bool = True
     flag: bool = False
     from_checkpoint: bool = False
@@ -176,11 +177,6 @@ class Properties:
     names_data: bool = False
     no_effect: str | None = None
     since: str = "0.1"
-
-    def __post_init__(self):
-        for value in (self.changes, self.changes_in_evaluation or self.changes):
-            if value not in CHANGES:
-                raise ValueError(f"changes is {value!r}; available: {CHANGES}")
 
 
 PROPERTIES = {field.name for field in dataclasses.fields(Properties)}

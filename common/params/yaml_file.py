@@ -22,6 +22,12 @@ MAX_DEPTH = 50  # of lists and mappings in one another; real files have 4
 MAX_DIGITS = 1_000  # of a whole number; Python itself writes no more than 4,300
 MAX_FAULTS = 100  # reported together
 
+# The tags that lists and mappings have where none is written.
+PLAIN_TAGS = {
+    yaml.MappingNode: "tag:yaml.org,2002:map",
+    yaml.SequenceNode: "tag:yaml.org,2002:seq",
+}
+
 
 class Fault(NamedTuple):
     """One thing to correct in a file."""
@@ -160,12 +166,13 @@ class NodeReader:
         if id(node) in self.ancestors:
             raise fault_at(node, "a value that contains itself by an alias (*name)")
         self.count(node)
+        if node.tag != PLAIN_TAGS.get(type(node), node.tag):
+            raise fault_at(node, f"the tag {node.tag} is not accepted; leave it out")
         self.ancestors.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
                 return self.mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
-                self.check_tag(node, "tag:yaml.org,2002:seq")
                 values = []
                 for i, item in enumerate(node.value):
                     self.lines[(*path, i)] = item.start_mark.line + 1
@@ -184,20 +191,17 @@ class NodeReader:
             raise fault_at(node, "aliases (*name) repeat this too often; write the values out")
 
     def mapping(self, node, path):
-        self.check_tag(node, "tag:yaml.org,2002:map")
         values, merged, first_line = {}, {}, {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":
-                for name, value in self.merge(value_node, path).items():
-                    merged.setdefault(name, value)
+                merged = self.merge(value_node, path) | merged
                 continue
             self.count(key_node)
-            key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            is_scalar = isinstance(key_node, yaml.ScalarNode)
+            key = self.scalar(key_node) if is_scalar else None
             if not isinstance(key, str):
-                shown = (
-                    as_yaml(key) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
-                )
+                shown = as_yaml(key) if is_scalar else "a list or mapping"
                 raise fault_at(key_node, f"{shown} stands as a key; keys are names")
             if key in first_line:
                 text = f"given twice, first on line {first_line[key]}; keep one of the two"
@@ -218,8 +222,7 @@ class NodeReader:
         if isinstance(node, yaml.SequenceNode):
             values = {}
             for item in node.value:
-                for name, value in self.merge(item, path).items():
-                    values.setdefault(name, value)
+                values = self.merge(item, path) | values
             return values
         raise fault_at(node, "`<<` needs a mapping, such as *name")
 
@@ -239,10 +242,6 @@ class NodeReader:
             raise fault_at(node, f"the tag {node.tag} is not accepted; write the value") from None
         except (ValueError, OverflowError, LookupError, AttributeError):  # such as `!!bool 3`
             raise fault_at(node, f"{as_yaml(node.value)} cannot be read as a value") from None
-
-    def check_tag(self, node, plain):
-        if node.tag != plain:
-            raise fault_at(node, f"the tag {node.tag} is not accepted; leave it out")
 
 
 def yaml_sentence(error):

@@ -92,13 +92,8 @@ class Program:
         return absent
 
 
-def new_graph():
-    """Returns a graph for `with new_graph().as_default():`, to build model and optimizer in."""
-    return tf.Graph()
-
-
 def trace_train_step(model_fn, params, model, optimizer, shape, num_packed=None):
-    """Traces a training step. Call it in the `new_graph()` that has model and optimizer.
+    """Traces a training step. Call it in the `tf.Graph` that has model and optimizer.
 
     With `grad_accum_steps` the program is the addition of one batch, then the update.
 

@@ -41,7 +41,6 @@ from common.training.run_state import PREFIX, BestMetric
 from common.validate import graph
 
 REPORT = Path("validate", "report.json")
-GIGABYTE = 1e9
 # What a process grew by on a CPU over what is estimated: 3.1 GB over 2.1, MiniLM, 64 rows of 128
 # tokens. Libraries' work space, machine code and the input are not in the graph.
 MEASURED_EXCESS = 1.5
@@ -69,11 +68,8 @@ class Problems:
     def add(self, text):
         # Train and eval may say the same of their data. The first line of a list of faults only
         # counts them.
-        faults = text.splitlines()[1:]
-        is_known = text in self.sentences or (
-            faults and faults in [sentence.splitlines()[1:] for sentence in self.sentences]
-        )
-        if not is_known:
+        known = [sentence.splitlines()[1:] or sentence for sentence in self.sentences]
+        if (text.splitlines()[1:] or text) not in known:
             self.sentences.append(text)
 
 
@@ -103,7 +99,8 @@ def validate(session, problems):
     path = session.model_dir / REPORT
     with problems.collecting():
         write_whole(path, json.dumps(check.report(), indent=2, ensure_ascii=False) + "\n")
-    print(closing_summary([*check.items, ("Report", str(path))]), flush=True)
+    check.note("Report", str(path))
+    print(closing_summary(check.items), flush=True)
     for problem in problems.sentences:
         log(f"Problem: {problem}")
     return 2 if problems.sentences else 0
@@ -126,6 +123,9 @@ class Validation:
         self.items, self.facts = [], {}
         self.started = time.monotonic()
 
+    def note(self, name, text):
+        self.items.append((name, text))
+
     def report(self):
         return {
             "ok": not self.problems.sentences,
@@ -147,16 +147,16 @@ class Validation:
                 last_step = last_step_of(self.run, first_step)
         batches = self._look_at_data(first_step, last_step)
         if not session.is_complete:
-            self.items.append(("Programs", "not traced: the network is not known"))
+            self.note("Programs", "not traced: the network is not known")
             return
-        with graph.new_graph().as_default():
+        with tf.Graph().as_default():
             self.check_programs(session.new_model(), batches)
 
     # ---- the machine and the weights -------------------------------------------------------------
 
     def _describe_device(self):
         if self.run.multiple_workers:
-            self.items.append(("Workers", "each is checked by itself; none is waited for"))
+            self.note("Workers", "each is checked by itself; none is waited for")
         kinds = {d.device_type for d in tf.config.list_logical_devices()}
         is_on_cpu = "GPU" not in kinds or "cpu" in str(self.run.device).lower()
         self.device_type = "CPU" if is_on_cpu else "GPU"
@@ -169,11 +169,10 @@ class Validation:
         checkpoint, resumed = self.session.checkpoint, self.session.resumed
         if checkpoint is None:
             asked = self.run.checkpoint_path
-            self.items.append(("Checkpoint", "none" if asked is None else f"{asked}: unusable"))
+            self.note("Checkpoint", "none" if asked is None else f"{asked}: unusable")
             return
         use = "to resume" if resumed else "to start from" if self.is_training else "to use"
-        text = f"{checkpoint.path} ({checkpoint.format}), {use}"
-        self.items.append(("Checkpoint", text))
+        self.note("Checkpoint", f"{checkpoint.path} ({checkpoint.format}), {use}")
         self.facts["checkpoint"] = {
             "path": str(checkpoint.path),
             "format": checkpoint.format,
@@ -199,22 +198,19 @@ class Validation:
         if not self.is_training:
             check_trained(report, self.params.model.num_cls_classes)
         for name, source in sources.items():
+            where = f"{name} of checkpoint {checkpoint.path}"
             try:
                 is_finite = np.isfinite(np.asarray(source)).all()
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise UserError(
-                    f"{name} of checkpoint {checkpoint.path} cannot be read ({error}); the file is "
-                    "damaged, fetch it again"
+                    f"{where} cannot be read ({error}); the file is damaged, fetch it again"
                 ) from error
             if not is_finite:
-                raise UserError(
-                    f"{name} of checkpoint {checkpoint.path} has numbers that are not finite; "
-                    "take another one"
-                )
+                raise UserError(f"{where} has numbers that are not finite; take another one")
         counts = {key: len(getattr(report, key)) for key in ("loaded", "fresh", "unused")}
         self.facts["checkpoint"]["weights"] = counts
         text = ", ".join(f"{number} {key}" for key, number in counts.items())
-        self.items.append(("Weights", f"{text}{''.join(f'; {note}' for note in report.notes)}"))
+        self.note("Weights", "; ".join([text, *report.notes]))
 
     # ---- data ------------------------------------------------------------------------------------
 
@@ -259,34 +255,27 @@ class Validation:
             }
             for name, tensor in tensors.items()
         }
-        num_rows = batches.num_rows
-        facts = {
-            "rows": num_rows,
+        truncated = batches.num_truncated / batches.num_rows
+        padding = 1.0 - batches.num_real / batches.num_computed
+        self.facts.setdefault("data", {})[split] = {
+            "rows": batches.num_rows,
             "batches": len(batches),
             "shapes": np.unique(batches.shapes, axis=0).tolist(),
-            "truncated_share": batches.num_truncated / num_rows,
-            "padding_share": 1.0 - batches.num_real / batches.num_computed,
+            "truncated_share": truncated,
+            "padding_share": padding,
             "first_batch": first_batch,
         }
-        self.facts.setdefault("data", {})[split] = facts
-        self.items.append(
-            (
-                f"Data {split}",
-                f"{num_rows:,} rows, {len(batches):,} batches of {batches.rows.shape[1]} "
-                f"{batches.description}; "
-                f"{facts['truncated_share']:.1%} of the rows are truncated, "
-                f"{facts['padding_share']:.1%} of the computed tokens are padding",
-            )
+        self.note(
+            f"Data {split}",
+            f"{batches.num_rows:,} rows, {len(batches):,} batches of {batches.rows.shape[1]} "
+            f"{batches.description}; {truncated:.1%} of the rows are truncated, "
+            f"{padding:.1%} of the computed tokens are padding",
         )
-        self.items.append(
-            (
-                "",
-                "; ".join(
-                    f"{name} {each['dtype']} {each['shape']}, {each['least']} to {each['most']}"
-                    for name, each in first_batch.items()
-                ),
-            )
+        ranges = (
+            f"{name} {each['dtype']} {each['shape']}, {each['least']} to {each['most']}"
+            for name, each in first_batch.items()
         )
+        self.note("", "; ".join(ranges))
 
     # ---- programs --------------------------------------------------------------------------------
 
@@ -294,7 +283,7 @@ class Validation:
         """Traces what the run executes, and says what it takes. Within the graph of the model."""
         run, programs, distribution = self.run, {}, self.session.distribution
         set_up(run.model_copy(update={"device": None, "deterministic": False}))
-        optimizer, num_devices = None, len(distribution.devices)
+        optimizer = None
         if self.is_training:
             with self.collecting():
                 if not model.trainable_weights:
@@ -318,29 +307,22 @@ class Validation:
                 train = batches.get("train")
                 if train is not None:
                     model.prepare_training(train.targets)
-                shape = _largest(train, self.params.train_input, distribution.num_replicas)
                 programs["train"] = graph.trace_train_step(
                     self.session.model_fn,
                     self.params,
                     model,
                     optimizer,
-                    shape,
-                    num_packed=None if train is None else train.num_packed,
+                    *_largest(train, self.params.train_input, distribution.num_replicas),
                 )
         if self.mode != "train" or run.calibrate_temperature:
             with self.collecting():
                 name = "predict" if self.mode == "predict" else "eval"
                 largest = max(evaluation.values(), key=_tokens_of, default=None)
                 section = getattr(self.params, f"{name}_input")
-                shape = _largest(largest, section, 1)
                 programs[name] = graph.trace_predict_step(
-                    self.session.model_fn,
-                    self.params,
-                    model,
-                    shape,
-                    num_packed=None if largest is None else largest.num_packed,
+                    self.session.model_fn, self.params, model, *_largest(largest, section, 1)
                 )
-        self._describe_network(model, optimizer, programs, num_devices)
+        self._describe_network(model, optimizer, programs)
         for name, program in programs.items():
             with self.collecting():
                 self._check_kernels(name, program)
@@ -351,49 +333,46 @@ class Validation:
         if self.device_type != "CPU" and absent:
             # TensorFlow puts those on the CPU, which costs a copy to and fro.
             on_cpu, absent = absent, absent & program.without_kernel("CPU")
-            listed = ", ".join(sorted(set(on_cpu) - set(absent))) or "none"
-            self.items.append((f"On the CPU, {name}", listed))
+            self.note(f"On the CPU, {name}", ", ".join(sorted(set(on_cpu) - set(absent))) or "none")
         if absent:
             raise UserError(
                 f"the {name} step needs {', '.join(sorted(absent))}, which this TensorFlow cannot "
                 f"run on {self.device_type}; choose another --device or model.mixed_precision"
             )
 
-    def _describe_network(self, model, optimizer, programs, num_devices):
+    def _describe_network(self, model, optimizer, programs):
         """What the run takes, against what the machine has."""
         count = sum(math.prod(w.shape) for w in model.weights)
         trained = sum(math.prod(w.shape) for w in model.trainable_weights)
         self.facts["parameters"] = {"all": count, "trained": trained}
         text = f"{count:,}" + (f", {trained:,} of them trained" if self.is_training else "")
-        self.items.append(("Parameters", text))
+        self.note("Parameters", text)
         weights = graph.bytes_of_variables(w.value for w in model.weights)
         everything = graph.bytes_of_variables(
             tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
         )
         self.facts["programs"] = {}
-        needs = {}
+        peaks = {name: program.peak_bytes for name, program in programs.items()}
         for name, program in programs.items():
-            peak = program.peak_bytes
-            needs[name] = everything + peak
             self.facts["programs"][name] = {
                 "shape": list(program.shape),
                 "operations": len(program.operations),
                 "flops": program.flops,
-                "bytes_of_intermediate_results": peak,
+                "bytes_of_intermediate_results": peaks[name],
             }
-            self.items.append(
-                (
-                    f"Step {name}",
-                    f"{program.shape[0]} rows of {program.shape[1]} tokens: "
-                    f"{len(program.operations):,} operations, {program.flops / 1e9:,.4g} GFLOP, "
-                    f"{peak / GIGABYTE:.3g} GB of intermediate results",
-                )
+            self.note(
+                f"Step {name}",
+                f"{program.shape[0]} rows of {program.shape[1]} tokens: "
+                f"{len(program.operations):,} operations, {program.flops / 1e9:,.4g} GFLOP, "
+                f"{gigabytes(peaks[name])} GB of intermediate results",
             )
-        if not needs:
+        if not programs:
             return
+        num_devices = len(self.session.distribution.devices)
         shared = num_devices if self.device_type == "CPU" else 1  # replicas in one memory
-        largest = max(needs, key=needs.get)
-        needed, available = needs[largest] * shared, available_bytes(self.device_type)
+        largest = max(peaks, key=peaks.get)
+        needed = (everything + peaks[largest]) * shared
+        available = available_bytes(self.device_type)
         self.facts["memory"] = {
             "weights": weights,
             "optimizer_and_training_state": everything - weights,
@@ -401,48 +380,44 @@ class Validation:
             "available": available,
         }
         parts = (
-            f"weights {weights / GIGABYTE:.3g}, optimizer {(everything - weights) / GIGABYTE:.3g}, "
-            f"intermediate results {programs[largest].peak_bytes / GIGABYTE:.3g}"
+            f"weights {gigabytes(weights)}, optimizer {gigabytes(everything - weights)}, "
+            f"intermediate results {gigabytes(peaks[largest])}"
         )
-        has = "unknown" if available is None else f"{available / GIGABYTE:.3g} GB"
-        self.items.append(
-            ("Memory", f"about {needed / GIGABYTE:.3g} GB ({parts}); available: {has}")
-        )
+        has = "unknown" if available is None else f"{gigabytes(available)} GB"
+        self.note("Memory", f"about {gigabytes(needed)} GB ({parts}); available: {has}")
         if available is not None and needed <= available < needed * MEASURED_EXCESS:
-            self.items.append(("", "little room: a process may take half as much again"))
+            self.note("", "little room: a process may take half as much again")
         if available is not None and needed > available:
             rows, tokens = programs[largest].shape
-            room = (available / shared - everything) / programs[largest].peak_bytes * rows
+            room = (available / shared - everything) / peaks[largest] * rows
             advice = (
                 f"write {largest}_input.batch_size: {int(room) * shared} or less"
                 if room >= 1
                 else "no batch is small enough: take a smaller network or a larger machine"
             )
-            others = (
-                "; model.recompute: true, optimizer.grad_accum_steps and packing: buckets help too"
-                if largest == "train"
-                else ""
-            )
+            if largest == "train":
+                advice += (
+                    "; model.recompute: true, optimizer.grad_accum_steps and packing: buckets help "
+                    "too"
+                )
             self.problems.add(
                 f"the {largest} step for {rows} rows of {tokens} tokens needs about "
-                f"{needed / GIGABYTE:.3g} GB ({parts}), and {self.device_type} has "
-                f"{available / GIGABYTE:.3g} GB free; {advice}{others}"
+                f"{gigabytes(needed)} GB ({parts}), and {self.device_type} has "
+                f"{gigabytes(available)} GB free; {advice}"
             )
         if optimizer is not None:
-            saved = {**model.weights_by_name(), **optimizer.state}
+            saved, model_dir = {**model.weights_by_name(), **optimizer.state}, self.run.model_dir
+            size = weights + graph.bytes_of_variables(optimizer.state.values())
             with self.collecting():
-                _check_model_dir(self.params.runconfig.model_dir)
-                size = graph.bytes_of_variables(getattr(v, "value", v) for v in model.weights)
-                size += graph.bytes_of_variables(optimizer.state.values())
-                store.check_space(self.params.runconfig.model_dir, size)
-            free = shutil.disk_usage(_existing(self.params.runconfig.model_dir)).free
+                _check_model_dir(model_dir)
+                store.check_space(model_dir, size)
+            free = shutil.disk_usage(_existing(model_dir)).free
             self.facts["disk"] = {"checkpoint": size, "free": free, "tensors": len(saved)}
-            self.items.append(
-                (
-                    "Disk",
-                    f"{size / GIGABYTE:.3g} GB a checkpoint; {free / GIGABYTE:.3g} GB free",
-                )
-            )
+            self.note("Disk", f"{gigabytes(size)} GB a checkpoint; {gigabytes(free)} GB free")
+
+
+def gigabytes(num_bytes):
+    return f"{num_bytes / 1e9:.3g}"
 
 
 def _tokens_of(batches):
@@ -450,11 +425,12 @@ def _tokens_of(batches):
 
 
 def _largest(batches, cfg, num_replicas):
-    """(B, T) of the largest batch of one device; of the params where no data could be read."""
-    rows, length = cfg.batch_size, cfg.max_sequence_length
+    """((B, T), num_packed) of one device's largest batch; from params where no data was read."""
+    rows, length, num_packed = cfg.batch_size, cfg.max_sequence_length, None
     if batches is not None:
         rows, length = batches.shapes[batches.shapes.prod(axis=1).argmax()].tolist()
-    return max(rows // num_replicas, 1), length
+        num_packed = batches.num_packed
+    return (max(rows // num_replicas, 1), length), num_packed
 
 
 def _existing(folder):

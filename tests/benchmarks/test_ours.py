@@ -7,6 +7,7 @@ import string
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks import ours, worker
 from benchmarks.worker import Finished, Gate, StepGate
@@ -81,7 +82,7 @@ def test_the_products_of_a_shape_are_those_of_its_training_step(flags, packing):
     counted = ours.flops_of_steps(params, batches)
     assert len(counted) > 2
     shape = sorted(counted)[1]  # counted are the first, the last, and the middle of buckets
-    with graph.new_graph().as_default():
+    with tf.Graph().as_default():
         model = make_model(params)
         step = graph.trace_train_step(
             model_fn,

@@ -16,7 +16,7 @@ from common.platform import program_bytes, tf_private
 from common.platform.machine import available_bytes
 from common.platform.optimized_graphs import keep_optimized_graph
 from common.training.steps_ahead import StepsAhead
-from common.validate.graph import Program, new_graph
+from common.validate.graph import Program
 
 ROOT = Path(__file__).resolve().parents[3]
 INTERFACES = (
@@ -107,7 +107,7 @@ def test_without_an_executor_each_step_ends_with_its_call(interface, without):
 
 
 def test_without_a_list_of_kernels_no_operation_is_refused(without):
-    with new_graph().as_default() as graph:
+    with tf.Graph().as_default() as graph:
         matrix = tf.compat.v1.placeholder(tf.uint8, [2, 2])
         tf.raw_ops.MatMul(a=matrix, b=matrix)
     program = Program((2, 2), tuple(graph.get_operations()), ())

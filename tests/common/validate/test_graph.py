@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from common.optimizers.factory import optimizer_of
-from common.validate.graph import Program, new_graph, trace_predict_step, trace_train_step
+from common.validate.graph import Program, trace_predict_step, trace_train_step
 from model import make_model, model_fn
 from tests.reference.tiny_bert import (
     FILTER_SIZE,
@@ -20,7 +20,7 @@ BATCH, TOKENS = 3, 7
 
 def trace(params):
     """Returns the Programs of a training step and of an evaluation step."""
-    with new_graph().as_default():
+    with tf.Graph().as_default():
         model = make_model(params)
         optimizer = optimizer_of(model, params)
         train = trace_train_step(model_fn, params, model, optimizer, (BATCH, TOKENS))
@@ -67,7 +67,7 @@ def test_frozen_layers_take_no_backward_pass():
 
 
 def test_the_peak_is_what_lives_at_the_same_time():
-    with new_graph().as_default() as graph:
+    with tf.Graph().as_default() as graph:
         x = tf.compat.v1.placeholder(tf.float32, [1000])
         first = len(graph.get_operations())
         a = x + x  # 4,000 bytes, read again at the end
@@ -86,7 +86,7 @@ def test_every_operation_of_a_step_has_a_kernel_on_the_cpu(programs):
 
 
 def test_an_operation_without_a_kernel_is_named_with_its_type():
-    with new_graph().as_default() as graph:
+    with tf.Graph().as_default() as graph:
         x = tf.compat.v1.placeholder(tf.uint8, [2, 2])
         tf.linalg.matmul(x, x)
         program = Program((1, 1), tuple(graph.get_operations()), ())
