@@ -16,6 +16,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 from common.params import (
     INPUTS,
@@ -23,7 +24,6 @@ from common.params import (
     Params,
     Schedule,
     Section,
-    TrainInputParams,
     every_key,
     may_change,
     no_effect,
@@ -128,30 +128,28 @@ def originals_of(text):
             for key, default in rows:
                 if default != "-" and key not in SECTIONS[name].model_fields:
                     raise ValueError(f"the original's key {key} of {name} is not accepted")
-    return originals
-
-
-def row_of(name, key, section, properties, originals):
-    """The cells of a key: key, type, default, the original's default, since, meaning."""
-    field = section.model_fields[key]
-    original = originals[name].get(key)
-    if original is None and name == "eval_input":
-        original = originals["train_input"].get(key)
-    properties_of_key = every_key()[f"{name}.{key}"]
-    meaning = field.description
-    if properties_of_key.no_effect:
-        meaning += " No effect here, with a warning."
-    return (
-        f"`{key}`",
-        type_of(properties[key]),
-        default_of(field),
-        original or "-",
-        properties_of_key.since,
-        meaning,
-    )
+    # The page lists the keys of eval_input that differ.
+    return originals | {"eval_input": originals["train_input"] | originals["eval_input"]}
 
 
 HEAD = ("key", "type", "default", "original", "since", "meaning")
+
+
+def rows_of(name, originals):
+    """Returns {key: the cells of HEAD} of a section."""
+    rows, schema = {}, SECTIONS[name].model_json_schema()["properties"]
+    for key, field in SECTIONS[name].model_fields.items():
+        properties = every_key()[f"{name}.{key}"]
+        note = " No effect here, with a warning." if properties.no_effect else ""
+        rows[key] = (
+            f"`{key}`",
+            type_of(schema[key]),
+            default_of(field),
+            originals[name].get(key, "-"),
+            properties.since,
+            field.description + note,
+        )
+    return rows
 
 
 def table(head, rows):
@@ -161,36 +159,31 @@ def table(head, rows):
 
 def section_lines(name, originals):
     """Tables of a section, one for each of its groups."""
-    section = SECTIONS[name]
-    properties = section.model_json_schema()["properties"]
-    keys = [key for key in section.model_fields if key != "scheduler"]
+    rows = rows_of(name, originals)
     if name == "eval_input":  # only the rows that differ from train_input
-        train, train_keys = "train_input", TrainInputParams.model_json_schema()["properties"]
-        same = [row_of(train, key, TrainInputParams, train_keys, originals) for key in train_keys]
-        rows = (row_of(name, key, section, properties, originals) for key in keys)
-        return table(HEAD, [row for row in rows if row not in same])
-    titles, lines, rows = groups_of(section), [], []
-    for key in keys:
+        same = rows_of("train_input", originals).values()
+        return table(HEAD, [row for row in rows.values() if row not in same])
+    titles, lines, group = groups_of(SECTIONS[name]), [], []
+    for key, row in rows.items():
         if key in titles:
-            lines += [*(table(HEAD, rows) if rows else []), "", f"### {titles[key]}", ""]
-            rows = []
-        rows.append(row_of(name, key, section, properties, originals))
-    return [*lines, *table(HEAD, rows)]
+            lines += [*(table(HEAD, group) if group else []), "", f"### {titles[key]}", ""]
+            group = []
+        group.append(row)
+    return [*lines, *table(HEAD, group)]
 
 
 def schedule_lines():
     """A line and a table for each schedule."""
     lines = []
     for section in subclasses(Schedule):
-        (kind,) = section.model_fields["scheduler"].annotation.__args__
+        (kind,) = get_args(section.model_fields["scheduler"].annotation)
         properties = section.model_json_schema()["properties"]
-        first = inspect.getdoc(section).splitlines()[0]
         rows = [
             (f"`{key}`", type_of(properties[key]), default_of(field), field.description)
             for key, field in section.model_fields.items()
             if key != "scheduler"
         ]
-        lines += [f"#### {kind}", "", first, ""]
+        lines += [f"#### {kind}", "", inspect.getdoc(section), ""]
         lines += [*table(("key", "type", "default", "meaning"), rows), ""]
     return lines[:-1]
 
@@ -200,13 +193,13 @@ def initializer_lines():
     for section in Section.__subclasses__():
         name = section.model_fields.get("name")
         if name is not None:
+            (kind,) = get_args(name.annotation)
             keys = [
                 f"`{key}` ({literal(field.default)})"
                 for key, field in section.model_fields.items()
-                if key != "name"
+                if field is not name
             ]
-            first = inspect.getdoc(section).splitlines()[0]
-            rows.append((f"`{name.annotation.__args__[0]}`", ", ".join(keys), first))
+            rows.append((f"`{kind}`", ", ".join(keys), inspect.getdoc(section)))
     return table(("`name`", "keys (default)", "meaning"), rows)
 
 
@@ -266,10 +259,8 @@ def editor_schema():
     definitions["PredictInputParams"] = partial
     schema["properties"]["predict_input"]["$ref"] = "#/definitions/PredictInputParams"
     initializer = definitions["ModelParams"]["properties"]["initializer"]
-    schema["properties"]["initializer"] = {
-        **initializer,
-        "description": "model.initializer, where the original has it.",
-    }
+    described = {"description": "model.initializer, where the original has it."}
+    schema["properties"]["initializer"] = initializer | described
     for name in ("optimizer", "runconfig", "csconfig"):
         del schema["properties"][name]["default"]  # every key has a default
     schema |= {
