@@ -24,6 +24,14 @@ def cache_dir():
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bert_classifier"
 
 
+def existing_above(path):
+    """Returns the path, or the nearest folder above it that is there."""
+    path = Path(path).absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def write_whole(path, content):
     """Writes a file so that at any moment, also after a kill, the old or the new one is there.
 

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 
 from common.console import log
 from common.errors import RunError, UserError
-from common.files import flush, write_whole
+from common.files import existing_above, flush, write_whole
 
 FORMAT, VERSION = "bert-classifier", 2
 DIGESTS = {1: "sha256", 2: "blake2b"}  # version of the manifest -> hash function
@@ -94,9 +94,7 @@ def check_space(model_dir, num_bytes):
 
     model_dir: path-like, which may not exist yet; num_bytes: of all tensors.
     """
-    folder = Path(model_dir).absolute()
-    while not folder.exists():
-        folder = folder.parent
+    folder = existing_above(model_dir)
     try:
         free = shutil.disk_usage(folder).free
     except OSError:

@@ -23,7 +23,7 @@ from common.checkpoints.formats import ours
 from common.checkpoints.load import match_weights
 from common.console import closing_summary, log
 from common.errors import RunError, UserError
-from common.files import write_whole
+from common.files import existing_above, write_whole
 from common.optimizers.factory import optimizer_of
 from common.platform.machine import available_bytes
 from common.training.checks import (
@@ -411,7 +411,7 @@ class Validation:
             with self.collecting():
                 _check_model_dir(model_dir)
                 store.check_space(model_dir, size)
-            free = shutil.disk_usage(_existing(model_dir)).free
+            free = shutil.disk_usage(existing_above(model_dir)).free
             self.facts["disk"] = {"checkpoint": size, "free": free, "tensors": len(saved)}
             self.note("Disk", f"{gigabytes(size)} GB a checkpoint; {gigabytes(free)} GB free")
 
@@ -433,16 +433,8 @@ def _largest(batches, cfg, num_replicas):
     return (max(rows // num_replicas, 1), length), num_packed
 
 
-def _existing(folder):
-    """The nearest folder above that is there."""
-    folder = Path(folder).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
 def _check_model_dir(model_dir):
-    folder = _existing(model_dir)
+    folder = existing_above(model_dir)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(
             f"{folder} cannot be written to, and checkpoints go to {model_dir}; choose another "
