@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from common.params.values import (
     BetweenZeroAndOne,
     Count,
+    CourseKey,
     Key,
     LabelNames,
     Name,
@@ -24,6 +25,8 @@ from common.params.values import (
 )
 
 DataKey = partial(Key, compiled=False)  # programs depend only on the shapes of batches
+# In an evaluation the size of batches decides nothing else.
+BatchKey = partial(DataKey, changes_in_evaluation="speed")
 # Decides which rows there are: eval_fraction must divide the same rows in both inputs.
 RowsKey = partial(DataKey, same_in_inputs="with eval_fraction")
 
@@ -127,16 +130,13 @@ class InputParams(Section):
     )
 
     # Tokens
-    vocab_file: Path | None = DataKey(
+    vocab_file: Path | None = CourseKey(
         None,
         "WordPiece vocabulary: one token per line, or a tokenizer.json. Not given: the checkpoint "
         "brings it.",
-        changes="where and how long",
     )
-    vocab_size: Count | None = DataKey(
-        None,
-        "Number of lines in vocab_file. If given, it must match the file.",
-        changes="where and how long",
+    vocab_size: Count | None = CourseKey(
+        None, "Number of lines in vocab_file. If given, it must match the file."
     )
     max_sequence_length: Annotated[int, Field(ge=3), BeforeValidator(to_int)] = DataKey(
         ..., "Length of the longest row in tokens, including [CLS] and [SEP]; longer text is cut."
@@ -158,33 +158,26 @@ class InputParams(Section):
     )
 
     # Batches
-    batch_size: Count = DataKey(
-        ...,
-        "Rows in a batch, over all devices and machines that share it.",
-        changes_in_evaluation="speed",
+    batch_size: Count = BatchKey(
+        ..., "Rows in a batch, over all devices and machines that share it."
     )
     shuffle: Switch = DataKey(True, "Draw a new order of rows in every epoch.")
     shuffle_seed: Whole | None = DataKey(
         None, "Seed of the order of rows. Not given: runconfig.tf_random_seed."
     )
-    packing: Literal["auto", "packed", "buckets", "none"] = DataKey(
+    packing: Literal["auto", "packed", "buckets", "none"] = BatchKey(
         "buckets",
         "packed: batches of random rows, several of which share a row of the network without "
         "attending to one another. buckets: batches of rows of similar length, padded to one of a "
         "few lengths. none: pad every row to max_sequence_length. auto: packed or buckets, "
         "whichever computes less. Evaluation and prediction, where the order does not matter, "
         "pack all rows into batches of one or two shapes.",
-        changes_in_evaluation="speed",
     )
-    num_buckets: Count = DataKey(
-        8,
-        "Largest number of different lengths of `packing: buckets` and `packing: packed`.",
-        changes_in_evaluation="speed",
+    num_buckets: Count = BatchKey(
+        8, "Largest number of different lengths of `packing: buckets` and `packing: packed`."
     )
-    cache_dir: Path | None = DataKey(
-        None,
-        "Folder of the token cache. Not given: ~/.cache/bert_classifier.",
-        changes="where and how long",
+    cache_dir: Path | None = CourseKey(
+        None, "Folder of the token cache. Not given: ~/.cache/bert_classifier."
     )
     repeat: Switch = DataKey(
         True, "Start another epoch after the last row. false: training ends there."

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from common.params.values import (
     Count,
+    InertKey,
     Key,
     NonNegative,
     Number,
@@ -125,15 +126,16 @@ LAYER_NORM_EPSILON = 1e-8  # the original's, where nothing says otherwise
 DTYPE_POLICIES = {False: "float32", True: "mixed_float16", "auto": "float32"}
 
 
+CheckpointKey = partial(Key, from_checkpoint=True)
+FixedKey = partial(Key, fixed_by_checkpoint=True)
 # Decides the shapes of weights.
 ShapeKey = partial(
-    Key,
-    from_checkpoint=True,
+    CheckpointKey,
     fixed_by_checkpoint=True,
     needed="no checkpoint brings it; write it, or give --checkpoint_path",
 )
-NO_HEADS = "a classifier has no heads of pre-training; leave the key out"
-NO_PADDING = "train_input.packing: packed or buckets leaves out the padding"
+HeadKey = partial(Key, no_effect="a classifier has no heads of pre-training; leave the key out")
+PaddingKey = partial(Key, no_effect="train_input.packing: packed or buckets leaves out the padding")
 
 
 class ModelParams(Section):
@@ -153,11 +155,10 @@ class ModelParams(Section):
         needed="neither a checkpoint nor vocab_size of an input brings it; write it, or give "
         "--checkpoint_path",
     )
-    max_position_embeddings: Count | None = Key(
+    max_position_embeddings: Count | None = CheckpointKey(
         None,
         "Rows of the position embedding table. Not given: the checkpoint's, or the longest "
         "max_sequence_length.",
-        from_checkpoint=True,
     )
     use_position_embedding: Switch = Key(
         True, "Add a vector for the position of each token.", in_config=True
@@ -165,10 +166,8 @@ class ModelParams(Section):
     use_segment_embedding: Switch = Key(
         True, "Add a vector for the segment (A or B) of each token.", in_config=True
     )
-    position_embedding_type: Literal["learned", "fixed"] = Key(
-        "learned",
-        "learned: position vectors are weights. fixed: they are sines and cosines.",
-        fixed_by_checkpoint=True,
+    position_embedding_type: Literal["learned", "fixed"] = FixedKey(
+        "learned", "learned: position vectors are weights. fixed: they are sines and cosines."
     )
     embedding_size: Count | None = ShapeKey(
         None,
@@ -198,17 +197,15 @@ class ModelParams(Section):
     filter_size: Count | None = ShapeKey(
         None, "F, the inner width of the feed-forward block. Not given: the checkpoint's."
     )
-    encoder_nonlinearity: Nonlinearity | None = Key(
+    encoder_nonlinearity: Nonlinearity | None = CheckpointKey(
         None,
         "Activation between the two feed-forward layers. gelu: the form that the checkpoint's "
         "family uses; tanh without a checkpoint. Not given: the checkpoint's.",
-        from_checkpoint=True,
     )
-    layer_norm_epsilon: Positive | None = Key(
+    layer_norm_epsilon: Positive | None = CheckpointKey(
         None,
         "Added to the variance in every layer norm. Not given: the checkpoint's, or the usual "
         "value of its family; 1e-8 without a checkpoint.",
-        from_checkpoint=True,
     )
     dropout_rate: Probability = Key(
         0.1, "Dropout rate after the embeddings and before each residual."
@@ -220,11 +217,10 @@ class ModelParams(Section):
     use_ffn_bias: Switch = Key(True, "Biases in the feed-forward layers.")
     use_projection_bias_in_attention: Switch = Key(True, "Biases of query, key and value.")
     use_ffn_bias_in_attention: Switch = Key(True, "A bias in the output layer of the attention.")
-    attention_type: Literal["scaled_dot_product", "dot_product"] = Key(
+    attention_type: Literal["scaled_dot_product", "dot_product"] = FixedKey(
         "scaled_dot_product",
         "How query and key are compared: by their dot product, divided by the square root of the "
         "head's width or not.",
-        fixed_by_checkpoint=True,
     )
     dropout_seed: Whole | None = Key(
         None, "Seed of dropout. Not given: runconfig.tf_random_seed.", compiled=False
@@ -245,7 +241,7 @@ class ModelParams(Section):
     )
     pooler_type: Annotated[
         Literal["first", "last", "mean", "max", "sum"], BeforeValidator(to_lower)
-    ] = Key(
+    ] = FixedKey(
         "first",
         "The vector that represents a row: of its first token, [CLS], of its last token, or the "
         "mean, maximum or sum over its tokens without padding.",
@@ -304,62 +300,43 @@ class ModelParams(Section):
     )
 
     # Without effect here
-    boundary_casting: Switch = Key(
+    boundary_casting: Switch = InertKey(
         False,
         "Round the inputs of layers to float16, as the CS-1 does.",
-        changes="nothing",
         no_effect="it imitated the CS-1's 16-bit activations; model.mixed_precision computes in "
         "16 bits",
     )
-    tf_summary: Switch = Key(
+    tf_summary: Switch = InertKey(
         False,
         "Write activations and gradients of layers to summaries.",
-        changes="nothing",
         no_effect="optimizer.log_grads and optimizer.log_hists show the gradients",
     )
-    enable_gpu_optimizations: Switch = Key(
+    enable_gpu_optimizations: Switch = InertKey(
         False,
         "Gather masked tokens in a form that suits GPUs.",
-        changes="nothing",
         no_effect="it is about masked words; a classifier has none",
     )
-    share_embedding_weights: Switch = Key(
-        True, "Use the word embeddings to predict masked words, too.", no_effect=NO_HEADS
+    share_embedding_weights: Switch = HeadKey(
+        True, "Use the word embeddings to predict masked words, too."
     )
-    mlm_loss_weight: NonNegative = Key(
-        1.0, "Factor on the loss of masked words.", no_effect=NO_HEADS
+    mlm_loss_weight: NonNegative = HeadKey(1.0, "Factor on the loss of masked words.")
+    mlm_loss_scaling: Literal["precomputed_num_masked", "num_masked", "batch_size"] = HeadKey(
+        "precomputed_num_masked", "Divisor of the loss of masked words."
     )
-    mlm_loss_scaling: Literal["precomputed_num_masked", "num_masked", "batch_size"] = Key(
-        "precomputed_num_masked", "Divisor of the loss of masked words.", no_effect=NO_HEADS
-    )
-    mlm_nonlinearity: str = Key(
-        "gelu", "Activation in the head of masked words.", no_effect=NO_HEADS
-    )
-    use_ffn_bias_in_mlm: Switch = Key(
-        True, "A bias in the dense layer of that head.", no_effect=NO_HEADS
-    )
-    use_output_bias_in_mlm: Switch = Key(
-        True, "A bias for each word that the head predicts.", no_effect=NO_HEADS
-    )
-    nsp_nonlinearity: str = Key("tanh", "Activation in the next-sentence head.", no_effect=NO_HEADS)
-    use_nsp_bias: Switch = Key(True, "Biases in the next-sentence head.", no_effect=NO_HEADS)
+    mlm_nonlinearity: str = HeadKey("gelu", "Activation in the head of masked words.")
+    use_ffn_bias_in_mlm: Switch = HeadKey(True, "A bias in the dense layer of that head.")
+    use_output_bias_in_mlm: Switch = HeadKey(True, "A bias for each word that the head predicts.")
+    nsp_nonlinearity: str = HeadKey("tanh", "Activation in the next-sentence head.")
+    use_nsp_bias: Switch = HeadKey(True, "Biases in the next-sentence head.")
     include_padding_in_loss: Switch = Key(
         False,
         "Include padding in a loss over tokens.",
         no_effect="a classifier's loss is one number a row, not one a token",
     )
-    use_vsl: Switch = Key(
-        False, "Allow rows of different length on a CS system.", no_effect=NO_PADDING
-    )
-    input_pad_id: PadId | None = Key(
-        None, "Id of padding in input_ids, with VSL.", no_effect=NO_PADDING
-    )
-    segment_pad_id: PadId | None = Key(
-        None, "Id of padding in segment_ids, with VSL.", no_effect=NO_PADDING
-    )
-    mlm_pad_id: PadId | None = Key(
-        None, "Id of padding in the labels, with VSL.", no_effect=NO_PADDING
-    )
+    use_vsl: Switch = PaddingKey(False, "Allow rows of different length on a CS system.")
+    input_pad_id: PadId | None = PaddingKey(None, "Id of padding in input_ids, with VSL.")
+    segment_pad_id: PadId | None = PaddingKey(None, "Id of padding in segment_ids, with VSL.")
+    mlm_pad_id: PadId | None = PaddingKey(None, "Id of padding in the labels, with VSL.")
     multireplica: Switch = Key(
         False,
         "Copies of the network on one CS system.",

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from common.params.values import (
     BetweenZeroAndOne,
     Count,
+    InertKey,
     Key,
     NonNegative,
     Positive,
@@ -241,27 +242,22 @@ class OptimizerParams(Section):
     )
 
     # Figures
-    log_summaries: Switch = Key(
-        True,
-        "Report the rate, the norm of the gradients before clipping, and the loss scale.",
-        changes="nothing",
+    log_summaries: Switch = InertKey(
+        True, "Report the rate, the norm of the gradients before clipping, and the loss scale."
     )
-    log_grads: Switch = Key(
+    log_grads: Switch = InertKey(
         False,
         "Report sparsity, fraction of denormal numbers and norm of the gradient of every kernel "
         "and bias, at steps with a summary.",
-        changes="nothing",
     )
-    log_hists: Switch = Key(
+    log_hists: Switch = InertKey(
         False,
         "Write a histogram of log2 of these gradients to TensorBoard, at steps with a summary.",
-        changes="nothing",
     )
-    ws_summary: Switch = Key(
+    ws_summary: Switch = InertKey(
         False,
         "Report the number of zeros in the gradients and the norm of all trained weights, at "
         "steps with a summary.",
-        changes="nothing",
     )
 
     def loss_scale_setting(self, name):

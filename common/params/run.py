@@ -6,10 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from common.params.values import Count, Key, Path, Section, Seed, Switch, Whole, to_float, to_int
+from common.params.values import (
+    Count,
+    CourseKey,
+    InertKey,
+    Key,
+    Path,
+    Section,
+    Seed,
+    Switch,
+    Whole,
+    to_float,
+    to_int,
+)
 
-CourseKey = partial(Key, changes="where and how long", compiled=False)
 FlagKey = partial(CourseKey, flag=True)
+DevicesKey = partial(CourseKey, compiled=True)
 
 Mode = Literal["train", "eval", "eval_all", "train_and_eval", "predict", "export"]
 ExportFormat = Literal["saved_model", "huggingface", "keras", "onnx", "tf1"]
@@ -127,22 +139,18 @@ class RunParams(Section):
     )
 
     # Several devices
-    enable_distributed: Switch = CourseKey(
-        False,
-        "Share each batch between all GPUs of the machine, or num_devices of them.",
-        compiled=True,
+    enable_distributed: Switch = DevicesKey(
+        False, "Share each batch between all GPUs of the machine, or num_devices of them."
     )
-    num_devices: Count | None = CourseKey(
+    num_devices: Count | None = DevicesKey(
         None,
         "Number of devices that share it. Not given: all GPUs. On a machine without GPUs: logical "
         "devices that share its cores.",
-        compiled=True,
     )
-    multiple_workers: Switch = CourseKey(
+    multiple_workers: Switch = DevicesKey(
         False,
         "Share each batch between the processes, on one machine or several, that the environment "
         "variable TF_CONFIG lists, each with all its GPUs; see docs/distributed.md.",
-        compiled=True,
     )
 
     # Without effect here
@@ -152,29 +160,23 @@ class RunParams(Section):
         no_effect="it counted the rows on a CS system alone; max_eval_samples of predict_input "
         "says how many rows are predicted",
     )
-    multireplica: Switch = Key(
+    multireplica: Switch = InertKey(
         False,
         "Copies of the network on one CS system.",
-        changes="nothing",
         no_effect="several devices share the work with runconfig.enable_distributed",
     )
-    ir_mode: Literal["mlir-cirh", "mlir-xla"] = Key(
-        "mlir-cirh",
-        "Which of the vendor's compilers to use.",
-        changes="nothing",
-        no_effect="the compiler is XLA",
+    ir_mode: Literal["mlir-cirh", "mlir-xla"] = InertKey(
+        "mlir-cirh", "Which of the vendor's compilers to use.", no_effect="the compiler is XLA"
     )
-    disable_input_pipeline_ckpt: Switch = Key(
+    disable_input_pipeline_ckpt: Switch = InertKey(
         False,
         "Do not save the position in the data.",
-        changes="nothing",
         no_effect="every checkpoint holds the position in the data, which is two numbers; a new "
         "--model_dir begins the data anew",
     )
-    disable_standard_logs: Switch = Key(
+    disable_standard_logs: Switch = InertKey(
         False,
         "Leave out the log lines that TensorFlow writes.",
-        changes="nothing",
         no_effect="runconfig.log_step_count_steps says how many steps lie between two lines of "
         "the log",
     )

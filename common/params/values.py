@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -194,6 +195,10 @@ def Key(default, meaning, **settings):
     field = Field(default, description=meaning, **settings)
     field.metadata.append(Properties(**properties))
     return field
+
+
+CourseKey = partial(Key, changes="where and how long", compiled=False)
+InertKey = partial(Key, changes="nothing")
 
 
 def properties_of(field):
