@@ -4,9 +4,10 @@
 from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, field_validator
 
 from common.params.values import (
+    BetweenZeroAndOne,
     Count,
     CourseKey,
     InertKey,
@@ -16,7 +17,6 @@ from common.params.values import (
     Seed,
     Switch,
     Whole,
-    to_float,
     to_int,
 )
 
@@ -121,9 +121,7 @@ class RunParams(Section):
     )
 
     # Numbers that are not finite
-    recover_from_nan: (
-        Literal[False, True] | Annotated[float, Field(gt=0, lt=1), BeforeValidator(to_float)]
-    ) = CourseKey(
+    recover_from_nan: Literal[False, True] | BetweenZeroAndOne = CourseKey(
         False,
         "If a loss or gradient is not finite, return to the last checkpoint and continue with the "
         "learning rate times this number (true: 0.5), at most three times.",

@@ -138,10 +138,8 @@ def message_of(error, path, values):
         return f"{shown}; keys are wanted below it, indented" if value is not None else "is empty"
     if kind == "union_tag_invalid":
         key = ctx["discriminator"].strip("'")
-        tags = ctx["expected_tags"].replace("'", "")
-        return (
-            f"{key} is {as_yaml(value.get(key))}; available: {', '.join(sorted(tags.split(', ')))}"
-        )
+        tags = sorted(ctx["expected_tags"].replace("'", "").split(", "))
+        return f"{key} is {as_yaml(value.get(key))}; available: {', '.join(tags)}"
     if kind == "union_tag_not_found":
         key = ctx["discriminator"].strip("'")
         return f"{shown}; a mapping with `{key}` is wanted"

@@ -54,7 +54,6 @@ class Program:
         Each result lives from the operation that computes it until the last one that reads it, in
         the order of tracing. Of operations that XLA fuses into one loop only the results count.
         """
-        place = {op: i for i, op in enumerate(self.operations)}
         origin, last_use, size = {}, {}, {}
         for i, op in enumerate(self.operations):
             for tensor in op.inputs:
@@ -65,15 +64,15 @@ class Program:
                 elif op.type != "ReadVariableOp":  # the variable's own memory
                     origin[tensor.ref()] = tensor.ref()
                     size[tensor.ref()] = _bytes_of(tensor)
-        ends = {}
-        for tensor in size:
-            start = place[tensor.deref().op]
-            ends.setdefault(last_use.get(tensor, start), []).append(size[tensor])
+                    last_use[tensor.ref()] = i  # where nothing reads it
+        freed = Counter()
+        for tensor, num_bytes in size.items():
+            freed[last_use[tensor]] += num_bytes
         live = peak = 0
         for i, op in enumerate(self.operations):
             live += sum(size.get(tensor.ref(), 0) for tensor in op.outputs)
             peak = max(peak, live)
-            live -= sum(ends.get(i, ()))
+            live -= freed[i]
         return peak
 
     def without_kernel(self, device_type):
