@@ -86,12 +86,8 @@ def type_of(schema):
         texts = [type_of(choice) for choice in choices if choice.get("type") != "null"]
         return " or ".join(dict.fromkeys(texts))
     if schema.get("type") == "array":
-        noun, *rest = type_of(schema["items"]).split(" ") if schema["items"] else ["value"]
-        if noun == "whole":
-            noun, rest = "whole numbers", rest[1:]
-        else:
-            noun = noun if noun.startswith("`") else noun + "s"
-        return " ".join(["list of", noun, *rest])
+        items = type_of(schema["items"]) if schema["items"] else "value"
+        return "list of " + re.sub(r"^(whole number|\w+)", r"\1s", items)  # but for `choices`
     names = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`"}
     names |= {"string": "path" if schema.get("format") == "path" else "text", "object": "mapping"}
     return names[schema["type"]] + range_of(schema)
