@@ -281,7 +281,7 @@ def test_a_model_dir_that_vanishes_ends_the_run_and_is_not_made_anew(tmp_path):
     model_dir, elsewhere = tmp_path / "model_dir", tmp_path / "elsewhere"
 
     def rename_once_saved():
-        # Checkpoints are written beside the training: without this, the first one is sometimes unfinished.
+        # Checkpoints are written beside the training, so the first one may be unfinished.
         while store.newest_checkpoint(model_dir) is None:
             time.sleep(0.01)
         model_dir.rename(elsewhere)
