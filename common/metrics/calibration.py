@@ -18,11 +18,8 @@ def fit_temperature(logits, labels):
     That mean is convex in 1 / T, so its slope is searched for its zero, by halving, to the last bit
     of a float64: the same numbers on every machine, and no rate or number of steps to choose.
 
-    Args:
-        logits: float [N, C].
-        labels: int [N] in [0, C).
-    Returns:
-        float in [MIN_TEMPERATURE, MAX_TEMPERATURE].
+    logits: float [N, C]; labels: int [N] in [0, C). Returns float in [MIN_TEMPERATURE,
+    MAX_TEMPERATURE].
     """
     logits = np.asarray(logits, np.float64)
     of_label = logits[np.arange(len(labels)), labels].mean()
@@ -47,10 +44,7 @@ def expected_calibration_error(probabilities, labels, num_bins=15):
     Rows are put into bins of equal width by their confidence, the probability of the likeliest
     class; a bin counts by its rows.
 
-    Args:
-        probabilities: float [N, C].
-        labels: int [N] in [0, C).
-        num_bins: int. 15, as in the paper.
+    probabilities: float [N, C]; labels: int [N] in [0, C); num_bins: int, 15 as in the paper.
     """
     confidence = probabilities.max(axis=-1)
     is_right = probabilities.argmax(axis=-1) == labels
@@ -63,24 +57,15 @@ def expected_calibration_error(probabilities, labels, num_bins=15):
 def calibrate(logits, labels):
     """Returns the temperature that `fit_temperature` finds, and what it changes.
 
-    Args:
-        logits: float [N, C].
-        labels: int [N] in [0, C).
-    Returns:
-        {"temperature": float, "num_examples": N, "before": figures, "after": figures}; figures are
-        {"expected_calibration_error": float, "loss": mean cross entropy}.
+    logits: float [N, C]; labels: int [N] in [0, C). Returns {"temperature": float,
+    "num_examples": N, "before": figures, "after": figures}; figures are
+    {"expected_calibration_error": float, "loss": mean cross entropy}.
     """
     temperature = fit_temperature(logits, labels)
-    before, after = (
-        {
+    result = {"temperature": temperature, "num_examples": len(labels)}
+    for when, z in (("before", logits), ("after", logits / temperature)):
+        result[when] = {
             "expected_calibration_error": expected_calibration_error(softmax(z), labels),
             "loss": float(cross_entropy(z, labels).mean()),
         }
-        for z in (logits, logits / temperature)
-    )
-    return {
-        "temperature": temperature,
-        "num_examples": len(labels),
-        "before": before,
-        "after": after,
-    }
+    return result

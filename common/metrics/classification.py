@@ -62,55 +62,40 @@ def matthews_correlation(confusion):
     return float(covariance / np.sqrt(variances)) if variances > 0 else 0.0
 
 
-def _score(logits, labels, num_classes):
-    """Returns (confusion int64 [C, C], accuracy, mean cross entropy). Refuses an empty split."""
-    if len(labels) == 0:
-        raise UserError("there are no rows to score: the split is empty")
-    confusion = confusion_matrix(logits.argmax(axis=-1), labels, num_classes)
-    accuracy = float(np.trace(confusion) / len(labels))
-    return confusion, accuracy, float(cross_entropy(logits, labels).mean())
-
-
 def classification_metrics(logits, labels, num_classes):
-    """Returns the metrics the original names, over every row given.
+    """Returns the metrics the original names, over every row given, of `classification_report`.
 
-    Args:
-        logits: float [N, C].
-        labels: int [N] in [0, C).
-        num_classes: int. C.
-    Returns:
-        {"loss": mean cross entropy, "eval/accuracy_cls": share of rows whose largest logit is the
-        label's} and for two classes {"eval/f1_score": F1 of class 1, "eval/mcc"}.
+    logits: float [N, C]; labels: int [N] in [0, C). Returns {"loss": mean cross entropy,
+    "eval/accuracy_cls": share of rows whose largest logit is the label's} and for two classes
+    {"eval/f1_score": F1 of class 1, "eval/mcc"}.
     """
-    confusion, accuracy, loss = _score(logits, labels, num_classes)
-    metrics = {"loss": loss, "eval/accuracy_cls": accuracy}
+    report = classification_report(logits, labels, range(num_classes))
+    metrics = {"loss": report["loss"], "eval/accuracy_cls": report["accuracy"]}
     if num_classes == 2:
-        metrics["eval/f1_score"] = float(per_class_metrics(confusion)["f1"][1])
-        metrics["eval/mcc"] = matthews_correlation(confusion)
+        metrics["eval/f1_score"] = report["per_class"][1]["f1"]
+        metrics["eval/mcc"] = report["mcc"]
     return metrics
 
 
 def classification_report(logits, labels, label_names):
     """Returns everything about the rows of a split, in plain Python values that JSON can hold.
 
-    Args:
-        logits: float [N, C].
-        labels: int [N] in [0, C).
-        label_names: C strings.
-    Returns:
-        {"num_examples": N, "accuracy", "loss": mean cross entropy, "mcc", "macro_f1": mean over
-        classes, "per_class": C x {"label", "precision", "recall", "f1", "support"}, "confusion":
-        C lists of C counts, rows true and columns predicted}.
+    logits: float [N, C]; labels: int [N] in [0, C); label_names: C strings. Returns
+    {"num_examples": N, "accuracy", "loss": mean cross entropy, "mcc", "macro_f1": mean of classes,
+    "per_class": C x {"label", "precision", "recall", "f1", "support"}, "confusion": C lists of C
+    counts, rows true and columns predicted}. Raises UserError for a split without rows.
     """
+    if len(labels) == 0:
+        raise UserError("there are no rows to score: the split is empty")
     num_classes = logits.shape[-1]
     if len(label_names) != num_classes:
         raise ValueError(f"{len(label_names)} label_names for {num_classes} classes of logits")
-    confusion, accuracy, loss = _score(logits, labels, num_classes)
+    confusion = confusion_matrix(logits.argmax(axis=-1), labels, num_classes)
     per_class = per_class_metrics(confusion)
     return {
         "num_examples": len(labels),
-        "accuracy": accuracy,
-        "loss": loss,
+        "accuracy": float(np.trace(confusion) / len(labels)),
+        "loss": float(cross_entropy(logits, labels).mean()),
         "mcc": matthews_correlation(confusion),
         "macro_f1": float(per_class["f1"].mean()),
         "per_class": [
@@ -124,15 +109,11 @@ def classification_report(logits, labels, label_names):
 class ClassificationMetrics(RowMetrics):
     """Metrics of outputs {"logits": float [N, C]} and targets {"labels": int [N]}.
 
-    Args:
-        label_names: C str, of the report; may be empty where none is asked for.
-        num_classes: int. C.
+    label_names: C str, of the report; may be empty where none is asked for. num_classes: int, C.
     """
 
     main, main_mode = "eval/accuracy_cls", "max"
-    names_of_splits: ClassVar = {
-        "eval/accuracy_cls": "accuracy"
-    }  # the original's eval/accuracy_matched
+    names_of_splits: ClassVar = {"eval/accuracy_cls": "accuracy"}  # as in the original
 
     def __init__(self, label_names, num_classes):
         super().__init__()
@@ -141,35 +122,25 @@ class ClassificationMetrics(RowMetrics):
         self.names = ("loss", "eval/accuracy_cls", *of_two)
 
     def compute(self):
-        return classification_metrics(self.logits, self.labels, self.num_classes)
+        logits, labels = self.outputs["logits"], self.targets["labels"]
+        return classification_metrics(logits, labels, self.num_classes)
 
     def report(self):
-        return classification_report(self.logits, self.labels, self.label_names)
+        logits, labels = self.outputs["logits"], self.targets["labels"]
+        return classification_report(logits, labels, self.label_names)
 
     def describe(self, figures):
-        figures = dict(figures)
-        accuracy = figures.pop("eval/accuracy_cls", None)
-        lines = super().describe(figures)
-        if accuracy is None:
-            return lines
+        others = dict(figures)
+        accuracy = others.pop("eval/accuracy_cls")
         correct = f"{round(accuracy * len(self))} of {len(self)}"
-        return [("Accuracy", f"{accuracy:.4f} ({correct})"), *lines]
+        return [("Accuracy", f"{accuracy:.4f} ({correct})"), *super().describe(others)]
 
     def calibrate(self):
-        """Fits the temperature of Guo et al. 2017; see `calibration.py`."""
-        return calibrate(self.logits, self.labels)
+        return calibrate(self.outputs["logits"], self.targets["labels"])
 
     def describe_difference(self, other):
-        differing = int((self.logits.argmax(axis=-1) != other.logits.argmax(axis=-1)).sum())
-        return f"{differing} of {len(self)} rows have another label"
-
-    @property
-    def logits(self):
-        return self.outputs["logits"]
-
-    @property
-    def labels(self):
-        return self.targets["labels"]
+        ours, theirs = (each.outputs["logits"].argmax(axis=-1) for each in (self, other))
+        return f"{(ours != theirs).sum()} of {len(self)} rows have another label"
 
 
 def classification_predictions(outputs, label_names, temperature=1.0):

@@ -34,13 +34,9 @@ def spearman_correlation(x, y):
 def regression_metrics(logits, labels):
     """Returns the metrics that GLUE reports of STS-B, and the loss, over every row given.
 
-    Args:
-        logits: float [N, 1].
-        labels: float [N].
-    Returns:
-        {"loss": mean squared error, "eval/mse": the same, "eval/pearson", "eval/spearman"}.
-    Raises:
-        UserError: a split without rows, or a label that is no number.
+    logits: float [N, 1]; labels: float [N]. Returns {"loss": mean squared error, "eval/mse": the
+    same, "eval/pearson", "eval/spearman"}. Raises UserError for a split without rows, and for a
+    label that is no number.
     """
     if len(labels) == 0:
         raise UserError("there are no rows to score: the split is empty")
@@ -60,11 +56,7 @@ def regression_metrics(logits, labels):
 def regression_report(logits, labels):
     """Returns the metrics of a split in plain Python values that JSON can hold.
 
-    Args:
-        logits: float [N, 1].
-        labels: float [N].
-    Returns:
-        {"num_examples": N, "loss", "mse", "pearson", "spearman"}.
+    As `regression_metrics`. Returns {"num_examples": N, "loss", "mse", "pearson", "spearman"}.
     """
     metrics = regression_metrics(logits, labels)
     figures = {name.removeprefix("eval/"): value for name, value in metrics.items()}

@@ -11,18 +11,13 @@ import numpy as np
 
 
 class Metrics:
-    """The figures of one split, or of several once they are merged.
+    """The figures of one split, or of several once they are merged."""
 
-    Attributes:
-        names: tuple of str, the figures that `compute` gives.
-        main: str, the one of them that stands for the others in a line of text.
-        main_mode: "max" or "min", which value of `main` is the best.
-        names_of_splits: {figure: short name}. Where several splits are evaluated, each has these
-            for itself, as eval/<short name>_<split>.
-    """
-
-    names: tuple[str, ...] = ()
-    main, main_mode = "loss", "min"
+    names: tuple[str, ...] = ()  # the figures that `compute` gives
+    main = "loss"  # the one of them that stands for the others in a line of text
+    main_mode = "min"  # or "max": which value of `main` is the best
+    # {figure: short name}. Of several splits each has these for itself, as
+    # eval/<short name>_<split>.
     names_of_splits: ClassVar[dict[str, str]] = {}
 
     def __len__(self):
@@ -32,10 +27,8 @@ class Metrics:
     def update(self, outputs, targets, rows):
         """Adds a batch.
 
-        Args:
-            outputs: {name: array [B, ...]} of the task's `build_model`.
-            targets: {name: array [B, ...]}.
-            rows: int [B], which row of the split each is; -1 where it only fills up the batch.
+        outputs, targets: {name: array [B, ...]}. rows: int [B], which row of the split each is; -1
+        where it only fills up the batch.
         """
         raise NotImplementedError
 
@@ -72,69 +65,62 @@ class Metrics:
 
 
 class RowMetrics(Metrics):
-    """Gathers the outputs and targets of every row, in the order of the split.
-
-    Attributes:
-        outputs, targets: {name: array [N, ...]} of the rows that were evaluated.
-    """
+    """Gathers `outputs` and `targets`, {name: array [N, ...]}, in the order of the split's rows."""
 
     def __init__(self):
+        # Lists of (rows, outputs, targets): of this split in any order, and of complete ones.
         self._batches, self._splits = [], []
 
     def __len__(self):
-        return sum(len(rows) for rows, *_ in self._complete())
+        return len(self._joined()[0])
 
     def update(self, outputs, targets, rows):
         self._batches.append((np.asarray(rows), dict(outputs), dict(targets)))
 
     def exchange(self, gather):
-        rows, outputs, targets = _joined(self._batches)
-        gathered = (
-            {name: gather(each) for name, each in part.items()} for part in (outputs, targets)
-        )
-        self._batches = [(gather(rows), *gathered)]
+        self._batches = [_of_each_array(gather, _concatenate(self._batches))]
 
     def merge(self, other):
-        self._splits += other._complete()
+        self._splits.append(other._joined())
 
-    def _complete(self):
-        """The splits so far: list of (rows, outputs, targets), each in row order."""
+    def _joined(self):
+        """Returns (rows, outputs, targets) of all splits, each in row order."""
         if self._batches:
-            rows, outputs, targets = _joined(self._batches)
-            real = np.flatnonzero(rows >= 0)
-            order = real[np.argsort(rows[real], kind="stable")]
-            parts = [
-                {name: each[order] for name, each in part.items()} for part in (outputs, targets)
-            ]
-            self._splits.append((rows[order], *parts))
+            batches = _concatenate(self._batches)
+            real = np.flatnonzero(batches[0] >= 0)
+            order = real[np.argsort(batches[0][real], kind="stable")]
+            self._splits.append(_of_each_array(lambda array: array[order], batches))
             self._batches = []
-        return self._splits
+        if len(self._splits) > 1:
+            self._splits = [_concatenate(self._splits)]
+        return self._splits[0]
 
     @property
     def outputs(self):
-        return _joined(self._complete())[1]
+        return self._joined()[1]
 
     @property
     def targets(self):
-        return _joined(self._complete())[2]
+        return self._joined()[2]
 
 
-def _joined(parts):
-    """One (rows, outputs, targets) of several."""
-    rows, outputs, targets = zip(*parts, strict=True)
-    return np.concatenate(rows), _concatenated(outputs), _concatenated(targets)
+def _of_each_array(do, part):
+    rows, *dicts = part
+    return do(rows), *({name: do(array) for name, array in each.items()} for each in dicts)
 
 
-def _concatenated(dicts):
-    return {name: np.concatenate([each[name] for each in dicts]) for name in dicts[0]}
+def _concatenate(parts):
+    rows, *dicts = zip(*parts, strict=True)
+    return np.concatenate(rows), *(
+        {name: np.concatenate([each[name] for each in several]) for name in several[0]}
+        for several in dicts
+    )
 
 
 def figures_of(total, scores):
     """Returns {name: float}: of all splits together, and what each of several has for itself.
 
-    Args:
-        total: Metrics without any rows, which gets those of every split.
-        scores: {split: Metrics}.
+    total: Metrics without any rows, which gets those of every split. scores: {split: Metrics}.
     """
     for metrics in scores.values():
         total.merge(metrics)
@@ -142,8 +128,8 @@ def figures_of(total, scores):
     if len(scores) > 1:
         for split, metrics in scores.items():
             of_split = metrics.compute()
-            for name, short in metrics.names_of_splits.items():
-                figures[f"eval/{short}_{short_name(split)}"] = of_split[name]
+            names = _names_of_split(metrics, split)
+            figures |= {name: of_split[figure] for name, figure in names.items()}
     return figures
 
 
@@ -151,14 +137,12 @@ def names_of_figures(metrics, splits):
     """Returns the names that `figures_of` gives for such splits: list of str."""
     names = list(metrics.names)
     if len(splits) > 1:
-        names += [
-            f"eval/{short}_{short_name(split)}"
-            for split in splits
-            for short in metrics.names_of_splits.values()
-        ]
+        for split in splits:
+            names += _names_of_split(metrics, split)
     return names
 
 
-def short_name(split):
-    """ "validation_matched" -> "matched", as the original named its figures."""
-    return split.removeprefix("validation_")
+def _names_of_split(metrics, split):
+    """Returns {"eval/accuracy_matched": "eval/accuracy_cls"} of "validation_matched", say."""
+    end = split.removeprefix("validation_")  # as the original named its figures
+    return {f"eval/{short}_{end}": figure for figure, short in metrics.names_of_splits.items()}
