@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of the latest evaluation: eval/report-<name>.json, and a text table."""
+"""The report of the latest evaluation: eval/report-validation.json, and a text table."""
 
 from pathlib import Path
 
@@ -11,27 +11,27 @@ MAX_TABLE_WIDTH = 100  # columns of text; instead of a wider confusion matrix, i
 
 
 class EvaluationReport(Listener):
-    """Writes report-<name>.json: per-class metrics and confusion matrix. model_dir: path-like."""
+    """Writes the file: per-class metrics and confusion matrix. model_dir: path-like."""
 
     def __init__(self, model_dir):
-        self.folder = Path(model_dir) / "eval"
+        self.path = Path(model_dir) / "eval" / "report-validation.json"
 
-    def on_evaluation(self, step, report, name="validation"):
-        content = to_json({"name": name, "step": int(step), **report}, indent=2) + "\n"
-        write_whole(self.folder / f"report-{name}.json", content)
+    def on_evaluation(self, step, report):
+        content = {"name": "validation", "step": int(step), **report}
+        write_whole(self.path, to_json(content, indent=2) + "\n")
 
 
-def evaluation_text(step, report, name="validation"):
+def evaluation_text(step, report):
     """Returns a report as text: a line of figures and, for classes, metrics and confusion matrix.
 
     Args: those of `Listener.on_evaluation`.
     """
-    head = f"{name} at step {step}: "
+    head = f"validation at step {step}: "
     if "per_class" not in report:
-        numbers = {k: v for k, v in report.items() if isinstance(v, (int, float))}
-        figures = {key: value for key, value in numbers.items() if key != "num_examples"}
-        listed = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
-        return f"{head}{listed}, {report['num_examples']} examples"
+        figures = {key: value for key, value in report.items() if isinstance(value, (int, float))}
+        count = figures.pop("num_examples")
+        listed = "".join(f"{key} {value:.4f}, " for key, value in figures.items())
+        return f"{head}{listed}{count} examples"
     classes = report["per_class"]
     head += (
         f"accuracy {report['accuracy']:.4f}, loss {report['loss']:.4f}, "
@@ -46,7 +46,7 @@ def evaluation_text(step, report, name="validation"):
         matrix.append([figures["label"], *map(str, counts)])
     matrix = _align(matrix)
     if max(map(len, matrix)) > MAX_TABLE_WIDTH:
-        matrix = [f"confusion matrix of {len(classes)} classes: plots/confusion_{name}.png"]
+        matrix = [f"confusion matrix of {len(classes)} classes: plots/confusion_validation.png"]
     return "\n".join([head, *_align(rows), "", *matrix])
 
 

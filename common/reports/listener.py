@@ -29,26 +29,20 @@ class Listener:
         """The training loop has ended: after its last step, by a signal or an exception."""
 
     def on_figures(self, split, step, values, histograms=None):
-        """Figures are due.
+        """Figures of a split, "train" or "eval", at a global step are due.
 
-        Args:
-            split: "train" or "eval".
-            step: int, the global step the figures belong to.
-            values: {name: float}.
-            histograms: {name: <float64>[K, 3]}: left edge, right edge and count of K buckets.
+        values: {name: float}. histograms: {name: <float64>[K, 3]}: left edge, right edge and count
+        of K buckets.
         """
 
     def on_batch(self, description, done, total):
         """`done` batches of an evaluation or prediction are done: 0 before the first."""
 
-    def on_evaluation(self, step, report, name="validation"):
-        """A split or file has been evaluated.
+    def on_evaluation(self, step, report):
+        """Every split has been evaluated, with the weights of a global step.
 
-        Args:
-            step: int, the global step of the weights.
-            report: dict of figures, made by the task, with "num_examples". A classification has
-                "per_class" and "confusion" too.
-            name: str, what was evaluated; a part of file names.
+        report: dict of figures, made by the task, with "num_examples". A classification has
+        "per_class" and "confusion" too.
         """
 
     def on_save(self, step, path):

@@ -13,18 +13,8 @@ def standard_listeners(model_dir, log_steps=100):
     """Returns the Listeners of the process that reports a run: the only one, or the chief.
 
     Files are written before the console shows their content, and none before the first figure.
-
-    Args:
-        model_dir: path-like.
-        log_steps: int, training steps between two plain lines of progress.
+    log_steps: int, training steps between two plain lines of progress.
     """
     metrics_file = MetricsFile(model_dir)
-    return Listeners(
-        [
-            metrics_file,
-            TensorBoard(model_dir, metrics_file),
-            EvaluationReport(model_dir),
-            Plots(model_dir),
-            Console(log_steps),
-        ]
-    )
+    files = TensorBoard(model_dir, metrics_file), EvaluationReport(model_dir), Plots(model_dir)
+    return Listeners([metrics_file, *files, Console(log_steps)])

@@ -17,17 +17,11 @@ SPLITS = ("eval", "train")
 
 
 class MetricsFile(Listener):
-    """Appends and flushes a line per call. The first line creates the file.
-
-    Args:
-        model_dir: path-like.
-    Attributes:
-        has_dropped: bool. Whether the last resume removed lines from the file.
-    """
+    """Appends and flushes a line per call. The first line creates the file."""
 
     def __init__(self, model_dir):
         self.path = Path(model_dir) / METRICS_FILE
-        self.has_dropped = False
+        self.has_dropped = False  # whether the last resume removed lines from the file
         self._file = None
 
     def on_figures(self, split, step, values, histograms=None):
@@ -39,7 +33,9 @@ class MetricsFile(Listener):
         line = {"time": now, "split": split, "step": int(step), **values}
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _drop_torn_line(self.path)
+            if self.path.exists():  # a torn line, after a kill, is cut off
+                content = self.path.read_bytes()
+                os.truncate(self.path, content.rfind(b"\n") + 1)
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
         try:
             self._file.write(to_json(line) + "\n")
@@ -57,12 +53,11 @@ class MetricsFile(Listener):
         self.has_dropped = False
         if not self.path.exists():
             return
-        lines = [
+        content = "".join(
             line
             for line, figures in _lines(self.path)
             if figures["step"] <= last.get(figures["split"], step)
-        ]
-        content = "".join(lines).encode()
+        ).encode()
         if content != self.path.read_bytes():
             write_whole(self.path, content)
             self.has_dropped = True
@@ -105,20 +100,9 @@ def _lines(path):
                 figures = json.loads(line)
             except ValueError:
                 continue
-            if (
-                line.endswith("\n")
-                and isinstance(figures, dict)
-                and {"split", "step"} <= figures.keys()
-            ):
+            is_whole = line.endswith("\n") and isinstance(figures, dict)
+            if is_whole and {"split", "step"} <= figures.keys():
                 yield line, figures
-
-
-def _drop_torn_line(path):
-    """Cuts off what follows the last line end, so that the next line begins on a new one."""
-    if path.exists():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def not_written(path, reason):

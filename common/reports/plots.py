@@ -24,33 +24,30 @@ DPI = 160
 
 
 class Plots(Listener):
-    """Writes plots/confusion_<name>.png at each evaluation, plots/learning_curves.png at the end.
+    """Writes a confusion matrix at each evaluation, learning curves at the end, into plots/.
 
-    Args:
-        model_dir: path-like, whose metrics.jsonl has the curves.
+    model_dir: path-like, whose metrics.jsonl has the curves.
     """
 
     def __init__(self, model_dir):
         self.model_dir = Path(model_dir)
-        self.folder = self.model_dir / "plots"
 
-    def on_evaluation(self, step, report, name="validation"):
+    def on_evaluation(self, step, report):
         if "confusion" in report:
             scored = f"accuracy {report['accuracy']:.4f} over {report['num_examples']:,} examples"
-            figure = draw_confusion(report, f"{name}, step {step:,}\n{scored}")
-            _save_figure(figure, self.folder / f"confusion_{name}.png")
+            figure = draw_confusion(report, f"validation, step {step:,}\n{scored}")
+            self._save(figure, "confusion_validation.png")
 
     def on_end(self, result):
         curves = read_curves(self.model_dir)
         figure = draw_curves(curves, f"Learning curves of {self.model_dir.resolve().name}")
         if figure is not None:
-            _save_figure(figure, self.folder / "learning_curves.png")
+            self._save(figure, "learning_curves.png")
 
-
-def _save_figure(figure, path):
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
-    write_whole(path, png.getvalue())
+    def _save(self, figure, name):
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+        write_whole(self.model_dir / "plots" / name, png.getvalue())
 
 
 def draw_confusion(report, title):
@@ -106,32 +103,31 @@ def smooth(values, window):
     return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
 
 
-def _finite_points(curve):
-    """Returns steps and values of a curve's finite figures, as two arrays."""
-    points = [(step, value) for step, value in curve.items() if math.isfinite(value)]
-    return np.array([step for step, _ in points]), np.array([value for _, value in points])
-
-
 def draw_curves(curves, title):
     """Returns a matplotlib Figure of what `read_curves` returns; None without a finite figure."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    points = {key: _finite_points(curve) for key, curve in curves.items()}
-    points = {key: curve for key, curve in points.items() if len(curve[0])}
+    points = {}  # steps and values of the curves' finite figures
+    for key, curve in curves.items():
+        finite = [(step, value) for step, value in curve.items() if math.isfinite(value)]
+        if finite:
+            points[key] = tuple(map(np.array, zip(*finite, strict=True)))
     training_loss = points.get(("train", "train/cost_cls"))
     evaluation_loss = points.get(("eval", "loss"))
     learning_rate = points.get(("train", "train/lr"))
     accuracies = {
-        ACCURACY_LABELS[name]: points["eval", name]
-        for name in ACCURACY_LABELS
+        label: points["eval", name]
+        for name, label in ACCURACY_LABELS.items()
         if ("eval", name) in points
     }
-    heights = {"loss": 2.8, "accuracy": 2.8, "learning rate": 1.3}  # inches, top to bottom
-    has_panel = [training_loss or evaluation_loss, accuracies, learning_rate]
-    heights = {
-        name: inches for (name, inches), has in zip(heights.items(), has_panel, strict=True) if has
-    }
+    heights = {}  # inches, top to bottom
+    if training_loss or evaluation_loss:
+        heights["loss"] = 2.8
+    if accuracies:
+        heights["accuracy"] = 2.8
+    if learning_rate:
+        heights["learning rate"] = 1.3
     if not heights:
         return None
 

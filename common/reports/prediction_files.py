@@ -18,21 +18,17 @@ def write_predictions(folder, name, outputs, texts, records):
     the record says. Tabs and line ends within a text become spaces.
 
     Args:
-        folder: path-like, made if absent.
-        name: str.
         outputs: {name: array [N, ...]}.
         texts: list of N tuples of one or two str.
         records: list of N {column: str or float}, of a task's `predictions`.
     Returns:
         Paths of the npz and of the TSV.
     """
-    folder = Path(folder)
-    array = io.BytesIO()
+    array, table = io.BytesIO(), io.StringIO()
     if len(outputs) == 1:
         np.savez(array, *outputs.values())
     else:
         np.savez(array, **outputs)
-    table = io.StringIO()
     columns = ["text"] if len(texts[0]) == 1 else ["text_a", "text_b"]
     writer = csv.writer(
         table, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
@@ -42,9 +38,7 @@ def write_predictions(folder, name, outputs, texts, records):
         plain = [" ".join(text.replace("\0", " ").split()) for text in row_texts]
         values = [v if isinstance(v, str) else f"{v:.6f}" for v in record.values()]
         writer.writerow([row, *plain, *values])
-    contents = {".npz": array.getvalue(), ".tsv": table.getvalue().encode("utf-8")}
-    paths = []
-    for suffix, content in contents.items():
-        paths.append(folder / f"{name}{suffix}")
-        write_whole(paths[-1], content)
+    paths = [Path(folder) / f"{name}.npz", Path(folder) / f"{name}.tsv"]
+    for path, content in zip(paths, (array.getvalue(), table.getvalue()), strict=True):
+        write_whole(path, content)
     return paths

@@ -23,12 +23,9 @@ _SHORT_NAMES = {"learning_rate": "lr"}
 
 
 class Console(Listener):
-    """Prints to the standard error stream.
+    """Prints to a text file; None is the standard error stream of the moment.
 
-    Args:
-        log_steps: int, training steps between two plain lines of progress.
-        stream: text file; None is the standard error stream of the moment.
-        clock: () -> seconds.
+    log_steps: int, training steps between two plain lines of progress. clock: () -> seconds.
     """
 
     def __init__(self, log_steps=100, stream=None, clock=time.monotonic):
@@ -42,8 +39,8 @@ class Console(Listener):
         else:
             log(text, self.stream)
 
-    def on_evaluation(self, step, report, name="validation"):
-        self.on_message(evaluation_text(step, report, name))
+    def on_evaluation(self, step, report):
+        self.on_message(evaluation_text(step, report))
 
     def on_start(self, first_step, last_step, rate):
         self.training = self._begin("train", "steps", first_step, last_step, rate, self.log_steps)
@@ -111,8 +108,6 @@ class Progress:
         initial, total: int, steps done before and at the end.
         rate: StepRate, updated by the caller.
         log_every: int, steps between two plain lines, besides those of the first and last step.
-        stream: text file.
-        clock: () -> seconds.
     """
 
     def __init__(self, description, unit, initial, total, rate, log_every, stream, clock):

@@ -14,9 +14,7 @@ WINDOW_MIN_UPDATES = 10
 class StepRate:
     """The rate of the last updates, without the first ones, whose time is that of compiling.
 
-    Args:
-        num_untimed: int, how many first updates are left out.
-        clock: () -> seconds.
+    num_untimed: int, how many first updates are left out. clock: () -> seconds.
     """
 
     def __init__(self, num_untimed=1, clock=time.monotonic):
@@ -26,9 +24,7 @@ class StepRate:
     def update(self, done, waited=None):
         """Records the time at which `done` steps are done.
 
-        Args:
-            done: int, all steps so far.
-            waited: seconds spent waiting for input so far, or None where not known.
+        waited: seconds spent waiting for input so far, or None where not known.
         """
         if self.num_untimed > 0:
             self.num_untimed -= 1
@@ -64,17 +60,11 @@ class TimedInput:
 
     The device may compute queued steps in that time. On a CPU the loop sees that, and calls
     `take_off_last`; on a GPU that time counts as waiting.
-
-    Args:
-        batches: iterable.
-        clock: () -> seconds.
-    Attributes:
-        seconds: float, waited so far.
     """
 
     def __init__(self, batches, clock=time.monotonic):
-        self.batches, self.clock, self.seconds = batches, clock, 0.0
-        self._last = 0.0
+        self.batches, self.clock = batches, clock
+        self.seconds = self._last = 0.0  # waited so far, and for the last batch
 
     def __iter__(self):
         start = self.clock()

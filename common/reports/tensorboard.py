@@ -16,10 +16,7 @@ from common.reports.metrics_file import not_written
 class TensorBoard(Listener):
     """Writes events.out.tfevents.*, with the original's tags, and flushes them at every call.
 
-    Args:
-        model_dir: path-like.
-        metrics_file: MetricsFile, called before this listener: it knows whether a resume has
-            removed figures.
+    metrics_file: MetricsFile, called before this: it knows whether a resume has removed figures.
     """
 
     def __init__(self, model_dir, metrics_file):

@@ -23,10 +23,10 @@ REPORT = {
 
 
 def test_evaluation_writes_its_report(tmp_path):
-    EvaluationReport(tmp_path).on_evaluation(6315, REPORT, "mismatched")
-    written = json.loads((tmp_path / "eval/report-mismatched.json").read_text())
-    assert written == {"name": "mismatched", "step": 6315, **REPORT}
-    assert [path.name for path in tmp_path.rglob("*.*")] == ["report-mismatched.json"]
+    EvaluationReport(tmp_path).on_evaluation(6315, REPORT)
+    written = json.loads((tmp_path / "eval/report-validation.json").read_text())
+    assert written == {"name": "validation", "step": 6315, **REPORT}
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["report-validation.json"]
 
 
 def test_report_with_a_loss_that_is_not_finite_is_valid_json(tmp_path):
@@ -35,8 +35,8 @@ def test_report_with_a_loss_that_is_not_finite_is_valid_json(tmp_path):
 
 
 def test_text_of_classes_is_a_table_and_their_confusion():
-    assert evaluation_text(6315, REPORT, "mismatched") == (
-        "mismatched at step 6315: accuracy 0.7500, loss 0.5633, 12 examples\n"
+    assert evaluation_text(6315, REPORT) == (
+        "validation at step 6315: accuracy 0.7500, loss 0.5633, 12 examples\n"
         "  class  precision  recall      f1  examples\n"
         "  dog       0.6000  0.7500  0.6667         4\n"
         "  cat       0.8571  0.7500  0.8000         8\n"
@@ -63,6 +63,6 @@ def test_text_leaves_out_what_is_no_number():
 def test_text_names_the_plot_of_a_wide_confusion_matrix():
     classes = [{**REPORT["per_class"][0], "label": f"class number {i}"} for i in range(20)]
     report = {**REPORT, "per_class": classes, "confusion": np.ones((20, 20), int).tolist()}
-    lines = evaluation_text(1, report, "validation").splitlines()
+    lines = evaluation_text(1, report).splitlines()
     assert lines[-1] == "confusion matrix of 20 classes: plots/confusion_validation.png"
     assert len(lines) == 1 + 1 + 20 + 1 + 1

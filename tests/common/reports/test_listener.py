@@ -11,7 +11,7 @@ EVENTS = {
     "on_stop": (),
     "on_figures": ("train", 1, {"loss": 0.5}, None),
     "on_batch": ("eval", 0, 3),
-    "on_evaluation": (1, {}, "mismatched"),
+    "on_evaluation": (1, {}),
     "on_save": (1, "checkpoint-1"),
     "on_end": (None,),
     "close": (),
@@ -40,5 +40,5 @@ def test_every_event_reaches_every_listener_in_order():
         getattr(Listeners([first, second]), name)(*arguments)
         assert seen == [(first, name, arguments, {}), (second, name, arguments, {})]
     seen.clear()
-    Listeners([first]).on_evaluation(1, {}, name="matched")
-    assert seen == [(first, "on_evaluation", (1, {}), {"name": "matched"})]
+    Listeners([first]).on_evaluation(1, report={})
+    assert seen == [(first, "on_evaluation", (1,), {"report": {}})]

@@ -28,11 +28,11 @@ def _report_of(num_classes, label="class number {}"):
 
 
 def test_evaluation_of_classes_writes_its_plot(tmp_path):
-    Plots(tmp_path).on_evaluation(6315, {"num_examples": 7, "pearson": 0.5}, "regression")
+    Plots(tmp_path).on_evaluation(6315, {"num_examples": 7, "pearson": 0.5})
     assert not list(tmp_path.iterdir())
-    Plots(tmp_path).on_evaluation(6315, _report_of(2), "mismatched")
-    assert matplotlib.image.imread(tmp_path / "plots/confusion_mismatched.png").std() > 0.1
-    assert [path.name for path in tmp_path.rglob("*.*")] == ["confusion_mismatched.png"]
+    Plots(tmp_path).on_evaluation(6315, _report_of(2))
+    assert matplotlib.image.imread(tmp_path / "plots/confusion_validation.png").std() > 0.1
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["confusion_validation.png"]
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 8, 20])
