@@ -68,17 +68,10 @@ def validate(params, args):
     import_quietly()
     poll()
     from common.validate.validate import Problems, open_distribution, validate
-    from session import open_session
 
     problems = Problems()
-    session = open_session(
-        params,
-        args.params,
-        args.text,
-        args.input_file,
-        distribution=open_distribution(params.runconfig, problems),
-        attempt=problems.collecting,
-    )
+    distribution = open_distribution(params.runconfig, problems)
+    session = open_session(params, args, distribution=distribution, attempt=problems.collecting)
     return validate(session, problems)
 
 
@@ -89,19 +82,20 @@ def run_on_cs(params, args):
     python = launch.check(params)
     import_quietly()
     from common.cs.prepare import Notes, adapted, prepare
-    from session import open_session, write_params
+    from session import write_params
 
     params, notes = adapted(params)
     notes = Notes(notes, is_tolerant=params.runconfig.validate_only)
-    session = open_session(
-        params,
-        args.params,
-        args.text,
-        args.input_file,
-        needs_checkpoint=params.runconfig.mode == "train" or not params.runconfig.validate_only,
-        attempt=notes.collecting,
-    )
+    is_needed = params.runconfig.mode == "train" or not params.runconfig.validate_only
+    session = open_session(params, args, needs_checkpoint=is_needed, attempt=notes.collecting)
     launch.hand_over(python, prepare(session, notes, write_params))
+
+
+def open_session(params, args, **options):
+    """`open_session` of `session.py`, with the texts of the command line."""
+    import session
+
+    return session.open_session(params, args.params, args.text, args.input_file, **options)
 
 
 def run(params, args, cluster, control):
@@ -139,11 +133,10 @@ def run_session(params, args, cluster, control, record):
     from common.reports.listeners import standard_listeners
     from common.training.checks import set_up
     from common.training.distribution import make_distribution
-    from session import open_session
 
     distribution = make_distribution(params.runconfig, cluster)
     params = params.with_runconfig(num_streams=take_streams(params.runconfig))
-    session = open_session(params, args.params, args.text, args.input_file, distribution)
+    session = open_session(params, args, distribution=distribution)
     set_up(session.run)
     if record is not None:
         record.accept()
@@ -155,9 +148,8 @@ def run_session(params, args, cluster, control, record):
     programs = None
     if compiled is not None and session.mode != "export":
         programs = open_programs(compiled, session.params, is_cache)
-    listeners = Listeners()
-    if record is not None:
-        listeners = standard_listeners(session.model_dir, session.run.log_steps)
+    log_steps = session.run.log_steps
+    listeners = standard_listeners(session.model_dir, log_steps) if record else Listeners()
     with (
         tf.device(session.run.device),
         distribution.chief_only_logging(),
@@ -175,10 +167,8 @@ def run_session(params, args, cluster, control, record):
 
 def do(session, args, control, programs, listeners):
     """Runs the Session's mode. Returns its Result."""
-    from common.training.evaluator import Evaluator
-    from common.training.exporter import Exporter
-    from common.training.inference import Inference
-    from common.training.predictor import Predictor
+    from common.training.exporter import export_checkpoint
+    from common.training.predictor import predict
     from common.training.trainer import Trainer
     from session import write_params
 
@@ -186,28 +176,30 @@ def do(session, args, control, programs, listeners):
         if session.distribution.is_chief:
             write_params(session)
         return Trainer(session, new_model(session), listeners, control, programs).train()
-    inference = Inference(session, new_model(session), listeners, programs)
+    evaluator = new_evaluator(session, listeners, programs)
     if session.mode == "predict":
-        return Predictor(session, inference).predict()
-    evaluator = Evaluator(session, inference)
+        return predict(session, evaluator.inference)
     if session.mode == "eval":
         return evaluator.evaluate_checkpoint()
     if session.mode == "eval_all":
         return evaluator.evaluate_all()
-    exporter = Exporter(session, evaluator)
-    return exporter.export(args.export_format, args.export_dir, args.quantize)
+    return export_checkpoint(evaluator, args.export_format, args.export_dir, args.quantize)
 
 
 def export_best(session, listeners):
     """Exports the best checkpoint of a training Session as its params say. Returns Result."""
-    from common.training.evaluator import Evaluator
-    from common.training.exporter import Exporter
-    from common.training.inference import Inference
+    from common.training.exporter import export_checkpoint
     from session import best_session
 
-    best = best_session(session)
-    evaluator = Evaluator(best, Inference(best, new_model(best), listeners))
-    return Exporter(best, evaluator).export(session.run.export_best)
+    evaluator = new_evaluator(best_session(session), listeners)
+    return export_checkpoint(evaluator, session.run.export_best)
+
+
+def new_evaluator(session, listeners, programs=None):
+    from common.training.evaluator import Evaluator
+    from common.training.inference import Inference
+
+    return Evaluator(session, Inference(session, new_model(session), listeners, programs))
 
 
 def new_model(session):
@@ -224,10 +216,8 @@ def show(result):
         print(line)
     log(closing_summary(result.lines))
     if result.stopped_by is not None:
-        log(
-            f"Stopped by signal {result.stopped_by}; the same command continues at step "
-            f"{result.step}"
-        )
+        next_step = f"the same command continues at step {result.step}"
+        log(f"Stopped by signal {result.stopped_by}; {next_step}")
 
 
 def inspect(args):
@@ -273,9 +263,7 @@ def main(argv=None):
         if args.mode == "inspect":
             check_only(args.mode, args.validate_only, args.compile_only)
             return inspect(args)
-        params = get_params(
-            args.params, overrides_of(args), on_warning=lambda text: print(text, file=sys.stderr)
-        )
+        params = get_params(args.params, overrides_of(args), on_warning=log)
         check_flags(params.runconfig.mode, args)
         run = params.runconfig
         check_only(run.mode, run.validate_only, run.compile_only)

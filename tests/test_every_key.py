@@ -324,7 +324,7 @@ def rows_evaluated(params):
     inference = Inference(session, session.new_model())
     inference.step = lambda: lambda features: {"logits": tf.zeros((3, 2))}
     evaluator = Evaluator(session, inference)
-    return len(evaluator.score({"split": toy_eval_batches(toy_tokens(13), 3)})["split"])
+    return len(evaluator.score({"split": toy_eval_batches(toy_tokens(13), 3)})[1])
 
 
 def kept_checkpoints(params):
@@ -396,7 +396,7 @@ def resumed(params):
     save_params(former, folder)
     session = session_of(params.with_runconfig(model_dir=folder)).replace(resumed=folder)
     try:
-        check_unchanged_meaning(session.replace(given_params=params))
+        check_unchanged_meaning(dataclasses.replace(session, given_params=params))
     except UserError as error:
         return str(error)
     return "resumed"

@@ -13,7 +13,7 @@ from common.params import Params
 from common.reports.listeners import standard_listeners
 from common.training.checks import set_up
 from common.training.inference import Inference
-from common.training.predictor import Predictor
+from common.training.predictor import predict
 from common.training.trainer import Trainer
 from session import open_session
 from utils import get_params
@@ -89,7 +89,7 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path):
     assert metrics["loss"] == metrics["eval/mse"] < 0.2  # the labels' variance is 0.375
 
     session = open_session(params.with_runconfig(mode="predict"))
-    Predictor(session, Inference(session, session.new_model())).predict()
+    predict(session, Inference(session, session.new_model()))
     logits = np.load(tmp_path / "model_dir/predict/predictions_tf_0.npz")["arr_0"]
     values = logits[:, 0]
     assert np.mean((values - [score for _, score in rows]) ** 2) == pytest.approx(metrics["loss"])

@@ -8,17 +8,12 @@ from common.checkpoints.formats import ours
 from common.checkpoints.load import open_checkpoint
 from common.files import write_whole
 
-CALIBRATION = "calibration.json"
-
 
 def calibrate(session, evaluator, batches_of_split, steps):
     """Calibrates checkpoints of model_dir, and keeps what was fitted with them.
 
-    Args:
-        session: Session.
-        evaluator: Evaluator, whose weights are then those of the last checkpoint.
-        batches_of_split: {split: Batches} to fit to.
-        steps: set of int, the checkpoints; -1 is none.
+    batches_of_split: {split: Batches} to fit to. steps: set of int, the checkpoints; -1 is none.
+    The evaluator's weights are then those of the last one.
     """
     results = {}
     for step in sorted(steps - {-1, None}):
@@ -27,7 +22,7 @@ def calibrate(session, evaluator, batches_of_split, steps):
             continue  # the best of a run that has lost it
         checkpoint = open_checkpoint(path)
         evaluator.inference.load(checkpoint)
-        _, total = evaluator.total_of(evaluator.score(batches_of_split))
+        _, total = evaluator.score(batches_of_split)
         fitted = results[path.name] = total.calibrate()
         changes = [
             f"{name.replace('_', ' ')} {value:.4f} -> {fitted['after'][name]:.4f}"
@@ -43,4 +38,4 @@ def calibrate(session, evaluator, batches_of_split, steps):
             ours.update_config(path, temperature=temperature)
     if session.distribution.is_chief:
         content = json.dumps(results, indent=2) + "\n"
-        write_whole(session.model_dir / "eval" / CALIBRATION, content)
+        write_whole(session.model_dir / "eval" / "calibration.json", content)

@@ -11,12 +11,7 @@ from common.training.result import result_of
 
 
 class Evaluator:
-    """Scores the weights of an Inference as they are, or those of checkpoints.
-
-    Args:
-        session: Session.
-        inference: Inference.
-    """
+    """Scores the weights of an Inference as they are, or those of checkpoints."""
 
     def __init__(self, session, inference):
         self.session, self.inference = session, inference
@@ -24,26 +19,20 @@ class Evaluator:
         self.started = time.monotonic()
 
     def score(self, batches_of_split, predict_step=None, description="eval"):
-        """Returns {split: Metrics}; without predict_step of the network's own outputs.
+        """Returns {name: float}, and the Metrics of all splits together.
 
-        batches_of_split: {split: Batches} with weights.
+        batches_of_split: {split: Batches} with weights. predict_step: None is the network's own.
         """
-        return self.inference.collect(
-            batches_of_split,
-            self.model.build_eval_metric_ops,
-            description,
-            predict_step,
-            self.session.run.eval_steps,
+        make_metrics, limit = self.model.build_eval_metric_ops, self.session.run.eval_steps
+        scores = self.inference.collect(
+            batches_of_split, make_metrics, description, predict_step, limit
         )
-
-    def total_of(self, scores):
-        """Returns {name: float} and the Metrics of all splits together. scores: of `score`."""
-        total = self.model.build_eval_metric_ops()
+        total = make_metrics()
         return figures_of(total, scores), total
 
     def evaluate(self, batches_of_split, step):
         """Scores every split and tells the listeners. Returns {name: float}, and the Metrics."""
-        figures, total = self.total_of(self.score(batches_of_split))
+        figures, total = self.score(batches_of_split)
         check_still_there(self.session.model_dir)
         self.listeners.on_figures("eval", step, figures)
         self.listeners.on_evaluation(step, total.report())

@@ -14,43 +14,25 @@ from common.errors import UserError
 
 
 class Result(BaseModel):
-    """What a mode did.
-
-    Attributes:
-        mode: str.
-        outcome: str, a sentence.
-        model_dir: str.
-        seconds: float, from the mode's beginning to its end.
-        step: int, the global step of the weights; None where there is no one step.
-        figures: {name: float} of the last evaluation.
-        num_examples: int, rows that the figures or the predictions are of.
-        examples_per_second: float, of the last training steps.
-        num_parameters: int.
-        checkpoint: path of the checkpoint that was made or used.
-        best_checkpoint: path of the one that best.json names.
-        stopped_by: number of the signal that ended the mode early.
-        written: paths of what was written.
-        lines: (name, text) for the reader, in order.
-        output: lines for the standard output.
-    """
+    """What a mode did."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: str
-    outcome: str
+    outcome: str  # a sentence
     model_dir: str
-    seconds: float
-    step: int | None = None
-    figures: dict[str, float] = Field(default_factory=dict)
-    num_examples: int | None = None
-    examples_per_second: float | None = None
+    seconds: float  # from the mode's beginning to its end
+    step: int | None = None  # the global step of the weights; None where there is no one step
+    figures: dict[str, float] = Field(default_factory=dict)  # of the last evaluation
+    num_examples: int | None = None  # rows that the figures or the predictions are of
+    examples_per_second: float | None = None  # of the last training steps
     num_parameters: int | None = None
-    checkpoint: str | None = None
-    best_checkpoint: str | None = None
-    stopped_by: int | None = None
-    written: tuple[str, ...] = ()
-    lines: tuple[tuple[str, str], ...] = ()
-    output: tuple[str, ...] = ()
+    checkpoint: str | None = None  # path of the one that was made or used
+    best_checkpoint: str | None = None  # path of the one that best.json names
+    stopped_by: int | None = None  # number of the signal that ended the mode early
+    written: tuple[str, ...] = ()  # paths
+    lines: tuple[tuple[str, str], ...] = ()  # (name, text) for the reader, in order
+    output: tuple[str, ...] = ()  # lines for the standard output
 
     @property
     def exit_code(self):
@@ -61,27 +43,20 @@ class Result(BaseModel):
 def result_of(session, model, outcome, started, lines=(), **values):
     """Returns the Result of a mode that trained or evaluated in model_dir, with where all is.
 
-    Args:
-        session: Session.
-        model: BaseModel.
-        outcome: str, a sentence.
-        started: float, `time.monotonic()` of the mode's beginning.
-        lines: (name, text) of the figures.
-        values: other attributes of Result.
+    started: float, `time.monotonic()` of its beginning. lines: (name, text) of the figures.
     """
-    model_dir = session.model_dir
+    model_dir, seconds = session.model_dir, time.monotonic() - started
     saved = store.list_checkpoints(model_dir)
-    checkpoint = str(saved[-1][1]) if saved else None
-    best = None
+    checkpoint, best = str(saved[-1][1]) if saved else None, None
     with contextlib.suppress(UserError):
         best = str(store.best_checkpoint(model_dir))
-    places = [("Checkpoint", checkpoint), ("Best", best)]
-    places += [
+    places = [
+        ("Checkpoint", checkpoint),
+        ("Best", best),
         ("Metrics", str(model_dir / "metrics.jsonl")),
         ("Plots", str(model_dir / "plots")),
         ("TensorBoard", f"tensorboard --logdir {model_dir}"),
     ]
-    seconds = time.monotonic() - started
     done = ("Done", f"{outcome}, {format_duration(seconds)}")
     return Result(
         mode=session.mode,

@@ -14,8 +14,8 @@ from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
 from common.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from common.metrics.regression import RegressionMetrics
-from common.training.exporter import Exporter
-from common.training.predictor import Predictor
+from common.training.exporter import export_checkpoint
+from common.training.predictor import predict
 from tests.reference.tiny_bert import randomize
 from tests.reference.toy_session import (
     LABELS,
@@ -98,7 +98,7 @@ def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibr
 def test_predictions_have_the_calibrated_probabilities(calibrated, tmp_path):
     params = make_params(tmp_path, mode="predict")
     inference = make_evaluator(params, checkpoint=open_checkpoint(calibrated)).inference
-    Predictor(inference.session, inference).predict()
+    predict(inference.session, inference)
     logits = np.load(tmp_path / "predict" / "predictions_tf_0.npz")["arr_0"].astype(np.float64)
     scaled = np.exp(logits / inference.model.temperature)
     expected = scaled / scaled.sum(axis=1, keepdims=True)
@@ -111,7 +111,7 @@ def test_predictions_have_the_calibrated_probabilities(calibrated, tmp_path):
 def test_an_export_has_the_temperature_in_its_weights(calibrated, tmp_path):
     params = make_params(tmp_path, mode="export")
     evaluator = make_evaluator(params, checkpoint=open_checkpoint(calibrated))
-    Exporter(evaluator.session, evaluator).export("huggingface", tmp_path / "exported")
+    export_checkpoint(evaluator, "huggingface", tmp_path / "exported")
     exported = open_checkpoint(tmp_path / "exported")
     weights = ours.read_weights(calibrated / "checkpoint-12")
     for name, tensor in weights.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.checkpoints.load import open_checkpoint
-from common.training.exporter import Exporter
+from common.training.exporter import export_checkpoint
 from tests.reference.toy_session import (
     SPLITS,
     logits_in_rows,
@@ -21,7 +21,7 @@ def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(trained, tmp_
     pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
     params, folder = make_params(tmp_path, mode="export"), tmp_path / "onnx"
     evaluator = make_evaluator(params, checkpoint=open_checkpoint(trained))
-    result = Exporter(evaluator.session, evaluator).export("onnx", folder, "int8")
+    result = export_checkpoint(evaluator, "onnx", folder, "int8")
     figures = json.loads((folder / "export.json").read_text())["metrics_of_files"]
     logits = np.concatenate([logits_in_rows(evaluator.model, tokens) for tokens in SPLITS.values()])
     labels = np.concatenate([tokens.targets["labels"] for tokens in SPLITS.values()])

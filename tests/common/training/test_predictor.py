@@ -6,7 +6,7 @@ import csv
 import numpy as np
 
 from common.checkpoints.load import open_checkpoint
-from common.training.predictor import Predictor
+from common.training import predictor
 from tests.reference.toy_session import (
     LABELS,
     SPLITS,
@@ -19,7 +19,7 @@ from tests.reference.toy_session import (
 def predict(params, model_dir, **values):
     """Returns the Result, and the network with the checkpoint's weights."""
     inference = make_evaluator(params, checkpoint=open_checkpoint(model_dir), **values).inference
-    return Predictor(inference.session, inference).predict(), inference.model
+    return predictor.predict(inference.session, inference), inference.model
 
 
 def test_predictions_are_those_of_the_checkpoint_for_every_row(trained, tmp_path):
