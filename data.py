@@ -51,7 +51,6 @@ def get_layout(cfg):
 
 
 def _load(params, cfg, source, split, **selection):
-    """See `load_rows`."""
     tokenizer, model_dir = get_tokenizer(cfg), params.runconfig.model_dir
     return load_rows(cfg, source, split, tokenizer, model_dir, **selection)
 
@@ -79,15 +78,10 @@ def _packed_plan(params, plan):
 
 
 def _computes_less(params, packed_shapes, rows, lengths):
-    """Whether packed batches cost less than padded ones.
-
-    packed_shapes: int [steps, 2]; rows, lengths: of an EpochPlan.
-    """
+    """Whether packed batches cost less than padded ones, of `rows` with `lengths`."""
     shapes = np.stack([np.full_like(lengths, rows.shape[1]), lengths], axis=1)
-    packed, padded = (
-        num_products(each, params.model.hidden_size) for each in (packed_shapes, shapes)
-    )
-    return packed < padded
+    width = params.model.hidden_size
+    return num_products(packed_shapes, width) < num_products(shapes, width)
 
 
 def _every_row_once(params, cfg, tokens):
@@ -154,30 +148,25 @@ def eval_input_fn(params):
 def predict_input_fn(params, texts=()):
     """Returns the batches to predict, and their texts.
 
-    Args:
-        params: complete Params; `predict_input` is read.
-        texts: list of tuples of str from the user, each with as many texts as a row of the
-            data_processor; empty: the evaluation splits, which need no labels here.
-    Returns:
-        {split: Batches}; {split: list of tuples of str}, in row order.
-    Raises:
-        UserError: the user gave pairs where the data_processor has single texts, or vice versa.
+    texts: list of tuples of str from the user, each with as many texts as a row of the
+    data_processor, else UserError is raised; empty: the evaluation splits, which need no labels
+    here. Returns {split: Batches}; {split: list of tuples of str}, in row order.
     """
     cfg = params.predict_input
-    if not texts:
-        source = get_source(cfg)
-        batches, texts_of_split = {}, {}
-        for name, split in _eval_splits(cfg, source).items():
-            content = source.fingerprint(split)
-            tokens, rows = _load(params, cfg, source, split, needs_targets=False)
-            split_texts = source.read_texts(split)
-            check_unchanged(source, split, content)
-            batches[name] = _every_row_once(params, cfg, tokens)
-            texts_of_split[name] = [split_texts[row] for row in rows]
-        return batches, texts_of_split
-    _check_texts(cfg, texts)
-    tokens = tokenize_texts(list(texts), get_tokenizer(cfg))
-    return {"texts": _every_row_once(params, cfg, tokens)}, {"texts": list(texts)}
+    if texts:
+        _check_texts(cfg, texts)
+        tokens = tokenize_texts(list(texts), get_tokenizer(cfg))
+        return {"texts": _every_row_once(params, cfg, tokens)}, {"texts": list(texts)}
+    source = get_source(cfg)
+    batches, texts_of_split = {}, {}
+    for name, split in _eval_splits(cfg, source).items():
+        content = source.fingerprint(split)
+        tokens, rows = _load(params, cfg, source, split, needs_targets=False)
+        split_texts = source.read_texts(split)
+        check_unchanged(source, split, content)
+        batches[name] = _every_row_once(params, cfg, tokens)
+        texts_of_split[name] = [split_texts[row] for row in rows]
+    return batches, texts_of_split
 
 
 def _check_texts(cfg, texts):
@@ -214,10 +203,8 @@ def describe(cfg):
 def read_texts(texts, input_file):
     """Returns the texts of --text and of the lines of --input_file: tuples of one or two str.
 
-    A tab separates the two texts of a pair. Empty lines of a file are skipped.
-
-    Raises:
-        UserError: the file cannot be read, a text is not UTF-8, or only some rows are pairs.
+    A tab separates the two texts of a pair. Empty lines of a file are skipped. Raises UserError
+    where the file cannot be read, a text is not UTF-8, or only some rows are pairs.
     """
     rows = list(texts)
     for text in texts:
@@ -246,16 +233,16 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     """Fills in what the params leave to the checkpoint, the data and the machine.
 
     Args:
-        params: Params as read.
         checkpoint_config: dict of `Checkpoint.config`, empty without a checkpoint.
-        params_path: str, for messages.
         labels_from_checkpoint: bool. True if no data set is needed: texts to predict, or an export.
     Returns:
         complete Params; label names, tuple of str; the vocabulary, list of str.
     """
     params = params.with_vocab_file(checkpoint_config.get("vocab_file"))
     if params.model.mixed_precision == "auto":
-        params = params.with_precision(best_precision(_gpu_capabilities(params.runconfig)))
+        details = map(tf.config.experimental.get_device_details, gpus_of(params.runconfig.device))
+        capabilities = [each.get("compute_capability", (0, 0)) for each in details]
+        params = params.with_precision(best_precision(capabilities))
     cfg = params.predict_input
     _check_tokenizers(params, checkpoint_config)
     vocab = get_tokenizer(cfg).vocab
@@ -265,12 +252,6 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
         _check_label_order(label_names, checkpoint_config)
     known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
     return params.complete(checkpoint_config, known, params_path), label_names, vocab
-
-
-def _gpu_capabilities(run):
-    """Returns CUDA's (major, minor) of the GPUs that a run may use. run: RunParams."""
-    details = map(tf.config.experimental.get_device_details, gpus_of(run.device))
-    return [each.get("compute_capability", (0, 0)) for each in details]
 
 
 def _check_tokenizers(params, checkpoint_config):
@@ -284,12 +265,13 @@ def _check_tokenizers(params, checkpoint_config):
                 f"do_lower {cfg.do_lower}, {params.predict_input.vocab_file} with do_lower "
                 f"{params.predict_input.do_lower}; give every input the same values"
             )
-    do_lower = checkpoint_config.get("do_lower_case")
-    if do_lower is not None and do_lower != params.predict_input.do_lower:
+    given, kept = params.predict_input.do_lower, checkpoint_config.get("do_lower_case")
+    if kept is not None and kept != given:
+        given, kept = str(given).lower(), str(kept).lower()
         raise UserError(
-            f"do_lower is {str(params.predict_input.do_lower).lower()}, but the vocabulary of "
-            f"{checkpoint_config.get('path', 'the checkpoint')} has do_lower_case "
-            f"{str(do_lower).lower()}; write do_lower: {str(do_lower).lower()}"
+            f"do_lower is {given}, but the vocabulary of "
+            f"{checkpoint_config.get('path', 'the checkpoint')} has do_lower_case {kept}; write "
+            f"do_lower: {kept}"
         )
 
 

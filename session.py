@@ -5,17 +5,17 @@ It sets no global state: generators, devices, signals and the environment are se
 """
 
 import contextlib
+import dataclasses
 import secrets
 import sys
-from pathlib import Path
 
 import data
 from common.checkpoints import store
 from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
 from common.export.export import check_format
+from common.params import may_change
 from common.training.distribution import ONE_DEVICE
-from common.training.resume import refuse_changes_of_meaning
 from common.training.session import Session
 from model import make_model, model_fn
 from utils import changes_from, save_params
@@ -32,19 +32,16 @@ def open_session(
     needs_checkpoint=True,
     attempt=contextlib.nullcontext,
 ):
-    """Resolves everything that a mode needs.
+    """Returns the Session, with everything that a mode needs.
 
     Args:
         params: Params as read, with model_dir.
         params_path: str, for messages.
         texts, input_file: as of `data.read_texts`, in a prediction.
-        distribution: Distribution.
         needs_checkpoint: bool. False if only the shapes are needed.
         attempt: part -> context manager, entered around each part: "checkpoint", "texts", "data",
             "params". One that suppresses UserError collects faults; the parts after a fault are
             then resolved as far as possible.
-    Returns:
-        Session.
     Raises:
         UserError: the mode cannot run with these params, checkpoint or data.
     """
@@ -52,14 +49,14 @@ def open_session(
     resumed, chosen = None, run.checkpoint_path if run.is_training else None
     if needs_checkpoint:
         with attempt("checkpoint"):
-            resumed, chosen = choose_checkpoint(params.runconfig)
+            resumed, chosen = choose_checkpoint(run)
     checkpoint = None
     if chosen is not None:
         with attempt("checkpoint"):
             checkpoint = open_checkpoint(chosen)
     resumed = None if checkpoint is None else resumed
     config = {} if checkpoint is None else checkpoint.config
-    if params.runconfig.tf_random_seed is None:
+    if run.tf_random_seed is None:
         # Drawn once and saved with the checkpoint, so that a resumed run has the same seed.
         seed = config.get("tf_random_seed") if resumed else None
         seed = secrets.randbelow(2**31) if seed is None else seed
@@ -107,10 +104,8 @@ def choose_checkpoint(run):
 
     Training resumes the newest checkpoint of model_dir, else it starts from --checkpoint_path.
     Evaluation and prediction use --checkpoint_path, else the newest of model_dir. `best` is the one
-    that best.json of model_dir names.
-
-    Raises:
-        UserError: a checkpoint is needed and there is none, or none of those in model_dir verifies.
+    that best.json of model_dir names. Raises UserError where a checkpoint is needed and there is
+    none, or none of those in model_dir verifies.
     """
     if run.checkpoint_path is not None and not (run.is_training or run.mode == "eval_all"):
         is_best = run.checkpoint_path == BEST
@@ -176,22 +171,36 @@ def check_unchanged_meaning(session):
     if session.run.compile_only:  # resumes nothing; programs of other params lie beside the former
         return
     if session.resumed and session.is_complete and former.exists():
-        refuse_changes_of_meaning(
-            changes_from(former, session.saved_params),
-            session.resumed,
-            session.run.allow_changed_params,
-        )
+        changes = changes_from(former, session.saved_params)
+        refuse_changes_of_meaning(changes, session.resumed, session.run.allow_changed_params)
+
+
+def refuse_changes_of_meaning(changes, checkpoint, is_allowed):
+    """Raises UserError where the params would train other weights than the checkpoint's run.
+
+    changes: of `utils.changes_from`. is_allowed: bool, `runconfig.allow_changed_params`.
+    """
+    changed = [change for change in changes if not may_change(change[0])]
+    if not changed or is_allowed:
+        return
+    listed = "\n".join(f"  {key} was {old}, is now {new}" for key, old, new in changed)
+    raise UserError(
+        f"{checkpoint} cannot be resumed with params of another meaning:\n{listed}\n"
+        "Give back the former values (params.yaml beside it has them), choose another --model_dir, "
+        "or go on with the new ones: --allow_changed_params"
+    )
 
 
 def write_params(session):
     """Writes params.yaml into model_dir, and prints the changes."""
-    for key, old, new in save_params(session.saved_params, Path(session.model_dir)):
+    for key, old, new in save_params(session.saved_params, session.model_dir):
         print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
 
 
 def best_session(session):
     """Returns the Session that exports the best checkpoint of a training Session's model_dir."""
-    return session.replace(
+    return dataclasses.replace(
+        session,
         params=session.params.with_precision("float32"),
         checkpoint=open_checkpoint(store.best_checkpoint(session.model_dir)),
         resumed=None,

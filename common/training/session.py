@@ -15,42 +15,28 @@ from common.training.distribution import ONE_DEVICE, Distribution
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """The one resolution of Params, checkpoint, seed and data.
+    """The one resolution of Params, checkpoint, seed and data."""
 
-    Attributes:
-        params: complete Params. Where faults are collected rather than raised, as complete as the
-            rest allowed, see `is_complete`.
-        make_model, model_fn: as in `model.py`.
-        data: object with the functions of `data.py`: train_input_fn, eval_input_fn,
-            predict_input_fn, get_text_features, describe.
-        given_params: Params before they were completed, with the seed.
-        params_path: str, the YAML file, for messages.
-        checkpoint: Checkpoint whose weights are resumed, warm-started from or used; or None.
-        resumed: path of the checkpoint of model_dir whose training goes on; or None.
-        label_names: tuple of str.
-        vocab: list of str, the token of each id; empty where it is not known.
-        texts: list of tuples of str, given by the user to predict.
-        distribution: Distribution.
-        is_complete: bool. Whether the network is known.
-    """
-
+    # Complete Params. Where faults are collected rather than raised, as complete as the rest
+    # allowed: see `is_complete`.
     params: Any
-    make_model: Callable
+    make_model: Callable  # as in `model.py`, as is model_fn
     model_fn: Callable
+    # Has train_input_fn, eval_input_fn, predict_input_fn, get_text_features and describe of
+    # `data.py`.
     data: Any
-    given_params: Any = None
-    params_path: str = "the params file"
-    checkpoint: Any = None
-    resumed: Path | None = None
+    given_params: Any = None  # Params before they were completed, with the seed
+    params_path: str = "the params file"  # the YAML file, for messages
+    checkpoint: Any = None  # Checkpoint whose weights are resumed, warm-started from or used
+    resumed: Path | None = None  # the checkpoint of model_dir whose training goes on
     label_names: tuple[str, ...] = ()
-    vocab: list[str] = dataclasses.field(default_factory=list)
-    texts: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
+    vocab: list[str] = dataclasses.field(default_factory=list)  # empty where it is not known
+    texts: list[tuple[str, ...]] = dataclasses.field(default_factory=list)  # to predict
     distribution: Distribution = ONE_DEVICE
-    is_complete: bool = True
+    is_complete: bool = True  # whether the network is known
 
     @property
     def run(self):
-        """RunParams."""
         return self.params.runconfig
 
     @property
@@ -86,7 +72,3 @@ class Session:
     def new_model(self):
         """Returns a built model with fresh weights."""
         return self.make_model(self.params, self.label_names)
-
-    def replace(self, **changes):
-        """The same Session with other values of some attributes."""
-        return dataclasses.replace(self, **changes)
