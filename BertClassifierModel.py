@@ -18,9 +18,6 @@ class BertClassifierModel(RowTask):
     """Embeddings, encoder, one vector a row (`[CLS]`), dense(D, tanh), dropout, dense(C).
 
     Devlin et al. 2019, section 4. C is the number of classes.
-
-    Args:
-        params, label_names: as of RowTask.
     """
 
     targets = ClassTargets

@@ -14,19 +14,12 @@ TASKS = {"classification": BertClassifierModel, "regression": RegressionTask}
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One mode's graph, as symbolic tensors.
+    """One mode's graph, as symbolic tensors."""
 
-    Attributes:
-        model: the BaseModel whose weights it uses.
-        predictions: {name: tensor}, the task's outputs; a classifier's "logits" <float32>[B, C].
-        loss: <float32>[], None in prediction.
-        trainable_variables: the weights that `loss` trains; empty outside training.
-    """
-
-    model: BaseModel
-    predictions: dict[str, Any]
-    loss: Any = None
-    trainable_variables: tuple = ()
+    model: BaseModel  # whose weights it uses
+    predictions: dict[str, Any]  # the task's outputs; a classifier's "logits" <float32>[B, C]
+    loss: Any = None  # <float32>[], None in prediction
+    trainable_variables: tuple = ()  # the weights that `loss` trains; empty outside training
 
 
 def make_model(params, label_names=()):
@@ -47,8 +40,8 @@ def model_fn(features, labels, mode, params, model=None):
             padding. Training rows may be packed, see `input/batches.py`.
         labels: <int32>[B], or for other tasks {target: tensor [B, ...]}; None in prediction.
         mode: TRAIN, EVAL or PREDICT.
-        params: complete Params, for a new model.
-        model: BaseModel shared by the modes of a run; None makes a new one with fresh weights.
+        model: BaseModel shared by the modes of a run; None makes a new one of complete Params, with
+            fresh weights.
     Returns:
         ModelSpec.
     """

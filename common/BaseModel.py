@@ -20,29 +20,17 @@ class BaseModel(keras.Model):
     a checkpoint can be loaded before the first batch is seen.
 
     Outputs are {name: tensor}, targets {name: tensor [B, ...]} as the task declares them.
-
-    Args:
-        backbone: Backbone.
-        **kwargs: of keras.Model.
-    Attributes:
-        backbone: Backbone, with its layers `embeddings` and `encoder` as attributes here: their
-            weights are then named and saved by these words.
-        clock: DropoutClock. The training step sets `clock.step`, several devices `clock.share`.
-        targets: subclass of `common/tasks/targets.py:Targets`, what a row is compared with.
-        answer: Answer of `common/tasks/answer.py`, what the outputs of a row mean.
-        label_names: tuple of str, what the outputs of a row are called.
-        head: {layer: what its outputs are called, or None}; which of them a checkpoint brings says
-            `common/checkpoints/load.py`.
     """
 
     backbone: Backbone
-    embeddings: keras.layers.Layer
+    embeddings: keras.layers.Layer  # of the backbone: weights are named and saved by these words
     encoder: keras.layers.Layer
-    clock: DropoutClock
-    targets: type  # tasks import this file, which imports none of theirs
-    answer: object
-    label_names: tuple[str, ...]
-    head: dict
+    clock: DropoutClock  # the training step sets `clock.step`, several devices `clock.share`
+    # Tasks import this file, which imports none of theirs.
+    targets: type  # subclass of Targets of `tasks/targets.py`, what a row is compared with
+    answer: object  # Answer of `tasks/answer.py`, what the outputs of a row mean
+    label_names: tuple[str, ...]  # what the outputs of a row are called
+    head: dict  # {layer: what its outputs are called, or None}; see `checkpoints/load.py`
 
     def __init__(self, backbone, **kwargs):
         super().__init__(**kwargs)
@@ -66,7 +54,6 @@ class BaseModel(keras.Model):
 
         Returns a list of sentences for the log.
         """
-        del targets
         return []
 
     def build_train_ops(self, total_loss):
@@ -101,7 +88,6 @@ class BaseModel(keras.Model):
 
         Returns a list of clauses for the log.
         """
-        del config
         return []
 
     def fold_calibration(self):
@@ -117,7 +103,7 @@ class BaseModel(keras.Model):
 
     def all_dense(self):
         """Returns the Dense layers whose kernels a pass over a split rounds once."""
-        return self.backbone.all_dense()
+        return self.encoder.all_dense()
 
     def weights_by_name(self):
         """Returns {neutral name: Keras variable}; the names of `common/checkpoints/names.py`.

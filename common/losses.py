@@ -24,13 +24,8 @@ def cross_entropy(logits, labels, label_smoothing=0.0, focal_gamma=0.0):
     multiplied by (1 - p)^gamma. Together: -sum_c y_c (1 - p_c)^gamma log p_c, which is their
     -(1 - p_t)^gamma log p_t at e = 0, and plain cross entropy at e = 0, gamma = 0.
 
-    Args:
-        logits: <float32>[B, C].
-        labels: <int32>[B].
-        label_smoothing: float e in [0, 1).
-        focal_gamma: float >= 0.
-    Returns:
-        <float32>[B].
+    logits: <float32>[B, C]; labels: <int32>[B]; label_smoothing: float e in [0, 1); focal_gamma:
+    float >= 0. Returns <float32>[B].
     """
     if not label_smoothing and not focal_gamma:
         return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
@@ -50,13 +45,8 @@ def r_drop(loss_of, logits, labels, alpha):
     Liang et al. 2021 (arXiv:2106.14448), half of equation 4, so that with alpha 0 it is the mean
     of the two losses: (L(1) + L(2)) / 2 + alpha / 2 * difference(1, 2).
 
-    Args:
-        loss_of: ClassificationLoss or RegressionLoss.
-        logits: <float32>[B, 2, C].
-        labels: as of loss_of.
-        alpha: float.
-    Returns:
-        <float32>[].
+    loss_of: ClassificationLoss or RegressionLoss; logits: <float32>[B, 2, C]; labels: as of
+    loss_of. Returns <float32>[].
     """
     first, second = logits[:, 0], logits[:, 1]
     loss = (loss_of(first, labels) + loss_of(second, labels)) / 2
@@ -69,10 +59,7 @@ def balanced_weights(labels, num_classes):
     N rows, n_c of class c, C classes that occur: scikit-learn's class_weight="balanced", after King
     and Zeng 2001. Their mean over the N rows is 1. A class that does not occur has weight 0.
 
-    Args:
-        labels: int array [N], N > 0.
-    Returns:
-        <float64>[num_classes].
+    labels: int array [N], N > 0. Returns <float64>[num_classes].
     """
     counts = np.bincount(labels, minlength=num_classes)
     weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
@@ -91,16 +78,12 @@ class ClassificationLoss:
             None (all 1).
         label_smoothing, focal_gamma: see `cross_entropy`.
     Call:
-        logits: <float32>[B, C]; labels: <int32>[B].
-    Returns:
-        <float32>[].
+        logits: <float32>[B, C]; labels: <int32>[B]. Returns <float32>[].
     """
 
     def __init__(self, num_classes, class_weights=None, label_smoothing=0.0, focal_gamma=0.0):
-        self.is_auto = class_weights == "auto"
-        self.label_smoothing = label_smoothing
-        self.focal_gamma = focal_gamma
-        self.weights = None
+        self.is_auto, self.weights = class_weights == "auto", None
+        self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
         if class_weights is not None:
             # A variable, so that the program of a step does not depend on the weights.
             initial = np.ones(num_classes) if self.is_auto else np.array(class_weights)
@@ -111,10 +94,7 @@ class ClassificationLoss:
     def balance(self, labels):
         """Computes the weights for `class_weights: auto` from the labels of all training rows.
 
-        Args:
-            labels: int array [N].
-        Returns:
-            <float32>[C], the weights in use, or None where rows have none.
+        labels: int array [N]. Returns the weights in use, <float32>[C], or None without any.
         """
         if self.is_auto:
             self.weights.assign(balanced_weights(labels, self.weights.shape[0]))
@@ -137,13 +117,7 @@ class ClassificationLoss:
 
 
 class RegressionLoss:
-    """Mean squared error of a network with one output.
-
-    Call:
-        logits: <float32>[B, 1]; labels: <float32>[B].
-    Returns:
-        <float32>[].
-    """
+    """Mean squared error of logits <float32>[B, 1] from labels <float32>[B]: <float32>[]."""
 
     def __call__(self, logits, labels):
         return ops.mean(ops.square(logits[:, 0] - ops.cast(labels, "float32")))

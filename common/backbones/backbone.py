@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network below every head: embeddings and encoder, from token ids to token vectors."""
 
+from dataclasses import dataclass
 from functools import partial
 
 from common.backbones.initializers import LAYERS, PROJECTION, TABLES, WORDS, FreshWeights
@@ -12,6 +13,7 @@ from common.layers.embeddings import BertEmbeddings
 from common.layers.encoder import Encoder
 
 
+@dataclass(eq=False)
 class Backbone:
     """BERT without a head.
 
@@ -19,10 +21,6 @@ class Backbone:
     two layers are attributes of the model, so that weights are named `embeddings/...` and
     `encoder/...` whatever the head is.
 
-    Args:
-        embeddings: BertEmbeddings; encoder: Encoder.
-        clock: DropoutClock of their dropout, and of the head's.
-        layer_stack: LayerStack of the same clock, how the layers of the encoder run.
     Call:
         features: dict with `input_ids`, `padding_mask` (1 on real tokens), `segment_ids`,
             each <int32>[B, T]; or each <int32>[R, T], with `starts` <int32>[B], of B rows that
@@ -33,11 +31,10 @@ class Backbone:
         padding_mask of the rows, <int32>[B, T].
     """
 
-    def __init__(self, embeddings, encoder, clock, layer_stack):
-        self.embeddings = embeddings
-        self.encoder = encoder
-        self.clock = clock
-        self.layer_stack = layer_stack
+    embeddings: BertEmbeddings
+    encoder: Encoder
+    clock: DropoutClock  # of their dropout, and of the head's
+    layer_stack: LayerStack  # of the same clock, how the layers of the encoder run
 
     @property
     def hidden_size(self):
@@ -46,9 +43,6 @@ class Backbone:
     def build(self):
         self.embeddings.build((None, None))
         self.encoder.build((None, None, self.hidden_size))
-
-    def all_dense(self):
-        return self.encoder.all_dense()
 
     def __call__(self, features, first_token_only=False, training=False):
         padding_mask, packed = features["padding_mask"], None

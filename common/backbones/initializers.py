@@ -35,14 +35,12 @@ class FreshWeights(keras.initializers.Initializer):
     Keras' initializers give all weights of one shape the same values when layers share the object:
     query, key and value would start equal, and so would all encoder layers.
 
+    Values depend on seed, part and the number of earlier calls.
+
     Args:
         spec: {"class_name", "config"} or a name, as `keras.initializers.get` takes it.
         seed: int >= 0, or None: drawn from Python's random numbers, as in Keras.
         part: int >= 0. Objects with one seed and different parts draw different values.
-    Call:
-        shape, dtype: of the weight. Values depend on seed, part and the number of earlier calls.
-    Returns:
-        tensor [shape].
     """
 
     def __init__(self, spec, seed=None, part=0):

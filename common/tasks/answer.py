@@ -10,23 +10,15 @@ ROW_HEAD = {"pooler": None, "classifier": "classes"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What a task answers for a row.
+    """What a task answers for a row."""
 
-    Attributes:
-        kind: str, what such a network is called.
-        description: str, for the model card.
-        problem_type: str, in the words of Hugging Face's config.json.
-        has_probabilities: bool. Whether softmax(logits) are probabilities of the label names.
-        served: names of the task's `export_outputs`.
-        reading: {export format: Python that shows the answer of the first row}, of what the other
-            program gives: `result` (saved_model), `features` (onnx), `rows` (huggingface).
-    """
-
-    kind: str
-    description: str
-    problem_type: str
-    has_probabilities: bool
-    served: tuple[str, ...]
+    kind: str  # what such a network is called
+    description: str  # for the model card
+    problem_type: str  # in the words of Hugging Face's config.json
+    has_probabilities: bool  # whether softmax(logits) are probabilities of the label names
+    served: tuple[str, ...]  # names of the task's `export_outputs`
+    # {export format: Python that shows the answer of the first row}, of what the other program
+    # gives: `result` (saved_model), `features` (onnx), `rows` (huggingface).
     reading: dict[str, str]
 
 

@@ -67,11 +67,7 @@ class ValueTargets(Targets):
 
 
 class RegressionTask(RowTask):
-    """The two-dense head with one output, trained to the mean squared error.
-
-    Args:
-        params, label_names: as of RowTask.
-    """
+    """The two-dense head with one output, trained to the mean squared error."""
 
     targets, answer = ValueTargets, VALUE
 

@@ -11,7 +11,6 @@ import keras
 from keras import ops
 
 from common.backbones.backbone import make_backbone
-from common.backbones.freezing import freeze
 from common.backbones.initializers import CLASSIFIER, POOLER, FreshWeights
 from common.BaseModel import TRAIN, BaseModel
 from common.layers.dropout import Dropout
@@ -28,16 +27,13 @@ class RowTask(BaseModel):
     (`classifier`) is fresh in fine-tuning.
 
     Args:
-        params: complete Params (`Params.complete`); the `model` section is read, `dropout_seed`
-            and `runconfig.num_streams`.
+        params: complete Params.
         loss: callable on logits <float32>[B, C] and labels [B] -> <float32>[], with a method
             `difference` for R-Drop; see `common/losses.py`.
         label_names: C str, what the outputs are called in reports, predictions and exports; may be
             empty without these.
     Call:
-        features: as of `Backbone`.
-    Returns:
-        logits: <float32>[B, C].
+        features: as of `Backbone`. Returns logits, <float32>[B, C].
     """
 
     head = ROW_HEAD
@@ -46,12 +42,10 @@ class RowTask(BaseModel):
         cfg = params.model
         backbone = make_backbone(cfg, params.dropout_seed or 0, params.runconfig.num_streams)
         super().__init__(backbone, name=name, dtype=cfg.dtype_policy)
-        self.num_outputs = cfg.num_cls_classes
-        self.label_names = tuple(label_names)
+        self.num_outputs, self.label_names = cfg.num_cls_classes, tuple(label_names)
         self.is_mask_inverted = params.predict_input.invert_mask  # the same in every input
         self.frozen = cfg.freeze
-        self.loss_of = loss
-        self.r_drop_alpha = cfg.r_drop_alpha
+        self.loss_of, self.r_drop_alpha = loss, cfg.r_drop_alpha
         self.pool = POOLERS[cfg.pooler_type]
         self.needs_first_token_only = cfg.pooler_type == "first"
 
@@ -79,7 +73,12 @@ class RowTask(BaseModel):
         self.backbone.build()
         self.pooler.build((None, self.backbone.hidden_size))
         self.classifier.build((None, self.backbone.hidden_size))
-        freeze(self, self.frozen)  # now that there are weights to take out
+        for name in self.frozen:  # dropout is drawn in frozen layers too
+            part, _, count = name.partition(":")
+            # `layers:N` is the first N of the encoder; other names are attributes.
+            parts = self.encoder.layers[: int(count)] if part == "layers" else [getattr(self, part)]
+            for each in parts:
+                each.trainable = False
         self.built = True
 
     def call(self, features, training=False):

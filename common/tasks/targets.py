@@ -20,59 +20,39 @@ MAX_CLASSES = 1000  # more distinct labels than that are texts or measurements
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """Shape and type of one array of targets.
+    """Shape and type of one array of targets."""
 
-    Attributes:
-        shape: tuple of int, of one row; () for a number.
-        dtype: np.dtype.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of one row; () for a number
     dtype: np.dtype
 
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The column of labels, as a source knows it before reading.
+    """The column of labels, as a source knows it before reading."""
 
-    Attributes:
-        source: str, names the data set or the file in messages.
-        name: str, of the feature or column.
-        kind: "class", an integer whose classes have names; "integer"; "number"; "text"; "other".
-        class_names: tuple of str, for kind "class".
-        description: str, the type, for messages.
-        read: () -> list of str, the labels of the training rows; for kind "text".
-    """
-
-    source: str
-    name: str
-    kind: str
-    class_names: tuple[str, ...] = ()
-    description: str = ""
-    read: Callable[[], list[str]] | None = None
+    source: str  # names the data set or the file in messages
+    name: str  # of the feature or column
+    kind: str  # "class", an integer whose classes have names; "integer", "number", "text", "other"
+    class_names: tuple[str, ...] = ()  # for kind "class"
+    description: str = ""  # the type, for messages
+    read: Callable[[], list[str]] | None = None  # the labels of the training rows; for kind "text"
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of a task.
+    """The targets of a task."""
 
-    Attributes:
-        label_names: tuple of str, a name for each output of a row. Before `named`: the key
-            `label_names` of the params file, or None.
-        specs: {name: TargetSpec}.
-        version: int. Raise it with any change of `parse` or `missing` that changes a row: arrays in
-            the token cache are then made anew.
-    """
-
+    # A name for each output of a row. Before `named`: the key of the params file, or None.
     label_names: tuple[str, ...] | None = None
+    # Raise it with any change of `parse` or `missing` that changes a row: arrays in the token cache
+    # are then made anew.
     version: ClassVar[int] = 1
     specs: ClassVar[dict[str, TargetSpec]]
 
     def named(self, column):
         """Returns these Targets with label names, from the params or from a LabelColumn.
 
-        Raises:
-            UserError: the column does not fit the task.
+        Raises UserError where the column does not fit the task.
         """
         raise NotImplementedError
 
