@@ -34,13 +34,11 @@ def check_fits(path, variables, tensors):
 
     variables, tensors: {name: anything with a `shape`}, of the params and of the checkpoint.
     """
-    differing = sorted(
-        name
-        for name in {*variables, *tensors}
-        if name not in variables
-        or name not in tensors
-        or tuple(variables[name].shape) != tensors[name].shape
+    wanted, given = (
+        {(name, tuple(each.shape)) for name, each in arrays.items()}
+        for arrays in (variables, tensors)
     )
+    differing = sorted({name for name, _ in wanted ^ given})
     if differing:
         raise UserError(
             f"{path} cannot be resumed: {', '.join(differing[:5])} ({len(differing)} in all) "
@@ -92,11 +90,7 @@ def last_step_of(run, first_step):
 
 
 def set_up(run):
-    """Makes a run repeatable, before anything is built. run: RunParams.
-
-    Raises:
-        UserError: `run.device` is no device of this machine.
-    """
+    """Makes a run repeatable, before anything is built. Refuses a `device` that is not here."""
     if run.device is not None:
         check_device(run.device)
     keras.utils.set_random_seed(run.tf_random_seed)

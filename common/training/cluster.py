@@ -19,13 +19,10 @@ _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Attributes:
-    addresses: str `host:port` of every process, the chief's first.
-    worker: int, the number of this process; 0 is the chief.
-    """
+    """The processes, and which of them this one is."""
 
-    addresses: tuple[str, ...]
-    worker: int
+    addresses: tuple[str, ...]  # `host:port` of every process, the chief's first
+    worker: int  # the number of this process; 0 is the chief
 
     @property
     def is_chief(self):
@@ -43,13 +40,7 @@ def read_cluster(run, environ=os.environ):
     """Returns the Cluster that a run belongs to; ALONE for a run of one process.
 
     Only training requires TF_CONFIG. Evaluation and prediction without it run in one process, with
-    the same result.
-
-    Args:
-        run: RunParams.
-        environ: mapping of str, the environment.
-    Raises:
-        UserError: TF_CONFIG is missing where it is required, or is invalid.
+    the same result. Raises UserError where it is missing and required, or is invalid.
     """
     text = environ.get(TF_CONFIG, "")
     if not run.multiple_workers or run.mode in ("export", "inspect"):
@@ -82,7 +73,10 @@ def _parse(config):
         if not isinstance(job_addresses, list):
             raise _refusal(f"has {job_addresses!r} for {job}", "give a list of host:port")
         for address in job_addresses:
-            _check_address(address)
+            match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+            if match is None or not 0 < int(match[2]) < 2**16:
+                advice = "write host:port, with a port from 1 to 65535"
+                raise _refusal(f"lists the address {address!r}", advice)
     all_addresses = [*addresses["chief"], *addresses["worker"]]
     if not all_addresses:
         raise _refusal("lists no process in its cluster", "list the address of each")
@@ -115,14 +109,6 @@ def _member(config, name):
     if not isinstance(value, dict):
         raise _refusal(f"has no mapping {name!r}", "it looks like")
     return value
-
-
-def _check_address(address):
-    match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
-    if match is None or not 0 < int(match[2]) < 2**16:
-        raise _refusal(
-            f"lists the address {address!r}", "write host:port, with a port from 1 to 65535"
-        )
 
 
 def _refusal(fault, advice):

@@ -25,20 +25,14 @@ from common.training.cluster import ALONE
 class Distribution:
     """The processes and devices of a run; by default one process and one device.
 
-    Args:
-        strategy: tf.distribute.Strategy, or None where there is one replica in all.
-        cluster: Cluster.
-    Attributes:
-        worker, num_workers: int, the number of this process (0 is the chief), and how many.
-        devices: names of this worker's devices, one for each replica; None is the default device.
-        num_replicas: int, over all workers.
+    strategy: tf.distribute.Strategy, or None where there is one replica in all.
     """
 
     def __init__(self, strategy=None, cluster=ALONE):
-        self.strategy = strategy
-        self.cluster = cluster
+        self.strategy, self.cluster = strategy, cluster
         self.worker, self.num_workers = cluster.worker, cluster.num_workers
         self.is_chief = cluster.is_chief
+        # Names of this worker's devices, one for each replica; None is the default device.
         self.devices = [None] if strategy is None else list(strategy.extended.worker_devices)
         self.num_replicas = self.num_workers * len(self.devices)
         self._sum_of_workers = tf.function(self._sum_of_workers, autograph=False)
@@ -49,9 +43,10 @@ class Distribution:
         if self.num_replicas == 1:
             return ""
         kind = self.devices[0].split(":")[-2]  # a name ends in its type and number
-        workers = f"{self.num_workers} workers with " if self.num_workers > 1 else ""
-        each = " each" if self.num_workers > 1 else ""
-        return f"; shared by {workers}{len(self.devices)} x {kind}{each}"
+        devices = f"{len(self.devices)} x {kind}"
+        if self.num_workers == 1:
+            return f"; shared by {devices}"
+        return f"; shared by {self.num_workers} workers with {devices} each"
 
     def check_batch_size(self, batch_size):
         """Raises UserError unless all replicas get the same number of rows."""
@@ -82,21 +77,15 @@ class Distribution:
     def replicate(self, model, optimizer, build):
         """Copies the network and its training state to every device of this worker.
 
-        Args:
-            model: BaseModel, on the first device.
-            optimizer: Optimizer of its weights.
-            build: () -> another (model, optimizer) of the same shapes, with any values.
-        Returns:
-            [(model, optimizer)] of this worker's replicas.
+        build: () -> another (model, optimizer) of the same shapes, with any values. Returns
+        [(model, optimizer)] of this worker's replicas.
         """
         replicas = [(model, optimizer)]
         for device in self.devices[1:]:
             with tf.device(device):
                 copy, copied_optimizer = build()
-            values = {name: weight.value for name, weight in model.weights_by_name().items()}
-            for name, weight in copy.weights_by_name().items():
-                weight.assign(values[name])
             for copies, variables in (
+                (copy.weights_by_name(), model.weights_by_name()),
                 (copied_optimizer.state, optimizer.state),
                 (copied_optimizer.averages, optimizer.averages),
             ):
@@ -112,12 +101,8 @@ class Distribution:
     def run(self, step, parts, batch=(), *rest):
         """Calls step(part, *batch, *rest) for each replica of this worker. Within a tf.function.
 
-        Args:
-            parts: list, the first argument of each replica.
-            batch: tuple of tensors or of dicts of them, whose rows are split among the replicas.
-            rest: further arguments, the same for every replica.
-        Returns:
-            what `step` returns for the first replica.
+        parts: list, the first argument of each replica. batch: tuple of tensors or of dicts of
+        them, whose rows are split among the replicas. Returns the result for the first replica.
         """
         if self.strategy is None:
             return step(parts[0], *batch, *rest)
@@ -166,18 +151,18 @@ class Distribution:
 
         return self._first(self.strategy.run(on_replica))
 
+    def _of_each_worker(self, number):
+        numbers = np.zeros(self.num_workers, np.int64)
+        numbers[self.worker] = number
+        return self.sum(numbers)
+
     def broadcast(self, number):
         """Returns the chief's int or bool on every worker, each of which must call it."""
         return type(number)(self.sum(np.int64(number if self.is_chief else 0)))
 
     def require_same(self, what, number):
-        """Raises UserError on every worker unless all give the same int.
-
-        what: str, the name of the number.
-        """
-        numbers = np.zeros(self.num_workers, np.int64)
-        numbers[self.worker] = number
-        numbers = self.sum(numbers)
+        """Raises UserError on every worker unless all give the same int, which `what` names."""
+        numbers = self._of_each_worker(number)
         for worker in np.flatnonzero(numbers != numbers[0]):
             raise UserError(
                 f"{what} is {numbers[worker]} for worker {worker} "
@@ -209,9 +194,7 @@ class Distribution:
 
         array: NumPy array [n, ...]; n may differ between workers, the rest may not.
         """
-        counts = np.zeros(self.num_workers, np.int64)
-        counts[self.worker] = len(array)
-        ends = np.cumsum(self.sum(counts))
+        ends = np.cumsum(self._of_each_worker(len(array)))
         gathered = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
         end = ends[self.worker]
         gathered[end - len(array) : end] = array
@@ -223,10 +206,10 @@ class Distribution:
         if self.is_chief:
             yield
             return
-        address = self.cluster.addresses[self.worker]
+        addresses = self.cluster.addresses
         log(
-            f"Worker {self.worker} of {self.num_workers} ({address}) takes part; "
-            f"worker 0 ({self.cluster.addresses[0]}) prints the progress"
+            f"Worker {self.worker} of {self.num_workers} ({addresses[self.worker]}) takes part; "
+            f"worker 0 ({addresses[0]}) prints the progress"
         )
         with (
             open(os.devnull, "w") as nowhere,
@@ -238,13 +221,10 @@ class Distribution:
     @contextlib.contextmanager
     def lost_workers_explained(self):
         """Turns TensorFlow's errors about a lost worker into a RunError."""
-        if self.num_workers == 1:
-            yield
-            return
         try:
             yield
-        except tf.errors.OpError as error:
-            if not isinstance(error, _LOST):
+        except _LOST as error:
+            if self.num_workers == 1:
                 raise
             name = _LOST_NAME.search(error.message)
             raise RunError(
@@ -270,11 +250,7 @@ ONE_DEVICE = Distribution()
 def make_distribution(run, cluster=ALONE):
     """Returns the Distribution that the params ask for. Call it before TensorFlow's first use.
 
-    Args:
-        run: RunParams.
-        cluster: Cluster of `read_cluster`.
-    Raises:
-        UserError: devices are missing, or this process cannot be reached at its address.
+    Raises UserError where devices are missing, or this process cannot be reached at its address.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if cluster.num_workers > 1:

@@ -25,19 +25,15 @@ _folders = {}  # absolute model_dir that this process has locked -> descriptor o
 
 @contextlib.contextmanager
 def locked(model_dir):
-    """While open, no other process can open it for the same folder.
+    """While open, no other process can open it for the same folder, which is made if absent.
 
     The lock file names its holder and is deleted at the end. So is a folder that was made for the
-    lock and has nothing else in it.
-
-    Args:
-        model_dir: path-like. Made if absent.
-    Raises:
-        UserError: another process holds it, or the folder cannot be written to.
+    lock and has nothing else in it. Raises UserError where another process holds it, or the folder
+    cannot be written to.
     """
     folder = Path(model_dir).absolute()
     is_new = not folder.exists()
-    lock = _acquire(folder, model_dir)
+    lock = _acquire(folder / LOCK, model_dir)
     descriptor = _folders[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield
@@ -52,12 +48,9 @@ def locked(model_dir):
 
 
 def check_still_there(model_dir):
-    """Ends a run whose model_dir is gone, before it makes a new one or writes to another folder.
+    """Raises RunError where the name of a folder that this process has locked is no longer its.
 
-    Does nothing in a process that has not locked the folder.
-
-    Raises:
-        RunError: the name is not that of the locked folder any more.
+    So a run ends whose model_dir is gone, before it makes a new one or writes to another folder.
     """
     name = Path(model_dir).absolute()
     try:
@@ -72,13 +65,12 @@ def check_still_there(model_dir):
     )
 
 
-def _acquire(folder, model_dir):
-    path = folder / LOCK
+def _acquire(path, model_dir):
     # No soft lock where flock is missing: it would outlive a killed process.
     lock = FileLock(path, timeout=RETRY_SECONDS, fallback_to_soft=False, on_acquired=_write_holder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):  # an old lock file may be writable
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):  # an old lock file may be writable
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         path.touch(0o644)
     except OSError as error:
@@ -89,9 +81,13 @@ def _acquire(folder, model_dir):
     try:
         lock.acquire()
     except Timeout:
+        holder = "another process"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            facts = json.loads(path.read_text("utf-8"))
+            holder = f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
         raise UserError(
-            f"model_dir {model_dir} is being written by {_holder(path)}; wait for it to end, or "
-            "choose another --model_dir"
+            f"model_dir {model_dir} is being written by {holder}; wait for it to end, or choose "
+            "another --model_dir"
         ) from None
     except OSError as error:  # a network file system without locks
         log(f"{path} cannot be locked ({error.strerror}): make sure that no other run writes there")
@@ -107,14 +103,6 @@ def _write_holder(descriptor):
     with contextlib.suppress(OSError):  # on a full disk the lock holds without its content
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(holder).encode())
-
-
-def _holder(path):
-    try:
-        holder = json.loads(path.read_text("utf-8"))
-        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
 
 
 def _is_at(descriptor, path):

@@ -27,17 +27,11 @@ class NotFiniteError(RunError):
 
 @dataclass(frozen=True)
 class Reached:
-    """Where the loop ended.
+    """Where the loop ended."""
 
-    Attributes:
-        step: int, the global step.
-        stopped_by: signal number, or None where training is over.
-        examples_per_second: float of the last steps, or None where they were too few to say.
-    """
-
-    step: int
-    stopped_by: int | None = None
-    examples_per_second: float | None = None
+    step: int  # the global step
+    stopped_by: int | None = None  # signal number, or None where training is over
+    examples_per_second: float | None = None  # of the last steps, unless too few to say
 
 
 def train(
@@ -59,12 +53,9 @@ def train(
     """Trains from first_step to last_step, or until a request or `evaluate` ends it, and saves.
 
     Args:
-        train_step: of make_train_step.
         batches: iterable of (features, targets), as many for each step as train_step takes.
         first_step, last_step: int. Global steps done before and after.
-        run: RunParams: the intervals.
-        listeners: Listener, told of every step and of the figures.
-        control: Control, asked after every step.
+        run: RunParams, the intervals.
         save: called with the global step.
         evaluate: called with the global step where `is_evaluated`, or None; it returns whether to
             end here.
@@ -72,7 +63,6 @@ def train(
         check_gradients: bool. False where the optimizer skips an update that is not finite.
         num_workers: int. Processes that each take a batch like the one given here.
         is_ahead: bool. Each step is handed over while the one before is computed (`StepsAhead`).
-        clock: () -> seconds.
     Returns:
         Reached.
     Raises:

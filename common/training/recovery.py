@@ -15,35 +15,25 @@ MAX_SHOWN_TEXTS = 3  # of the batch
 class Recovery:
     """Goes back where numbers stop being finite.
 
-    Args:
-        session: Session.
-        optimizer: Optimizer, whose learning rate is multiplied by a factor that is 1 at first.
-        saver: Saver.
-        listeners: Listener.
+    optimizer: Optimizer, whose learning rate is multiplied by a factor that is 1 at first.
     """
 
     def __init__(self, session, optimizer, saver, listeners):
         self.session, self.optimizer = session, optimizer
         self.saver, self.listeners = saver, listeners
         self.factor = session.run.recovery_factor
-        if self.factor is not None:
+        self.is_wanted = self.factor is not None
+        if self.is_wanted:
             number = saver.state.num_recoveries
             self._rate_factor = rate_factor = tf.Variable(self.factor**number, dtype=tf.float32)
             schedule = optimizer.learning_rate
             optimizer.learning_rate = lambda step: schedule(step) * rate_factor
 
-    @property
-    def is_wanted(self):
-        return self.factor is not None
-
     def recover(self, error, batches, first_step):
         """Goes back to the last checkpoint with a lower rate. Returns its step.
 
-        Args:
-            error: NotFiniteError.
-            batches: Batches that the loop took from first_step on.
-        Raises:
-            RunError: recovery is not wanted, or has been done often enough.
+        error: NotFiniteError. batches: those that the loop took from first_step on. Raises RunError
+        where recovery is not wanted, or has been done often enough.
         """
         text = f"{error}.{self._describe_step(error, batches, first_step)}"
         number = self.saver.state.num_recoveries + 1

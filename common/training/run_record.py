@@ -29,12 +29,7 @@ class RunRecord:
     It is on disk at once where model_dir is there, as in training; a mistyped model_dir is not made
     by a start that is refused. A folder that cannot be written to costs the record, not the run.
 
-    Args:
-        params: Params as read, with model_dir.
-        command: list of str, the command line.
-    Attributes:
-        id: str, which sorts by time.
-        folder: Path, `runs/<id>` of model_dir.
+    params: Params as read, with model_dir. command: list of str, the command line.
     """
 
     def __init__(self, params, command):

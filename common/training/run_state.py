@@ -13,23 +13,14 @@ PREFIX = "run/"
 
 @dataclass
 class RunState:
-    """Saved with every checkpoint, as tensors `run/<name>` of the training state.
+    """Saved with every checkpoint, as tensors `run/<name>` of the training state."""
 
-    Attributes:
-        evaluated_step: int. The step of the latest evaluation; -1 before the first.
-        best_step: int. The step of the best evaluation; -1 before the first.
-        best_value: float. What it measured.
-        num_without_better: int. Evaluations since then.
-        num_recoveries: int. How often the run has stepped back from a number that was not finite.
-        losses: list of float. Losses of the steps since the last line of figures.
-    """
-
-    evaluated_step: int = -1
-    best_step: int = -1
-    best_value: float = 0.0
-    num_without_better: int = 0
-    num_recoveries: int = 0
-    losses: list = field(default_factory=list)
+    evaluated_step: int = -1  # of the latest evaluation; -1 before the first
+    best_step: int = -1  # of the best evaluation; -1 before the first
+    best_value: float = 0.0  # what it measured
+    num_without_better: int = 0  # evaluations since then
+    num_recoveries: int = 0  # how often it has stepped back from a number that was not finite
+    losses: list[float] = field(default_factory=list)  # of the steps since the last figures
 
     def to_arrays(self):
         """Returns {name: NumPy array}."""
@@ -47,20 +38,8 @@ class RunState:
         }
         return cls(**values)
 
-    def forget_best(self):
-        """As before the first evaluation: another metric is to be compared."""
-        self.best_step, self.best_value, self.num_without_better = -1, 0.0, 0
-
     def count_evaluation(self, step, value=None, metric=None):
-        """Notes an evaluation.
-
-        Args:
-            step: int.
-            value: float or None. What `metric` says of it.
-            metric: BestMetric or None, where no best one is kept.
-        Returns:
-            bool. Whether it is the best so far.
-        """
+        """Notes an evaluation, and what a BestMetric says of it. Returns whether it is the best."""
         self.evaluated_step = step
         if metric is None:
             return False
@@ -77,25 +56,18 @@ class RunState:
 class BestMetric:
     """Which figure of an evaluation says how good it is, and whether more of it is better.
 
-    Args:
-        name: str. A metric of the evaluation, such as eval/accuracy_cls; `eval/` may be left out,
-            and eval/loss is the loss. Of several splits, eval/accuracy_cls is that of all their
-            rows together; eval/accuracy_matched, say, that of one.
-        mode: "max", "min" or None: by the metric's nature, min for a loss and max for the rest.
+    name: str. A metric of the evaluation, such as eval/accuracy_cls; `eval/` may be left out, and
+    eval/loss is the loss. Of several splits, eval/accuracy_cls is that of all their rows together;
+    eval/accuracy_matched, say, that of one.
+    mode: "max", "min" or None: by the metric's nature, min for a loss and max for the rest.
     """
 
     def __init__(self, name, mode=None):
         self.name = name
-        self.mode = mode or (
-            "min" if name.removeprefix("eval/").endswith(("loss", "mse")) else "max"
-        )
+        self.mode = mode or ("min" if name.endswith(("loss", "mse")) else "max")
 
     def value_in(self, metrics):
-        """Returns the figure of {name: float}.
-
-        Raises:
-            UserError: there is none of that name.
-        """
+        """Returns the figure of {name: float}. Raises UserError where it is not there."""
         by_name = {name.removeprefix("eval/"): value for name, value in metrics.items()}
         name = self.name.removeprefix("eval/")
         if name not in by_name:

@@ -12,25 +12,15 @@ from common.training.run_state import PREFIX, RunState
 class Saver:
     """Saves and restores weights, optimizer, RunState, and which checkpoint is the best.
 
-    Args:
-        session: Session. Of several workers only the chief writes.
-        model: BaseModel.
-        optimizer: Optimizer of its weights.
-        metric: BestMetric, or None where no best checkpoint is kept.
-        listeners: Listener, told of every checkpoint.
-    Attributes:
-        state: RunState.
-        saved_step: int, the step of the last checkpoint saved or restored; None before the first.
-        writer: CheckpointWriter.
+    Of several workers only the chief writes. metric: BestMetric, or None where no best is kept.
     """
 
     def __init__(self, session, model, optimizer, metric, listeners):
         self.session, self.model, self.optimizer = session, model, optimizer
-        self.listeners = listeners
-        self.metric = metric
+        self.metric, self.listeners = metric, listeners
         self.model_dir = session.model_dir
         self.state = RunState()
-        self.saved_step = None
+        self.saved_step = None  # of the last checkpoint saved or restored
         self.writer = NoWriter()
         if session.distribution.is_chief:
             self.model_dir.mkdir(parents=True, exist_ok=True)
@@ -42,7 +32,7 @@ class Saver:
         return weights | self.optimizer.averages
 
     def _tensors(self):
-        """What the weights and the optimizer's state hold now: two dicts of name to tensor."""
+        """Returns the values of weights and optimizer state now: two dicts of name to tensor."""
         return tuple(
             {name: variable.read_value() for name, variable in variables.items()}
             for variables in (self.weights(), self.optimizer.state)
@@ -95,19 +85,17 @@ class Saver:
         config = ours.read_config(path)
         if not self.session.run.allow_changed_params:
             check_vocab(self.session.vocab, config["vocab_file"], path)
-        self._restore_best(config.get("best_metric"))
+        if self.metric is None or str(self.metric) != config.get("best_metric"):
+            # As before the first evaluation: another metric is to be compared.
+            state = self.state
+            state.best_step, state.best_value, state.num_without_better = -1, 0.0, 0
+        if self.session.distribution.is_chief:
+            # best.json says what the resumed run knows: a later best is found again.
+            if (self.model_dir / f"checkpoint-{self.state.best_step}").is_dir():
+                self._write_best(self.state.best_step, self.state.best_value)
+            else:
+                store.delete_best(self.model_dir)
         return self.saved_step
-
-    def _restore_best(self, metric):
-        """Makes best.json say what the resumed run knows: a later best is found again."""
-        if self.metric is None or str(self.metric) != metric:
-            self.state.forget_best()
-        if not self.session.distribution.is_chief:
-            return
-        if (self.model_dir / f"checkpoint-{self.state.best_step}").is_dir():
-            self._write_best(self.state.best_step, self.state.best_value)
-        else:
-            store.delete_best(self.model_dir)
 
     def _write_best(self, step, value):
         metric, mode = self.metric.name, self.metric.mode
@@ -116,8 +104,7 @@ class Saver:
     def count_evaluation(self, step, figures):
         """Counts an evaluation, and keeps the checkpoint of the best so far.
 
-        Returns:
-            float, the figure of the best metric where it is the best so far, else None.
+        Returns the figure of the best metric, float, where it is the best so far, else None.
         """
         value = None if self.metric is None else self.metric.value_in(figures)
         if not self.state.count_evaluation(step, value, self.metric):

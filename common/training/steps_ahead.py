@@ -19,16 +19,12 @@ class StepsAhead:
     So Python's work between two steps, and TensorFlow's to start one, overlap with computing: 1.05
     times the examples of short rows. On exit, for whatever reason, every step has been computed.
 
-    Args:
-        train_step: of `make_train_step`, for one CPU.
-    Call:
-        as of train_step. Reading one of the figures waits for the step.
-    Attributes:
-        was_busy: bool. At the last call the step before was still being computed.
+    train_step: of `make_train_step`, for one CPU. Reading one of its figures waits for the step.
     """
 
     def __init__(self, train_step):
-        self.train_step, self.was_busy = train_step, False
+        self.train_step = train_step
+        self.was_busy = False  # at the last call the step before was still being computed
         self._executor = background_executor()  # None: a call returns when its step is computed
         self._compiled, self._before = set(), None
 

@@ -29,22 +29,17 @@ def one_program_per_shape(step, after_compiling=None, make=None):
     programs = {}
     tracing = threading.Lock()
 
-    def program_for(shape, features, *rest):
-        if shape not in programs:
-            arguments = (features, *rest)
-            program = trace(step, arguments) if make is None else make(step, *arguments)
-            if after_compiling is not None:
-                after_compiling()
-            programs[shape] = program
-        return programs[shape]
-
     @functools.wraps(step)
-    def run(features, *rest):
-        shape = tuple(tuple(feature.shape) for feature in features.values())
+    def run(*arguments):
+        shape = tuple(tuple(feature.shape) for feature in arguments[0].values())
         with tracing:  # the threads of an evaluation in streams ask at the same time
-            program = program_for(shape, features, *rest)
+            if shape not in programs:
+                program = trace(step, arguments) if make is None else make(step, *arguments)
+                if after_compiling is not None:
+                    after_compiling()
+                programs[shape] = program
         with optimizing_once():
-            return program(features, *rest)
+            return programs[shape](*arguments)
 
     return run
 
@@ -64,15 +59,12 @@ def make_train_step(
     Args:
         model_fn: as in `model.py`.
         params: complete Params.
-        model: BaseModel.
         optimizer: Optimizer over the model's trainable weights, in their order.
         distribution: Distribution. Batches are this worker's share.
         build: () -> another (model, optimizer), with any values, for a worker's further devices.
         programs: ProgramLibrary, of programs for one device, or None.
     """
-    cfg = optimizer.cfg
-    num_batches = cfg.grad_accum_steps
-    has_summaries = cfg.log_grads or cfg.log_hists or cfg.ws_summary
+    num_batches = optimizer.cfg.grad_accum_steps
     replicas = []
     for device, pair in zip(
         distribution.devices, distribution.replicate(model, optimizer, build), strict=True
@@ -81,7 +73,7 @@ def make_train_step(
             replicas.append(Replica(model_fn, params, *pair, distribution.mean))
 
     def with_summaries(figures):
-        if figures is not None and has_summaries:
+        if "summaries" in figures:
             scalars, histograms = figures.pop("summaries")
             if int(optimizer.step) % params.runconfig.save_summary_steps == 0:
                 figures |= scalars | ({"histograms": histograms} if histograms else {})
@@ -139,15 +131,12 @@ def make_train_step(
 class Replica:
     """One device's part of a step, with a network and an optimizer of its own.
 
-    Args:
-        mean: list of tensors -> their means over all devices.
-        others: as of `make_train_step`.
+    mean: list of tensors -> their means over all devices.
     """
 
     def __init__(self, model_fn, params, model, optimizer, mean):
-        self.model_fn, self.params = model_fn, params
+        self.model_fn, self.params, self.mean = model_fn, params, mean
         self.model, self.optimizer = model, optimizer
-        self.mean = mean
         cfg = optimizer.cfg
         self.num_batches = cfg.grad_accum_steps
         self.has_summaries = cfg.log_grads or cfg.log_hists or cfg.ws_summary
@@ -194,22 +183,19 @@ class Replica:
         loss, *gradients = self.mean([loss, *gradients])
         figures = {"train/cost_cls": loss}
         if self.has_summaries:
-            gradients = [
-                tf.cast(tf.convert_to_tensor(gradient), tf.float32) for gradient in gradients
-            ]
+            gradients = [tf.cast(tf.convert_to_tensor(each), tf.float32) for each in gradients]
             figures["summaries"] = self._summaries(gradients)
         rate = self.optimizer.rate.read_value()
         return {**figures, **self.optimizer.apply(gradients, rate)}
 
     def _summaries(self, gradients):
         """Computed at steps with a summary only; zeros at the others."""
-        optimizer = self.optimizer
+        optimizer, policy = self.optimizer, self.params.model.dtype_policy
         gradients = dict(zip(optimizer.weights, gradients, strict=True))
         computed = None
 
         def compute():
             nonlocal computed
-            policy = self.params.model.dtype_policy
             computed = gradient_summaries(gradients, optimizer.weights, optimizer.cfg, policy)
             return computed
 

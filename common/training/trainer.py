@@ -5,6 +5,7 @@ The loop is `loop.py`, one step `train_step.py`, checkpoints `saver.py`. A Train
 what happens, obeys a Control, returns a Result and prints nothing.
 """
 
+import functools
 import time
 import zlib
 
@@ -27,15 +28,9 @@ from common.training.train_step import make_train_step
 
 
 class Trainer:
-    """Trains the network of a Session.
+    """Trains the network of a Session. Of several workers only the chief writes to model_dir.
 
-    Args:
-        session: Session. Of several workers only the chief writes to model_dir; all read it.
-        model: BaseModel, of `session.make_model`.
-        listeners: Listener.
-        control: Control or None.
-        programs: ProgramLibrary or None.
-        make_step: as `make_train_step`.
+    control: Control or None. programs: ProgramLibrary or None. make_step: as `make_train_step`.
     """
 
     def __init__(
@@ -48,9 +43,9 @@ class Trainer:
         self.metric = None
         if self.run.best_metric is not None:
             self.metric = BestMetric(self.run.best_metric, self.run.best_metric_mode)
-        inference = Inference(session, model, listeners, programs)
-        self.evaluator = Evaluator(session, inference)
-        self.figures, self.evaluation_lines, self.num_examples = {}, [], None
+        self.evaluator = Evaluator(session, Inference(session, model, listeners, programs))
+        self.evaluated = {}  # attributes of Result
+        self.evaluated_at = float("-inf")  # seconds of time.monotonic()
 
     def train(self):
         """Trains until `max_steps`, or for `steps` more.
@@ -70,29 +65,25 @@ class Trainer:
         session, started = self.session, time.monotonic()
         if self.run.calibrate_temperature:
             check_calibration(self.model)
-        report, say = None, self.listeners.on_message
+        begins = "No checkpoint given: training starts from fresh weights"
         if session.pretrained is not None:
             disable_nsp = self.params.model.disable_nsp
-            report = load_weights(self.model, session.pretrained, disable_nsp)
+            begins = load_weights(self.model, session.pretrained, disable_nsp).table()
         self.optimizer = optimizer_of(self.model, self.params)
         self.saver = Saver(session, self.model, self.optimizer, self.metric, self.listeners)
         first_step = 0
         if session.resumed is not None:
             first_step = self.saver.restore(session.resumed)
-            say(f"Resuming {session.resumed} at step {first_step}")
-        elif report is not None:
-            say(report.table())
-        else:
-            say("No checkpoint given: training starts from fresh weights")
+            begins = f"Resuming {session.resumed} at step {first_step}"
+        self.listeners.on_message(begins)
         self.recovery = Recovery(session, self.optimizer, self.saver, self.listeners)
         last_step = last_step_of(self.run, first_step)
-        evaluation = None
-        if self.run.mode == "train_and_eval" or self.run.calibrate_temperature:
+        evaluation, evaluates = None, self.run.mode == "train_and_eval"
+        if evaluates or self.run.calibrate_temperature:
             evaluation = session.data.eval_input_fn(self.params)
-        evaluated = evaluation if self.run.mode == "train_and_eval" else None
         try:
             with listening(self.control) as self.control:
-                reached = self._fit(first_step, last_step, evaluated)
+                reached = self._fit(first_step, last_step, evaluation if evaluates else None)
         finally:
             self.listeners.close()
             self.saver.writer.wait()
@@ -101,18 +92,8 @@ class Trainer:
             steps = {self.saver.saved_step, self.saver.state.best_step}
             calibrate(session, self.evaluator, evaluation, steps)
         check_still_there(session.model_dir)
-        result = result_of(
-            session,
-            self.model,
-            outcome,
-            started,
-            self.evaluation_lines,
-            step=reached.step,
-            figures=self.figures,
-            num_examples=self.num_examples,
-            examples_per_second=reached.examples_per_second,
-            stopped_by=reached.stopped_by,
-        )
+        values = self.evaluated | vars(reached)
+        result = result_of(session, self.model, outcome, started, **values)
         self.listeners.on_end(result)
         return result
 
@@ -126,26 +107,24 @@ class Trainer:
         if evaluation is not None:
             if self.metric is not None:
                 check_metric(self.metric, model, evaluation)
-            evaluate = self._make_evaluate(evaluation)
+            evaluate = functools.partial(self._evaluate, evaluation)
         while True:
-            self.last_step = last_step
-            is_over, batches = last_step <= first_step, None
-            if not is_over:
+            if last_step > first_step:
                 batches = self.session.data.train_input_fn(self.params, first_step, last_step)
                 # With `repeat: false` there are fewer than asked for.
                 num_steps = len(batches) // self.params.optimizer.grad_accum_steps
-                self.last_step = last_step = min(last_step, first_step + num_steps)
-                is_over = last_step <= first_step
+                last_step = min(last_step, first_step + num_steps)
                 poll()
                 self._check_workers(batches, first_step)
                 batches = self.distribution.shard(batches)
+            self.last_step = last_step
             is_due = evaluate is not None and self.distribution.broadcast(
                 self._is_evaluation_due(first_step, last_step)
             )
             self.listeners.on_resume(first_step, first_step - 1 if is_due else first_step)
             if is_due:
                 evaluate(first_step)
-            if is_over or self._is_exhausted():
+            if last_step <= first_step or self._is_exhausted():
                 return Reached(first_step)
             for note in model.prepare_training(batches.targets):
                 self.listeners.on_message(note)
@@ -175,22 +154,15 @@ class Trainer:
 
     def _make_step(self, targets):
         """Returns train_step(features, targets), which also looks after saves and workers."""
-        distribution, params = self.distribution, self.params
+        params, distribution, programs = self.params, self.distribution, self.programs
 
         def build():
             model = self.session.new_model()
             model.prepare_training(targets)
             return model, optimizer_of(model, params)
 
-        step = self.make_step(
-            self.session.model_fn,
-            params,
-            self.model,
-            self.optimizer,
-            distribution,
-            build,
-            self.programs,
-        )
+        of_one = self.session.model_fn, params, self.model, self.optimizer
+        step = self.make_step(*of_one, distribution, build, programs)
 
         def train_step(features, targets):
             self.saver.writer.poll()
@@ -204,28 +176,20 @@ class Trainer:
 
     # ---- evaluation ------------------------------------------------------------------------------
 
-    def _make_evaluate(self, batches_of_split):
-        """Returns evaluate(step) -> bool, whether training is to end; see `loop.train`."""
-        evaluated = float("-inf")
-
-        def evaluate(step):
-            nonlocal evaluated
-            is_early = time.monotonic() - evaluated < self.run.throttle_secs
-            if step < self.last_step and self.distribution.broadcast(is_early):
-                return False
-            with self.optimizer.averaged_weights():
-                self.figures, total = self.evaluator.evaluate(batches_of_split, step)
-            self.num_examples = len(total)
-            self.evaluation_lines = total.describe(self.figures)
-            evaluated = time.monotonic()
-            best = self.saver.count_evaluation(step, self.figures)
-            if best is not None:
-                self.listeners.on_message(
-                    f"Best so far: {self.metric.name} {best:.4f} at step {step}"
-                )
-            return self._is_exhausted()
-
-        return evaluate
+    def _evaluate(self, batches_of_split, step):
+        """Returns whether training is to end; see `loop.train`."""
+        is_early = time.monotonic() - self.evaluated_at < self.run.throttle_secs
+        if step < self.last_step and self.distribution.broadcast(is_early):
+            return False
+        with self.optimizer.averaged_weights():
+            figures, total = self.evaluator.evaluate(batches_of_split, step)
+        lines = total.describe(figures)
+        self.evaluated = {"figures": figures, "num_examples": len(total), "lines": lines}
+        self.evaluated_at = time.monotonic()
+        best = self.saver.count_evaluation(step, figures)
+        if best is not None:
+            self.listeners.on_message(f"Best so far: {self.metric.name} {best:.4f} at step {step}")
+        return self._is_exhausted()
 
     def _is_evaluation_due(self, step, last_step):
         """Whether the evaluation at the step to begin from is still to come, or is lost.
