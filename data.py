@@ -138,11 +138,10 @@ def eval_input_fn(params):
     """Returns {split: Batches} of the evaluation splits; every row is in exactly one batch."""
     cfg = params.eval_input
     source = get_source(cfg)
-    batches = {}
-    for name, split in _eval_splits(cfg, source).items():
-        tokens, _ = _load(params, cfg, source, split)
-        batches[name] = _every_row_once(params, cfg, tokens)
-    return batches
+    return {
+        name: _every_row_once(params, cfg, _load(params, cfg, source, split)[0])
+        for name, split in _eval_splits(cfg, source).items()
+    }
 
 
 def predict_input_fn(params, texts=()):

@@ -39,10 +39,7 @@ class BaseModel(keras.Model):
         self.clock = backbone.clock
 
     def build_model(self, features, mode):
-        """Runs the network. features: dict of tensors; mode: TRAIN, EVAL or PREDICT.
-
-        Returns outputs.
-        """
+        """Returns outputs. features: dict of tensors; mode: TRAIN, EVAL or PREDICT."""
         raise NotImplementedError
 
     def build_total_loss(self, outputs, targets):
@@ -84,17 +81,11 @@ class BaseModel(keras.Model):
         return {}
 
     def restore(self, config):
-        """Takes from a checkpoint's config what the task kept there besides the weights.
-
-        Returns a list of clauses for the log.
-        """
+        """Takes what the task kept in a checkpoint's config. Returns clauses for the log."""
         return []
 
     def fold_calibration(self):
-        """Puts what `restore` took into the weights, for an export.
-
-        Returns lines for a summary: list of (name, text).
-        """
+        """Puts what `restore` took into the weights. Returns lines of a summary, (name, text)."""
         return []
 
     def loss_variables(self):

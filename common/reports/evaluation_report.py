@@ -22,10 +22,7 @@ class EvaluationReport(Listener):
 
 
 def evaluation_text(step, report):
-    """Returns a report as text: a line of figures and, for classes, metrics and confusion matrix.
-
-    Args: those of `Listener.on_evaluation`.
-    """
+    """Returns a report as text: a line of figures and, for classes, tables of their metrics."""
     head = f"validation at step {step}: "
     if "per_class" not in report:
         figures = {key: value for key, value in report.items() if isinstance(value, (int, float))}

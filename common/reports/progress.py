@@ -19,7 +19,6 @@ LOG_BATCHES = 100  # batches of an evaluation between two plain lines
 REFRESH_SECONDS = 0.25  # between two drawings of a bar, which would flicker otherwise
 
 _SINGULAR = {"batches": "batch", "steps": "step"}
-_SHORT_NAMES = {"learning_rate": "lr"}
 
 
 class Console(Listener):
@@ -34,8 +33,8 @@ class Console(Listener):
 
     def on_message(self, text):
         shown = self.scoring or self.training
-        if shown is not None:
-            shown.write(text)
+        if shown is not None and shown.bar is not None:
+            shown.bar.write(text, file=shown.stream)  # above the bar
         else:
             log(text, self.stream)
 
@@ -140,13 +139,6 @@ class Progress:
         elif is_first or crosses or done == self.total:
             self._show(self.figures)
 
-    def write(self, text):
-        """Prints lines of text above the bar."""
-        if self.bar is not None:
-            self.bar.write(text, file=self.stream)
-        else:
-            log(text, self.stream)
-
     def close(self):
         """Shows the last step and ends the bar. Further calls do nothing."""
         if self.shown != self.done:
@@ -158,9 +150,9 @@ class Progress:
         """Returns the figures, the rate and the time left as a list of short texts."""
         parts = []
         for name, value in figures.items():
-            value = float(value)
-            digits = ".2g" if name == "learning_rate" else ".4f" if abs(value) < 1000 else ".6g"
-            parts.append(f"{_SHORT_NAMES.get(name, name)} {value:{digits}}")
+            value, is_rate = float(value), name == "learning_rate"
+            digits = ".2g" if is_rate else ".4f" if abs(value) < 1000 else ".6g"
+            parts.append(f"{'lr' if is_rate else name} {value:{digits}}")
         rate = self.rate.per_second()
         if rate is not None:
             parts.append(format_rate(rate, self.unit))
