@@ -72,7 +72,7 @@ class RowMetrics(Metrics):
         self._batches, self._splits = [], []
 
     def __len__(self):
-        return len(self._joined()[0])
+        return len(self._joined()[0]) if self._batches or self._splits else 0
 
     def update(self, outputs, targets, rows):
         self._batches.append((np.asarray(rows), dict(outputs), dict(targets)))
