@@ -19,7 +19,6 @@ from common.export.model_card import versions
 from common.files import write_whole
 from common.reports.metrics_file import to_json
 
-RUNS = "runs"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -34,8 +33,8 @@ class RunRecord:
 
     def __init__(self, params, command):
         started = datetime.now(UTC)
-        self.id = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        self.folder = Path(params.runconfig.model_dir) / RUNS / self.id
+        self.id = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"  # sorts by time
+        self.folder = Path(params.runconfig.model_dir) / "runs" / self.id
         # Of what the user asked for: the same for every mode on every model_dir.
         asked = params.with_runconfig(mode=None, model_dir=None).to_yaml()
         self.facts = {
