@@ -394,9 +394,9 @@ def resumed(params):
     folder = Path(params.runconfig.model_dir) / "resumed"
     former = params.model_copy(update={"optimizer": OptimizerParams(learning_rate=7)})
     save_params(former, folder)
-    session = session_of(params.with_runconfig(model_dir=folder)).replace(resumed=folder)
+    session = session_of(params.with_runconfig(model_dir=folder))
     try:
-        check_unchanged_meaning(dataclasses.replace(session, given_params=params))
+        check_unchanged_meaning(dataclasses.replace(session, resumed=folder, given_params=params))
     except UserError as error:
         return str(error)
     return "resumed"
