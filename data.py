@@ -250,6 +250,7 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
         label_names = get_source(cfg).targets.label_names
         _check_label_order(label_names, checkpoint_config)
     known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
+    known["is_own_vocab"] = cfg.vocab_file == checkpoint_config.get("vocab_file")
     return params.complete(checkpoint_config, known, params_path), label_names, vocab
 
 

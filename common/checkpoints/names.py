@@ -95,7 +95,8 @@ class LazyTensor:
             raise ValueError(
                 "a LazyTensor is read from its file at each call; it has no memory to share"
             )
-        return np.asarray(self.read(), dtype or np.float32)
+        with np.errstate(over="ignore"):  # a number beyond float32 is infinite: `check_finite`
+            return np.asarray(self.read(), dtype or np.float32)
 
 
 FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")

@@ -165,7 +165,8 @@ class Params(Section):
                 `from_checkpoint` or `fixed_by_checkpoint` (each may be absent or None), and family:
                 "huggingface", "google", "cerebras" or "ours". `path`, if there, names the
                 checkpoint in messages.
-            data: dict or None. num_cls_classes, and vocab_size (lines of the vocabulary) if known.
+            data: dict or None. num_cls_classes, and vocab_size (lines of the vocabulary) if known,
+                with is_own_vocab, whether that is the checkpoint's own.
             source: str. The YAML file, for messages.
         Returns:
             Params in which every needed key has a value.

@@ -3,6 +3,7 @@
 
 from common.checkpoints import store
 from common.checkpoints.formats import ours
+from common.checkpoints.load import check_finite
 from common.checkpoints.writer import CheckpointWriter, NoWriter
 from common.training.checks import check_fits, check_vocab
 from common.training.lock import check_still_there
@@ -80,7 +81,7 @@ class Saver:
         ):
             check_fits(path, variables, tensors)
             for name, variable in variables.items():
-                variable.assign(tensors[name].read())
+                variable.assign(check_finite(path, name, tensors[name].read()))
         self.saved_step = int(self.optimizer.step.numpy())
         config = ours.read_config(path)
         if not self.session.run.allow_changed_params:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from common.checkpoints import store
 from common.checkpoints.formats import ours
-from common.checkpoints.load import match_weights
+from common.checkpoints.load import check_finite, match_weights
 from common.console import closing_summary, log
 from common.errors import RunError, UserError
 from common.files import existing_above, write_whole
@@ -198,15 +198,14 @@ class Validation:
         if not self.is_training:
             check_trained(report, self.params.model.num_cls_classes)
         for name, source in sources.items():
-            where = f"{name} of checkpoint {checkpoint.path}"
             try:
-                is_finite = np.isfinite(np.asarray(source)).all()
+                array = np.asarray(source)
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+                where = f"{name} of checkpoint {checkpoint.path}"
                 raise UserError(
                     f"{where} cannot be read ({error}); the file is damaged, fetch it again"
                 ) from error
-            if not is_finite:
-                raise UserError(f"{where} has numbers that are not finite; take another one")
+            check_finite(checkpoint.path, name, array)
         counts = {key: len(getattr(report, key)) for key in ("loaded", "fresh", "unused")}
         self.facts["checkpoint"]["weights"] = counts
         text = ", ".join(f"{number} {key}" for key, number in counts.items())

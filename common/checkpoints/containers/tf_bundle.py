@@ -8,6 +8,9 @@ A checkpoint is `<prefix>.index` and `<prefix>.data-00000-of-0000N`. `google_tf1
 import glob
 import os
 import re
+import shutil
+import tempfile
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -126,10 +129,20 @@ class Reader:
 
         try:
             if self.reader is None:
-                self.reader = tf.train.load_checkpoint(self.prefix)
+                self.reader = tf.train.load_checkpoint(self.plain_prefix())
             return self.reader.get_tensor(name)
         except (tf.errors.OpError, RuntimeError, ValueError, TypeError, MemoryError) as error:
             raise self.damaged(name, brief(error)) from None
+
+    def plain_prefix(self):
+        """The prefix for TensorFlow, which takes [, * and ? for a pattern: then one of links."""
+        if glob.escape(self.prefix) == self.prefix:
+            return self.prefix
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        for file in (f"{self.prefix}.index", *map(str, self.files.values())):
+            os.symlink(os.path.abspath(file), f"{folder}/ckpt{file.removeprefix(self.prefix)}")
+        return f"{folder}/ckpt"
 
     def read_number(self, name):
         """The value of a scalar variable, read without TensorFlow."""

@@ -68,6 +68,23 @@ def test_a_path_without_anything_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("bert-base-uncased", "hf://google-bert/bert-base-uncased"),
+        ("MiniLM", "hf://owner/MiniLM"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "hf://sentence-transformers/all-MiniLM-L6-v2"),
+        ("./weights", None),
+        ("models/v1/weights", None),
+        ("/models/bert", None),
+    ],
+)
+def test_a_name_of_the_hub_gets_a_hint_of_its_form(path, hint):
+    with pytest.raises(UserError, match="correct the path") as error:
+        open_checkpoint(path)
+    assert str(error.value).endswith(f"write {hint} for the model of the hub" if hint else "path")
+
+
+@pytest.mark.parametrize(
     ("files", "found"),
     [
         ([], "an empty folder"),
@@ -114,6 +131,25 @@ def test_a_file_that_was_read_no_longer_counts_as_memory(tmp_path):
     load_weights(make_model(tiny_params()), checkpoint)
     assert str(tmp_path) not in MAPS.read_text("utf-8")
     assert "pooler/bias" in checkpoint.weights  # read once more
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_weight_with_a_number_that_is_not_finite_is_refused_by_its_name(tmp_path, number):
+    tensors = huggingface_tensors()
+    tensors["encoder.layer.1.output.dense.weight"][3, 2] = number
+    checkpoint = open_checkpoint(save_huggingface(tmp_path, tensors))
+    with pytest.raises(UserError, match=r"layer_1/feed_forward/project/kernel of .* not finite"):
+        load_weights(make_model(tiny_params()), checkpoint)
+
+
+def test_a_number_beyond_float32_is_refused_and_an_unused_weight_may_hold_anything(tmp_path):
+    tensors = huggingface_tensors()
+    tensors["cls.predictions.bias"] = np.full(23, np.nan, np.float32)
+    load_weights(make_model(tiny_params()), open_checkpoint(save_huggingface(tmp_path, tensors)))
+    tensors["pooler.dense.bias"] = tensors["pooler.dense.bias"].astype(np.float64) + 1e300
+    checkpoint = open_checkpoint(save_huggingface(tmp_path, tensors))
+    with pytest.raises(UserError, match=r"pooler/bias of .* not finite"):
+        load_weights(make_model(tiny_params()), checkpoint)
 
 
 def test_disable_nsp_leaves_the_whole_head_fresh(tmp_path):

@@ -440,16 +440,25 @@ def test_a_shape_that_the_checkpoint_contradicts_is_refused_naming_both(key):
     ]
 
 
-@pytest.mark.parametrize("tokens", [101, 1, -127])
+def data_with(tokens, **facts):
+    """What the data says with so many more tokens than the checkpoint has rows of embeddings."""
+    return DATA | {"vocab_size": PADDED["vocab_size"] + tokens} | facts
+
+
+PADDED = CHECKPOINT | {"vocab_size": 50_368}
+
+
+@pytest.mark.parametrize("tokens", [101, 1, -1526])  # of BERT's vocabularies, cased for uncased
 def test_a_vocabulary_of_another_size_than_the_embeddings_is_refused(tokens):
-    """tokens: more than the checkpoint's rows where positive; few rows without a token may be."""
-    data = DATA | {"vocab_size": CHECKPOINT["vocab_size"] + tokens}
-    if tokens == -127:
-        params().complete(CHECKPOINT, data, "x.yaml")
-        data["vocab_size"] -= 1
-    expected = f"vocab_file: has {data['vocab_size']} tokens, but .* {CHECKPOINT['vocab_size']}"
+    expected = f"vocab_file: has {50_368 + tokens} tokens, but .* 50368"
     with pytest.raises(UserError, match=expected):
-        params().complete(CHECKPOINT, data, "x.yaml")
+        params().complete(PADDED, data_with(tokens), "x.yaml")
+
+
+def test_embeddings_may_have_as_many_rows_without_a_token_as_published_models():
+    assert params().complete(PADDED, data_with(-1000)).model.vocab_size == 50_368
+    own = data_with(-5000, is_own_vocab=True)  # the vocabulary beside the weights, however short
+    assert params().complete(PADDED, own).model.vocab_size == 50_368
 
 
 def test_what_is_no_shape_may_differ_from_the_checkpoint():

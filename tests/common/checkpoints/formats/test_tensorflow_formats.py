@@ -79,8 +79,13 @@ def test_a_folder_means_the_checkpoint_of_its_state_file_or_else_the_newest(tmp_
 
 
 def test_a_name_with_signs_of_a_pattern_is_taken_as_it_is(tmp_path):
-    save_variables(tmp_path / "runs [1]" / "model*.ckpt", GOOGLE)
-    assert open_checkpoint(tmp_path / "runs [1]" / "model*.ckpt").format == "google_tf1"
+    prefix = tmp_path / "runs [1]" / "what?" / "model*.ckpt"
+    arrays = save_variables(prefix, GOOGLE)
+    for path in (prefix, prefix.parent):
+        checkpoint = open_checkpoint(path)
+        assert checkpoint.format == "google_tf1"
+        expected = arrays["bert/embeddings/word_embeddings"]
+        np.testing.assert_array_equal(checkpoint.weights["embeddings/word_embeddings"], expected)
 
 
 def test_names_tell_the_two_formats_apart(tmp_path):
