@@ -102,13 +102,14 @@ def weights_of(model_dir, step):
 
 
 def figures_of(model_dir):
-    """{"<split> <step> <name>": float}, but for how fast it was."""
+    """{"<split> <step> <name>": float}, but for times and speeds."""
     figures = {}
     for line in (model_dir / "metrics.jsonl").read_text("utf-8").splitlines():
         values = json.loads(line)
         place = f"{values.pop('split')} {values.pop('step')}"
         figures |= {f"{place} {name}": value for name, value in values.items() if name != "time"}
-    return {name: value for name, value in figures.items() if "per_second" not in name}
+    clocks = ("per_second", "input_wait")
+    return {name: value for name, value in figures.items() if not name.endswith(clocks)}
 
 
 def wait_for(path, *processes):

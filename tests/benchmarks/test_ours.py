@@ -51,14 +51,16 @@ def measure(task, *flags, blocks=2):
     return gate
 
 
-@pytest.mark.parametrize("packing", ["none", pytest.param("packed", marks=pytest.mark.slow)])
-def test_training_counts_the_rows_and_the_products_of_each_block(flags, packing):
-    gate = measure("train", *flags, f"--packing={packing}")
+@pytest.mark.parametrize(
+    ("packing", "length"), [("none", 40), pytest.param("packed", 200, marks=pytest.mark.slow)]
+)
+def test_training_counts_the_rows_and_the_products_of_each_block(flags, packing, length):
+    gate = measure("train", *flags, f"--packing={packing}", f"--length={length}")
     for block in gate.blocks:
         assert block["count"] == 2 * 6
         assert block["flops"] > 0 and np.isfinite(block["loss"])
     assert 0 <= gate.blocks[1]["input_wait"] < 1
-    assert (packing == "none") == (gate.facts["shapes"] == [[6, 40]])
+    assert (packing == "none") == (gate.facts["shapes"] == [[6, length]])
     if packing == "none":
         # Two layers, forward and twice as much backward, two steps; of a token 4 products of D x D
         # and 2 of D x F, and attention to T. The last layer computes a part of it.
@@ -73,14 +75,14 @@ def test_a_block_may_be_a_single_step(flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("packing", ["buckets", "packed"])
-def test_the_products_of_a_shape_are_those_of_its_training_step(flags, packing):
+@pytest.mark.parametrize(("packing", "size", "shapes"), [("buckets", 24, 7), ("packed", 6, 2)])
+def test_the_products_of_a_shape_are_those_of_its_training_step(flags, packing, size, shapes):
     """Of a token's products and attention: a + b T + c T^2 at fixed rows, or a + b R at fixed T."""
-    flags = [*flags, f"--packing={packing}", "--length=200", "--batch_size=24"]
+    flags = [*flags, f"--packing={packing}", "--length=200", f"--batch_size={size}"]
     params, _ = ours.params_of(ours.make_parser().parse_args(["train", *flags]))
     batches = ours.data.train_input_fn(params, 0, 50)
     counted = ours.flops_of_steps(params, batches)
-    assert len(counted) > 2
+    assert len(counted) == shapes
     shape = sorted(counted)[1]  # counted are the first, the last, and the middle of buckets
     with tf.Graph().as_default():
         model = make_model(params)

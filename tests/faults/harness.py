@@ -207,7 +207,7 @@ class Child:
         return event
 
     def install(self):
-        from common.checkpoints import store
+        from common.checkpoints.formats import ours
         from common.reports import plots
         from common.training import evaluator, saver, trainer
         from input import token_cache
@@ -220,8 +220,8 @@ class Child:
         self.wrap(Path, "mkdir", self.file_event("make"))
         self.wrap(Path, "write_text", self.file_event("write"))
         self.wrap(Path, "write_bytes", self.file_event("write"))
-        self.wrap(store, "save_file", self.file_event("write", 1))
-        self.wrap(store, "save_checkpoint", "save")
+        self.wrap(ours, "save_file", self.file_event("write", 1))
+        self.wrap(ours, "save_checkpoint", "save")
         self.wrap(token_cache, "tokenize_rows", "tokenise")
         self.wrap(evaluator.Evaluator, "evaluate", "evaluate")
         self.wrap(trainer, "result_of", "close")
