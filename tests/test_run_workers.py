@@ -138,7 +138,7 @@ def test_two_workers_end_with_the_weights_and_figures_of_one_process(flags, tmp_
     events = list(two.rglob("events.out.tfevents.*"))
     assert len(events) == 2  # and writes: of training and of evaluation
     assert sorted(path.name for path in two.iterdir() if path not in events) == [
-        "checkpoint-10", "checkpoint-5", "eval", "metrics.jsonl", "params.yaml", "plots",
+        "checkpoint-10", "checkpoint-5", "eval", "metrics.jsonl", "params.yaml", "plots", "runs",
     ]  # fmt: skip
 
 
