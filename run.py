@@ -77,9 +77,7 @@ def validate(params, args):
 
 def run_on_cs(params, args):
     """Runs on the CS target. Does not return: the SDK's process replaces this one."""
-    from common.cs import launch
-
-    python = launch.check(params)
+    python = target.check(params)
     import_quietly()
     from common.cs.prepare import Notes, adapted, prepare
     from session import write_params
@@ -88,7 +86,7 @@ def run_on_cs(params, args):
     notes = Notes(notes, is_tolerant=params.runconfig.validate_only)
     is_needed = params.runconfig.mode == "train" or not params.runconfig.validate_only
     session = open_session(params, args, needs_checkpoint=is_needed, attempt=notes.collecting)
-    launch.hand_over(python, prepare(session, notes, write_params))
+    target.hand_over(python, prepare(session, notes, write_params))
 
 
 def open_session(params, args, **options):

@@ -2,7 +2,7 @@
 """What the main environment passes to that of the SDK: a folder, `model_dir/cs/job`.
 
 job.json               the fields of `Job`
-rows-<split>.safetensors   `rows.Rows` of each split; none if a validation has no data
+rows-<split>.safetensors   `rows.Rows` of each split; split `zeros` if a validation has no data
 initial.safetensors    initial weights by neutral name; none where training resumes
 vocab.txt              the vocabulary, which is saved with every checkpoint
 """
@@ -12,43 +12,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.cs.rows import Rows
-from common.params import Params
 
 JOB, INITIAL, VOCAB = "job.json", "initial.safetensors", "vocab.txt"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run on the CS target.
+    """A run on the CS target."""
 
-    Attributes:
-        params: complete Params as plain values.
-        action: "validate", "compile" or "run".
-        first_step, last_step: int. Of training.
-        resumed: path of the checkpoint to continue from, in this project's format, or None.
-        checkpoint: path of the weights to load, of any format, or None.
-        address: "host:port" of the cluster, or None.
-        label_names: list of str.
-        config: dict, the entries of a checkpoint's config.json besides the geometry.
-        class_weights: list of float, or None.
-        splits: list of str, in order.
-        texts: {split: list of tuples of str}, in a prediction.
-        notes: list of str, for the report.
-    """
-
-    params: dict
-    action: str
-    first_step: int
+    params: dict  # complete Params as plain values
+    action: str  # "validate", "compile" or "run"
+    first_step: int  # of training
     last_step: int
-    resumed: str | None
-    checkpoint: str | None
-    address: str | None
-    label_names: list
-    config: dict
-    class_weights: list | None
-    splits: list
-    texts: dict
-    notes: list
+    resumed: str | None  # path of the checkpoint to continue from, in this project's format
+    checkpoint: str | None  # path of the weights to load, of any format
+    address: str | None  # "host:port" of the cluster
+    label_names: list[str]
+    config: dict  # the entries of a checkpoint's config.json besides the geometry
+    class_weights: list[float] | None
+    splits: list[str]  # in order
+    texts: dict[str, list]  # in a prediction: {split: list of tuples of str}
+    notes: list[str]  # for the report
 
     def write(self, folder):
         (Path(folder) / JOB).write_text(json.dumps(asdict(self), ensure_ascii=False), "utf-8")
@@ -56,9 +40,6 @@ class Job:
     @classmethod
     def read(cls, folder):
         return cls(**json.loads((Path(folder) / JOB).read_text("utf-8")))
-
-    def read_params(self):
-        return Params.model_validate(self.params)
 
 
 def rows_path(folder, split):

@@ -9,8 +9,6 @@ import torch
 
 from common.cs.rows import Rows
 
-FEATURES = ("input_ids", "padding_mask", "segment_ids")
-
 
 class RowBatches(torch.utils.data.IterableDataset):
     """Batches of Rows: dicts of `Rows.batch`, as tensors.

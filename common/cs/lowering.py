@@ -6,19 +6,15 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-FILES = {"torch.mlir": "torch.aten", "cirh.mlir": "cirh"}
+FILES = ("torch.mlir", "cirh.mlir")
 # An operation follows " = ", with or without quotes; constants are not counted.
-_OPERATION = re.compile(r' = "?((?:torch\.aten|cirh)\.[A-Za-z0-9_.]+)')
+_OPERATION = re.compile(r' = "?(?:torch\.aten|cirh)\.([A-Za-z0-9_.]+)')
 
 
 def keep_files(artifacts, folder):
-    """Moves the MLIR files of the latest program from the SDK's artifacts.
+    """Moves the MLIR files of the latest program from the SDK's artifacts into a folder.
 
-    Args:
-        artifacts: path-like, `artifact_dir` of the backend.
-        folder: path-like.
-    Returns:
-        {"torch.mlir", "cirh.mlir"}: Path, of the files that exist.
+    Returns {name of FILES: Path}, of the files that exist.
     """
     moved = {}
     for name in FILES:
@@ -30,12 +26,8 @@ def keep_files(artifacts, folder):
 
 def count_operations(path):
     """Returns a Counter of the operations in an MLIR file, without their dialect."""
-    counts = Counter()
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if match := _OPERATION.search(line):
-                name = match[1].removeprefix("torch.aten.").removeprefix("cirh.")
-                counts[name] += 1
+        counts = Counter(match[1] for line in file if (match := _OPERATION.search(line)))
     counts.pop("Const", None)
     return counts
 

@@ -31,10 +31,7 @@ ACTIVATIONS = {
 class Embeddings(nn.Module):
     """Word plus position plus segment embedding, as common/layers/embeddings.py.
 
-    Call:
-        input_ids, segment_ids: <int>[B, T].
-    Returns:
-        <float>[B, T, D].
+    Call: input_ids, segment_ids <int>[B, T]. Returns <float>[B, T, D].
     """
 
     def __init__(self, cfg, num_tokens):
@@ -76,8 +73,7 @@ class Attention(nn.Module):
     Call:
         x: <float>[B, T, D], for the queries; memory: <float>[B, S, D], for keys and values.
         score_bias: <float>[B, 1, 1, S], 0 on real tokens, very negative on padding.
-    Returns:
-        <float>[B, T, D].
+    Returns <float>[B, T, D].
     """
 
     def __init__(self, cfg):
@@ -122,8 +118,7 @@ class EncoderLayer(nn.Module):
     Call:
         x: <float>[B, T, D]; score_bias: as in Attention.
         first_token_only: bool. Compute only the output of the first token.
-    Returns:
-        <float>[B, T, D]; [B, 1, D] with first_token_only.
+    Returns <float>[B, T, D]; [B, 1, D] with first_token_only.
     """
 
     def __init__(self, cfg):
@@ -219,15 +214,13 @@ class BertClassifier(nn.Module):
 class Weight:
     """A parameter under its neutral name, with the interface that common/checkpoints/load.py uses.
 
+    PyTorch stores the kernel of nn.Linear as [out, in]; neutral weights are [in, out].
+
     Args:
         path: str, of its module, such as encoder.layer_0.attention.query.
         kind: "weight" or "bias", the name within the module.
-        module: the module. PyTorch stores the kernel of nn.Linear as [out, in]; neutral weights are
-            [in, out].
-        parameter: torch.nn.Parameter.
     Attributes:
-        name: str, neutral.
-        shape: tuple of int, of the neutral weight.
+        name, shape: str and tuple of int, of the neutral weight.
     """
 
     def __init__(self, path, kind, module, parameter):

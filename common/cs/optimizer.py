@@ -13,20 +13,12 @@ import cerebras.pytorch as cstorch
 import torch
 from cerebras.pytorch.optim.lr_scheduler import LRScheduler
 
-from common.optimizers.layer_rates import layer_rate_factor
-from common.optimizers.schedules import make_schedule
-
-SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # our slot -> the vendor's
+from common.optimizers.schedules import layer_rate_factor, make_schedule
 
 
 def make_optimizer(twin, cfg, num_layers):
-    """Returns the optimizer of the twin's trained weights.
-
-    Args:
-        twin: BertClassifier, compiled.
-        cfg: OptimizerParams.
-        num_layers: int, number of encoder layers.
-    """
+    """Returns the optimizer of what OptimizerParams `cfg` train of a compiled BertClassifier with
+    `num_layers` encoder layers."""
     patterns = [re.compile(pattern) for pattern in cfg.exclude_from_weight_decay]
     groups = {}  # (decay, factor on the rate) -> parameters
     for name, weight in trained_weights(twin).items():
@@ -67,13 +59,9 @@ def make_grad_scaler(cfg):
 
 
 def update(loss, optimizer, scaler, cfg):
-    """Updates the weights with the clipped gradients of the loss.
+    """Updates the weights with the clipped gradients of the loss, <float32>[].
 
-    Args:
-        loss: <float32>[].
-        optimizer: from `make_optimizer`.
-        scaler: from `make_grad_scaler`; None on the CPU, in float32.
-        cfg: OptimizerParams.
+    scaler: from `make_grad_scaler`; None on the CPU, in float32.
     """
     norm, value = cfg.max_gradient_norm, cfg.max_gradient_value
     if scaler is not None:
@@ -105,10 +93,7 @@ class TorchOps:
     ceil = staticmethod(torch.ceil)
     cos = staticmethod(torch.cos)
     clip = staticmethod(torch.clamp)
-
-    @staticmethod
-    def maximum(x, smallest):
-        return torch.clamp(x, min=smallest)
+    maximum = staticmethod(lambda x, smallest: torch.clamp(x, min=smallest))
 
     @staticmethod
     def power(base, exponent):
@@ -120,10 +105,7 @@ class TorchOps:
 class LearningRate(LRScheduler):
     """`optimizer.learning_rate` of the params; see common/optimizers/schedules.py.
 
-    Args:
-        optimizer: from `make_optimizer`.
-        cfg: OptimizerParams.
-        first_step: int, the number of earlier updates.
+    first_step: int, the number of earlier updates.
     """
 
     def __init__(self, optimizer, cfg, first_step=0):
@@ -134,6 +116,5 @@ class LearningRate(LRScheduler):
         return self.rate(self.last_epoch.float())
 
     def get(self):
-        groups = self.optimizer.param_groups
         rate = self._get_closed_form()
-        return [rate * group["rate_factor"] for group in groups]
+        return [rate * group["rate_factor"] for group in self.optimizer.param_groups]

@@ -8,6 +8,7 @@ environment.
 
 import contextlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from safetensors.numpy import save_file
 from common.checkpoints.load import load_weights
 from common.cs import target
 from common.cs.job import INITIAL, VOCAB, Job, rows_path
-from common.cs.rows import collect_rows
+from common.cs.rows import collect_rows, rows_of_zeros
 from common.errors import UserError
 from common.losses import balanced_weights
 from common.params import INPUTS
@@ -25,16 +26,12 @@ from common.training.checks import last_step_of, set_up
 FOLDER = Path("cs", "job")
 
 
+@dataclass(frozen=True)
 class Notes:
-    """Notes for the report. If only shapes are needed, missing data is a note and not an error.
+    """Notes for the report. If only shapes are needed, missing data is a note and not an error."""
 
-    Args:
-        sentences: list of str.
-        is_tolerant: bool. Whether faults of the data become notes.
-    """
-
-    def __init__(self, sentences, is_tolerant):
-        self.sentences, self.is_tolerant = list(sentences), is_tolerant
+    sentences: list[str]
+    is_tolerant: bool  # whether faults of the data become notes
 
     @contextlib.contextmanager
     def collecting(self, part):
@@ -70,17 +67,13 @@ def adapted(params):
 
 
 def prepare(session, notes, write_params):
-    """Writes the job of a run.
+    """Writes the job of a run. Returns the Path of its folder.
 
     Args:
         session: Session of `adapted` params that passed `target.check_rules`.
         notes: Notes with which the Session was opened.
         write_params: called with the Session before training, once all checks have passed; writes
             params.yaml.
-    Returns:
-        Path of the job's folder.
-    Raises:
-        UserError: as in any run.
     """
     params, run, checkpoint = session.params, session.run, session.checkpoint
     config = {} if checkpoint is None else checkpoint.config
@@ -91,16 +84,17 @@ def prepare(session, notes, write_params):
     folder = session.model_dir / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    splits, batches_of_split, split_texts = [], {}, {}
+    section, batches_of_split, split_texts = section_of(params), {}, {}
+    rows_of_split = {"zeros": rows_of_zeros(section.batch_size, section.max_sequence_length)}
     if session.vocab:
         with notes.collecting("data"):
             batches_of_split, split_texts = batches_of(session, first_step, last_step)
-    for split, batches in batches_of_split.items():
-        section = section_of(params)
+    if batches_of_split:
         pad_id = session.vocab.index("[PAD]") if section.pad_id is None else section.pad_id
-        rows = collect_rows(batches, section.max_sequence_length, pad_id, section.invert_mask)
+        layout = section.max_sequence_length, pad_id, section.invert_mask
+        rows_of_split = {k: collect_rows(each, *layout) for k, each in batches_of_split.items()}
+    for split, rows in rows_of_split.items():
         rows.write(rows_path(folder, split))
-        splits.append(split)
 
     class_weights = params.model.class_weights
     if class_weights == "auto" and "train" in batches_of_split:
@@ -108,11 +102,11 @@ def prepare(session, notes, write_params):
         class_weights = balanced_weights(labels, params.model.num_cls_classes).tolist()
     elif class_weights == "auto":
         class_weights = [1.0] * params.model.num_cls_classes
-    if session.is_training and action == "run" and not session.resumed:
-        write_initial_weights(session, folder / INITIAL)
     vocab = "".join(f"{token}\n" for token in session.vocab)
     (folder / VOCAB).write_text(vocab, "utf-8", newline="\n")
     if session.is_training and action == "run":
+        if not session.resumed:
+            write_initial_weights(session, folder / INITIAL)
         write_params(session)
     Job(
         params=params.model_dump(mode="json"),
@@ -130,7 +124,7 @@ def prepare(session, notes, write_params):
             "best_metric": config.get("best_metric") if session.resumed else None,
         },
         class_weights=None if class_weights is None else list(class_weights),
-        splits=splits,
+        splits=list(rows_of_split),
         texts={split: list(rows) for split, rows in split_texts.items()},
         notes=notes.sentences,
     ).write(folder)

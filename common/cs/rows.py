@@ -10,32 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-ARRAYS = ("ids", "segments", "offsets", "plan", "numbers")
+ARRAYS = ("ids", "segments", "offsets", "plan")
 TARGETS = "targets/"  # prefix of their names in the file
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a split that a run needs, and the rows of each batch.
+    """The rows of a split that a run needs, and the rows of each batch."""
 
-    Attributes:
-        ids, segments: int32 and uint8 [sum of lengths], row after row, without padding.
-        offsets: int64 [R + 1], the start of each row.
-        plan: int32 [steps, B], indices of rows here; -1 fills up a batch.
-        numbers: int32 [R], the number of each row in its split.
-        targets: {name: array [R, ...]}, as in `input.batches.Batches`.
-        pad_id: int.
-        num_tokens: int. T, the static length.
-    """
-
-    ids: np.ndarray
-    segments: np.ndarray
-    offsets: np.ndarray
-    plan: np.ndarray
-    numbers: np.ndarray
-    targets: dict[str, np.ndarray]
+    ids: np.ndarray  # int32 [sum of lengths], row after row, without padding
+    segments: np.ndarray  # uint8 [sum of lengths]
+    offsets: np.ndarray  # int64 [R + 1], the start of each row
+    plan: np.ndarray  # int32 [steps, B], indices of rows here; -1 fills up a batch
+    targets: dict[str, np.ndarray]  # {name: [R, ...]}, as in `input.batches.Batches`
     pad_id: int
-    num_tokens: int
+    num_tokens: int  # T, the static length
 
     @property
     def num_steps(self):
@@ -46,11 +35,10 @@ class Rows:
         return self.plan.shape[1]
 
     def batch(self, step, part=slice(None)):
-        """One batch, or a part of its rows.
+        """Returns one batch, or a part of its rows: {"input_ids", "padding_mask", "segment_ids"}:
+        int32 [B, T], padding_mask 1 on real tokens; and the targets [B, ...].
 
-        Returns:
-            {"input_ids", "padding_mask", "segment_ids"}: int32 [B, T], padding_mask 1 on real
-            tokens; and the targets [B, ...]. Row 0 fills up a batch, as in `input/batches.py`.
+        Row 0 fills up a batch, as in `input/batches.py`.
         """
         places = np.maximum(self.plan[step][part], 0)
         shape = (len(places), self.num_tokens)
@@ -61,11 +49,8 @@ class Rows:
             input_ids[i, : end - start] = self.ids[start:end]
             segment_ids[i, : end - start] = self.segments[start:end]
             mask[i, : end - start] = 1
-        return {
-            "input_ids": input_ids,
-            "padding_mask": mask,
-            "segment_ids": segment_ids,
-        } | {name: array[places] for name, array in self.targets.items()}
+        features = {"input_ids": input_ids, "padding_mask": mask, "segment_ids": segment_ids}
+        return features | {name: array[places] for name, array in self.targets.items()}
 
     def in_row_order(self, values):
         """Sorts the values of batches into the order of the split.
@@ -74,11 +59,10 @@ class Rows:
         the rows in these batches.
         """
         places = self.plan[: len(values)].reshape(-1)
-        is_real = places >= 0
-        order = np.argsort(places[is_real], kind="stable")
-        values = values.reshape(-1, *values.shape[2:])[is_real][order]
-        places = places[is_real][order]
-        return values, {name: array[places] for name, array in self.targets.items()}
+        real = np.flatnonzero(places >= 0)
+        order = real[np.argsort(places[real], kind="stable")]
+        targets = {name: array[places[order]] for name, array in self.targets.items()}
+        return values.reshape(-1, *values.shape[2:])[order], targets
 
     def write(self, path):
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
@@ -104,7 +88,6 @@ def rows_of_zeros(batch_size, num_tokens):
         segments=np.zeros(1, np.uint8),
         offsets=np.array([0, 1]),
         plan=np.zeros((1, batch_size), np.int32),
-        numbers=np.zeros(1, np.int32),
         targets={"labels": np.zeros(1, np.int32)},
         pad_id=0,
         num_tokens=num_tokens,
@@ -112,15 +95,12 @@ def rows_of_zeros(batch_size, num_tokens):
 
 
 def collect_rows(batches, num_tokens, pad_id, is_padding_1):
-    """Collects each row of some batches once from the input pipeline.
+    """Returns the Rows of some batches, each collected once from the input pipeline.
 
     Args:
         batches: `input.batches.Batches`, of one length.
-        num_tokens: int. T.
-        pad_id: int.
+        num_tokens, pad_id: int, of Rows.
         is_padding_1: bool. Whether `input_mask` is 1 on padding; otherwise it is 1 on tokens.
-    Returns:
-        Rows.
     """
     numbers = np.unique(batches.rows[batches.rows >= 0])
     places = np.searchsorted(numbers, np.maximum(batches.rows, 0))
@@ -130,25 +110,20 @@ def collect_rows(batches, num_tokens, pad_id, is_padding_1):
     for step, (features, *_) in enumerate(batches):
         if num_missing == 0:  # later epochs have the same rows
             break
-        wanted = [
-            (i, place) for i, place in enumerate(plan[step]) if place >= 0 and ids[place] is None
-        ]
-        if not wanted:
-            continue
         input_ids, mask, segment_ids = (
             np.asarray(features[name]) for name in ("input_ids", "input_mask", "segment_ids")
         )
         lengths = (mask == (0 if is_padding_1 else 1)).sum(axis=1)
-        for i, place in wanted:
-            ids[place] = input_ids[i, : lengths[i]]
-            segments[place] = segment_ids[i, : lengths[i]].astype(np.uint8)
-            num_missing -= 1
+        for i, place in enumerate(plan[step]):
+            if place >= 0 and ids[place] is None:
+                ids[place] = input_ids[i, : lengths[i]]
+                segments[place] = segment_ids[i, : lengths[i]].astype(np.uint8)
+                num_missing -= 1
     return Rows(
         ids=np.concatenate(ids).astype(np.int32),
         segments=np.concatenate(segments),
         offsets=np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64),
         plan=plan,
-        numbers=numbers.astype(np.int32),
         targets={name: array[numbers] for name, array in batches.targets.items()},
         pad_id=pad_id,
         num_tokens=num_tokens,

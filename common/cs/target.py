@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides whether a run goes to a CS system, and checks it before anything is sent there.
-
-Imports neither TensorFlow nor PyTorch.
-"""
+"""Decides whether a run goes to a CS system, checks it before anything is sent there, and ends the
+part of the main environment. Imports neither TensorFlow nor PyTorch."""
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 from common.console import log
@@ -104,12 +103,34 @@ def address_of(params):
     return f"{address}:{CS_IP_PORT}"
 
 
-def find_python():
-    """Returns the Path of an interpreter with the vendor's SDK.
+def check(params):
+    """Checks what needs no data. Returns the Path of the SDK's interpreter.
 
-    Raises:
-        UserError: it does not exist.
+    params: Params, with model_dir. Raises:
+        UserError: a rule of the system is broken, or the SDK is not installed.
+        RunError: no cluster answers.
     """
+    check_rules(params)
+    python = find_python()
+    if needs_cluster(params):
+        check_reachable(params)
+    return python
+
+
+def hand_over(python, folder):
+    """Replaces this process with `common.cs.worker`. Does not return.
+
+    python: path-like, of `check`. folder: path-like, of `prepare`, which runs in between.
+    """
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(python, [str(python), "-m", "common.cs.worker", str(folder)], environment)
+
+
+def find_python():
+    """Returns the Path of an interpreter with the vendor's SDK. Raises UserError without one."""
     path = Path(os.environ.get(CS_PYTHON) or ROOT / ".venv-cs" / "bin" / "python")
     if not path.is_file():
         raise UserError(
@@ -125,11 +146,8 @@ def needs_cluster(params):
 
 
 def check_reachable(params):
-    """Checks whether a cluster answers, before anything is read or written.
-
-    Raises:
-        RunError: no address is given, or nothing answers there.
-    """
+    """Raises RunError where no address is given, or nothing answers there, before anything is read
+    or written."""
     address = address_of(params)
     if address is None:
         raise RunError(
@@ -151,11 +169,8 @@ def check_reachable(params):
 
 
 def check_rules(params):
-    """Checks the params against all limits of a CS system, before anything is sent.
-
-    Raises:
-        UserError: lists every broken rule with the correction.
-    """
+    """Raises a UserError that lists all limits of a CS system which the params break, with the
+    correction of each, before anything is sent."""
     model, optimizer, run, cs = params.model, params.optimizer, params.runconfig, params.csconfig
     faults = []
     if run.mode == "train_and_eval":

@@ -11,10 +11,7 @@ from common.metrics.regression import RegressionMetrics, regression_predictions
 class Classification:
     """Cross entropy and its variants, as in `common/losses.py`.
 
-    Args:
-        cfg: ModelParams.
-        label_names: list of str.
-        class_weights: C floats or None: model.class_weights, with `auto` computed.
+    cfg: ModelParams. class_weights: C floats or None: model.class_weights, with `auto` computed.
     """
 
     def __init__(self, cfg, label_names, class_weights=None):

@@ -3,7 +3,7 @@
 
     .venv-cs/bin/python -m common.cs.worker model_dir/cs/job
 
-`launch.py` starts it. It lowers, compiles, trains, evaluates or predicts as the job says, on a CS
+`target.py` starts it. It lowers, compiles, trains, evaluates or predicts as the job says, on a CS
 system or on the SDK's CPU backend, and writes checkpoints that a run in TensorFlow can resume. The
 exit codes are those of run.py.
 """
@@ -25,10 +25,10 @@ from common.checkpoints.load import load_weights, open_checkpoint
 from common.console import log
 from common.cs import job as jobs
 from common.cs.lowering import count_operations, keep_files, shortened
-from common.cs.rows import rows_of_zeros
 from common.errors import RunError, UserError
 from common.files import write_whole
 from common.metrics.row_metrics import figures_of
+from common.params import Params
 from common.reports.metrics_file import MetricsFile
 from common.reports.prediction_files import write_predictions
 from common.training.lock import locked
@@ -36,20 +36,23 @@ from common.training.run_state import PREFIX
 
 HALF_DTYPES = {"mixed_bfloat16": "bfloat16"}  # dtype policy -> the SDK's; else float16
 MAX_MESSAGE = 400  # characters of an SDK message
+SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # our slot -> the vendor's
 SLOT_ARRAY = "{}/{}/{}"  # name in the training state: optimizer, slot, weight
+# The loss scale: name in the training state -> the SDK's name, and type.
+LOSS_SCALE = {
+    "loss_scale/factor": ("loss_scale", np.float32),
+    "loss_scale/steps": ("steps_since_rescale", np.int32),
+    "loss_scale/overflows": ("overflows_since_rescale", np.int32),
+}
 
 
 class Worker:
-    """One program on one backend.
-
-    Args:
-        folder: path-like, the job's folder.
-    """
+    """One program on one backend. folder: path-like, the job's."""
 
     def __init__(self, folder):
         self.folder = Path(folder).resolve()
         self.job = jobs.Job.read(folder)
-        self.params = self.job.read_params()
+        self.params = Params.model_validate(self.job.params)
         self.run = self.params.runconfig
         self.cfg = self.params.model
         self.model_dir = Path(self.run.model_dir)
@@ -61,7 +64,7 @@ class Worker:
 
     # ---- the parts of a program ------------------------------------------------------------------
 
-    def _import_sdk(self):
+    def import_sdk(self):
         started = time.monotonic()
         try:
             import cerebras.pytorch as cstorch
@@ -145,28 +148,19 @@ class Worker:
                 )
 
     def _build_training(self):
-        from common.cs.optimizer import (
-            LearningRate,
-            make_grad_scaler,
-            make_optimizer,
-            trained_weights,
-        )
+        from common.cs import optimizer
 
         cfg = self.params.optimizer
-        self.optimizer = make_optimizer(self.twin, cfg, self.cfg.num_hidden_layers)
-        self.trained = trained_weights(self.twin)
+        self.optimizer = optimizer.make_optimizer(self.twin, cfg, self.cfg.num_hidden_layers)
+        self.trained = optimizer.trained_weights(self.twin)
         self.state = {}  # of the resumed checkpoint
         if self.job.resumed is not None:
             self._resume(self.job.resumed)
-        self.schedule = LearningRate(self.optimizer, cfg, self.job.first_step)
-        self.scaler = make_grad_scaler(cfg) if self.backend.is_csx else None
+        self.schedule = optimizer.LearningRate(self.optimizer, cfg, self.job.first_step)
+        self.scaler = optimizer.make_grad_scaler(cfg) if self.backend.is_csx else None
         if self.scaler is not None and "loss_scale/factor" in self.state:
             self.scaler.load_state_dict(
-                {
-                    "loss_scale": float(self.state["loss_scale/factor"]),
-                    "steps_since_rescale": int(self.state["loss_scale/steps"]),
-                    "overflows_since_rescale": int(self.state["loss_scale/overflows"]),
-                }
+                {key: self.state[name].item() for name, (key, _) in LOSS_SCALE.items()}
             )
 
     def _make_task(self):
@@ -219,21 +213,11 @@ class Worker:
         data = self.cstorch.utils.data
         return data.DataExecutor(data.DataLoader(make_loader, str(path)), **options)
 
-    def _split_for_shapes(self):
-        """Returns the name of the first split, or of rows of zeros if data is missing."""
-        if self.job.splits:
-            return self.job.splits[0]
-        section = getattr(self.params, f"{self.run.mode}_input")
-        rows = rows_of_zeros(section.batch_size, section.max_sequence_length)
-        rows.write(jobs.rows_path(self.folder, "zeros"))
-        return "zeros"
-
     # ---- validate, compile -----------------------------------------------------------------------
 
     def lower(self):
         """Compiles the program: only its front end (validate), or on the cluster (compile)."""
-        self._import_sdk()
-        split = self._split_for_shapes()
+        split = self.job.splits[0]
         rows = jobs.read_rows(self.folder, split)
         started = time.monotonic()
         self._build(rows)
@@ -279,17 +263,15 @@ class Worker:
         }
         write_whole(self.cs_dir / f"{self.job.action}.json", json.dumps(report, indent=2) + "\n")
         self._print_lowering(report, counts)
-        return 0
 
     def _print_lowering(self, report, counts):
         what = "training step" if self.is_training else "forward pass"
-        parts = ", AdamW, schedule, clipping" if self.is_training else ""
-        verb = "lowered" if self.job.action == "validate" else "compiled"
+        more = ", loss, backward, AdamW, schedule, clipping" if self.is_training else ""
+        verb = "Lowered" if self.job.action == "validate" else "Compiled"
         print(
-            f"{verb.capitalize()}: the {what} of {report['parameters']:,} parameters (forward"
-            f"{', loss, backward' if self.is_training else ''}{parts}) for batches of "
-            f"{report['batch'][0]} x {report['batch'][1]} tokens in {report['half_dtype']}, by "
-            f"cerebras.pytorch {report['sdk']} in {report['seconds']} s"
+            f"{verb}: the {what} of {report['parameters']:,} parameters (forward{more}) for "
+            f"batches of {' x '.join(map(str, report['batch']))} tokens in {report['half_dtype']}, "
+            f"by cerebras.pytorch {report['sdk']} in {report['seconds']} s"
         )
         for name, file in report["files"].items():
             print(
@@ -303,8 +285,7 @@ class Worker:
     # ---- training --------------------------------------------------------------------------------
 
     def train(self):
-        """Trains from first_step to last_step. Returns the exit code 0."""
-        self._import_sdk()
+        """Trains from first_step to last_step."""
         rows = jobs.read_rows(self.folder, "train")
         self._build(rows)
         self._build_training()
@@ -348,7 +329,6 @@ class Worker:
             f"Trained to step {job.last_step:,} in {time.monotonic() - self.started:.0f} s; "
             f"checkpoint {self.model_dir / f'checkpoint-{job.last_step}'}"
         )
-        return 0
 
     def _checkpoint_steps(self, num_steps):
         """Returns the SDK's schedule of the multiples of save_checkpoints_steps in global steps."""
@@ -364,8 +344,6 @@ class Worker:
         state = ours.read_state(path)
         self.state = {name: np.asarray(state[name].read()) for name in state}
         kind = self.params.optimizer.optimizer_type
-        from common.cs.optimizer import SLOTS
-
         expected = {
             SLOT_ARRAY.format(kind, slot, name): (weight, vendor_slot)
             for slot, vendor_slot in SLOTS.items()
@@ -383,12 +361,8 @@ class Worker:
                 "--model_dir"
             )
         slots = self.optimizer.state_dict()
-        places = {
-            id(parameter): place
-            for place, parameter in enumerate(
-                p for group in self.optimizer.param_groups for p in group["params"]
-            )
-        }
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        places = {id(parameter): place for place, parameter in enumerate(parameters)}
         for name, (weight, vendor_slot) in expected.items():
             place = places[id(weight.parameter)]
             slots["state"][place][vendor_slot] = weight.as_stored(self.state[name])
@@ -397,8 +371,6 @@ class Worker:
 
     def _save(self, step):
         """Writes a checkpoint like a run in TensorFlow."""
-        from common.cs.optimizer import SLOTS
-
         weights = self.twin.weights_by_name()
         kind = self.params.optimizer.optimizer_type
         state = {"global_step": np.asarray(step, np.int64)}
@@ -431,21 +403,12 @@ class Worker:
         if not isinstance(cfg.loss_scaling_factor, str):
             return {}
         if self.scaler is None:  # float32 on the CPU does not scale: keep the state
-            return {
-                "loss_scale/factor": np.asarray(
-                    self.state.get("loss_scale/factor", cfg.initial_loss_scale), np.float32
-                ),
-                "loss_scale/steps": self.state.get("loss_scale/steps", np.int32(0)),
-                "loss_scale/overflows": self.state.get("loss_scale/overflows", np.int32(0)),
-            }
-        scaler_state = self.scaler.state_dict()
+            state = {"loss_scale/factor": cfg.initial_loss_scale} | self.state
+            return {n: np.asarray(state.get(n, 0), dtype) for n, (_, dtype) in LOSS_SCALE.items()}
+        state = self.scaler.state_dict()
         return {
-            name: np.asarray(self.cstorch.to_numpy(scaler_state[key].detach().cpu()), dtype)
-            for name, key, dtype in (
-                ("loss_scale/factor", "loss_scale", np.float32),
-                ("loss_scale/steps", "steps_since_rescale", np.int32),
-                ("loss_scale/overflows", "overflows_since_rescale", np.int32),
-            )
+            name: np.asarray(self.cstorch.to_numpy(state[key].detach().cpu()), dtype)
+            for name, (key, dtype) in LOSS_SCALE.items()
         }
 
     # ---- evaluation and prediction ---------------------------------------------------------------
@@ -464,8 +427,7 @@ class Worker:
         return np.stack(collected)
 
     def score(self):
-        """Evaluates or predicts every split. Returns the exit code 0."""
-        self._import_sdk()
+        """Evaluates or predicts every split."""
         rows_of = {split: jobs.read_rows(self.folder, split) for split in self.job.splits}
         self._build(next(iter(rows_of.values())))
         scores = {}
@@ -475,7 +437,8 @@ class Worker:
             logits, targets = rows.in_row_order(self._logits_of(split, num_steps))
             scores[split] = logits, targets.get("labels")  # a user's texts have none
         if self.run.mode == "predict":
-            return self._predict(scores)
+            self._write_predictions(scores)
+            return
         metrics_of_split, task = {}, self._make_task()
         for split, (logits, labels) in scores.items():
             metrics = metrics_of_split[split] = task.make_metrics()
@@ -487,9 +450,8 @@ class Worker:
         print(f"Evaluated {self.job.checkpoint} on {len(total):,} rows")
         for name, value in figures.items():
             print(f"  {name.removeprefix('eval/')}: {value:.4f}")
-        return 0
 
-    def _predict(self, scores):
+    def _write_predictions(self, scores):
         config = open_checkpoint(self.job.checkpoint).config
         task = self._make_task()
         for number, (split, (logits, _)) in enumerate(scores.items()):
@@ -499,7 +461,6 @@ class Worker:
             folder, name = self.model_dir / "predict", f"predictions_cs_{number}"
             for path in write_predictions(folder, name, outputs, texts, records):
                 print(f"Written {path}")
-        return 0
 
 
 def sentence_of(error):
@@ -518,12 +479,15 @@ def main(argv=None):
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     try:
         worker = Worker(folder)
-        is_running = worker.job.action == "run"
-        if is_running and worker.params.csconfig.backend == "csx":
-            logging.getLogger().setLevel(logging.INFO)  # minutes of the cluster's progress
         do = worker.train if worker.is_training else worker.score
+        if worker.job.action != "run":
+            do = worker.lower
+        elif worker.params.csconfig.backend == "csx":
+            logging.getLogger().setLevel(logging.INFO)  # minutes of the cluster's progress
         with locked(worker.model_dir) if worker.is_training else contextlib.nullcontext():
-            return do() if is_running else worker.lower()
+            worker.import_sdk()
+            do()
+        return 0
     except UserError as error:
         log(error)
         return 2

@@ -13,9 +13,8 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from common.optimizers.layer_rates import layer_rate_factor
 from common.optimizers.loss_scale import make_loss_scale
-from common.optimizers.schedules import make_schedule
+from common.optimizers.schedules import layer_rate_factor, make_schedule
 from common.optimizers.update import TableGradient, gradient_of, half_square, update_weight
 
 WORD_TABLE = "embeddings/word_embeddings"
@@ -38,7 +37,6 @@ class Optimizer:
 
     Args:
         weights: {neutral name: tf.Variable <float32>} to train.
-        cfg: OptimizerParams.
         num_layers: int, of the encoder, trained or not; for `layer_wise_lr_decay`.
     Attributes:
         step: <int64> variable []: number of updates so far, the global step.
@@ -210,13 +208,10 @@ class Optimizer:
         self._was_finite.assign(is_finite)
 
     def first_nonfinite(self):
-        """Returns where the gradients first became non-finite.
+        """Returns where the gradients first became non-finite: (global step, from 1; neutral name
+        of the weight nearest to the loss), or None.
 
-        In a run that continues (a dynamic loss scale skips such a step), where they last became
-        non-finite.
-
-        Returns:
-            (global step, from 1; neutral name of the weight: the one nearest to the loss), or None.
+        In a run that continues (a dynamic loss scale skips such a step), where they last did.
         """
         step, place = self._nonfinite.numpy()
         return None if step < 0 else (int(step), list(self.weights)[place])

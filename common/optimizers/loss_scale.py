@@ -5,7 +5,10 @@ import tensorflow as tf
 
 
 class FixedLossScale:
-    """Multiplies the loss by a constant; 1.0 changes nothing."""
+    """Multiplies the loss by `factor`, <float32>[]; 1.0 changes nothing.
+
+    `state`, {name: variable}, is saved with the optimizer.
+    """
 
     skips_overflow = False
 
@@ -26,13 +29,8 @@ class DynamicLossScale:
     tolerance of 0 it is the rule of tf.mixed_precision's and Keras' dynamic scale: halve at every
     overflow, double after so many finite steps in a row.
 
-    Args:
-        initial, smallest, largest: float > 0, powers of two, so that scaling does not round.
-        steps_per_increase: int > 0.
-        overflow_tolerance: float in [0, 1).
-    Attributes:
-        factor: <float32> variable [].
-        state: {name: variable}, saved with the optimizer.
+    initial, smallest, largest: float > 0, powers of two, so that scaling does not round.
+    steps_per_increase: int > 0. overflow_tolerance: float in [0, 1).
     """
 
     skips_overflow = True

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules: `optimizer.learning_rate` of the params as a function of the step.
+"""Learning-rate schedules: `optimizer.learning_rate` of the params as a function of the step; and
+the layer-wise decay of the rate. Free of frameworks, for the CS twin.
 
 The formulas are those of tf.compat.v1.train, which the original called; the step is the number of
 updates before this one, from 0. They are written for any array library that has NumPy's functions
-(`ops`): NumPy itself, keras.ops in training, `torch_ops` of common/cs/optimizer.py on a CS system.
+(`ops`): NumPy itself, keras.ops in training, `TorchOps` of common/cs/optimizer.py on a CS system.
 """
 
 import math
+import re
 
 import numpy as np
+
+_LAYER = re.compile(r"encoder/layer_(\d+)/")
 
 
 def _constant(cfg, step, ops):
@@ -101,3 +105,17 @@ def make_schedule(cfg, ops=np):
         return value
 
     return rate
+
+
+def layer_rate_factor(name, decay, num_layers):
+    """Returns the factor on the learning rate of a weight: decay^(layers between it and the top).
+
+    The numbering is that of BEiT's fine-tuning (microsoft/unilm beit/optim_factory.py): classifier,
+    pooler and everything after the encoder 0, encoder layer i of L: L - i, embeddings L + 1.
+    google-research/electra has one more step below the head.
+
+    name: str, neutral name of the weight. decay: float in (0, 1]. num_layers: int, L.
+    """
+    if match := _LAYER.match(name):
+        return decay ** (num_layers - int(match[1]))
+    return decay ** (num_layers + 1) if name.startswith("embeddings/") else 1.0

@@ -16,11 +16,9 @@ FLOAT32_SMALLEST_NORMAL = 2.0**-126
 def gradient_summaries(gradients, weights, cfg, dtype_policy):
     """Returns scalars {name: <float32>[]} and histograms {name: <float64>[K, 3]}.
 
-    Args:
-        gradients: {neutral name: <float32>[...]}, times the loss scale.
-        weights: {neutral name: <float32>[...]}, before the update.
-        cfg: OptimizerParams: log_grads, log_hists, ws_summary.
-        dtype_policy: str, which decides which numbers are denormal.
+    gradients, weights: {neutral name: <float32>[...]}, times the loss scale, and before the update.
+    cfg: OptimizerParams: log_grads, log_hists, ws_summary. dtype_policy: str, which decides which
+    numbers are denormal.
     """
     scalars, histograms = {}, {}
     if cfg.ws_summary:

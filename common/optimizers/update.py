@@ -14,16 +14,11 @@ class TableGradient(NamedTuple):
 
     A dense gradient would take three passes over memory of the table's size on one core, while the
     other cores wait for the norm of all gradients.
-
-    Attributes:
-        rows: <float32>[K + 1, D]. The first is 0, then the U rows that are looked up, then 0.
-        place: <int32>[V]. For each row of the table, the index of its gradient in `rows`.
-        ids: <int32>[U]. For each of `rows`, from the second, the index of its row in the table.
     """
 
-    rows: tf.Tensor
-    place: tf.Tensor
-    ids: tf.Tensor
+    rows: tf.Tensor  # <float32>[K + 1, D]: 0, then the U rows that are looked up, then 0
+    place: tf.Tensor  # <int32>[V], for each row of the table the index of its gradient in `rows`
+    ids: tf.Tensor  # <int32>[U], for each of `rows`, from the second, its row in the table
 
 
 def gradient_of(weight, gradient):

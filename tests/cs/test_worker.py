@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from common.cs.job import Job
+from common.cs.job import Job, rows_path
+from common.cs.rows import rows_of_zeros
 from common.params import Params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -277,10 +278,11 @@ def test_every_kind_of_network_loss_and_rate_is_lowered(variant, tmp_path):
     ).complete()
     folder = tmp_path / "cs" / "job"
     folder.mkdir(parents=True)
+    rows_of_zeros(4, 7).write(rows_path(folder, "zeros"))
     Job(
         params=params.model_dump(mode="json"), action="validate", first_step=0, last_step=1,
         resumed=None, checkpoint=None, address=None, label_names=[], config={},
-        class_weights=model.get("class_weights"), splits=[], texts={}, notes=[],
+        class_weights=model.get("class_weights"), splits=["zeros"], texts={}, notes=[],
     ).write(folder)  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "common.cs.worker", str(folder)],
