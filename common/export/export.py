@@ -8,7 +8,6 @@
 """
 
 import glob
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -24,36 +23,24 @@ from common.checkpoints.small_files import EXPORT_FILE, write_json
 from common.errors import RunError, UserError
 from common.export.formats import EXPORT_FORMATS
 from common.export.model_card import model_card, params_text, versions
-
-CARD = "README.md"
+from common.files import sha256
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained network and the facts about it.
+    """A trained network and the facts about it."""
 
-    Attributes:
-        model: BaseModel, built, with the weights to export, in float32 after any training.
-        params: complete Params; `model` and `predict_input` are read, the rest is for the card.
-        vocab: list of str, the entry of each id.
-        text_features: callable with attribute `texts_per_row`, K: texts <string>[B, K] ->
-            {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], as TensorFlow operations.
-        metrics: {name: float} of an evaluation of these weights; empty if there was none.
-        step: int or None, the global step of the weights.
-        quantize: None or one of onnx.QUANTIZATIONS.
-        data: str, a description of its rows, or "".
-        trained_with: {section: {key: value}}, the params of its training, or None.
-    """
-
-    model: Any
-    params: Any
-    vocab: list[str]
+    model: Any  # BaseModel, built, with the weights to export, in float32 after any training
+    params: Any  # complete Params: `model` and `predict_input` are read, the rest is for the card
+    vocab: list[str]  # the entry of each id
+    # With attribute `texts_per_row`, K: texts <string>[B, K] -> {"input_ids", "input_mask",
+    # "segment_ids"}: <int32>[B, T], as TensorFlow operations.
     text_features: Callable
-    metrics: dict[str, float] = field(default_factory=dict)
-    step: int | None = None
-    quantize: str | None = None
-    data: str = ""
-    trained_with: dict | None = None
+    metrics: dict[str, float] = field(default_factory=dict)  # of these weights; empty: none
+    step: int | None = None  # the global step of the weights
+    quantize: str | None = None  # one of onnx.QUANTIZATIONS
+    data: str = ""  # a description of its rows
+    trained_with: dict | None = None  # {section: {key: value}}, the params of its training
 
     @property
     def label_names(self):
@@ -100,10 +87,7 @@ class Classifier:
 def check_format(format, params, quantize=None):
     """Raises UserError if a format cannot hold a network, before it is trained or written.
 
-    Args:
-        format: key of EXPORT_FORMATS.
-        params: complete Params.
-        quantize: None or one of onnx.QUANTIZATIONS.
+    format: key of EXPORT_FORMATS. quantize: None or one of onnx.QUANTIZATIONS.
     """
     if format not in EXPORT_FORMATS:
         raise UserError(f"export_format is {format!r}; available: {', '.join(EXPORT_FORMATS)}")
@@ -115,11 +99,10 @@ def check_format(format, params, quantize=None):
 
 
 def export(format, classifier, export_dir, score=None):
-    """Writes a classifier and its model card into a folder that appears when it is complete.
+    """Writes a Classifier and its model card into a folder that appears when it is complete.
 
     Args:
         format: key of EXPORT_FORMATS.
-        classifier: Classifier.
         export_dir: path-like. An earlier export there is replaced.
         score: callable on the folder with the written files -> {file: {metric: float}}, for the
             model card; or None.
@@ -146,7 +129,7 @@ def export(format, classifier, export_dir, score=None):
         scores = {} if score is None else score(temporary)
         files = _files_of(temporary)
         card = model_card(format, classifier, files, scores, notes, module.usage(classifier))
-        (temporary / CARD).write_text(card, "utf-8", newline="\n")
+        (temporary / "README.md").write_text(card, "utf-8", newline="\n")
         manifest = {
             "format": format,
             "label_names": classifier.label_names,
@@ -190,16 +173,11 @@ def _check_folder(export_dir):
 
 def _files_of(folder):
     """{path below the folder: {"size", "sha256"}} of every file."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[path.relative_to(folder).as_posix()] = {
-                "size": path.stat().st_size,
-                "sha256": digest,
-            }
-    return files
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _put_in_place(temporary, export_dir):

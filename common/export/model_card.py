@@ -31,24 +31,20 @@ def versions():
 
 
 def model_card(format, classifier, files, scores, notes, usage):
-    """The text of README.md.
+    """The text of README.md, in Markdown.
 
     Args:
         format: key of EXPORT_FORMATS.
-        classifier: Classifier.
         files: {path: {"size", "sha256"}}.
         scores: {file: {metric: float}} of the evaluated files; empty if none was evaluated.
         notes: list of str, sentences on what the format does not hold.
         usage: str, Markdown.
-    Returns:
-        str, Markdown.
     """
     cfg, data = classifier.params.model, classifier.params.predict_input
     step = "" if classifier.step is None else f", at training step {classifier.step:,}"
     num_parameters = sum(weight.size for weight in classifier.weights.values())
     texts = "one text" if len(classifier.text_names) == 1 else "a pair of texts"
-    has_special_tokens = data.add_special_tokens
-    special = "[CLS] and [SEP] among them" if has_special_tokens else "without [CLS] and [SEP]"
+    special = "[CLS] and [SEP] among them" if data.add_special_tokens else "without [CLS] and [SEP]"
     facts = {
         "Input": f"{texts}; rows of more than {data.max_sequence_length} tokens, {special}, are "
         "cut from the end of the longer text",

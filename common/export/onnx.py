@@ -87,15 +87,27 @@ def write_int8(source, target):
         logging.root.setLevel(level)
 
 
-class Graph:
-    """Nodes and constants of a graph, in the order of the computation."""
+class BertGraph:
+    """The network of `BertClassifierModel.py` as ONNX operations, in the order of the computation.
 
-    def __init__(self):
+    Shapes: B batch, T tokens, S query tokens, D hidden size, H heads, d = D / H, C classes.
+
+    Args:
+        cfg: ModelParams.
+        weights: {neutral name: <float32> array}.
+        is_mask_inverted: bool. `input_mask` is 1 on padding, or else on tokens.
+    """
+
+    # Of onnx.TensorProto; the package is optional.
+    float32, int32, bool = 1, 6, 9
+
+    def __init__(self, cfg, weights, is_mask_inverted):
         from onnx import helper, numpy_helper
 
         self.helper, self.numpy_helper = helper, numpy_helper
         self.nodes, self.initializers = [], {}
         self.scope = ""
+        self.cfg, self.weights, self.is_mask_inverted = cfg, weights, is_mask_inverted
 
     def add(self, op, *inputs, output=None, **attributes):
         """Appends an operation. inputs: names or NumPy arrays. Returns the name of its output."""
@@ -114,24 +126,6 @@ class Graph:
             array = np.ascontiguousarray(array).reshape(np.shape(array))
             self.initializers[name] = self.numpy_helper.from_array(array, name)
         return name
-
-
-class BertGraph(Graph):
-    """The network of `BertClassifierModel.py` as ONNX operations.
-
-    Shapes: B batch, T tokens, S query tokens, D hidden size, H heads, d = D / H, C classes.
-
-    Args:
-        cfg: ModelParams.
-        weights: {neutral name: <float32> array}.
-        is_mask_inverted: bool. `input_mask` is 1 on padding, or else on tokens.
-    """
-
-    def __init__(self, cfg, weights, is_mask_inverted):
-        super().__init__()
-        self.cfg = cfg
-        self.weights = weights
-        self.is_mask_inverted = is_mask_inverted
 
     def mask(self, of_padding):
         """<int32>[B, T], 1 on padding, or else on tokens."""
@@ -178,9 +172,6 @@ class BertGraph(Graph):
         if cfg.num_cls_classes > 1:
             self.add("Softmax", "logits", axis=-1, output="probabilities")
 
-    # Of onnx.TensorProto; the package is optional.
-    float32, int32, bool = 1, 6, 9
-
     def embeddings(self):
         """Returns [B, T, D]."""
         self.scope = "embeddings/"
@@ -189,12 +180,11 @@ class BertGraph(Graph):
             x = self.dense(x, "embeddings/projection")
         if self.cfg.use_position_embedding:
             length = self.add("Shape", "input_ids", start=1, end=2)  # [1], T
-            table = "embeddings/position_embeddings"
-            if self.cfg.position_embedding_type == "fixed":
-                positions = sinusoids(self.cfg.max_position_embeddings, self.cfg.hidden_size)
-                table = self.constant(positions, table)
-            else:
-                table = self.weight(table)
+            name = "embeddings/position_embeddings"
+            table = self.weights.get(name)
+            if table is None:
+                table = sinusoids(self.cfg.max_position_embeddings, self.cfg.hidden_size)
+            table = self.constant(table, name)
             x = self.add("Add", x, self.add("Slice", table, np.array([0]), length, np.array([0])))
         if self.cfg.use_segment_embedding:
             table = self.weight("embeddings/segment_embeddings")
@@ -213,9 +203,8 @@ class BertGraph(Graph):
         positions = self.add("Range", np.int64(0), length, np.int64(1))
         positions = self.add("Cast", positions, to=self.int32)  # [T]
         if name == "last":
-            last = self.add(
-                "ReduceMax", self.add("Mul", positions, is_real), axes=[1], keepdims=1
-            )  # [B, 1]
+            last = self.add("Mul", positions, is_real)
+            last = self.add("ReduceMax", last, axes=[1], keepdims=1)  # [B, 1]
             is_real, name = self.add("Equal", positions, last), "sum"
         else:  # the first token counts as real
             is_first = self.add("Equal", positions, np.int32(0))
@@ -342,13 +331,10 @@ def make_model(classifier):
 
 
 def make_predict_step(path, num_threads=0):
-    """Returns predict_step(features) -> {"logits": <float32>[B, C]} of a model on disk.
+    """Returns predict_step(features) -> {"logits": <float32>[B, C]} of an .onnx file.
 
     As that of `common/training/inference.py`, so that the same evaluation scores both.
-
-    Args:
-        path: str or Path of an .onnx file.
-        num_threads: int; 0 leaves it to ONNX Runtime.
+    num_threads: int; 0 leaves it to ONNX Runtime.
     """
     onnxruntime = require("onnxruntime", "running an ONNX model")
     options = onnxruntime.SessionOptions()

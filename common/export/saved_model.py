@@ -22,8 +22,31 @@ def check(params, quantize):
 
 
 def write(classifier, folder):
-    """Writes `1/` (saved_model.pb, variables/, ...) and vocab.txt."""
-    module = ServedClassifier(classifier)
+    """Writes `1/` (saved_model.pb, variables/, ...) and vocab.txt.
+
+    Two signatures over one set of variables give the task's `export_outputs`: serving_default takes
+    `text`, or `text_a` and `text_b`, <string>[B]; token_ids the documented features, <int32>[B, T].
+    """
+    model, module = classifier.model, tf.Module(name="classifier")
+    # A plain dict of variables: Keras objects would be saved with all their settings.
+    module.weights = {name: w.value for name, w in model.weights_by_name().items()}
+
+    def answer(features):
+        return model.export_outputs(model.build_model(features, PREDICT))
+
+    @tf.function(autograph=False)
+    def from_texts(**texts):
+        rows = tf.stack([texts[name] for name in classifier.text_names], axis=1)  # [B, K]
+        return answer(classifier.text_features(rows))
+
+    @tf.function(autograph=False)
+    def from_ids(**features):
+        return answer(features)
+
+    texts = {name: tf.TensorSpec([None], tf.string, name) for name in classifier.text_names}
+    ids = {name: tf.TensorSpec([None, None], tf.int32, name) for name in FEATURES}
+    module.from_texts = from_texts.get_concrete_function(**texts)
+    module.from_ids = from_ids.get_concrete_function(**ids)
     signatures = {TEXT_SIGNATURE: module.from_texts, IDS_SIGNATURE: module.from_ids}
     # Without the gradients of custom operations: a served model is not trained.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
@@ -32,53 +55,11 @@ def write(classifier, folder):
     return []
 
 
-class ServedClassifier(tf.Module):
-    """The two signatures over one set of variables.
-
-    Shapes: B rows, T tokens of the longest. Both give the task's `export_outputs`.
-
-    Attributes:
-        from_texts: serving_default; `text`, or `text_a` and `text_b`, <string>[B].
-        from_ids: token_ids; the documented features, <int32>[B, T].
-    """
-
-    def __init__(self, classifier):
-        super().__init__(name="classifier")
-        model, text_features = classifier.model, classifier.text_features
-        # A plain dict of variables: Keras objects would be saved with all their settings.
-        self.weights = {name: w.value for name, w in model.weights_by_name().items()}
-
-        def answer(features):
-            return model.export_outputs(model.build_model(features, PREDICT))
-
-        @tf.function(autograph=False)
-        def from_texts(**texts):
-            rows = tf.stack([texts[name] for name in classifier.text_names], axis=1)  # [B, K]
-            return answer(text_features(rows))
-
-        @tf.function(autograph=False)
-        def from_ids(**features):
-            return answer(features)
-
-        texts = {name: tf.TensorSpec([None], tf.string, name) for name in classifier.text_names}
-        ids = {name: tf.TensorSpec([None, None], tf.int32, name) for name in FEATURES}
-        self.from_texts = from_texts.get_concrete_function(**texts)
-        self.from_ids = from_ids.get_concrete_function(**ids)
-
-
-def request_body(classifier):
-    """The request body of TensorFlow Serving's REST interface: dict."""
-    row = dict.fromkeys(classifier.text_names)
-    examples = {"text": "never once dull", "text_a": "It never dragged.", "text_b": "It was dull."}
-    row = {name: examples[name] for name in row}
-    return {"signature_name": TEXT_SIGNATURE, "instances": [row, row]}
-
-
 def usage(classifier):
-    body = request_body(classifier)
-    texts = ", ".join(
-        f"{name}=tf.constant([{json.dumps(text)}])" for name, text in body["instances"][0].items()
-    )
+    examples = {"text": "never once dull", "text_a": "It never dragged.", "text_b": "It was dull."}
+    row = {name: examples[name] for name in classifier.text_names}
+    body = {"signature_name": TEXT_SIGNATURE, "instances": [row, row]}
+    texts = ", ".join(f"{name}=tf.constant([{json.dumps(text)}])" for name, text in row.items())
     served = ", ".join(f"`{name}`" for name in classifier.answer.served)
     return f"""
 In this folder, with `pip install tensorflow tensorflow-text`:
