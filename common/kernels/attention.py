@@ -18,15 +18,9 @@ from common.kernels.fusion import compiled, custom_gradient, fuse, in_float32, i
 
 
 def split_heads(rows, bias, num_heads, scale=1.0):
-    """scale * (rows + bias), split into heads.
+    """scale * (rows + bias) in H heads: <float>[B, T, D] -> <float>[B, H, T, d], d = D / H.
 
-    Args:
-        rows: <float>[B, T, D].
-        bias: <float32>[D], or None.
-        num_heads: int, H.
-        scale: float.
-    Returns:
-        <float>[B, H, T, d], d = D / H.
+    bias: <float32>[D], or None.
     """
     bias = () if bias is None else (bias,)
     if is_compiled(rows):
@@ -64,10 +58,8 @@ def _make_split(num_heads, scale):
 def softmax(scores, masked, may_compile):
     """Probabilities over the last axis of scores + masked, in the dtype of the scores.
 
-    Args:
-        scores: <float>[B, H, T, S].
-        masked: <float32>[B, 1, T or 1, S], a large negative number where a token is masked.
-        may_compile: bool.
+    scores: <float>[B, H, T, S]; masked: <float32>[B, 1, T or 1, S], a large negative number where a
+    token is masked.
     """
     dtype = keras.backend.standardize_dtype(scores.dtype)
     if may_compile and dtype == "bfloat16" and rounds_once():

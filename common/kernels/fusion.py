@@ -74,14 +74,13 @@ def fuse_self_adjoint(function):
     forward = compiled(in_float32(function))
     if keras.backend.backend() != "tensorflow":
         return forward
-    import tensorflow as tf
 
-    @tf.custom_gradient
+    @ops.custom_gradient
     def fused(x, *others):
-        return forward(x, *others), lambda upstream: (
-            forward(upstream, *others),
-            *[None] * len(others),
-        )
+        def gradients(upstream):
+            return forward(upstream, *others), *[None] * len(others)
+
+        return forward(x, *others), gradients
 
     return fused
 
@@ -92,8 +91,7 @@ def fuse_with_gradient(forward, backward):
     Args:
         forward: inputs -> a tensor, and statistics that `backward` needs besides the inputs.
         backward: (upstream, statistics, inputs) -> the gradient of each input.
-    Returns:
-        inputs -> the tensor, in the dtype of the first input.
+    Returns inputs -> the tensor, in the dtype of the first input.
     """
 
     @compiled
@@ -122,20 +120,18 @@ def fuse_residual(function, gradient):
     Args:
         function: (x, bias, others) -> <float32>[N, D]; x: <float32>[N, D], bias: <float32>[D].
         gradient: (upstream <float32>[N, D], others) -> those of x and bias, in float32.
-    Returns:
-        (residual, x, bias, others) -> <float>[N, D]; the bias is <float32>, others of any dtype.
+    Returns (residual, x, bias, others) -> <float>[N, D]; bias is <float32>, others of any dtype.
     """
     forward = compiled(in_float32(lambda residual, *inputs: residual + function(*inputs)))
     if keras.backend.backend() != "tensorflow":
         return forward
-    import tensorflow as tf
 
     @compiled
     def backward(upstream, *others):
         of_x, of_bias = gradient(widen(upstream), *others)
         return narrow(of_x, upstream.dtype), of_bias
 
-    @tf.custom_gradient
+    @ops.custom_gradient
     def fused(residual, x, bias, *others):
         def gradients(upstream):
             return upstream, *backward(upstream, *others), *[None] * len(others)

@@ -15,12 +15,8 @@ def normalize(x, gamma, beta, epsilon):
 
     Ba et al. 2016 (arXiv:1607.06450, section 3.1).
 
-    Args:
-        x: <float>[N, D].
-        gamma, beta: <float32>[D].
-        epsilon: <float32>[].
-    Returns:
-        <float>[N, D]: in the dtype of x where it is compiled, else <float32>.
+    x: <float>[N, D]; gamma, beta: <float32>[D]; epsilon: <float32>[].
+    Returns <float>[N, D]: in the dtype of x where it is compiled, else <float32>.
     """
     if is_compiled(x):
         return _compiled(x, gamma, beta, epsilon)

@@ -9,11 +9,9 @@ from common.kernels.fusion import fuse, is_compiled
 
 
 class Activation:
-    """An elementwise function of <float>[...].
+    """An elementwise function of <float>[...], of Keras operations.
 
-    Args:
-        function: of Keras operations.
-        is_chain: bool. It is several operations, which `kernels/fusion.py` compiles into one loop.
+    is_chain: bool. It is several operations, which `kernels/fusion.py` compiles into one loop.
     """
 
     def __init__(self, function, is_chain=False):

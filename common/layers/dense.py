@@ -10,15 +10,10 @@ from keras import ops
 
 
 class Dense(keras.layers.Dense):
-    """Keras' dense layer, whose caller adds the bias.
+    """Keras' dense layer of F units, whose caller adds the bias.
 
-    Args:
-        units: int. F.
-        use_bias: bool.
-        initializer: Keras initializer of the kernel.
-    Attributes:
-        kernel, bias: Keras variables <float32>[D, F] and [F], or None; `product` is in the compute
-            dtype.
+    kernel, bias: Keras variables <float32>[D, F] and [F], or None; `product` is in the compute
+    dtype.
     """
 
     def __init__(self, units, use_bias, initializer, **kwargs):

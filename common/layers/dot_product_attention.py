@@ -13,18 +13,15 @@ MASKED_SCORE = -1e9
 
 
 def dot_product_attention(query, key, value, attention_mask, dropout, training=False):
-    """dropout(softmax(query keyᵀ + mask)) value, of every head by itself.
+    """dropout(softmax(query keyᵀ + mask)) value, of every head by itself: <float>[B, H, T, d].
 
     Vaswani et al. 2017, section 3.2.1; `query` is already scaled. Shapes: B batch, H heads,
     T query tokens, S key tokens, d = D / H.
 
     Args:
-        query: <float>[B, H, T, d].
-        key, value: <float>[B, H, S, d].
+        query: <float>[B, H, T, d]. key, value: <float>[B, H, S, d].
         attention_mask: <int32>[B, S], 1 on real tokens; or [B, T, S].
         dropout: Dropout, of the probabilities.
-    Returns:
-        <float>[B, H, T, d].
     """
     masked = MASKED_SCORE * (1.0 - ops.cast(attention_mask, "float32"))
     if len(masked.shape) == 2:

@@ -38,11 +38,6 @@ class DropoutClock:
         self.share = 0
         self.rows = None
 
-    def next_layer(self):
-        """Returns the next layer's number, in the order of construction."""
-        self.num_layers += 1
-        return self.num_layers
-
     def place(self, layer, shape):
         """Returns what the mask of a layer's input depends on: <uint32>[4].
 
@@ -75,7 +70,8 @@ class Dropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rate = rate
         self.clock = clock
-        self.layer_number = clock.next_layer()
+        clock.num_layers += 1  # numbered in the order of construction
+        self.layer_number = clock.num_layers
 
     def build(self, x_shape):
         del x_shape  # no weights
@@ -91,14 +87,9 @@ class Dropout(keras.layers.Layer):
         return (self.clock.place(self.layer_number, shape),) if self.rate else ()
 
     def add(self, residual, x, bias, training=False):
-        """residual + dropout(x + bias), in training as one compiled loop.
+        """residual + dropout(x + bias): <float>[B, T, D], in training as one compiled loop.
 
-        Args:
-            residual: <float>[B, T, D].
-            x: <float>[B * T, D].
-            bias: <float32>[D], or None.
-        Returns:
-            <float>[B, T, D].
+        residual: <float>[B, T, D]; x: <float>[B * T, D]; bias: <float32>[D], or None.
         """
         if not training and not is_compiled(x):
             x = x if bias is None else x + ops.cast(bias, x.dtype)

@@ -85,12 +85,8 @@ class BertEmbeddings(keras.layers.Layer):
     def _add_table(self, name, num_rows, size, initializer):
         # autocast=False: rows are cast after the look-up. Casting the table first would copy all V
         # rows at every step in mixed precision and make its gradient dense.
-        return self.add_weight(
-            shape=(num_rows, size),
-            initializer=initializer,
-            autocast=False,
-            name=name,
-        )
+        shape = num_rows, size
+        return self.add_weight(shape, initializer, autocast=False, name=name)
 
     def build(self, ids_shape):
         positions, size = self.max_position_embeddings, self.hidden_size

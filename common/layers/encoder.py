@@ -16,17 +16,10 @@ class EncoderLayer(keras.layers.Layer):
     `x = x + dropout(block(norm(x)))`. Shapes: B batch, T tokens, D hidden size.
 
     Args:
-        hidden_size, num_heads, filter_size: int.
-        activation: Activation, of the feed-forward block.
-        dropout_rate, attention_dropout_rate: float in [0, 1), of block outputs and of attention
-            probabilities.
+        filter_size, activation, use_ffn_bias: as of FeedForward.
         layer_norm_epsilon: float > 0.
         use_pre_normalization: bool.
-        initializer: Keras initializer of the kernels.
-        clock: DropoutClock.
-        use_ffn_bias: bool, of the two feed-forward layers.
-        **attention_arguments: attention_type, use_projection_bias_in_attention and
-            use_ffn_bias_in_attention of MultiHeadAttention.
+        others: as of MultiHeadAttention.
     Call:
         x: <float>[B, T, D].
         attention_mask: <int32>[B, T], 1 on real tokens; or [B, K, T], 1 where a token attends to

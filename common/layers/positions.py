@@ -7,7 +7,7 @@ MAX_TIMESCALE = 10_000.0
 
 
 def sinusoids(num_positions, size):
-    """Sine and cosine of every position at several wavelengths.
+    """Sine and cosine of every position at several wavelengths, <float32>[P, D].
 
     Vaswani et al. 2017, section 3.5: column 2i is sin(p / t_i), column 2i + 1 is cos(p / t_i). The
     timescales t_i are those of tensor2tensor (get_timing_signal_1d in layers/common_attention.py)
@@ -16,11 +16,7 @@ def sinusoids(num_positions, size):
     sines before all cosines, the original interleaves them as the paper does. An odd size ends with
     a column of zeros.
 
-    Args:
-        num_positions: int, P.
-        size: int, D.
-    Returns:
-        <float32>[P, D].
+    num_positions: int, P; size: int, D.
     """
     n = size // 2
     timescales = MAX_TIMESCALE ** (np.arange(n) / max(n - 1, 1))  # [n]
