@@ -16,27 +16,20 @@ NUM_PREFETCHED = 2  # batches assembled during a step
 class Batches:
     """The result of an input function; iterate it for batches.
 
-    Attributes:
-        dataset: tf.data.Dataset of (features, targets) in training and of (features, targets,
-            weights) elsewhere. features: {"input_ids", "input_mask", "segment_ids"}:
-            <int32>[B, T], input_mask 1 on padding, T one of a few static lengths; targets:
-            {name: tensor [B, ...]}, those of the task; weights: <float32>[B], 0 on filler rows of
-            the last batch. Packed, the features are [R, T], R one of a few numbers, and "starts",
-            <int32>[B], is where among the R * T tokens each of the B rows begins; filler rows come
-            first, at 0, and have no token.
-        rows: int32 [steps, B]: the row of the split at each place; -1 for filler.
-        shapes: int32 [steps, 2]: shape of the features of each batch.
-        targets: {name: array [N, ...]} of the split, in its own order.
-        num_tokens: int [N]: tokens of each row with its special tokens.
-        num_truncated: int. Rows that were truncated to max_sequence_length.
+    The elements of `dataset` are (features, targets) in training and (features, targets, weights)
+    elsewhere. features: {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], input_mask 1 on
+    padding, T one of a few static lengths; targets: {name: tensor [B, ...]}, those of the task;
+    weights: <float32>[B], 0 on filler rows of the last batch. Packed, the features are [R, T], R
+    one of a few numbers, and "starts", <int32>[B], is where among the R * T tokens each of the B
+    rows begins; filler rows come first, at 0, and have no token.
     """
 
     dataset: tf.data.Dataset
-    rows: np.ndarray
-    shapes: np.ndarray
-    targets: dict[str, np.ndarray]
-    num_tokens: np.ndarray
-    num_truncated: int
+    rows: np.ndarray  # int32 [steps, B]: the row of the split at each place; -1 for filler
+    shapes: np.ndarray  # int32 [steps, 2]: shape of the features of each batch
+    targets: dict[str, np.ndarray]  # {name: [N, ...]} of the split, in its own order
+    num_tokens: np.ndarray  # int [N]: tokens of each row with its special tokens
+    num_truncated: int  # rows that were truncated to max_sequence_length
 
     def __len__(self):
         return len(self.rows)
@@ -84,15 +77,9 @@ def row_lengths(tokens, max_sequence_length, layout=STANDARD_LAYOUT):
 
 
 def make_batches(
-    tokens,
-    tokenizer,
-    rows,
-    lengths,
-    max_sequence_length,
-    with_weights,
-    layout=STANDARD_LAYOUT,
+    tokens, tokenizer, rows, lengths, max_sequence_length, with_weights, layout=STANDARD_LAYOUT
 ):
-    """Assembles the padded batches of a plan.
+    """Returns the padded Batches of a plan.
 
     Args:
         tokens: Tokens of the split.
@@ -100,9 +87,6 @@ def make_batches(
         rows, lengths: int32 [steps, B] and [steps], of EpochPlan.
         max_sequence_length: int. Longer rows are truncated, see truncated_lengths.
         with_weights: bool. True outside training.
-        layout: Layout.
-    Returns:
-        Batches.
     """
 
     def features_of(ids, start, count, length):
@@ -117,23 +101,14 @@ def make_batches(
 
 
 def make_packed_batches(
-    tokens,
-    tokenizer,
-    rows,
-    starts,
-    shapes,
-    max_sequence_length,
-    with_weights,
-    layout=STANDARD_LAYOUT,
+    tokens, tokenizer, rows, starts, shapes, max_sequence_length, with_weights, layout
 ):
-    """Assembles the packed batches of a plan.
+    """Returns the packed Batches of a plan.
 
     Args:
         rows, starts: int32 [steps, B], of `packing.PackedPlan` or `packing.pack_every_row`.
         shapes: int32 [steps, 2]: R and T of each batch.
         others: as for `make_batches`.
-    Returns:
-        Batches.
     """
 
     def features_of(ids, start, count, *place):
@@ -150,57 +125,30 @@ def _batches(features_of, plan, shapes, tokens, max_sequence_length, with_weight
         features_of: (ids of all texts, start and count of each text of the batch, the batch's
             element of each further array of the plan) -> features, in the graph.
         plan: tuple of arrays [steps, ...], the rows first.
-        others: as for `make_batches`.
     """
     cut, num_tokens = _truncate(tokens, max_sequence_length, layout)
-
-    def assemble(split, batch_rows, *place):
-        is_real = batch_rows >= 0
-        batch_rows = tf.maximum(batch_rows, 0)  # filler is row 0 with weight 0
-        features = features_of(split.ids, *split.texts_of(batch_rows), *place)
-        targets = {name: tf.gather(each, batch_rows) for name, each in split.targets.items()}
-        if with_weights:
-            return features, targets, tf.cast(is_real, tf.float32)
-        return features, targets
-
-    dataset = _assembled(plan, assemble, tokens, cut)
-    num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
-    return Batches(dataset, plan[0], shapes, tokens.targets, num_tokens, num_truncated)
-
-
-class _TokenTensors:
-    """The Tokens of a split as tensors of the graph.
-
-    Attributes:
-        ids: <int32>[at least 1], token ids of all texts.
-        targets: {name: tensor [N, ...]}.
-    """
-
-    def __init__(self, tokens, cut):
-        self.ids = tf.constant(tokens.ids if len(tokens.ids) else np.zeros(1, np.int32))
-        self.targets = {name: tf.constant(each) for name, each in tokens.targets.items()}
-        self._starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
-        self._counts = tf.constant(cut, tf.int32)
-
-    def texts_of(self, rows):
-        """Returns where each text of the rows begins in `ids`, and its tokens: <int32>[B, K]."""
-        return tf.gather(self._starts, rows), tf.gather(self._counts, rows)
-
-
-def _assembled(plan, assemble, tokens, cut):
-    """Returns a tf.data.Dataset of assemble(_TokenTensors, each plan[j][i]) for every step i."""
     with tf.device("/cpu:0"):  # the input runs on the CPU, whatever the network's device
-        split = _TokenTensors(tokens, cut)
-        dataset = tf.data.Dataset.from_tensor_slices(plan)
+        ids = tf.constant(tokens.ids if len(tokens.ids) else np.zeros(1, np.int32))
+        starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
+        counts = tf.constant(cut, tf.int32)
+        targets = {name: tf.constant(each) for name, each in tokens.targets.items()}
+
         # No control flow depends on a tensor, so AutoGraph would cost 0.4 s for nothing.
-        as_written = tf.autograph.experimental.do_not_convert
-        dataset = dataset.map(as_written(lambda *step: assemble(split, *step)))
-        dataset = dataset.prefetch(NUM_PREFETCHED)
+        @tf.autograph.experimental.do_not_convert
+        def assemble(batch_rows, *place):
+            rows = tf.maximum(batch_rows, 0)  # filler is row 0 with weight 0
+            features = features_of(ids, tf.gather(starts, rows), tf.gather(counts, rows), *place)
+            batch = features, {name: tf.gather(each, rows) for name, each in targets.items()}
+            return (*batch, tf.cast(batch_rows >= 0, tf.float32)) if with_weights else batch
+
+        dataset = tf.data.Dataset.from_tensor_slices(plan).map(assemble).prefetch(NUM_PREFETCHED)
     options = tf.data.Options()
     # There is nothing to tune, and the tuner's thread sleeps for up to a minute: the end of a run
     # waited 15 s for it.
     options.autotune.enabled = False
-    return dataset.with_options(options)
+    num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
+    dataset = dataset.with_options(options)
+    return Batches(dataset, plan[0], shapes, tokens.targets, num_tokens, num_truncated)
 
 
 def _truncate(tokens, max_sequence_length, layout):

@@ -15,11 +15,9 @@ def truncated_lengths(lengths, room, ops=np):
     google-research/bert run_classifier.py, `_truncate_seq_pair`.
 
     Args:
-        lengths: int [N, K], tokens of each text; K is 1 or 2.
+        lengths: int [N, K], tokens of each text; K is 1 or 2. So is the result.
         room: int. Tokens that the texts of a row may have together.
         ops: module with minimum, maximum and stack: NumPy, or TensorFlow in a graph.
-    Returns:
-        int [N, K].
     """
     if lengths.shape[1] == 1:
         return ops.minimum(lengths, room)
@@ -31,17 +29,14 @@ def truncated_lengths(lengths, room, ops=np):
 
 
 def choose_bucket_lengths(row_lengths, num_buckets):
-    """Chooses the lengths to pad to so that the fewest tokens are computed.
+    """Returns the lengths to pad to so that the fewest tokens are computed, increasing list of int.
 
     Dynamic programme over the distinct lengths l_1 < ... < l_n with counts c: with k lengths, the
     lowest cost of padding all rows up to l_j is min over i < j of cost(i, k - 1) + l_j * sum of
     c_(i+1..j).
 
-    Args:
-        row_lengths: int [N], tokens of each row with its special tokens.
-        num_buckets: int > 0. The number of lengths, at most.
-    Returns:
-        increasing int list; the last is the longest row's length.
+    row_lengths: int [N], tokens of each row with its special tokens. num_buckets: int > 0. The
+    number of lengths, at most.
     """
     distinct, counts = np.unique(row_lengths, return_counts=True)
     rows_up_to = np.concatenate([[0], np.cumsum(counts)])
@@ -90,16 +85,12 @@ class EpochPlan:
         self.steps_per_epoch = self.num_rows // batch_size
 
     def epoch(self, epoch, drop_remainder=True):
-        """Returns the batches of one epoch.
+        """Returns the batches of one epoch, from 0 on: rows, int32 [steps, batch_size], and the
+        length to pad each to, int32 [steps].
 
         Rows that do not fill a batch of their bucket go to the next longer bucket, so that only the
-        last batch of an epoch can be short.
-
-        Args:
-            epoch: int >= 0.
-            drop_remainder: bool. True: leave out the short batch. False: fill it with row -1.
-        Returns:
-            rows: int32 [steps, batch_size]; lengths: int32 [steps], the length to pad to.
+        last batch of an epoch can be short. drop_remainder: bool. True: leave that batch out.
+        False: fill it with row -1.
         """
         order = np.arange(self.num_rows)
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))

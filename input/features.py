@@ -6,21 +6,16 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from input.epoch_plan import truncated_lengths
+from input.tokenizers.wordpiece import WordPieceTokenizer
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tokens of a row become features; the keys of the same names in InputParams.
+    """How the tokens of a row become features; the keys of the same names in InputParams."""
 
-    Attributes:
-        add_special_tokens: bool. [CLS] before the texts and [SEP] after each, or neither.
-        invert_mask: bool. True: input_mask is 1 on padding. False: it is 1 on tokens.
-        pad_id: int, or None for the vocabulary's [PAD].
-    """
-
-    add_special_tokens: bool = True
-    invert_mask: bool = True
-    pad_id: int | None = None
+    add_special_tokens: bool = True  # [CLS] before the texts and [SEP] after each, or neither
+    invert_mask: bool = True  # input_mask is 1 on padding, or else on tokens
+    pad_id: int | None = None  # None: the vocabulary's [PAD]
 
     def num_special_tokens(self, texts_per_row):
         return 1 + texts_per_row if self.add_special_tokens else 0
@@ -39,7 +34,6 @@ def assemble_features(tokenizer, ids, starts, counts, length, layout=STANDARD_LA
         ids: <int32>[at least 1], token ids of many texts.
         starts, counts: <int32>[B, K], where each text begins in `ids`, and how many ids to take.
         length: <int32>[], at least the longest row with its special tokens.
-        layout: Layout.
     Returns:
         {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], input_mask 1 on padding.
     """
@@ -70,29 +64,21 @@ def assemble_packed_features(
 
 
 def _fill(tokenizer, ids, starts, counts, position, layout):
-    """Returns the features at each of S places: tokens of a row, or padding beyond its end.
+    """Returns the features at each of S places, <int32>[*S]: tokens of a row, or padding.
 
-    Args:
-        starts, counts: <int32>[*S, K], of the row that a place belongs to.
-        position: <int32>[*S], in that row.
-        others: as for `assemble_features`. Shapes are broadcast.
-    Returns:
-        {"input_ids", "input_mask", "segment_ids"}: <int32>[*S].
+    starts, counts: <int32>[*S, K], of the row that a place belongs to; position: <int32>[*S], in
+    that row. Shapes are broadcast.
     """
-    texts_per_row = counts.shape[-1]
-    num_special = layout.num_special_tokens(texts_per_row)
-    end = tf.reduce_sum(counts, axis=-1) + num_special
-    first, start_first = counts[..., 0], starts[..., 0]
-    second, start_second = tf.zeros_like(first), tf.zeros_like(first)
-    if texts_per_row == 2:
-        second, start_second = counts[..., 1], starts[..., 1]
+    end = tf.reduce_sum(counts, axis=-1) + layout.num_special_tokens(counts.shape[-1])
+    first, *rest = tf.unstack(counts, axis=-1)
+    second = rest[0] if rest else tf.zeros_like(first)
     begin_first = 1 if layout.add_special_tokens else 0  # after [CLS]
-    begin_second = begin_first + first + (1 if layout.add_special_tokens else 0)  # after [SEP]
+    begin_second = 2 * begin_first + first  # after [SEP]
     in_first = (position >= begin_first) & (position < begin_first + first)
     in_second = (position >= begin_second) & (position < begin_second + second)
     in_text = in_first | in_second
     place = tf.where(in_first, position - begin_first, position - begin_second)  # in the text
-    source = place + tf.where(in_first, start_first, start_second)
+    source = place + tf.where(in_first, starts[..., 0], starts[..., -1])
     token = tf.gather(ids, tf.where(in_text, source, 0))
     is_padding = position >= end
     special = tf.where(position == 0, tokenizer.cls_id, tokenizer.sep_id)
@@ -105,33 +91,26 @@ def _fill(tokenizer, ids, starts, counts, position, layout):
     }
 
 
+@dataclass(frozen=True)
 class TextFeatures:
     """Texts -> features in one graph, for an exported model.
 
-    For a data set, `token_cache`, `epoch_plan` and `batches` share this work.
-
-    Args:
-        tokenizer: WordPieceTokenizer.
-        texts_per_row: int. K, 1 or 2.
-        max_sequence_length: int. Longer rows are truncated, see `epoch_plan.truncated_lengths`.
-        layout: Layout.
-    Call:
-        texts: <string>[B, K].
-    Returns:
-        {"input_ids", "input_mask", "segment_ids"}: <int32>[B, T], input_mask 1 on padding.
+    For a data set, `token_cache`, `epoch_plan` and `batches` share this work. It is called with
+    texts <string>[B, K], and returns what `assemble_features` does.
     """
 
-    def __init__(self, tokenizer, texts_per_row, max_sequence_length, layout=STANDARD_LAYOUT):
-        self.tokenizer = tokenizer
-        self.texts_per_row = texts_per_row
-        self.max_sequence_length = max_sequence_length
-        self.layout = layout
+    tokenizer: WordPieceTokenizer
+    texts_per_row: int  # K, 1 or 2
+    max_sequence_length: int  # longer rows are truncated, see `epoch_plan.truncated_lengths`
+    layout: Layout = STANDARD_LAYOUT
 
     def __call__(self, texts):
         tokens = self.tokenizer.tokenize(tf.reshape(texts, [-1]))  # [B * K, (tokens)]
         ids = tf.concat([tokens.flat_values, [self.tokenizer.pad_id]], axis=0)  # never empty
-        starts = tf.reshape(tf.cast(tokens.row_starts(), tf.int32), [-1, self.texts_per_row])
-        counts = tf.reshape(tf.cast(tokens.row_lengths(), tf.int32), [-1, self.texts_per_row])
+        starts, counts = (
+            tf.reshape(tf.cast(each, tf.int32), [-1, self.texts_per_row])
+            for each in (tokens.row_starts(), tokens.row_lengths())
+        )
         num_special = self.layout.num_special_tokens(self.texts_per_row)
         counts = truncated_lengths(counts, self.max_sequence_length - num_special, ops=tf)
         longest = tf.reduce_max(tf.reduce_sum(counts, axis=1))  # without rows: the smallest int32

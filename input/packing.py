@@ -30,7 +30,6 @@ def pack(lengths, num_rows):
     Args:
         lengths: int [N, B], tokens of the examples of N batches; 0 for filler, which comes first
             and has no token.
-        num_rows: int > 0.
     Returns:
         order: int [N, B], the examples of each batch in the order of their places.
         row, offset: int [N, B], the place of each; 0, 0 for filler.
@@ -137,7 +136,6 @@ def pack_every_row(lengths, batch_size):
 
     Args:
         lengths: int [N], tokens of each row; N > 0.
-        batch_size: int.
     Returns:
         rows, starts: int32 [steps, B], as in `PackedPlan.steps`; -1 for filler, first in a batch.
         shapes: int32 [steps, 2], at most two different ones.

@@ -15,13 +15,10 @@ MAX_LISTED = 10  # skipped rows in the log; the file lists all
 
 
 def load_rows(cfg, source, split, tokenizer, model_dir=None, is_training=False, needs_targets=True):
-    """Reads a split and selects its rows.
+    """Reads a split of a Source and selects its rows.
 
     Args:
         cfg: InputParams.
-        source: Source.
-        split: str.
-        tokenizer: WordPieceTokenizer.
         model_dir: path-like, where the file that lists skipped rows goes; None: no file.
         is_training: bool. Which side of `eval_fraction` and of `max_*_samples` applies.
         needs_targets: bool. False: rows to predict may lack a valid target.
@@ -31,7 +28,15 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, is_training=False, 
         UserError: the data cannot be read, no row is left, or rows lack a valid target although
             bad rows are not to be skipped.
     """
-    tokens = _read_tokens(cfg, source, split, tokenizer)
+    try:
+        tokens = load_tokens(source, split, tokenizer, Path(cfg.cache_dir or cache_dir()))
+    except tf.errors.OpError as error:
+        what = f"split {split} of {source} cannot be read: {error.message.splitlines()[0]}"
+        raise UserError(
+            "\n  ".join([what, *source.damages(split)])
+            + "\nCopy it there again; or delete the folder to have it prepared again; or write "
+            "on_bad_row: skip to leave such rows out"
+        ) from error
     skipped, rows = list(tokens.skipped), np.arange(len(tokens))
     if needs_targets:
         faults = source.targets.faults(tokens.targets)
@@ -51,20 +56,7 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, is_training=False, 
     return (tokens if len(rows) == len(tokens) else tokens.take(rows)), rows
 
 
-def _read_tokens(cfg, source, split, tokenizer):
-    try:
-        return load_tokens(source, split, tokenizer, Path(cfg.cache_dir or cache_dir()))
-    except tf.errors.OpError as error:
-        what = f"split {split} of {source} cannot be read: {error.message.splitlines()[0]}"
-        raise UserError(
-            "\n  ".join([what, *source.damages(split)])
-            + "\nCopy it there again; or delete the folder to have it prepared again; or write "
-            "on_bad_row: skip to leave such rows out"
-        ) from error
-
-
 def _about_faults(source, split, faults):
-    """faults: of `Targets.faults`."""
     row, fault = next(iter(faults.items()))
     (place,) = source.places(split, [row])
     return (
@@ -81,13 +73,7 @@ def _selected_rows(cfg, num_rows, is_training, rows):
     Both use one random order of all rows, which depends only on their number. So training and
     evaluation agree for any seed of the run, and a smaller sample is part of a larger one.
 
-    Args:
-        cfg: InputParams.
-        num_rows: int. All rows of the split.
-        is_training: bool.
-        rows: int [<= num_rows]. The usable ones.
-    Returns:
-        int [<= len(rows)].
+    num_rows: int, of the split; rows: int [<= num_rows], the usable ones.
     """
     order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(num_rows)
     if cfg.eval_fraction is not None:

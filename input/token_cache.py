@@ -28,20 +28,14 @@ TARGETS = "targets/"  # prefix of their names in a file
 class Tokens:
     """Token ids of every text of a split, without special tokens.
 
-    Attributes:
-        ids: int32 [sum of lengths], text after text, row after row.
-        offsets: int64 [N * K + 1]: the ids of text k of row n begin at offsets[n * K + k] and end
-            at the next offset.
-        targets: {name: array [N, ...]}; empty for texts without labels.
-        texts_per_row: int. K, 1 or 2.
-        skipped: tuple of str, a sentence for each row of the source that was skipped.
+    The ids of text k of row n begin at offsets[n * K + k] and end at the next offset.
     """
 
-    ids: np.ndarray
-    offsets: np.ndarray
-    targets: dict[str, np.ndarray]
-    texts_per_row: int
-    skipped: tuple[str, ...] = ()
+    ids: np.ndarray  # int32 [sum of lengths], text after text, row after row
+    offsets: np.ndarray  # int64 [N * K + 1]
+    targets: dict[str, np.ndarray]  # {name: [N, ...]}; empty for texts without labels
+    texts_per_row: int  # K, 1 or 2
+    skipped: tuple[str, ...] = ()  # a sentence for each row of the source that was skipped
 
     def __len__(self):
         return (len(self.offsets) - 1) // self.texts_per_row
@@ -62,10 +56,7 @@ class Tokens:
 
 
 def tokenize_rows(rows, tokenizer, texts_per_row):
-    """Tokenises a tf.data.Dataset of (texts <string>[n, K], {target: tensor [n, ...]}).
-
-    Returns Tokens.
-    """
+    """Returns the Tokens of a tf.data.Dataset of (texts <string>[n, K], {target: [n, ...]})."""
 
     @tf.autograph.experimental.do_not_convert  # no control flow depends on a tensor
     def tokenize(texts, targets):
@@ -73,36 +64,12 @@ def tokenize_rows(rows, tokenizer, texts_per_row):
         return ragged.flat_values, ragged.row_lengths(), targets
 
     batches = rows.map(tokenize, num_parallel_calls=2).prefetch(2)
-    empty = {
-        name: np.zeros((0, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    targets = {
+        name: [np.zeros((0, *spec.shape[1:]), spec.dtype.as_numpy_dtype)]
         for name, spec in rows.element_spec[1].items()
     }
-    return _joined(batches.as_numpy_iterator(), texts_per_row, empty)
-
-
-def tokenize_texts(rows, tokenizer):
-    """Tokenises texts in memory. rows: list of at least one tuple of K str.
-
-    Returns Tokens without targets.
-    """
-
-    def batches():
-        for first in range(0, len(rows), ROWS_PER_CALL):
-            batch = rows[first : first + ROWS_PER_CALL]
-            ragged = tokenizer.traced(tf.constant([text for texts in batch for text in texts]))
-            yield ragged.flat_values.numpy(), ragged.row_lengths().numpy(), {}
-
-    return _joined(batches(), len(rows[0]), {})
-
-
-def _joined(batches, texts_per_row, empty):
-    """Concatenates batches of (ids int32 [n], lengths int64 [B * K], {target: [B, ...]}).
-
-    empty: {target: array [0, ...]}, of the same types and shapes. Returns Tokens.
-    """
-    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    targets = {name: [array] for name, array in empty.items()}
-    for batch_ids, batch_lengths, batch_targets in batches:
+    for batch_ids, batch_lengths, batch_targets in batches.as_numpy_iterator():
         poll()
         ids.append(batch_ids)
         lengths.append(batch_lengths)
@@ -117,14 +84,17 @@ def _joined(batches, texts_per_row, empty):
     )
 
 
-def load_tokens(source, split, tokenizer, cache_dir):
-    """Returns the Tokens of a split, from the cache or else tokenised and then cached.
+def tokenize_texts(rows, tokenizer):
+    """Returns Tokens without targets of texts: a list of at least one tuple of K str."""
+    texts = tf.data.Dataset.from_tensor_slices((list(map(list, rows)), {}))
+    return tokenize_rows(texts.batch(ROWS_PER_CALL), tokenizer, len(rows[0]))
 
-    Args:
-        source: Source.
-        split: str.
-        tokenizer: WordPieceTokenizer.
-        cache_dir: Path, created if absent. If it cannot be written, nothing is cached.
+
+def load_tokens(source, split, tokenizer, cache_dir):
+    """Returns the Tokens of a split of a Source, from the cache or else tokenised and then cached.
+
+    cache_dir: Path, created if absent. If it cannot be written, nothing is cached.
+
     Raises:
         UserError: the source's files change while they are read.
     """
@@ -138,7 +108,8 @@ def load_tokens(source, split, tokenizer, cache_dir):
         tokens = tokenize_rows(source.read(split, ROWS_PER_CALL), tokenizer, texts_per_row)
         tokens = replace(tokens, skipped=tuple(source.skipped(split)))
         check_unchanged(source, split, content)
-        _write(path, _serialized(tokens, fingerprint))
+        with contextlib.suppress(OSError):  # without a cache on a read-only or full disk
+            write_whole(path, _serialized(tokens, fingerprint))  # atomically: runs share the cache
     return tokens
 
 
@@ -169,29 +140,18 @@ def _serialized(tokens, fingerprint):
 
 
 def _read(path, texts_per_row, fingerprint):
-    """Returns Tokens, or None if the file is absent, or not what `_write` would write."""
+    """Returns Tokens, or None if the file is absent, or not what `_serialized` would give."""
     try:
         content = path.read_bytes()
         arrays = load(content)
-        skipped = tuple(arrays["skipped"].tobytes().decode().split("\n"))
+        text = arrays["skipped"].tobytes().decode()
+        skipped = tuple(text.split("\n")) if text else ()
         targets = {
             name.removeprefix(TARGETS): array
             for name, array in arrays.items()
             if name.startswith(TARGETS)
         }
-        tokens = Tokens(
-            arrays["ids"],
-            arrays["offsets"],
-            targets,
-            texts_per_row,
-            skipped if skipped != ("",) else (),
-        )
+        tokens = Tokens(arrays["ids"], arrays["offsets"], targets, texts_per_row, skipped)
         return tokens if _serialized(tokens, fingerprint) == content else None
     except (OSError, KeyError, ValueError, SafetensorError):
         return None
-
-
-def _write(path, content):
-    """Writes the file atomically, because runs share the cache."""
-    with contextlib.suppress(OSError):  # without a cache on a read-only or full disk
-        write_whole(path, content)

@@ -12,21 +12,12 @@ from input.sources.tfds import TfdsSource
 
 @dataclass(frozen=True)
 class DataProcessor:
-    """A data set, its features and its splits.
+    """A data set, its features and its splits."""
 
-    Attributes:
-        dataset: name in TFDS, `builder/config`; `text_files` for files.
-        text_keys: one feature name or column (a sentence) or two (a pair).
-        eval_splits: names of the splits to score, together and separately; empty: the source
-            chooses them.
-        label_key: feature name or column of the label.
-        train_split: name of the split to train on.
-    """
-
-    dataset: str
-    text_keys: tuple[str, ...]
-    eval_splits: tuple[str, ...]
-    label_key: str = "label"
+    dataset: str  # name in TFDS, `builder/config`; `text_files` for files
+    text_keys: tuple[str, ...]  # one feature name or column (a sentence) or two (a pair)
+    eval_splits: tuple[str, ...]  # scored together and separately; empty: the source chooses them
+    label_key: str = "label"  # feature name or column of the label
     train_split: str = "train"
 
 
@@ -34,9 +25,7 @@ class DataProcessor:
 PROCESSORS = {
     "Sst2DataProcessor": DataProcessor("glue/sst2", ("sentence",), ("validation",)),
     "MnliDataProcessor": DataProcessor(
-        "glue/mnli",
-        ("premise", "hypothesis"),
-        ("validation_matched", "validation_mismatched"),
+        "glue/mnli", ("premise", "hypothesis"), ("validation_matched", "validation_mismatched")
     ),
     "TfdsDataProcessor": DataProcessor("", (), ()),
     "TextFileDataProcessor": DataProcessor("text_files", (), ("validation",)),

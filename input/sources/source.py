@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the token cache and `data.py` ask of every source of rows."""
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from common.tasks.targets import Targets
-    from input.sources.processors import DataProcessor
+from typing import Protocol
 
 
 class Source(Protocol):
@@ -20,29 +14,26 @@ class Source(Protocol):
         targets: Targets, whose label names are known.
     """
 
-    processor: "DataProcessor"
-    targets: "Targets"
-
-    def fingerprint(self, split: str) -> str:
+    def fingerprint(self, split):
         """Returns a hash of what the rows of a split depend on: content, and how it is read."""
 
-    def num_rows(self, split: str) -> int:
+    def num_rows(self, split):
         """Returns how many rows `read` gives, unless damaged ones are skipped."""
 
-    def read(self, split: str, batch_size: int) -> "tf.data.Dataset":
-        """Returns the rows of a split in order, batch_size at a time.
+    def read(self, split, batch_size):
+        """Returns a tf.data.Dataset of the rows of a split in order, batch_size at a time.
 
         Elements: (texts <string>[n, 1 or 2], {target: tensor [n, ...]}).
         """
 
-    def read_texts(self, split: str) -> list[tuple[str, ...]]:
-        """Returns the texts of a split, in row order."""
+    def read_texts(self, split):
+        """Returns the texts of a split, in row order: list of tuples of one or two str."""
 
-    def skipped(self, split: str) -> list[str]:
+    def skipped(self, split):
         """Returns a sentence for each row, or run of rows, that `read` leaves out."""
 
-    def places(self, split: str, rows: list[int]) -> list[str]:
-        """Returns the place of each row: file, and line or record."""
+    def places(self, split, rows):
+        """Returns the place of each row, a list of int: file, and line or record, as str."""
 
-    def damages(self, split: str) -> list[str]:
+    def damages(self, split):
         """Returns a sentence for each file that cannot be read to its end."""

@@ -36,21 +36,13 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True)
 class TextRows:
-    """The rows of a file.
+    """The rows of a file."""
 
-    Attributes:
-        texts: list of tuples of one or two str.
-        labels: list of str, without surrounding white space; None if the file has no labels.
-        lines: list of int, the line on which each row begins, from 1.
-        faults: list of (line, str), the bad rows and the reasons.
-        columns: tuple of str, all columns; in JSON Lines those of the first row.
-    """
-
-    texts: list
-    labels: list | None
-    lines: list
-    faults: list
-    columns: tuple
+    texts: list[tuple[str, ...]]  # one or two of each row
+    labels: list[str] | None  # without surrounding white space; None if the file has no labels
+    lines: list[int]  # the line on which each row begins, from 1
+    faults: list[tuple[int, str]]  # line and reason of each bad row
+    columns: tuple[str, ...]  # all columns; in JSON Lines those of the first row
 
 
 # ---- Bytes to rows -------------------------------------------------------------------------------
@@ -62,16 +54,13 @@ class RowFault(ValueError):
 
 @functools.lru_cache(maxsize=2)  # label names, rows and texts of a file are requested separately
 def parse_rows(content, suffix, text_columns, label_column, source):
-    """Parses texts and labels of a file.
+    """Parses texts and labels of a file. Returns TextRows.
 
     Args:
         content: bytes of the file.
         suffix: key of FORMATS.
         text_columns: tuple of one or two str.
-        label_column: str.
         source: str, names the file in messages.
-    Returns:
-        TextRows.
     Raises:
         UserError: the file is empty or lacks a column.
     """
@@ -82,6 +71,8 @@ def parse_rows(content, suffix, text_columns, label_column, source):
     texts, labels, lines, faults, columns = [], [], [], [], None
     for line, cells in FORMATS[suffix](io.StringIO(text, newline="\n")):
         try:
+            if isinstance(cells, RowFault):
+                raise cells
             if columns is None:
                 columns = _columns(cells, text_columns, label_column, f"{source}, line {line}")
                 if suffix != ".jsonl":
@@ -150,11 +141,7 @@ FORMATS: dict[str, Iterator] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}
 
 def _columns(cells, text_columns, label_column, place):
     """Returns the column names, from the row of names or the first object. Raises UserError."""
-    if isinstance(cells, RowFault):
-        raise cells
-    columns = list(cells)
-    if not isinstance(cells, dict):
-        columns = [name.strip() for name in columns]
+    columns = list(cells) if isinstance(cells, dict) else [name.strip() for name in cells]
     missing = [name for name in text_columns if name not in columns]
     if missing:
         near = difflib.get_close_matches(missing[0], columns, n=1)
@@ -171,8 +158,6 @@ def _columns(cells, text_columns, label_column, place):
 
 def _cells(cells, columns):
     """Returns {column: value} of a row."""
-    if isinstance(cells, RowFault):
-        raise cells
     if isinstance(cells, dict):
         return cells
     if len(cells) != len(columns):
@@ -199,10 +184,9 @@ def _label(row, column):
         raise RowFault(f"has no {column}")
     if isinstance(label, bool | int | float):
         return json.dumps(label)
-    if not isinstance(label, str):
-        raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
-    _check_characters(label, column)
-    if len(label) > MAX_LABEL_CHARACTERS:
+    if isinstance(label, str):
+        _check_characters(label, column)
+    if not isinstance(label, str) or len(label) > MAX_LABEL_CHARACTERS:
         raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
     return label.strip()
 
@@ -235,7 +219,6 @@ class TextFileSource:
     Args:
         cfg: InputParams: train_file, eval_file, on_bad_row.
         processor: DataProcessor: text_keys and label_key are columns here.
-        targets: Targets of the task.
     Raises:
         UserError: a file cannot be read, or its rows cannot be used.
     """
@@ -312,14 +295,8 @@ class TextFileSource:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
     def _parsed(self, split):
-        path = self._path(split)
-        return parse_rows(
-            self._content(split),
-            path.suffix.lower(),
-            self.processor.text_keys,
-            self.processor.label_key,
-            str(path),
-        )
+        path, columns = self._path(split), (self.processor.text_keys, self.processor.label_key)
+        return parse_rows(self._content(split), path.suffix.lower(), *columns, str(path))
 
     def _labels_in_train_file(self):
         """Returns the label of every row: list of str."""
@@ -350,8 +327,7 @@ class TextFileSource:
             try:
                 row_targets = self.targets.missing if label is None else self.targets.parse(label)
             except ValueError as error:
-                reason = _shown(str(error), 75)
-                faults.append((line, f"label is {_shown(label)}; {reason}"))
+                faults.append((line, f"label is {_shown(label)}; {_shown(str(error), 75)}"))
                 continue
             texts.append(text)
             targets.append(row_targets)
@@ -360,9 +336,9 @@ class TextFileSource:
         if not texts:
             raise UserError(f"{path} holds no row that can be used; {len(faults)} cannot")
         rows = TextRows(texts, None, lines, sorted(faults), parsed.columns)
+        specs = self.targets.specs
         return rows, {
-            name: np.array([row[name] for row in targets], spec.dtype)
-            for name, spec in self.targets.specs.items()
+            name: np.array([row[name] for row in targets], specs[name].dtype) for name in specs
         }
 
     def _refuse(self, faults, path):

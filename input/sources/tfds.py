@@ -24,8 +24,6 @@ PLAIN_FEATURES = (
     tfds.features.Tensor,
     tfds.features.Scalar,
 )
-
-
 # Evaluation splits if the processor names none: the first group that the data set has.
 EVAL_SPLITS = (("validation",), ("validation_matched", "validation_mismatched"), ("test",))
 
@@ -36,12 +34,8 @@ class TfdsSource:
     Opening it takes milliseconds if it is prepared. Else the embedded sample is prepared from the
     project's files, and any other data set by TFDS, which downloads it.
 
-    Args:
-        cfg: InputParams: data_dir, feature_rename_map, on_bad_row, eval_fraction.
-        processor: DataProcessor.
-        targets: Targets of the task.
-    Attributes:
-        folder: Path of the data set.
+    cfg: InputParams: data_dir, feature_rename_map, on_bad_row, eval_fraction.
+
     Raises:
         UserError: it is not prepared and cannot be prepared, or it lacks a feature.
     """

@@ -177,18 +177,11 @@ OTHER_COMBINING = _ranges("""
 
 # Letters with a lower case in the reference (Unicode 17.0) and not yet in Python 3.11 (14.0).
 LATER_LOWER_CASE = {
-    chr(first + i): chr(lower + i)
-    for first, lower, count in (
-        (0x1C89, 0x1C8A, 1),
-        (0xA7CB, 0x264, 1),
-        (0xA7CC, 0xA7CD, 1),
-        (0xA7CE, 0xA7CF, 1),
-        (0xA7D2, 0xA7D3, 1),
-        (0xA7D4, 0xA7D5, 1),
-        (0xA7DA, 0xA7DB, 1),
-        (0xA7DC, 0x19B, 1),
-        (0x10D50, 0x10D70, 22),
-        (0x16EA0, 0x16EBB, 25),
+    chr(upper): chr(lower)
+    for uppers, lowers in zip(
+        _ranges("1C89 A7CB A7CC A7CE A7D2 A7D4 A7DA A7DC 10D50-10D65 16EA0-16EB8"),
+        _ranges("1C8A 264 A7CD A7CF A7D3 A7D5 A7DB 19B 10D70-10D85 16EBB-16ED3"),
+        strict=True,
     )
-    for i in range(count)
+    for upper, lower in zip(uppers, lowers, strict=True)
 }

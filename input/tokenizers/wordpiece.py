@@ -84,11 +84,6 @@ class WordPieceTokenizer:
 
         A file named .json is read as a `tokenizer.json`.
 
-        Args:
-            path: str or Path.
-            do_lower: bool, see the class.
-        Returns:
-            WordPieceTokenizer.
         Raises:
             UserError: no such file, not UTF-8, or invalid entries, each with its line.
         """
@@ -120,35 +115,26 @@ class WordPieceTokenizer:
         """
         if self._is_ready:
             return
-        make_trie = fast_wordpiece_tokenizer()
-        entries = _without_unreachable(self.vocab)
+        make_trie = functools.partial(
+            fast_wordpiece_tokenizer(),
+            _without_unreachable(self.vocab),
+            suffix_indicator=CONTINUATION,
+            unknown_token=UNK,
+            token_out_type=tf.int32,
+        )
         with tf.init_scope(), tf.device("/cpu:0"):  # string operations exist on the CPU only
             tables = character_tables(self.do_lower)
             self._pages, self._records, self._pool = map(tf.constant, tables)
-            self._ascii_trie = make_trie(
-                entries,
-                suffix_indicator=CONTINUATION,
-                max_bytes_per_word=MAX_WORD_CHARACTERS,  # in ASCII a character is a byte
-                unknown_token=UNK,
-                token_out_type=tf.int32,
-            )
-            self._word_trie = make_trie(
-                entries,
-                suffix_indicator=CONTINUATION,
-                max_bytes_per_word=4 * MAX_WORD_CHARACTERS,  # UTF-8 takes up to four
-                unknown_token=UNK,
-                token_out_type=tf.int32,
-                no_pretokenization=True,
-            )
+            size = MAX_WORD_CHARACTERS  # in ASCII a character is a byte, UTF-8 takes up to four
+            self._ascii_trie = make_trie(max_bytes_per_word=size)
+            self._word_trie = make_trie(max_bytes_per_word=4 * size, no_pretokenization=True)
         self._is_ready = True
 
     def tokenize(self, texts):
         """Tokenises texts, without special tokens. Runs eagerly and in a graph.
 
-        Args:
-            texts: <string>[N], UTF-8. Invalid bytes are dropped.
-        Returns:
-            <int32>[N, (tokens)] ragged; a text without words is an empty row.
+        texts: <string>[N], UTF-8. Invalid bytes are dropped.
+        Returns <int32>[N, (tokens)] ragged; a text without words is an empty row.
         """
         self._prepare()
         with tf.device("/cpu:0"):
@@ -156,15 +142,14 @@ class WordPieceTokenizer:
             is_plain = tf.strings.regex_full_match(texts, r"[\t\n\r -~]*")
             plain = tf.where(is_plain)[:, 0]  # [rows of plain ASCII]
             other = tf.where(~is_plain)[:, 0]  # [all other rows]
-            ids = tf.concat(
-                [
-                    self._tokenize_ascii(tf.gather(texts, plain)),
-                    self._tokenize_unicode(tf.gather(texts, other)),
-                ],
-                axis=0,
-            )  # [N, (tokens)], the plain rows first
+            plain_texts = tf.gather(texts, plain)
+            plain_texts = tf.strings.lower(plain_texts) if self.do_lower else plain_texts
+            ids = [
+                self._ascii_trie.tokenize(plain_texts),
+                self._tokenize_unicode(tf.gather(texts, other)),
+            ]
             row = tf.concat([plain, other], axis=0)
-            return tf.gather(ids, tf.argsort(row))
+            return tf.gather(tf.concat(ids, axis=0), tf.argsort(row))  # [N, (tokens)]
 
     @functools.cached_property
     def traced(self):
@@ -173,10 +158,6 @@ class WordPieceTokenizer:
         texts = tf.TensorSpec([None], tf.string)
         # AutoGraph would take another second to convert tensorflow-text.
         return tf.function(self.tokenize, input_signature=[texts], autograph=False)
-
-    def _tokenize_ascii(self, texts):
-        """texts: <string>[N], printable ASCII, tab, CR, LF. Returns <int32>[N, (tokens)]."""
-        return self._ascii_trie.tokenize(tf.strings.lower(texts) if self.do_lower else texts)
 
     def _tokenize_unicode(self, texts):
         """texts: <string>[N], any bytes. Returns <int32>[N, (tokens)]."""
@@ -193,11 +174,8 @@ class WordPieceTokenizer:
     def _normalize(self, code_points, row):
         """Steps 1 and 2: cleaned, decomposed, without marks, lower-cased.
 
-        Args:
-            code_points: <int32>[C], those of all rows.
-            row: <int64>[C], the row of each.
-        Returns:
-            <int32>[K] packed characters, and <int64>[K] their rows.
+        <int32>[C] code points of all rows, <int64>[C] the row of each -> <int32>[K] packed
+        characters, <int64>[K] their rows.
         """
         page = tf.gather(self._pages, code_points // PAGE_SIZE)
         record = tf.gather(self._records, page * PAGE_SIZE + code_points % PAGE_SIZE)
@@ -220,10 +198,8 @@ def _has(characters, flag):
 
 
 def _order_marks(characters):
-    """Unicode's canonical ordering: sorts each run of marks by combining class, stably.
-
-    Args, returns: <int32>[K], packed characters.
-    """
+    """Unicode's canonical ordering of <int32>[K] packed characters: sorts each run of marks by
+    combining class, stably."""
     combining = tf.cast(characters // COMBINING, tf.int64)
 
     def sort():
@@ -237,12 +213,9 @@ def _order_marks(characters):
 def _split_words(characters, row):
     """Step 3.
 
-    Args:
-        characters: <int32>[K], packed, those of all rows; each row begins with a space.
-        row: <int64>[K], the row of each.
-    Returns:
-        <string>[W] words in UTF-8, TOO_LONG for those over MAX_WORD_CHARACTERS, and <int64>[W]
-        their rows.
+    <int32>[K] packed characters of all rows, of which each begins with a space, <int64>[K] the row
+    of each -> <string>[W] words in UTF-8, TOO_LONG for those over MAX_WORD_CHARACTERS, <int64>[W]
+    their rows.
     """
     code_points = tf.bitwise.bitwise_and(characters, CODE_POINT)
     is_space = code_points == ord(" ")
