@@ -10,6 +10,7 @@ import yaml
 
 import run
 from common.checkpoints import store
+from common.errors import UserError
 from common.validate import validate as validate_module
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
@@ -209,6 +210,18 @@ def test_a_batch_too_large_for_the_memory_is_told_with_one_that_fits(folder, mon
     assert code == 2
     (problem,) = report["problems"]
     assert "train_input.batch_size: 2 or less" in problem
+
+
+def test_a_model_dir_that_cannot_be_written_to_is_told_with_the_size_of_a_checkpoint(
+    folder, monkeypatch
+):
+    def refuse(_):
+        raise UserError("model_dir cannot be written to")
+
+    monkeypatch.setattr(validate_module, "_check_model_dir", refuse)
+    code, report = validate(folder)
+    assert (code, report["problems"]) == (2, ["model_dir cannot be written to"])
+    assert report["disk"]["checkpoint"] > 0
 
 
 def test_all_faults_of_a_set_up_are_told_in_one_run(folder, capsys):
