@@ -64,10 +64,7 @@ def write_sizes(cfg):
 
 
 def refuse_other_networks(cfg, format):
-    """Raises UserError for a network that the programs of a format would compute differently.
-
-    cfg: ModelParams; format: its name in the message.
-    """
+    """Raises UserError for a network that the programs of a format would compute differently."""
     others = [
         f"model.{key} is {str(value).lower()}, and {format} knows {str(of_bert).lower()} alone"
         for key, of_bert in OF_EVERY_BERT.items()

@@ -137,11 +137,7 @@ def read_dataset(path, name, dtype=None):
 
 
 def check_lz4(path, group):
-    """Loads the LZ4 filter of HDF5 if a data set of a group needs it.
-
-    Raises:
-        UserError: the package with the filter is not installed.
-    """
+    """Loads the LZ4 filter of HDF5 if a data set of a group needs it, or says what to install."""
     filters = (get_dataset(path, group, name).id.get_create_plist() for name in group)
     if not any(f.get_filter(i)[0] == LZ4 for f in filters for i in range(f.get_nfilters())):
         return

@@ -33,12 +33,10 @@ class Entry:
 
 
 def read_index(content):
-    """Reads an index.
+    """The number of data files, and {variable name: Entry} in the order of the names.
 
-    Args:
-        content: bytes of the file.
-    Returns:
-        Number of data files; dict of variable name to Entry, in the order of the names.
+    content: bytes of the index.
+
     Raises:
         ValueError: it is damaged, or has compressed blocks, sliced variables or big-endian numbers,
             which a checkpoint of BERT does not have.

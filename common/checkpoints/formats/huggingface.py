@@ -65,13 +65,11 @@ DEFAULT_LAYER_NORM_EPS = 1e-12  # of a config.json without the key
 
 def is_checkpoint(path):
     """Whether this format claims a path, readable or not."""
-    path = Path(path)
-    if path.is_dir():
-        return any((path / name).is_file() for name in WEIGHTS_FILES)
-    if not path.is_file():
-        return False
-    whole = (".safetensors", ".safetensors.index.json", ".bin.index.json")
-    return path.name.endswith(whole) or torch_bin.is_torch_file(path)
+    file = find_weights_file(path)
+    endings = (".safetensors", ".safetensors.index.json", ".bin.index.json")
+    return file.is_file() and (
+        Path(path).is_dir() or file.name.endswith(endings) or torch_bin.is_torch_file(file)
+    )
 
 
 def read_config(path):
@@ -99,10 +97,7 @@ def read_config(path):
 
 
 def tokenizer_of(folder, vocab_file, config_json):
-    """vocab_file, do_lower_case and notes of `read_config`.
-
-    vocab_file: str, the vocab.txt in the folder, or None; config_json: dict.
-    """
+    """vocab_file, do_lower_case and notes of `read_config`. vocab_file: the vocab.txt, or None."""
     file = folder / tokenizer_json.NAME
     normalization = {}
     if vocab_file is None and file.is_file():
@@ -129,10 +124,7 @@ def tokenizer_of(folder, vocab_file, config_json):
 
 
 def label_names(config_json, count):
-    """{"label_names": tuple of str} of a config.json; {} if it does not name every class.
-
-    config_json: dict; count: int, number of classes, or None without a label head.
-    """
+    """{"label_names": tuple of str} of a config.json; {} if it does not name `count` classes."""
     names = config_json.get("id2label")
     if not isinstance(names, dict) or len(names) != count:
         return {}
