@@ -47,11 +47,6 @@ class Checkpoint:
         """
         self.__dict__.pop("weights", None)
 
-    @property
-    def vocab_file(self):
-        """Path of the vocabulary beside the weights, or None."""
-        return self.config.get("vocab_file")
-
 
 def open_checkpoint(path):
     """Recognises the checkpoint at a path and reads its config.
@@ -213,10 +208,9 @@ def match_weights(
         UserError: as `load_weights`.
     """
     weights = checkpoint.weights
-    report = LoadReport(checkpoint.path, checkpoint.format)
-    report.notes.extend(checkpoint.config.get("notes", ()))
     fresh, notes = fresh_layers(variables, weights, disable_nsp, head)
-    report.notes.extend(notes)
+    notes = [*checkpoint.config.get("notes", ()), *notes]
+    report = LoadReport(checkpoint.path, checkpoint.format, notes=notes)
     sources, missing, mismatched = {}, [], []
     for name, variable in variables.items():
         shape, source = tuple(variable.shape), weights.get(name)

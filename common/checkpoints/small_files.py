@@ -26,30 +26,23 @@ ERRORS = (
 )
 
 
-def fault_of(path):
-    """Why no format could read a file, and what to do; None where it is not obvious."""
-    try:
-        path = Path(path)
-        if not path.is_file():
-            return "it is missing, or not an ordinary file; copy or download it again"
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except OSError as reason:
-        return f"{reason.strerror}; check its path and permissions"
-    if size == 0:
-        return "it is empty; copy or download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself; run `git lfs pull` where it came from"
-    return None
-
-
 def unreadable(path, reason):
-    """The UserError on a file that cannot be read.
-
-    reason: exception or str of the reader, used where `fault_of` finds nothing.
-    """
-    fault = fault_of(path) or f"{brief(reason)}; copy or download it again"
+    """The UserError on a file that cannot be read. reason: the reader's, if no other is obvious."""
+    path, again = Path(path), "copy or download it again"
+    fault = f"{brief(reason)}; {again}"
+    try:
+        if not path.is_file():
+            fault = f"it is missing, or not an ordinary file; {again}"
+        elif path.stat().st_size == 0:
+            fault = f"it is empty; {again}"
+        else:
+            with open(path, "rb") as file:
+                is_pointer = file.read(64).startswith(b"version https://git-lfs")
+            if is_pointer:
+                pull = "run `git lfs pull` where it came from"
+                fault = f"it is a Git LFS pointer, not the file itself; {pull}"
+    except OSError as error:
+        fault = f"{error.strerror}; check its path and permissions"
     return UserError(f"{path} cannot be read: {fault}")
 
 

@@ -14,10 +14,7 @@ class CheckpointWriter:
     """Copies the tensors and writes the copy in a thread, one save at a time.
 
     The memory of the copies is reused: the first use of new memory takes six times as long as the
-    copy itself.
-
-    Args:
-        model_dir: path-like.
+    copy itself. model_dir: path-like.
     """
 
     def __init__(self, model_dir):

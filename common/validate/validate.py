@@ -191,7 +191,7 @@ class Validation:
             check_fits(resumed, weights | optimizer.averages, ours.read_weights(resumed))
             check_fits(resumed, optimizer.state, state)
             if not self.params.runconfig.allow_changed_params and vocab:
-                check_vocab(vocab, checkpoint.vocab_file, Path(resumed))
+                check_vocab(vocab, checkpoint.config["vocab_file"], Path(resumed))
             return
         head = self.is_training and self.params.model.disable_nsp
         report, sources = match_weights(variables, checkpoint, head, params_path)

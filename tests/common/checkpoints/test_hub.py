@@ -58,7 +58,7 @@ def test_a_model_in_the_cache_is_taken_without_a_network(tmp_path, cache, save):
     snapshot = cache_of(cache, source)
     checkpoint = open_checkpoint("hf://owner/tiny-bert")
     assert checkpoint.format == "huggingface" and checkpoint.path == str(snapshot)
-    assert checkpoint.vocab_file == str(snapshot / "vocab.txt")
+    assert checkpoint.config["vocab_file"] == str(snapshot / "vocab.txt")
     np.testing.assert_array_equal(
         np.asarray(checkpoint.weights["classifier/kernel"]), tensors["classifier.weight"].T
     )

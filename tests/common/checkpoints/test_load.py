@@ -51,14 +51,14 @@ def test_a_hugging_face_folder_is_recognised(tmp_path):
     assert checkpoint.format == "huggingface"
     assert checkpoint.path == checkpoint.config["path"] == str(tmp_path)
     assert checkpoint.config["hidden_size"] == 6
-    assert checkpoint.vocab_file == str(tmp_path / "vocab.txt")
+    assert checkpoint.config["vocab_file"] == str(tmp_path / "vocab.txt")
     assert checkpoint.weights["pooler/kernel"].shape == (6, 6)
 
 
 def test_another_format_is_recognised_by_its_module(tmp_path, monkeypatch):
     weights = {"pooler/bias": np.arange(6.0, dtype=np.float32)}
     checkpoint = checkpoint_of_ours(tmp_path, monkeypatch, weights)
-    assert checkpoint.format == "in_memory" and checkpoint.vocab_file is None
+    assert checkpoint.format == "in_memory" and "vocab_file" not in checkpoint.config
     assert checkpoint.weights["pooler/bias"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
