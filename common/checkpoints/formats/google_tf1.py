@@ -58,7 +58,7 @@ def read_config(path):
     """
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
-    words = "bert/embeddings/word_embeddings, as google-research/bert calls them"
+    words = "bert/embeddings/word_embeddings, or Cerebras' input_embedding/embedding_weights"
     read = partial(read_network, gelu="gelu_tanh")  # modeling.py, gelu
     weights = weights_of(prefix, tensors)
     config, _ = network_config("google", Path(prefix), weights, words, CONFIG_FILE, read)
