@@ -28,9 +28,10 @@ def read(path):
     """
     start = b""
     try:
+        size = path.stat().st_size
         with open(path, "rb") as file:
             start = file.read(9)
-        header_size, size = int.from_bytes(start[:8], "little"), path.stat().st_size
+        header_size = int.from_bytes(start[:8], "little")
         if MAX_JSON_BYTES < header_size < size:  # one of 400 tensors has 50,000
             raise ValueError(f"its header has more than {MAX_JSON_BYTES:,} bytes")
         file = safe_open(path, framework="numpy")  # checks the header against the size
