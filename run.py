@@ -27,8 +27,7 @@ from common.errors import RunError, UserError
 from common.files import delete_leftovers
 from common.flags import add_params, check_flags, check_only, make_parser
 from common.params import flag_keys
-from common.platform.machine_code import use_multi_output_fusion
-from common.platform.program_cache import compiled_for
+from common.platform.machine_code import compiled_for, use_multi_output_fusion
 from common.platform.quiet_imports import import_quietly
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster

@@ -48,7 +48,7 @@ from common.params import (
     every_key,
     no_effect,
 )
-from common.platform.program_cache import compiled_for
+from common.platform.machine_code import compiled_for
 from common.platform.streams import take_streams
 from common.reports.listener import Listener, Listeners
 from common.reports.progress import Console

@@ -34,11 +34,8 @@ def use_huge_pages():
 def environment_with_huge_pages(environ, libc, enabled):
     """Returns the environment to start with, or None where a new start changes nothing.
 
-    Args:
-        environ: mapping of str.
-        libc: such as "glibc 2.36".
-        enabled: the text of ENABLED: with "[always]" every program has huge pages, with "[never]"
-            none.
+    libc: such as "glibc 2.36". enabled: the text of ENABLED: with "[always]" every program has huge
+    pages, with "[never]" none.
     """
     version = tuple(int(part) for part in libc.split()[-1].split(".")[:2])
     tunables = environ.get(TUNABLES, "")

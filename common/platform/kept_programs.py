@@ -18,13 +18,15 @@ from common.console import log
 from common.errors import RunError
 from common.files import hash_of, sha256, write_whole
 from common.params import compiled_keys
-from common.platform.machine_code import (
-    differences,
-    keep_machine_code,
-    machine_dir,
+from common.platform.machine_code import keep_machine_code, machine_dir, read_dict, report_others
+from common.platform.program_bytes import (
+    NotKept,
+    bind,
+    keep_optimized_graph,
+    one_at_a_time,
+    to_bytes,
+    trace,
 )
-from common.platform.optimized_graphs import keep_optimized_graph
-from common.platform.program_bytes import NotKept, bind, one_at_a_time, to_bytes, trace
 
 MANIFEST = "programs.json"
 PROJECT = Path(__file__).resolve().parents[2]
@@ -33,18 +35,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 def config_facts(params):
     """Returns all that programs of complete Params depend on but shapes: {dotted key: str}."""
     sections = params.model_dump(mode="json")
-    facts = {"source": source_hash()}
+    files = [PROJECT / "model.py", PROJECT / "BertClassifierModel.py"]
+    files += sorted((PROJECT / "common").rglob("*.py"))
+    source = {str(file.relative_to(PROJECT)): sha256(file) for file in files}
+    facts = {"source": hash_of(source)[:16]}
     for dotted in compiled_keys():
         section, key = dotted.split(".")
         facts[dotted] = json.dumps((sections[section] or {}).get(key), sort_keys=True)
     return facts
-
-
-def source_hash():
-    """Returns a hash of the project's source files that define programs."""
-    files = [PROJECT / "model.py", PROJECT / "BertClassifierModel.py"]
-    files += sorted((PROJECT / "common").rglob("*.py"))
-    return hash_of({str(file.relative_to(PROJECT)): sha256(file) for file in files})[:16]
 
 
 def config_dir(compiled, params):
@@ -59,11 +57,6 @@ def shape_name(kind, features):
     """("train", features of [32, 72]) -> "train-32x72"; of 64 rows packed: "train-32x72-of-64"."""
     name = "-".join([kind, "x".join(map(str, features["input_ids"].shape))])
     return f"{name}-of-{features['starts'].shape[0]}" if "starts" in features else name
-
-
-def prefix_of(folder, name):
-    """Returns the prefix of a program's function names, for `to_bytes`."""
-    return f"{folder.name}_{name}_"
 
 
 def variables_of(model, optimizer=None, sums=()):
@@ -96,20 +89,21 @@ class ProgramLibrary:
     use.
 
     Args:
-        folder: path-like, with programs.json.
+        folder: path-like.
+    Attributes:
+        entries: {name: entry} of its programs.json; None where that is missing or damaged.
+        loaded: list of str, the names of the programs so far.
     """
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.entries = json.loads((self.folder / MANIFEST).read_text("utf-8"))["programs"]
+        self.entries = read_dict(self.folder / MANIFEST, "programs")
         self.loaded = []
 
     def maker(self, kind, variables):
         """Returns make(step, *arguments) -> a program of the step for such arguments.
 
-        Args:
-            kind: "train", "add" (a batch of several to one update) or "predict".
-            variables: of `variables_of`.
+        kind: "train", "add" (a batch of several to one update) or "predict".
         """
 
         def make(step, *arguments):
@@ -146,16 +140,13 @@ class ProgramCache(ProgramLibrary):
     """The programs of one configuration that runs have kept. This run adds those that it compiles,
     at their first call.
 
-    Args:
-        compiled: path-like, of `open_cache`.
-        params: complete Params.
+    compiled: path-like, of `open_cache`. params: complete Params.
     """
 
     def __init__(self, compiled, params):
+        super().__init__(config_dir(compiled, params))
         self.compiled, self.params = Path(compiled), params
-        self.folder = config_dir(compiled, params)
-        self.entries = _entries(self.folder)
-        self.loaded = []
+        self.entries = self.entries or {}
         with contextlib.suppress(OSError):
             os.utime(self.folder)  # for the deletion of the least recently used
 
@@ -185,7 +176,7 @@ class ProgramCache(ProgramLibrary):
     def _compile(self, name, step, variables, arguments):
         concrete = trace(step, arguments)
         try:
-            content, entry = to_bytes(concrete, variables, prefix_of(self.folder, name))
+            content, entry = to_bytes(concrete, variables, f"{self.folder.name}_{name}_")
         except NotKept:
             return concrete
         program = bind(content, entry, variables, arguments)
@@ -207,7 +198,8 @@ class ProgramCache(ProgramLibrary):
     def _keep(self, name, content, entry):
         try:
             entry = write_program(self.folder, name, content, entry)
-            self.entries = _entries(self.folder) | {name: entry}  # with those of other runs
+            others = read_dict(self.folder / MANIFEST, "programs") or {}  # of this and other runs
+            self.entries = others | {name: entry}
             write_manifest(self.folder, self.params, self.entries)
             keep_machine_code(self.compiled)
         except OSError as error:  # the run goes on
@@ -217,10 +209,8 @@ class ProgramCache(ProgramLibrary):
 def open_programs(compiled, params, is_cache):
     """Returns the ProgramLibrary for complete Params, or None; prints which.
 
-    Args:
-        compiled: path-like, a folder as `machine_code.py` describes it.
-        params: complete Params.
-        is_cache: bool. Whether it is that of `open_cache`, or else that of `--compile_only`.
+    compiled: path-like, a folder as `machine_code.py` describes it. is_cache: bool. Whether it is
+    that of `open_cache`, or else that of `--compile_only`.
     """
     folder = config_dir(compiled, params)
     if is_cache:
@@ -228,45 +218,29 @@ def open_programs(compiled, params, is_cache):
         if programs.entries:
             log(f"Loading {len(programs.entries)} programs that an earlier run kept in {folder}")
         return programs
-    try:
-        programs = ProgramLibrary(folder)
-    except FileNotFoundError:
-        _report_other_configurations(folder, params)
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
+    programs = ProgramLibrary(folder)
+    if programs.entries is not None:
+        count = len(programs.entries)
+        log(f"Loading {count} programs compiled ahead from {folder}, as they are used")
+        return programs
+    manifest = folder / MANIFEST
+    if manifest.exists():
         log(f"{folder} is not used: {MANIFEST} is damaged; --compile_only writes it again")
-        return None
-    log(f"Loading {len(programs.entries)} programs compiled ahead from {folder}, as they are used")
-    return programs
-
-
-def _report_other_configurations(folder, params):
-    for other in sorted(folder.parent.glob(f"config-*/{MANIFEST}")):
-        try:
-            facts = json.loads(other.read_text("utf-8"))["config"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        changed = differences(facts, config_facts(params))
-        log(f"The programs in {other.parent} are of another configuration: {changed}")
+    else:
+        report_others(manifest, "config", config_facts(params), "are of another configuration")
+    return None
 
 
 def read_entries(folder):
     """Returns {name: entry} of the intact programs in a folder."""
+    entries = read_dict(Path(folder) / MANIFEST, "programs") or {}
     try:
         return {
             name: entry
-            for name, entry in _entries(folder).items()
+            for name, entry in entries.items()
             if sha256(Path(folder) / f"{name}.pb") == entry["sha256"]
         }
     except (OSError, KeyError, TypeError):
-        return {}
-
-
-def _entries(folder):
-    """Returns {name: entry} of a folder's manifest, without reading the programs."""
-    try:
-        return dict(json.loads((Path(folder) / MANIFEST).read_text("utf-8"))["programs"])
-    except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 

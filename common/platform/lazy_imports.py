@@ -58,9 +58,7 @@ def imported_lazily(names):
     """Defers modules that are imported within it: the first use of an attribute runs them.
 
     Modules that are imported already stay as they are. Names without a module change nothing.
-
-    Args:
-        names: {module: package to import with it, or None}.
+    names: {module: package to import with it, or None}.
     """
     deferrer = _Deferrer(names)
     sys.meta_path.insert(0, deferrer)

@@ -24,20 +24,13 @@ def machine_facts():
     """Returns what machine code depends on besides the program: {fact: str}."""
     facts = {name: importlib.metadata.version(name) for name in LIBRARIES}
     facts |= {"python": platform.python_version(), "architecture": platform.machine()}
-    facts |= _processor()
+    fields = _cpuinfo()
+    facts["processor"] = fields.get("model name", platform.processor())
+    if fields:
+        facts["instructions"] = hash_of(sorted(_instructions(fields)))[:16]
     facts["cores"] = str(len(os.sched_getaffinity(0)))
     facts |= {name: os.environ[name] for name in SETTINGS if name in os.environ}
     return facts
-
-
-def _processor():
-    fields = _cpuinfo()
-    if not fields:
-        return {"processor": platform.processor()}
-    return {
-        "processor": fields.get("model name", platform.processor()),
-        "instructions": hash_of(sorted(_instructions(fields)))[:16],
-    }
 
 
 def _cpuinfo():
@@ -56,13 +49,10 @@ def _instructions(fields):
 def best_precision(gpu_capabilities):
     """Returns the dtype policy that `mixed_precision: auto` stands for on this machine.
 
-    Without instructions for bfloat16, TensorFlow converts to float32, computes, and converts back,
-    which is slower than float32.
+    "mixed_bfloat16", or "float32": without instructions for bfloat16, TensorFlow converts to
+    float32, computes, and converts back, which is slower than float32.
 
-    Args:
-        gpu_capabilities: (major, minor) CUDA compute capability of each GPU of the run; empty: CPU.
-    Returns:
-        "mixed_bfloat16" or "float32".
+    gpu_capabilities: (major, minor) CUDA compute capability of each GPU of the run; empty: CPU.
     """
     if gpu_capabilities:
         is_fast = min(gpu_capabilities) >= MIN_CAPABILITY_FOR_BFLOAT16

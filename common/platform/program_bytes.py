@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A traced program as bytes, and the call of such bytes on the variables of a later run."""
+"""A traced program as bytes, and the call of such bytes on the variables of a later run.
+
+The bytes also have the graph that TensorFlow makes of the program: before the first call it
+optimizes the graph (Grappler), places it, and gathers what XLA compiles, which takes most of a
+second for a training step of MiniLM, on one core. A run with kept programs reads the result from a
+file, by TF_GRAPH_CACHING. TensorFlow itself would write only graphs that take it three seconds and
+longer, under names that two programs may share; so it is given one file at a time, and none that it
+could write.
+"""
 
 import base64
 import contextlib
@@ -9,11 +17,11 @@ import os
 import sys
 import tempfile
 import threading
+from pathlib import Path
 
 import tensorflow as tf
 
-from common.platform.optimized_graphs import device_names, optimized_graph
-from common.platform.tf_private import function_runtime
+from common.platform.tf_private import GRAPH_FOLDER, collect_optimized_graphs, function_runtime
 
 # Files of TensorFlow's sources whose log lines `without_false_alarms` drops.
 FALSE_ALARMS = (b"cpu_aot_loader.cc", b"XlaSerializedCacheEntry")
@@ -67,7 +75,9 @@ def to_bytes(concrete, variables, prefix):
         "function": library.function[-1].signature.name,
         "inputs": inputs,
         "num_outputs": len(concrete.graph.outputs),
-        "structure": _structure_of(concrete.structured_outputs),
+        "structure": tf.nest.map_structure(
+            lambda each: None if each is None else "*", concrete.structured_outputs
+        ),
         "devices": None,
     }
 
@@ -75,13 +85,13 @@ def to_bytes(concrete, variables, prefix):
 def bind(content, entry, variables, arguments):
     """Returns a program of `to_bytes` that uses the variables of this run.
 
+    None where variables or arguments differ from those that it was traced with, or TensorFlow runs
+    no functions by name.
+
     Args:
         content, entry: of `to_bytes` or `keep_optimized_graph`.
         variables: {name: tf.Variable}.
         arguments: tensors or TensorSpecs as those that it was traced with.
-    Returns:
-        function of such arguments; None where variables or arguments differ from those that it was
-        traced with, or TensorFlow runs no functions by name.
     """
     runtime = function_runtime()
     if runtime is None:
@@ -97,27 +107,24 @@ def bind(content, entry, variables, arguments):
         runtime.add(function)
     inputs = [_bound(variables, *each) for each in entry["inputs"]]
     name, num_outputs = entry["function"].encode(), entry["num_outputs"]
-
-    @contextlib.contextmanager
-    def first_call():
-        # A graph that was placed on other devices cannot run in this process.
-        is_optimized = entry["devices"] == device_names()
-        with (
-            without_false_alarms(),
-            optimized_graph(content, functions[-1]) if is_optimized else contextlib.nullcontext(),
-        ):
-            yield
-
-    within = first_call
+    is_first = True
 
     def run(*arguments):
-        nonlocal within
+        nonlocal is_first
         left = iter(tf.nest.flatten(arguments))
         tensors = [next(left) if each is None else each for each in inputs]
-        with within():
-            outputs = runtime.call(name, tensors, num_outputs)
-        within = contextlib.nullcontext
-        return _pack(entry["structure"], iter(outputs or ()))
+        with contextlib.ExitStack() as stack:
+            if is_first:
+                # A graph that was placed on other devices cannot run in this process.
+                is_optimized = entry["devices"] == device_names()
+                stack.enter_context(without_false_alarms())
+                if is_optimized:
+                    stack.enter_context(optimized_graph(content, functions[-1]))
+            outputs = iter(runtime.call(name, tensors, num_outputs) or ())
+        is_first = False
+        return tf.nest.map_structure(
+            lambda each: None if each is None else next(outputs), entry["structure"]
+        )
 
     return run
 
@@ -130,6 +137,57 @@ def _bound(variables, kind, *values):
         dtype, text = values
         return tf.io.parse_tensor(base64.b64decode(text), tf.as_dtype(dtype))
     return None
+
+
+def keep_optimized_graph(content, entry, program, arguments):
+    """Calls a program for the first time, and adds the graph that TensorFlow makes of it.
+
+    Returns its result; and content and entry with the graph and the names of the devices that it
+    was made for, unchanged where TensorFlow did not make one graph of the program.
+
+    content, entry: of `to_bytes`. program: of `bind`. arguments: what it is called with.
+    """
+    with collect_optimized_graphs() as graphs:
+        result = program(*arguments)
+    if len(graphs) != 1:
+        return result, content, entry
+    graph = function_runtime().graph.FromString(content)
+    whole = copy.deepcopy(graph.function_graph.library.function[-1])
+    graph.name = whole.signature.name
+    graph.function_graph.CopyFrom(graphs[0])
+    graph.function_graph.library.function.append(whole)
+    # Operations that run though no result depends on them, such as assignments.
+    graph.node_name_to_control_ret.update({node: name for name, node in whole.control_ret.items()})
+    graph.ret_types.extend(output.type for output in whole.signature.output_arg)
+    graph.num_return_nodes = len(whole.signature.output_arg)
+    content = graph.SerializeToString(deterministic=True)
+    return result, content, entry | {"devices": device_names()}
+
+
+def device_names():
+    """The devices that TensorFlow chooses from when it places a graph: sorted list of str."""
+    return sorted(device.name for device in tf.config.list_logical_devices())
+
+
+@contextlib.contextmanager
+def optimized_graph(content, function):
+    """A program that is called within it for the first time takes its graph from `content`.
+
+    TensorFlow makes the graph again where it cannot read it, or looks for it under another name, as
+    with TF_JOB_NAME set.
+
+    content: bytes, of `keep_optimized_graph`. function: FunctionDef of the program.
+    """
+    # The file's name has no number, with which each tracing ends a function's name.
+    stem, num_nodes = function.signature.name.rpartition("_")[0], len(function.node_def)
+    former = os.environ.get(GRAPH_FOLDER, "")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / f"_-1_{stem}_{num_nodes}").write_bytes(content)
+        os.environ[GRAPH_FOLDER] = folder
+        try:
+            yield
+        finally:
+            os.environ[GRAPH_FOLDER] = former
 
 
 @contextlib.contextmanager
@@ -155,24 +213,6 @@ def without_false_alarms():
             for line in log:
                 if not any(source in line for source in FALSE_ALARMS):
                     os.write(2, line)
-
-
-def _structure_of(value):
-    """Returns a nest of dicts, lists and tensors as JSON, with "*" for each tensor."""
-    if isinstance(value, dict):
-        return {key: _structure_of(value[key]) for key in sorted(value)}
-    if isinstance(value, tuple | list):
-        return [_structure_of(item) for item in value]
-    return None if value is None else "*"
-
-
-def _pack(structure, outputs):
-    """Returns tensors, in the order of tf.nest.flatten, as a nest of the given structure."""
-    if isinstance(structure, dict):
-        return {key: _pack(structure[key], outputs) for key in sorted(structure)}
-    if isinstance(structure, list):
-        return [_pack(item, outputs) for item in structure]
-    return None if structure is None else next(outputs)
 
 
 def _rename_functions(library, prefix):

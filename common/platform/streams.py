@@ -20,13 +20,8 @@ from common.platform.machine import gpus_of, num_cores
 def take_streams(run):
     """Divides the cores among the streams. Call it before TensorFlow computes anything.
 
-    If the user has set TF_NUM_INTRAOP_THREADS, that number of threads stays.
-
-    Args:
-        run: RunParams.
-    Returns:
-        int, the number of streams: `run.num_streams`, but no more than there are cores, and 1 on a
-        GPU or several devices.
+    If the user has set TF_NUM_INTRAOP_THREADS, that number of threads stays. Returns the number of
+    streams: that of RunParams, but no more than there are cores, and 1 on a GPU or several devices.
     """
     is_shared = run.enable_distributed or run.multiple_workers
     if run.num_streams == 1 or is_shared or gpus_of(run.device):

@@ -16,7 +16,6 @@ from common.console import closing_summary, log
 from common.optimizers.factory import optimizer_of
 from common.platform.kept_programs import (
     config_dir,
-    prefix_of,
     read_entries,
     shape_name,
     variables_of,
@@ -24,8 +23,7 @@ from common.platform.kept_programs import (
     write_program,
 )
 from common.platform.machine_code import keep_machine_code, machine_dir, own_dir
-from common.platform.optimized_graphs import keep_optimized_graph
-from common.platform.program_bytes import NotKept, bind, to_bytes, trace
+from common.platform.program_bytes import NotKept, bind, keep_optimized_graph, to_bytes, trace
 from common.platform.tf_private import optimizing_once
 from common.training.inference import Inference
 from common.training.train_step import Replica
@@ -121,7 +119,7 @@ def _compile(name, step, variables, arguments, folder, compiled):
     start = time.perf_counter()
     concrete = trace(step, arguments)
     traced = time.perf_counter() - start
-    content, entry = to_bytes(concrete, variables, prefix_of(folder, name))
+    content, entry = to_bytes(concrete, variables, f"{folder.name}_{name}_")
     start = time.perf_counter()
     program = bind(content, entry, variables, arguments)
     loaded = time.perf_counter() - start

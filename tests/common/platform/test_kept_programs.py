@@ -15,8 +15,7 @@ from common.errors import RunError
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
 from common.platform import kept_programs
-from common.platform.optimized_graphs import keep_optimized_graph
-from common.platform.program_bytes import bind, to_bytes, trace
+from common.platform.program_bytes import bind, keep_optimized_graph, to_bytes, trace
 from common.platform.tf_private import function_runtime, optimizing_once
 from common.training.distribution import ONE_DEVICE
 from common.training.inference import Inference

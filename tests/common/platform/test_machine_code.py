@@ -1,18 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Only intact machine code for this machine and these libraries is loaded."""
+"""Only intact machine code for this machine and these libraries is loaded; and the cache of
+programs: intact, for this machine, limited in size, and never the end of a run."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from common.params import RunParams
 from common.platform import machine_code
 
 FACTS = {"tensorflow": "2.21.0", "processor": "A", "instructions": "avx2"}
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
+def flags(monkeypatch):
+    """Releases the locks after a test, and resets the flags of TensorFlow."""
+    monkeypatch.setenv(machine_code.FLAGS, "")
+    monkeypatch.setattr(machine_code, "_locks", [])
+    yield
+    release_locks()
+
+
+def release_locks():
+    """Closes them, as the end of a process does."""
+    while machine_code._locks:
+        os.close(machine_code._locks.pop())
+
+
+@pytest.fixture
 def this_machine(monkeypatch):
-    """A machine with FACTS, which a test can change; flags of TensorFlow are reset afterwards."""
+    """A machine with FACTS, which a test can change."""
     facts = dict(FACTS)
     monkeypatch.setattr(machine_code, "machine_facts", lambda: dict(facts))
     monkeypatch.setenv(machine_code.FLAGS, "--some_flag")
@@ -26,7 +47,7 @@ def compile_on(compiled):
     assert machine_code.keep_machine_code(compiled) == len(b"code")
 
 
-def test_machine_code_is_written_once_and_then_only_read(tmp_path):
+def test_machine_code_is_written_once_and_then_only_read(tmp_path, this_machine):
     compile_on(tmp_path)
     flags = os.environ[machine_code.FLAGS]
     assert flags.startswith("--some_flag ") and flags.endswith("read_only=false")
@@ -34,7 +55,7 @@ def test_machine_code_is_written_once_and_then_only_read(tmp_path):
     assert os.environ[machine_code.FLAGS].endswith("read_only=true")
 
 
-def test_no_folder_is_created_where_nothing_was_compiled(tmp_path):
+def test_no_folder_is_created_where_nothing_was_compiled(tmp_path, this_machine):
     assert not machine_code.use_machine_code(tmp_path)
     assert list(tmp_path.iterdir()) == [] and os.environ[machine_code.FLAGS] == "--some_flag"
 
@@ -49,7 +70,9 @@ def test_code_for_another_library_or_processor_is_not_loaded(tmp_path, this_mach
 
 
 @pytest.mark.parametrize("damage", ["changed", "added", "no list"])
-def test_damaged_code_is_not_loaded_and_compiling_again_deletes_it(tmp_path, capsys, damage):
+def test_damaged_code_is_not_loaded_and_compiling_again_deletes_it(
+    tmp_path, this_machine, capsys, damage
+):
     compile_on(tmp_path)
     folder = machine_code.machine_dir(tmp_path)
     file = folder / "xla" / ("new.pb" if damage == "added" else "loop.pb")
@@ -86,3 +109,177 @@ def test_multi_output_fusion_leaves_options_of_the_user(flags, expected, monkeyp
     for _ in range(2):
         machine_code.use_multi_output_fusion()
         assert os.environ[machine_code.XLA_FLAGS] == expected
+
+
+# ---- The cache -----------------------------------------------------------------------------------
+
+
+def part_of(folder):
+    """Opens a cache. Returns the part of this machine."""
+    assert machine_code.open_cache(folder) == folder
+    return machine_code.machine_dir(folder)
+
+
+def write_code(folder, name, content=b"code", is_listed=True):
+    path = machine_code.machine_dir(folder) / "xla" / f"{name}.pb"
+    path.write_bytes(content)
+    if is_listed:
+        machine_code.keep_machine_code(folder)
+    return path
+
+
+def another_run(folder):
+    """Returns a process that has the cache open until its stdin is closed."""
+    code = (
+        "import sys; from common.platform import machine_code; "
+        f"print(machine_code.open_cache({str(folder)!r}), flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline().decode().strip() == str(folder)
+    return process
+
+
+def test_xla_reads_and_writes_the_part_of_this_machine(tmp_path):
+    part = part_of(tmp_path)
+    flags = os.environ[machine_code.FLAGS]
+    assert f"--tf_xla_persistent_cache_directory={part / 'xla'}" in flags
+    assert "--tf_xla_persistent_cache_read_only=false" in flags
+
+
+def test_the_default_is_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert machine_code.open_cache(None) == tmp_path / "bert_classifier" / "compiled"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert machine_code.open_cache(None) == tmp_path / "home/.cache/bert_classifier/compiled"
+
+
+def test_the_next_run_finds_intact_code_and_no_damaged_one(tmp_path):
+    part_of(tmp_path)
+    whole, damaged = write_code(tmp_path, "whole"), write_code(tmp_path, "damaged")
+    damaged.write_bytes(b"c0de")
+    release_locks()
+    part = part_of(tmp_path)
+    assert whole.read_bytes() == b"code" and not damaged.exists()
+    damaged = write_code(tmp_path, "damaged", b"compiled again")
+    release_locks()
+    part_of(tmp_path)
+    assert damaged.exists() and set(machine_code.read_hashes(part)) == {"whole.pb", "damaged.pb"}
+
+
+def test_files_of_a_killed_run_are_deleted_and_those_of_a_live_one_are_not(tmp_path):
+    part_of(tmp_path)
+    code = write_code(tmp_path, "code", is_listed=False)
+    unfinished = code.with_suffix(".tmp")
+    unfinished.write_bytes(b"co")
+    release_locks()
+    live = another_run(tmp_path)
+    assert not code.exists() and not unfinished.exists()
+    code.write_bytes(b"code")
+    unfinished.write_bytes(b"co")
+    part_of(tmp_path)
+    assert code.exists() and unfinished.exists()
+    release_locks()
+    live.kill()
+    live.communicate()
+    part_of(tmp_path)
+    assert not code.exists() and not unfinished.exists()
+
+
+def test_with_a_damaged_list_the_code_is_deleted_and_compiled_again(tmp_path):
+    part = part_of(tmp_path)
+    code = write_code(tmp_path, "code")
+    (part / machine_code.MACHINE).write_text("{")
+    release_locks()
+    part_of(tmp_path)
+    assert not code.exists()
+    write_code(tmp_path, "code")
+    release_locks()
+    part_of(tmp_path)
+    assert code.exists()
+
+
+def test_over_the_limit_unused_programs_are_deleted_then_all_code(tmp_path, monkeypatch):
+    part = part_of(tmp_path)
+    monkeypatch.setattr(machine_code, "MAX_BYTES", 60_000)
+    for age, name in enumerate(("config-new", "config-older", "config-oldest")):
+        (part / name).mkdir()
+        (part / name / "train.pb").write_bytes(bytes(20_000))
+        os.utime(part / name, (1e9 - age, 1e9 - age))
+    code = write_code(tmp_path, "code", bytes(10_000))
+    release_locks()
+    part_of(tmp_path)
+    assert {folder.name for folder in part.glob("config-*")} == {"config-new", "config-older"}
+    assert code.exists()
+    write_code(tmp_path, "code", bytes(70_000))
+    release_locks()
+    part_of(tmp_path)
+    assert list(part.glob("config-*")) == [] and not code.exists()
+    assert (part / "xla").is_dir()
+
+
+def test_nothing_is_deleted_while_another_run_is_alive(tmp_path, monkeypatch):
+    part = part_of(tmp_path)
+    release_locks()
+    live = another_run(tmp_path)
+    (part / "config-used").mkdir()
+    monkeypatch.setattr(machine_code, "MAX_BYTES", 1)
+    part_of(tmp_path)
+    assert (part / "config-used").is_dir()
+    live.communicate()
+
+
+@pytest.mark.parametrize("fault", ["a file", "read only", "full", "over quota"])
+def test_a_run_without_a_writable_cache_has_none(tmp_path, monkeypatch, fault):
+    folder = tmp_path / "cache"
+    if fault == "a file":
+        folder.write_text("")
+    elif fault == "read only":
+        monkeypatch.setattr(machine_code.os, "open", no_space)
+    elif fault == "full":
+        monkeypatch.delattr(machine_code.os, "posix_fallocate", raising=False)
+        usage = machine_code.shutil.disk_usage(tmp_path)._replace(free=2**20)
+        monkeypatch.setattr(machine_code.shutil, "disk_usage", lambda folder: usage)
+    else:
+        monkeypatch.setattr(machine_code.os, "posix_fallocate", no_space, raising=False)
+    assert machine_code.open_cache(folder) is None and os.environ[machine_code.FLAGS] == ""
+
+
+def no_space(*_):
+    raise OSError("no space left")
+
+
+# ---- Which folder a run takes --------------------------------------------------------------------
+
+
+def run_params(folder, **values):
+    return RunParams.model_validate(
+        {
+            "mode": "train",
+            "model_dir": folder / "model",
+            "compile_cache_dir": folder / "c",
+            **values,
+        }
+    )
+
+
+def test_programs_compiled_ahead_come_before_the_cache(tmp_path):
+    ahead, cache = tmp_path / "model" / "compiled", tmp_path / "c"
+    assert machine_code.compiled_for(run_params(tmp_path)) == (cache, True)
+    assert machine_code.compiled_for(run_params(tmp_path, compile_only=True)) == (ahead, False)
+    machine_code.keep_machine_code(ahead)
+    assert machine_code.compiled_for(run_params(tmp_path)) == (ahead, False)
+
+
+@pytest.mark.parametrize("values", [{"compile_cache_dir": False}, {"mode": "export"}])
+def test_no_cache_where_none_is_wanted(tmp_path, values):
+    assert machine_code.compiled_for(run_params(tmp_path, **values)) == (None, False)
+    assert list(tmp_path.iterdir()) == [] and os.environ[machine_code.FLAGS] == ""
+
+
+def test_programs_for_gpus_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
+    assert machine_code.compiled_for(run_params(tmp_path)) == (None, False)
+    assert machine_code._may_use_gpu("/gpu:0") and not machine_code._may_use_gpu("/CPU:0")

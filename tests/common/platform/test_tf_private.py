@@ -14,7 +14,6 @@ import tensorflow as tf
 from common.checkpoints.formats import ours
 from common.platform import program_bytes, tf_private
 from common.platform.machine import available_bytes
-from common.platform.optimized_graphs import keep_optimized_graph
 from common.training.steps_ahead import StepsAhead
 from common.validate.graph import Program
 
@@ -92,7 +91,9 @@ def test_without_the_optimized_graph_a_program_is_kept_as_it_was_traced(without)
     without(f"{tf_private.CONTEXT}collect_graphs", tf_private.REWRITER)
     program = b"content", {"devices": None}
     with tf_private.optimizing_once():
-        result, *after = keep_optimized_graph(*program, tf.function(lambda x: 3.0 * x), [2.0])
+        result, *after = program_bytes.keep_optimized_graph(
+            *program, tf.function(lambda x: 3.0 * x), [2.0]
+        )
     assert float(result) == 6.0 and tuple(after) == program
 
 
