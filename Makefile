@@ -60,7 +60,7 @@ $(CS_VENV)/.installed: requirements-cs.txt
 demo: setup
 	@$(BIN)/python run.py --mode train_and_eval \
 		--params configs/params_bert_minilm_sample.yaml \
-		--checkpoint_path $(WEIGHTS) --model_dir $(DEMO_DIR) --data_dir $(DEMO_DIR)/data
+		--checkpoint_path "$(WEIGHTS)" --model_dir $(DEMO_DIR) --data_dir $(DEMO_DIR)/data
 	@echo
 	@echo "Try next:"
 	@echo "  $(BIN)/python run.py --mode predict --params configs/params_bert_minilm_sample.yaml \\"

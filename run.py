@@ -9,9 +9,11 @@ is imported only after the params have been accepted.
 """
 
 from common.platform.huge_pages import use_huge_pages
+from common.platform.packages import check_packages
 
 if __name__ == "__main__":
     use_huge_pages()  # before the imports, because it restarts the program
+    check_packages()  # before the imports, which need them
 
 import argparse
 import contextlib
@@ -21,7 +23,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.console import closing_summary, log
+from common.console import closing_summary, escape_unencodable, log
 from common.cs import target
 from common.errors import RunError, UserError
 from common.files import delete_leftovers
@@ -247,6 +249,7 @@ def compile_each(paths, argv):
 
 
 def main(argv=None):
+    escape_unencodable()
     parser = make_parser()
     args = parser.parse_args(argv)
     if args.params is None and args.mode != "inspect":

@@ -1,7 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text for the user: lines on the standard error stream, aligned summaries, durations in words."""
 
+import io
 import sys
+
+
+def escape_unencodable():
+    """Lets a terminal or file that cannot encode a character have its escape: PYTHONIOENCODING."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def log(text, stream=None):

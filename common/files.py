@@ -18,10 +18,10 @@ MAX_WRITE_SECONDS = 60  # older temporary files are those of processes that were
 def cache_dir():
     """Returns the path of the folder in which runs keep tokens and programs for later ones.
 
-    Raises:
-        RuntimeError: the user has no home.
+    For a user without a home it is one that cannot be made, as in a home that is read-only.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bert_classifier"
+    folder = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(os.devnull if folder.startswith("~") else folder) / "bert_classifier"
 
 
 def existing_above(path):

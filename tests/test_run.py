@@ -36,15 +36,20 @@ def command(*arguments):
     return [sys.executable, "run.py", *map(str, arguments)]
 
 
-def start(*arguments):
+def start(*arguments, **environment):
     """Runs the command to its end. Returns subprocess.CompletedProcess with text."""
     return subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        command(*arguments),
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
     )
 
 
-def succeed(*arguments):
-    done = start(*arguments)
+def succeed(*arguments, **environment):
+    done = start(*arguments, **environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -320,11 +325,12 @@ def test_text_of_the_command_line_and_of_a_file_is_classified(uninterrupted, fol
     done = succeed(
         *("--mode", "predict", "--params", TINY, "--model_dir", model_dir),
         *("--checkpoint_path", uninterrupted[0], "--data_dir", folder / "absent"),
-        *("--text", "What a lovely day", "--text", "no", "--input_file", lines),
+        *("--text", "What a lovely day", "--text", "naïve", "--input_file", lines),
+        **{"PYTHONIOENCODING": "ascii", "KERAS_BACKEND": "jax"},  # for a user's other programs
     )
-    texts = ["What a lovely day", "no", "A film to forget.", 'Good "quotes", 100%!']
+    texts = ["What a lovely day", "naïve", "A film to forget.", 'Good "quotes", 100%!']
     rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [row[2] for row in rows] == texts
+    assert [row[2] for row in rows] == [text.replace("ï", r"\xef") for text in texts]
     assert {row[0] for row in rows} <= {"negative", "positive"}
     assert all(0.5 <= float(row[1]) <= 1 for row in rows)
     logits, table = read_predictions(model_dir)
@@ -434,7 +440,7 @@ def test_a_run_loads_what_was_compiled_ahead_and_has_the_bits_of_one_that_compil
 
 
 def test_a_run_keeps_its_programs_for_those_that_train_alike_with_its_bits(folder, tiny):
-    kept = folder / "programs"
+    kept = folder / "kept programs"  # XLA reads its flags up to the next blank
     flags = ("--mode", "train", *tiny, "--override", f"runconfig.compile_cache_dir={kept}")
     first, again, other = folder / "first", folder / "again", folder / "other"
     assert "kept" not in succeed(*flags, "--model_dir", first, "--max_steps", 2).stderr

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """README.md of an export: its description, its use, and how to reproduce it."""
 
-import importlib.metadata
 import platform
 from pathlib import PurePath
 
 import yaml
 
 from common.params import Properties, every_key
+from common.platform.packages import version_of
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "numpy", "onnx", "onnxruntime")
 # At the head of the card, where Hugging Face's hub reads it.
@@ -21,13 +21,9 @@ pipeline_tag: text-classification
 
 def versions():
     """{program: version} of the installed packages."""
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
+    installed = {package: version_of(package) for package in PACKAGES}
+    found = {package: version for package, version in installed.items() if version is not None}
+    return {"python": platform.python_version(), **found}
 
 
 def model_card(format, classifier, files, scores, notes, usage):

@@ -55,7 +55,12 @@ def to_path(value):
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise refusal(f"is {as_yaml(value)}; the path of a file or folder is wanted")
-    return os.path.expanduser(value)
+    path = os.path.expanduser(value)
+    if path == "~" or path.startswith("~/"):
+        raise refusal(
+            f"is {as_yaml(value)}, and this user has no home folder; write the whole path"
+        )
+    return path
 
 
 def to_names(value):

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts of this machine: versions, processor, cores, GPUs, free memory. Needs no TensorFlow but
-for GPUs."""
+"""Facts of this machine: versions, processor, cores, GPUs, free memory, network.
+
+Needs no TensorFlow but for GPUs.
+"""
 
 import contextlib
-import importlib.metadata
 import os
 import platform
+import socket
+import urllib.parse
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from common.files import hash_of
+from common.platform.packages import version_of
 from common.platform.tf_private import gpu_memory
 
 LIBRARIES = ("tensorflow", "keras", "numpy")
@@ -18,11 +24,12 @@ SETTINGS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
 # Rapids on; Arm from Neoverse V1 on.
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
 MIN_CAPABILITY_FOR_BFLOAT16 = (8, 0)  # Ampere
+CONNECT_SECONDS = 5.0  # the farthest host answers within half a second
 
 
 def machine_facts():
     """Returns what machine code depends on besides the program: {fact: str}."""
-    facts = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    facts = {name: version_of(name) for name in LIBRARIES}
     facts |= {"python": platform.python_version(), "architecture": platform.machine()}
     fields = _cpuinfo()
     facts["processor"] = fields.get("model name", platform.processor())
@@ -44,6 +51,35 @@ def _cpuinfo():
 
 def _instructions(fields):
     return set(fields.get("flags", fields.get("Features", "")).split())
+
+
+def check_reachable(urls):
+    """Raises OSError where the host of no URL answers: libraries try again for minutes.
+
+    urls: iterable of str. Behind a proxy this machine need not reach a host itself, and nothing is
+    tried.
+    """
+    addresses = {
+        (parts.hostname, parts.port or parts.scheme)
+        for parts in map(urllib.parse.urlsplit, urls)
+        if parts.scheme in ("http", "https")
+    }
+    if not addresses or urllib.request.getproxies():
+        return
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        faults = dict(zip(addresses, pool.map(_fault_of, addresses), strict=True))
+    if all(faults.values()):
+        told = (f"{host}: {fault}" for (host, _), fault in sorted(faults.items(), key=str))
+        raise ConnectionError(f"no host answers ({'; '.join(told)})")
+
+
+def _fault_of(address):
+    """Why nothing answers at an address, (host, port or scheme); None where something does."""
+    try:
+        socket.create_connection(address, CONNECT_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def best_precision(gpu_capabilities):

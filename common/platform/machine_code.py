@@ -95,9 +95,10 @@ def write_machine_code(compiled):
 
 def give_to_xla(folder, write):
     """Sets the flags that TensorFlow reads when it is imported. folder: of `machine_dir`."""
+    path = str((folder / "xla").resolve()).replace("\\", r"\\").replace('"', r"\"")
     flags = [
         os.environ.get(FLAGS, ""),
-        f"--tf_xla_persistent_cache_directory={(folder / 'xla').resolve()}",
+        f'--tf_xla_persistent_cache_directory="{path}"',
         f"--tf_xla_persistent_cache_read_only={str(not write).lower()}",
     ]
     os.environ[FLAGS] = " ".join(flags).strip()
@@ -206,7 +207,7 @@ def open_cache(folder):
     folder: path-like, created if absent; None: the default. Returns its Path; None where it cannot
     be written to.
     """
-    with contextlib.suppress(OSError, RuntimeError):  # a user without a home
+    with contextlib.suppress(OSError):
         compiled = Path(folder or cache_dir() / "compiled")
         part = machine_dir(compiled)
         (part / "xla").mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ def import_quietly():
     out from then on as well.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # a user may have another for other programs
     sys.stderr.flush()
     stderr = os.dup(2)
     silent = os.open(os.devnull, os.O_WRONLY)

@@ -4,6 +4,7 @@ nothing; `run.py` prints it and keeps it in `runs/<id>/result-<mode>.json`."""
 
 import contextlib
 import math
+import shlex
 import time
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,7 +56,7 @@ def result_of(session, model, outcome, started, lines=(), **values):
         ("Best", best),
         ("Metrics", str(model_dir / "metrics.jsonl")),
         ("Plots", str(model_dir / "plots")),
-        ("TensorBoard", f"tensorboard --logdir {model_dir}"),
+        ("TensorBoard", f"tensorboard --logdir {shlex.quote(str(model_dir))}"),
     ]
     done = ("Done", f"{outcome}, {format_duration(seconds)}")
     return Result(

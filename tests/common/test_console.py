@@ -2,6 +2,10 @@
 """Text for the user: its stream, alignment and rounding."""
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +41,16 @@ def test_closing_summary_is_aligned():
 )
 def test_durations_round_without_a_60(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_what_a_terminal_cannot_show_is_escaped():
+    program = "from common.console import escape_unencodable as e; e(); print('père \\udcff')"
+    for encoding, expected in (("ascii", rb"p\xe8re \udcff"), ("utf-8", b"p\xc3\xa8re \\udcff")):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).resolve().parents[2],
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout.strip() == expected

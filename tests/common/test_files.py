@@ -3,10 +3,11 @@
 
 import errno
 import os
+import pwd
 
 import pytest
 
-from common.files import delete_leftovers, write_whole
+from common.files import cache_dir, delete_leftovers, write_whole
 
 
 def test_text_and_bytes_are_written_unchanged(tmp_path):
@@ -58,3 +59,14 @@ def test_only_files_of_killed_processes_are_deleted(tmp_path):
     assert os.listdir(tmp_path / "runs" / "one") == ["run.json"]
     # Another process, which only evaluates, may be writing the new one.
     assert sorted(os.listdir(tmp_path / "plots")) == [".new.png.123.tmp", "old.png"]
+
+
+def test_without_a_home_nothing_can_be_kept(monkeypatch):
+    def no_such_user(number):
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    with pytest.raises(OSError, match="Not a directory"):
+        write_whole(cache_dir() / "file", "")

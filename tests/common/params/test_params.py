@@ -206,6 +206,12 @@ def test_paths_have_their_home_folder_filled_in(monkeypatch):
     assert section.vocab_file == "vocab.txt"
 
 
+def test_a_home_folder_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as without HOME and an entry
+    with pytest.raises(ValidationError, match="'~/data', and this user has no home folder"):
+        params(train={"data_dir": "~/data"})
+
+
 @pytest.mark.parametrize(
     ("value", "policy"),
     [

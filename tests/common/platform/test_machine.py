@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `mixed_precision: auto` stands for on a machine."""
+"""What `mixed_precision: auto` stands for on a machine, and whether it has a network."""
+
+import socket
+import urllib.request
 
 import pytest
 
@@ -23,3 +26,18 @@ def test_bfloat16_is_chosen_where_every_gpu_multiplies_it(monkeypatch):
     monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": "avx512_bf16"})
     assert machine.best_precision([(9, 0), (8, 0)]) == "mixed_bfloat16"
     assert machine.best_precision([(9, 0), (7, 5)]) == "float32"
+
+
+def test_a_network_is_there_where_one_host_answers(monkeypatch):
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        here, nowhere = (
+            f"http://127.0.0.1:{each.getsockname()[1]}/file" for each in (server, silent)
+        )
+        machine.check_reachable([nowhere, here])
+        machine.check_reachable([])
+        with pytest.raises(OSError, match=r"127\.0\.0\.1: Connection refused"):
+            machine.check_reachable([nowhere])
+        monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "proxy"})
+        machine.check_reachable([nowhere])

@@ -144,7 +144,7 @@ def another_run(folder):
 def test_xla_reads_and_writes_the_part_of_this_machine(tmp_path):
     part = part_of(tmp_path)
     flags = os.environ[machine_code.FLAGS]
-    assert f"--tf_xla_persistent_cache_directory={part / 'xla'}" in flags
+    assert f'--tf_xla_persistent_cache_directory="{part / "xla"}"' in flags
     assert "--tf_xla_persistent_cache_read_only=false" in flags
 
 
