@@ -13,6 +13,7 @@ from common.checkpoints import tokenizer_json
 from common.checkpoints.formats import huggingface
 from common.checkpoints.small_files import brief
 from common.errors import UserError
+from common.platform.machine import check_reachable
 
 NAME = re.compile(r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w-][\w./-]*))?")
 INSTALL = "pip install huggingface_hub"
@@ -49,6 +50,8 @@ def fetch(name):
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # The library raises dozens of types, which change with each release.
     try:
+        if not huggingface_hub.constants.HF_HUB_OFFLINE:
+            check_reachable([huggingface_hub.constants.ENDPOINT])
         names = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
         wanted = files_to_fetch(names)
         if wanted:

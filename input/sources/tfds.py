@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from common.errors import UserError
+from common.platform.machine import check_reachable
 from common.tasks.targets import LabelColumn
 from input.samples.sample_glue import SampleGlue
 
@@ -24,6 +26,7 @@ PLAIN_FEATURES = (
     tfds.features.Tensor,
     tfds.features.Scalar,
 )
+SERIALIZED_FORMATS = (tfds.core.FileFormat.TFRECORD, tfds.core.FileFormat.ARRAY_RECORD)
 # Evaluation splits if the processor names none: the first group that the data set has.
 EVAL_SPLITS = (("validation",), ("validation_matched", "validation_mismatched"), ("test",))
 
@@ -131,10 +134,10 @@ class TfdsSource:
         stored = self._stored_features()
         counted = self._records(split) if self._skips_bad_rows else []
         if any(count < expected for _, count, expected in counted):
-            files = [tf.data.TFRecordDataset(str(path)).take(count) for path, count, _ in counted]
+            files = [self._serialized(path).take(count) for path, count, _ in counted]
             records = functools.reduce(tf.data.Dataset.concatenate, files)
-        elif stored is not None:
-            records = tf.data.TFRecordDataset([str(path) for path in info.filepaths])
+        elif self._builder.info.file_format in SERIALIZED_FORMATS:
+            records = self._serialized(*info.filepaths)
             records = records.apply(tf.data.experimental.assert_cardinality(info.num_examples))
         else:
             # One file after the other, without a cache in memory, because it is read once.
@@ -145,14 +148,25 @@ class TfdsSource:
             return records.map(self._builder.info.features.deserialize_example).batch(batch_size)
         return records.batch(batch_size).map(lambda batch: tf.io.parse_example(batch, stored))
 
+    def _serialized(self, *paths):
+        """Returns a tf.data.Dataset of the records of files, <string>[] each."""
+        paths = list(map(str, paths))
+        if self._builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            return tf.data.TFRecordDataset(paths)
+        source = ArrayRecordDataSource(paths)
+        return tf.data.Dataset.from_generator(
+            lambda: (source[i] for i in range(len(source))),
+            output_signature=tf.TensorSpec((), tf.string),
+        )
+
     def _stored_features(self):
         """Returns how the features are stored, {feature: tf.io.FixedLenFeature}, or None.
 
         With it, many rows are parsed at once, while TFDS parses them one by one. None if a feature
-        is no plain value, or the files are no TFRecord files.
+        is no plain value, or the files are of another format.
         """
         info, stored = self._builder.info, {}
-        if info.file_format != tfds.core.FileFormat.TFRECORD:
+        if info.file_format not in SERIALIZED_FORMATS:
             return None
         for key in (*self.processor.text_keys, self.processor.label_key):
             feature = info.features[key]
@@ -200,7 +214,7 @@ class TfdsSource:
         for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
             count = 0
             with contextlib.suppress(tf.errors.OpError):
-                for _ in tf.data.TFRecordDataset(str(path)).take(expected):
+                for _ in self._serialized(path).take(expected):
                     count += 1
             records.append((path, count, expected))
         return records
@@ -239,6 +253,8 @@ def _open(name, data_dir):
         ) from error
     tfds.display_progress_bar(not is_sample)  # the sample takes 0.3 s
     try:
+        if not is_sample and not builder.data_path.exists():
+            check_reachable(builder.url_infos or ())
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
             builder.download_and_prepare()
     except Exception as error:  # TFDS passes on any error of the network or the disk

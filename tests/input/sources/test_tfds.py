@@ -4,6 +4,8 @@
 import functools
 import os
 import shutil
+import socket
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -97,6 +99,7 @@ def no_network(monkeypatch):
         raise ConnectionError("Max retries exceeded\nwith a long story")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    monkeypatch.setattr("input.sources.tfds.check_reachable", lambda urls: None)
     return attempts
 
 
@@ -450,3 +453,36 @@ def test_a_damaged_description_is_refused(data_dir, file):
     (data_dir / NAME / "2.0.0" / file).write_text('{"half')
     with pytest.raises(UserError, match=r"2\.0\.0 cannot be read .*delete the folder"):
         open_source(data_dir)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_set_stored_as_array_records_is_read_like_one_of_tfrecords(name, prepared, tmp_path):
+    builder = AwkwardSentences(config=name, data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    keys = {"label_names": ["no", "yes"]} if "number" in name else {}
+    keys |= {"task": "regression"} if name in ("fractions", "compressed") else {}
+    expected, found = (
+        open_source(data_dir, f"awkward_sentences/{name}", on_bad_row="skip", **keys)
+        for data_dir in (prepared, tmp_path)
+    )
+    for split in ROWS:
+        for theirs, ours in zip(
+            joined(expected.read(split, 2).as_numpy_iterator()),
+            joined(found.read(split, 2).as_numpy_iterator()),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs, strict=True)
+        assert found.skipped(split) == [] and found.num_rows(split) == len(ROWS[split])
+
+
+def test_without_a_network_the_sentence_comes_at_once(tmp_path, monkeypatch):
+    def no_answer(address, timeout):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", no_answer)
+    started = time.monotonic()
+    with pytest.raises(
+        UserError, match=r"dl\.fbaipublicfiles\.com: Name or service not known"
+    ) as told:
+        open_source(tmp_path, "glue/mnli", "MnliDataProcessor")
+    assert "tfds.load('glue/mnli'" in str(told.value) and time.monotonic() - started < 10
