@@ -216,6 +216,8 @@ class Validation:
     def _look_at_data(self, first_step, last_step):
         """Returns {"train" or a split: Batches} of what the mode reads, as far as it can be."""
         data, read = self.session.data, {}
+        if self.params.predict_input.vocab_file is None:  # which is told
+            return read
         # One folder for all runs notes skipped rows; a validation leaves it alone.
         params = self.params.with_runconfig(model_dir=None)
         if self.is_training and self.params.train_input is not None:
@@ -304,8 +306,6 @@ class Validation:
         if optimizer is not None:
             with self.collecting():
                 train = batches.get("train")
-                if train is not None:
-                    model.prepare_training(train.targets)
                 programs["train"] = graph.trace_train_step(
                     self.session.model_fn,
                     self.params,

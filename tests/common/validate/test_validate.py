@@ -311,3 +311,21 @@ def test_validation_waits_for_no_worker_and_asks_for_no_cluster(folder, monkeypa
     monkeypatch.delenv("TF_CONFIG", raising=False)
     code, report = validate(folder, {"runconfig.multiple_workers": True})
     assert (code, report["problems"]) == (0, [])
+
+
+def test_without_a_vocabulary_all_else_is_checked_and_that_is_told_once(folder):
+    changes = {"train_input.vocab_file": None, "model.vocab_size": 23}
+    code, report = validate(folder, changes)
+    (problem,) = report["problems"]
+    assert code == 2 and "no checkpoint brings a vocabulary" in problem
+    flags = ("--checkpoint_path", folder / "nowhere")
+    code, report = validate(folder, changes, *flags)
+    assert (
+        code == 2 and f"checkpoint {folder / 'nowhere'}: there is no such" in report["problems"][0]
+    )
+
+
+@pytest.mark.parametrize("weights", ["auto", [1.0, 2.5]])
+def test_class_weights_are_validated_like_all_else(folder, weights):
+    code, report = validate(folder, {"model.class_weights": weights})
+    assert (code, report["problems"]) == (0, [])
