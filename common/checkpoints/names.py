@@ -201,9 +201,22 @@ def neutral_in(names, name):
 
 
 def foreign_in(names, name):
-    """The name of a weight in another program. names: {neutral name: name in the program}."""
+    """The name of a weight in another program. names: {neutral name: name in the program}.
+
+    Raises UserError where the program has no such weight.
+    """
     pattern, layer = pattern_of(name)
+    if pattern not in names:
+        raise no_place_for([name])
     return names[pattern].replace("{i}", str(layer))
+
+
+def no_place_for(names):
+    """The UserError of a format that cannot hold weights which somebody added to the network."""
+    return UserError(
+        f"the network has {', '.join(names)}, which the programs of this format would not compute; "
+        "export it as saved_model or keras"
+    )
 
 
 # ---- Neutral names -------------------------------------------------------------------------------

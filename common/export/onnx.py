@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from common.checkpoints.names import no_place_for
 from common.checkpoints.small_files import write_vocab
 from common.errors import UserError
 from common.layers.dot_product_attention import MASKED_SCORE
@@ -299,6 +300,8 @@ def make_model(classifier):
     cfg, data = classifier.params.model, classifier.params.predict_input
     graph = BertGraph(cfg, classifier.weights, data.invert_mask)
     graph.network()
+    if unused := sorted(classifier.weights.keys() - graph.initializers.keys()):
+        raise no_place_for(unused)
 
     def declare(names, dtype, shape):
         return [helper.make_tensor_value_info(name, dtype, shape) for name in names]

@@ -10,12 +10,17 @@ import numpy as np
 from common.files import write_whole
 
 
+def in_one_cell(text):
+    """A text without what would end its cell or its line in a table: tabs and line ends."""
+    return " ".join(text.replace("\0", " ").split())
+
+
 def write_predictions(folder, name, outputs, texts, records):
     """Writes `<folder>/<name>.npz` and `<folder>/<name>.tsv`, each aside and renamed.
 
     The npz holds the task's outputs; the only one of a task is `arr_0`, as the original's logits
     were. The TSV has a line per row: id (row number), text (two texts: text_a, text_b), and what
-    the record says. Tabs and line ends within a text become spaces.
+    the record says. Tabs and line ends within a text or a label become spaces.
 
     Args:
         outputs: {name: array [N, ...]}.
@@ -33,11 +38,10 @@ def write_predictions(folder, name, outputs, texts, records):
     writer = csv.writer(
         table, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
     )
-    writer.writerow(["id", *columns, *records[0]])
+    writer.writerow(["id", *columns, *map(in_one_cell, records[0])])
     for row, (row_texts, record) in enumerate(zip(texts, records, strict=True)):
-        plain = [" ".join(text.replace("\0", " ").split()) for text in row_texts]
         values = [v if isinstance(v, str) else f"{v:.6f}" for v in record.values()]
-        writer.writerow([row, *plain, *values])
+        writer.writerow([row, *map(in_one_cell, [*row_texts, *values])])
     paths = [Path(folder) / f"{name}.npz", Path(folder) / f"{name}.tsv"]
     for path, content in zip(paths, (array.getvalue(), table.getvalue()), strict=True):
         write_whole(path, content)

@@ -4,7 +4,7 @@
 import time
 
 from common.metrics.row_metrics import RowMetrics
-from common.reports.prediction_files import write_predictions
+from common.reports.prediction_files import in_one_cell, write_predictions
 from common.training.result import Result
 
 
@@ -27,7 +27,7 @@ def predict(session, inference):
             written += map(str, paths)
         if session.texts:
             output += [
-                "\t".join([*model.shorten(record), " | ".join(row)])
+                "\t".join(map(in_one_cell, [*model.shorten(record), " | ".join(row)]))
                 for row, record in zip(texts[split], records, strict=True)
             ]
     return Result(

@@ -140,3 +140,11 @@ def test_a_regression_gives_its_number_and_no_probabilities(make_classifier, tmp
     assert set(outputs) == {"logits"}
     np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
     assert "probabilities" not in (folder / "README.md").read_text("utf-8")
+
+
+def test_a_weight_that_the_graph_does_not_compute_is_named(make_classifier, tmp_path):
+    classifier = make_classifier()
+    classifier.weights["adapter/kernel"] = np.zeros((2, 2), np.float32)
+    with pytest.raises(UserError, match=r"adapter/kernel, .* as saved_model or keras"):
+        export("onnx", classifier, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

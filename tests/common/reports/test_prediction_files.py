@@ -165,3 +165,11 @@ def test_a_task_with_several_outputs_has_each_by_its_name(tmp_path):
     with np.load(npz) as arrays:
         assert sorted(arrays.files) == ["ends", "starts"]
         np.testing.assert_array_equal(arrays["ends"], outputs["ends"])
+
+
+def test_a_label_with_tabs_and_line_ends_stays_one_field(tmp_path):
+    labels = ("plain", "tab\tin it", "two\r\nlines\0")
+    _, tsv = write_predictions(tmp_path, "out", LOGITS, [("a",), ("b",)], labels)
+    head, first, _ = read_table(tsv)
+    assert head[2:] == ["label", "p_plain", "p_tab in it", "p_two lines"]
+    assert first[:3] == ["0", "a", "two lines"]

@@ -9,6 +9,7 @@ import pytest
 from common.checkpoints.load import open_checkpoint
 from common.training.exporter import export_checkpoint
 from tests.reference.toy_session import (
+    DATA,
     SPLITS,
     logits_in_rows,
     make_evaluator,
@@ -33,3 +34,19 @@ def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(trained, tmp_
     assert lines["Lost to int8"].startswith(f"{before - after:.4f} of accuracy")
     assert lines["Lost to int8"].endswith("of 21 rows have another label")
     assert "| evaluation | `model.onnx` | `model_int8.onnx` |" in (folder / "README.md").read_text()
+
+
+def test_files_are_scored_on_padded_rows_where_our_evaluation_packs_them(
+    trained, tmp_path, monkeypatch
+):
+    pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
+    params, asked = make_params(tmp_path, mode="export"), []
+    packed = params.eval_input.model_copy(update={"packing": "packed"})
+    params = params.model_copy(update={"eval_input": packed})
+    read = DATA.eval_input_fn
+    monkeypatch.setattr(
+        DATA, "eval_input_fn", lambda p: asked.append(p.eval_input.packing) or read(p)
+    )
+    evaluator = make_evaluator(params, checkpoint=open_checkpoint(trained))
+    export_checkpoint(evaluator, "onnx", tmp_path / "onnx", "int8")
+    assert asked == ["buckets"]

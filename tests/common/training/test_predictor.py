@@ -43,3 +43,11 @@ def test_given_texts_have_a_line_each(trained, tmp_path):
     logits = logits_in_rows(model, SPLITS["validation_matched"])[0]
     share = np.exp(logits.max()) / np.exp(logits).sum()
     assert result.output[0] == f"{LABELS[logits.argmax()]}\t{share:.4f}\ttext 0"
+
+
+def test_a_label_with_a_tab_leaves_the_columns_of_a_line_alone(trained, tmp_path):
+    labels = ("with\ttab", "and\ttab")
+    params = make_params(tmp_path, mode="predict")
+    result, _ = predict(params, trained, texts=[("text 0",)] * 13, label_names=labels)
+    label, share, text = result.output[0].split("\t")
+    assert label in ("with tab", "and tab") and 0.5 <= float(share) <= 1 and text == "text 0"

@@ -204,3 +204,14 @@ def test_one_output_is_written_as_a_regression(make_classifier, tmp_path):
     folder, _ = export("huggingface", make_classifier(num_classes=1), tmp_path / "out")
     config = json.loads((folder / "config.json").read_text())
     assert config["problem_type"] == "regression" and len(config["id2label"]) == 1
+
+
+@pytest.mark.parametrize("format", ["huggingface", "tf1"])
+def test_a_layer_that_the_program_does_not_have_is_named(make_classifier, tmp_path, format):
+    classifier = make_classifier()
+    classifier.weights["encoder/layer_1/adapter/kernel"] = np.zeros((2, 2), np.float32)
+    with pytest.raises(
+        UserError, match=r"encoder/layer_1/adapter/kernel, .* as saved_model or keras"
+    ):
+        export(format, classifier, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
