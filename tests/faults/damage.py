@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -109,6 +110,7 @@ class Records:
 
     def __init__(self, folder):
         import tensorflow as tf
+        from tensorflow_datasets.core import FileFormat
 
         from input.sources.processors import TfdsSource
 
@@ -119,8 +121,10 @@ class Records:
                 writer.write(f"row {row} of a split".encode())
         self.files = [path]
         # What TfdsSource.damages asks of TensorFlow Datasets; preparing a data set takes seconds.
-        info = type("Info", (), {"filepaths": [path], "shard_lengths": [NUM_RECORDS]})
+        info = SimpleNamespace(filepaths=[path], shard_lengths=[NUM_RECORDS])
+        info.file_format = FileFormat.TFRECORD
         self.dataset = TfdsSource.__new__(TfdsSource)
+        self.dataset._builder = SimpleNamespace(info=info)
         self.dataset._split_info = lambda split: info
 
     def is_detected(self, file):
