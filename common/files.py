@@ -32,12 +32,13 @@ def existing_above(path):
     return path
 
 
-def write_whole(path, content):
+def write_whole(path, content, mode=0o666):
     """Writes a file so that at any moment, also after a kill, the old or the new one is there.
 
     Args:
         path: path-like. Its folder is created if absent.
         content: bytes, or str, which is written as UTF-8 with its line ends.
+        mode: int, who may read and write it, but for what the user's umask takes away.
     Raises:
         OSError: the file, which it names, cannot be written. An old file stays as it was, and no
             temporary one is left.
@@ -47,7 +48,8 @@ def write_whole(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)  # of a killed process with this number, or a link
+        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

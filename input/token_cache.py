@@ -16,8 +16,9 @@ import tensorflow as tf
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from common.console import log
 from common.errors import UserError
-from common.files import write_whole
+from common.platform.seal import NotSealed, read_sealed, write_sealed
 from common.signals import poll
 
 ROWS_PER_CALL = 1024  # rows tokenised at once: enough to amortise a call, small in memory
@@ -93,7 +94,8 @@ def tokenize_texts(rows, tokenizer):
 def load_tokens(source, split, tokenizer, cache_dir):
     """Returns the Tokens of a split of a Source, from the cache or else tokenised and then cached.
 
-    cache_dir: Path, created if absent. If it cannot be written, nothing is cached.
+    cache_dir: Path, created if absent. If it cannot be written, nothing is cached; what another user
+    has written there is not read (`common/platform/seal.py`).
 
     Raises:
         UserError: the source's files change while they are read.
@@ -103,13 +105,13 @@ def load_tokens(source, split, tokenizer, cache_dir):
     name = re.sub(r"[^\w.-]", "-", f"{source.processor.dataset}-{split}")
     path = Path(cache_dir) / f"{name}-{fingerprint[:16]}.safetensors"
     texts_per_row = len(source.processor.text_keys)
-    tokens = _read(path, texts_per_row, fingerprint)
+    tokens = _read(path, texts_per_row, fingerprint, tokenizer.vocab_size)
     if tokens is None:
         tokens = tokenize_rows(source.read(split, ROWS_PER_CALL), tokenizer, texts_per_row)
         tokens = replace(tokens, skipped=tuple(source.skipped(split)))
         check_unchanged(source, split, content)
         with contextlib.suppress(OSError):  # without a cache on a read-only or full disk
-            write_whole(path, _serialized(tokens, fingerprint))  # atomically: runs share the cache
+            write_sealed(path, _serialized(tokens), fingerprint)
     return tokens
 
 
@@ -122,36 +124,45 @@ def check_unchanged(source, split, fingerprint):
         )
 
 
-def _serialized(tokens, fingerprint):
-    """Returns the bytes of a cache file.
-
-    Its digest covers values, types, shapes and the fingerprint, so that a renamed file is detected.
-    """
+def _serialized(tokens):
+    """Returns the content of a cache file, without its seal."""
     arrays = {"ids": tokens.ids, "offsets": tokens.offsets}
     arrays |= {f"{TARGETS}{name}": array for name, array in tokens.targets.items()}
     skipped = "\n".join(tokens.skipped).encode("utf-8", "backslashreplace")
-    arrays["skipped"] = np.frombuffer(skipped, np.uint8)
-    digest = hashlib.sha256(fingerprint.encode())
-    for name, array in sorted(arrays.items()):
-        array = np.ascontiguousarray(array)
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.data)
-    return save(arrays | {"digest": np.frombuffer(digest.digest(), np.uint8)})
+    return save(arrays | {"skipped": np.frombuffer(skipped, np.uint8)})
 
 
-def _read(path, texts_per_row, fingerprint):
-    """Returns Tokens, or None if the file is absent, or not what `_serialized` would give."""
+def _read(path, texts_per_row, fingerprint, vocab_size):
+    """Returns Tokens, or None if the file is absent, or not what this user's runs write."""
     try:
-        content = path.read_bytes()
-        arrays = load(content)
-        text = arrays["skipped"].tobytes().decode()
-        skipped = tuple(text.split("\n")) if text else ()
-        targets = {
-            name.removeprefix(TARGETS): array
-            for name, array in arrays.items()
-            if name.startswith(TARGETS)
-        }
-        tokens = Tokens(arrays["ids"], arrays["offsets"], targets, texts_per_row, skipped)
-        return tokens if _serialized(tokens, fingerprint) == content else None
-    except (OSError, KeyError, ValueError, SafetensorError):
+        arrays = load(read_sealed(path, fingerprint))
+        skipped = arrays.pop("skipped").tobytes().decode()
+        tokens = Tokens(
+            arrays.pop("ids"),
+            arrays.pop("offsets"),
+            {name.removeprefix(TARGETS): array for name, array in arrays.items()},
+            texts_per_row,
+            tuple(skipped.split("\n")) if skipped else (),
+        )
+        _check_ranges(tokens, vocab_size)
+        return tokens
+    except OSError:
         return None
+    except (NotSealed, KeyError, ValueError, SafetensorError) as error:
+        log(f"{path} is not used: {error}; the texts are tokenised again")
+        return None
+
+
+def _check_ranges(tokens, vocab_size):
+    """Raises ValueError where ids are in no vocabulary, or offsets or targets in no row."""
+    ids, offsets = tokens.ids, tokens.offsets
+    is_whole = (
+        (ids.dtype, offsets.dtype) == (np.int32, np.int64)
+        and offsets[0] == 0
+        and offsets[-1] == len(ids)
+        and (np.diff(offsets) >= 0).all()
+        and (len(offsets) - 1) % tokens.texts_per_row == 0
+        and all(len(array) == len(tokens) for array in tokens.targets.values())
+    )
+    if not is_whole or (len(ids) and not 0 <= ids.min() <= ids.max() < vocab_size):
+        raise ValueError("it has ids, offsets or targets out of range")

@@ -19,6 +19,7 @@ from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.flags import make_parser
 from common.params import RunParams
+from common.platform.machine_code import read_dict
 from common.training.lock import locked
 from session import choose_checkpoint
 
@@ -426,7 +427,7 @@ def test_a_run_loads_what_was_compiled_ahead_and_has_the_bits_of_one_that_compil
     compiled = succeed(*flags, "--model_dir", ahead, "--compile_only").stderr
     assert "programs in" in compiled and store.newest_checkpoint(ahead) is None
     (manifest,) = ahead.glob("compiled/*/config-*/programs.json")
-    entries = json.loads(manifest.read_text())["programs"].values()
+    entries = read_dict(manifest, "programs").values()
     assert len(entries) > 1 and all(entry["devices"] for entry in entries)  # optimized graphs
     loaded = succeed(*flags, "--model_dir", ahead).stderr
     assert "Loading" in loaded and "compiled now" not in loaded

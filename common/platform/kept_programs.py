@@ -18,7 +18,13 @@ from common.console import log
 from common.errors import RunError
 from common.files import hash_of, sha256, write_whole
 from common.params import compiled_keys
-from common.platform.machine_code import keep_machine_code, machine_dir, read_dict, report_others
+from common.platform.machine_code import (
+    keep_machine_code,
+    machine_dir,
+    read_dict,
+    report_others,
+    write_list,
+)
 from common.platform.program_bytes import (
     NotKept,
     bind,
@@ -91,7 +97,8 @@ class ProgramLibrary:
     Args:
         folder: path-like.
     Attributes:
-        entries: {name: entry} of its programs.json; None where that is missing or damaged.
+        entries: {name: entry} of its programs.json; None where that is missing, damaged or another
+            user's.
         loaded: list of str, the names of the programs so far.
     """
 
@@ -146,6 +153,9 @@ class ProgramCache(ProgramLibrary):
     def __init__(self, compiled, params):
         super().__init__(config_dir(compiled, params))
         self.compiled, self.params = Path(compiled), params
+        manifest = self.folder / MANIFEST
+        if self.entries is None and manifest.exists():
+            log(f"{manifest} is damaged, or another user's: its programs are compiled again")
         self.entries = self.entries or {}
         with contextlib.suppress(OSError):
             os.utime(self.folder)  # for the deletion of the least recently used
@@ -225,7 +235,7 @@ def open_programs(compiled, params, is_cache):
         return programs
     manifest = folder / MANIFEST
     if manifest.exists():
-        log(f"{folder} is not used: {MANIFEST} is damaged; --compile_only writes it again")
+        log(f"{folder} is not used: {MANIFEST} is damaged, or another user's")
     else:
         report_others(manifest, "config", config_facts(params), "are of another configuration")
     return None
@@ -240,7 +250,7 @@ def read_entries(folder):
             for name, entry in entries.items()
             if sha256(Path(folder) / f"{name}.pb") == entry["sha256"]
         }
-    except (OSError, KeyError, TypeError):
+    except OSError:
         return {}
 
 
@@ -253,4 +263,4 @@ def write_program(folder, name, content, entry):
 def write_manifest(folder, params, entries):
     """Writes a folder's manifest, after the programs: a folder without it holds none."""
     content = {"config": config_facts(params), "programs": entries}
-    write_whole(Path(folder) / MANIFEST, json.dumps(content, indent=2))
+    write_list(Path(folder) / MANIFEST, content)

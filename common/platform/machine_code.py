@@ -10,12 +10,13 @@ Needs no TensorFlow.
 There are two: the one in model_dir, which `--compile_only` writes and other runs only read, and the
 cache of all runs of a user, by default in ~/.cache/bert_classifier. Before it loads a file, XLA
 compares the whole text of the loop; the hash in the folder's name stands for what it does not
-compare. The files hold machine code: as with any program, use only those that you or your site has
-made.
+compare. The files hold machine code, so both lists are sealed, and the folders writable for this
+user alone (`seal.py`).
 
 Runs may use the cache at the same time: each holds a shared lock on its machine's part until its
 process ends. A run that finds no other deletes what killed runs have left, and the least recently
-used programs. Where the cache cannot be written to, a run compiles as if there were none.
+used programs. Where the cache cannot be written to, or another user can write to it, a run compiles
+as if there were none.
 """
 
 import contextlib
@@ -27,8 +28,10 @@ import tempfile
 from pathlib import Path
 
 from common.console import log
-from common.files import cache_dir, hash_of, sha256, write_whole
+from common.errors import UserError
+from common.files import cache_dir, hash_of, sha256
 from common.platform.machine import machine_facts
+from common.platform.seal import NotSealed, check_own, make_own, read_sealed, write_sealed
 from common.platform.tf_private import GRAPH_FOLDER
 
 MACHINE = "machine.json"
@@ -85,12 +88,27 @@ def use_machine_code(compiled):
 def write_machine_code(compiled):
     """Makes XLA read and write machine code, for --compile_only, which no other run disturbs. Call
     it before TensorFlow is imported."""
-    folder = machine_dir(compiled)
+    try:
+        folder = _make_machine_dir(compiled)
+    except NotSealed as error:
+        raise UserError(
+            f"{compiled} cannot hold compiled programs: {error}; choose another --model_dir"
+        ) from None
     if _fault_in(folder) is not None:
-        shutil.rmtree(folder / "xla", ignore_errors=True)
-        (folder / MACHINE).unlink(missing_ok=True)
-    (folder / "xla").mkdir(parents=True, exist_ok=True)
+        for file in (*code_files(folder), folder / MACHINE):
+            file.unlink(missing_ok=True)
     give_to_xla(folder, write=True)
+
+
+def _make_machine_dir(compiled):
+    """Makes this machine's part of a folder, to which nobody else can write. Returns its path.
+
+    Raises NotSealed where another user can, and OSError where it cannot be made.
+    """
+    folder = machine_dir(compiled)
+    for each in (Path(compiled), folder, folder / "xla"):
+        make_own(each)
+    return folder
 
 
 def give_to_xla(folder, write):
@@ -110,14 +128,16 @@ def keep_machine_code(compiled):
     """Lists what XLA has written with its hashes. Returns the files' size in bytes."""
     folder = machine_dir(compiled)
     files, known = code_files(folder), read_hashes(folder) or {}
+    for file in files:
+        if file.name not in known:
+            file.chmod(0o644)  # XLA leaves it to the umask whether others can write to it
     write_hashes(folder, {file.name: known.get(file.name) or sha256(file) for file in files})
     return sum(file.stat().st_size for file in files)
 
 
 def write_hashes(folder, files):
     """Writes the list of a machine's folder, by which damage is found. files: {name: SHA-256}."""
-    content = {"machine": machine_facts(), "files": files}
-    write_whole(folder / MACHINE, json.dumps(content, indent=2))
+    write_list(folder / MACHINE, {"machine": machine_facts(), "files": files})
 
 
 def code_files(folder):
@@ -126,15 +146,21 @@ def code_files(folder):
 
 
 def read_hashes(folder):
-    """Returns the list of a folder, {name: SHA-256}; None where it is missing or damaged."""
+    """Returns the list of a folder, {name: SHA-256}; None where it is missing or not sealed."""
     return read_dict(folder / MACHINE, "files")
 
 
+def write_list(path, content):
+    """Writes a sealed JSON file, for the folder that it lies in. content: dict."""
+    write_sealed(path, json.dumps(content, indent=2), f"{path.parent.name}/{path.name}")
+
+
 def read_dict(path, key):
-    """Returns the dict under a key of a JSON file; None where it is missing or damaged."""
+    """Returns the dict under a key of a file of `write_list`; None where it is missing, damaged, or
+    another user's."""
     try:
-        return dict(json.loads(path.read_text("utf-8"))[key])
-    except (OSError, ValueError, KeyError, TypeError):
+        return json.loads(read_sealed(path, f"{path.parent.name}/{path.name}"))[key]
+    except (OSError, NotSealed):
         return None
 
 
@@ -142,13 +168,16 @@ def _fault_in(folder):
     """Returns what is wrong with the machine code of a folder, as a phrase, or None."""
     listed = read_hashes(folder)
     if listed is None:
-        return f"{MACHINE} is missing or damaged"
-    changed = (file.name for file in code_files(folder) if sha256(file) != listed.get(file.name))
+        return f"{MACHINE} is missing, damaged, or another user's"
     try:
-        first = next(changed, None)
-    except OSError as error:  # unreadable
-        return str(error)
-    return None if first is None else f"xla/{first} is not what was written"
+        for file in (folder.parent, folder, folder / "xla", *code_files(folder)):
+            check_own(file)
+        for file in code_files(folder):
+            if sha256(file) != listed.get(file.name):
+                raise NotSealed("it is not what was written")
+    except (NotSealed, OSError) as error:
+        return f"{file.name}: {error}"
+    return None
 
 
 def report_others(manifest, key, facts, outcome):
@@ -209,8 +238,11 @@ def open_cache(folder):
     """
     with contextlib.suppress(OSError):
         compiled = Path(folder or cache_dir() / "compiled")
-        part = machine_dir(compiled)
-        (part / "xla").mkdir(parents=True, exist_ok=True)
+        try:
+            part = _make_machine_dir(compiled)
+        except NotSealed as error:
+            log(f"{compiled} keeps no programs: {error}")
+            return None
         descriptor = os.open(part / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         _locks.append(descriptor)
         is_alone = False
@@ -244,7 +276,10 @@ def _delete_damaged(part, is_alone):
     A file that is not listed may come from another run that still writes, and is deleted only if
     there is none: the run that wrote it was killed.
     """
-    listed = read_hashes(part) or {}
+    listed = read_hashes(part)
+    if listed is None and code_files(part):
+        log(f"{part / MACHINE} is damaged, or another user's: its programs are compiled again")
+    listed = listed or {}
     digests = {file: sha256(file) for file in code_files(part)}
     intact = {
         file.name: digest for file, digest in digests.items() if digest == listed.get(file.name)

@@ -2,6 +2,8 @@
 """input/token_cache.py: a split is tokenised once, and never read from a file that is not right."""
 
 import errno
+import hashlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from common.errors import UserError
+from common.platform.seal import write_sealed
 from input import token_cache
 from input.token_cache import Tokens, load_tokens, tokenize_rows
 from input.tokenizers.wordpiece import WordPieceTokenizer
@@ -22,6 +25,8 @@ PAIRS = [("4", "5 5"), ("", "7"), ("", ""), ("4 6 11", "")]
 
 class FakeTokenizer:
     """Reads the ids that a text lists; tracing the real tokenizer takes a second."""
+
+    vocab_size = 12
 
     def __init__(self, fingerprint="0"):
         self.fingerprint = fingerprint
@@ -173,8 +178,6 @@ def flip_a_byte(place):
     return damage
 
 
-NAMES = ("ids", "offsets", "targets/labels", "skipped")
-OTHER_ARRAYS = {name: np.zeros(3, np.int32) for name in NAMES}
 DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -185,11 +188,7 @@ DAMAGES = {
     "last byte": flip_a_byte(-1),
     "a byte of the arrays": flip_a_byte(-41),
     "text": lambda path: path.write_text("ids, offsets and labels"),
-    "other arrays": lambda path: save_file({"weight": np.zeros(3)}, path),
-    "no digest": lambda path: save_file(OTHER_ARRAYS, path),
-    "a digest of other arrays": lambda path: save_file(
-        OTHER_ARRAYS | {"digest": np.zeros(32, np.uint8)}, path
-    ),
+    "without a seal": lambda path: save_file({"weight": np.zeros(3)}, path),
 }
 
 
@@ -206,18 +205,53 @@ def test_a_damaged_or_foreign_file_is_rebuilt(tokenizer, tmp_path, damage):
     assert path.read_bytes() == whole
 
 
-def test_every_changed_byte_is_seen(tmp_path):
-    content = token_cache._serialized(tokens_of([[[4, 5]], [[]]]), "print")
-    path = tmp_path / "file"
-    path.write_bytes(content)
-    assert token_cache._read(path, 1, "print") is not None
-    assert token_cache._read(path, 1, "another") is None  # copied under another's name
-    for place in range(len(content)):
-        for mask in (1, 0x0F, 0x80):  # 0x0F makes I32 F32, which is as long
-            changed = bytearray(content)
-            changed[place] ^= mask
-            path.write_bytes(changed)
-            assert token_cache._read(path, 1, "print") is None, (place, mask)
+def with_arrays(path, print_of, **changes):
+    """Writes a sealed file of PAIRS with other arrays."""
+    tokens = tokenize_rows(FakeSource(PAIRS).read("train", 3), FakeTokenizer(), 2)
+    write_sealed(path, token_cache._serialized(replace(tokens, **changes)), print_of)
+
+
+def test_a_file_is_read_for_the_texts_and_vocabulary_that_it_is_of(tmp_path):
+    with_arrays(tmp_path / "file", "print")
+    assert token_cache._read(tmp_path / "file", 2, "print", 12) is not None
+    assert token_cache._read(tmp_path / "file", 2, "another", 12) is None
+
+
+# Of PAIRS: ids 4 to 11, nine offsets from 0 to 7, four labels.
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ids": np.array([4, 5, 5, 7, 4, 6, 12], np.int32)},
+        {"ids": np.array([4, 5, 5, 7, 4, 6, -1], np.int32)},
+        {"ids": np.array([4, 5, 5, 7, 4, 6, 11], np.int64)},
+        {"ids": np.array([4, 5, 5, 7, 4, 6], np.int32)},
+        {"offsets": np.array([1, 1, 3, 3, 4, 4, 4, 7, 7])},
+        {"offsets": np.array([0, 3, 1, 3, 4, 4, 4, 7, 7])},
+        {"offsets": np.array([0, 1, 3, 3, 4, 4, 4, 9, 9])},
+        {"offsets": np.array([0, 1, 3, 3, 4, 4, 4, 7])},
+        {"targets": {"labels": np.zeros(3, np.int32)}},
+    ],
+)
+def test_arrays_out_of_range_are_not_used(tmp_path, capsys, changes):
+    with_arrays(tmp_path / "file", "print", **changes)
+    assert token_cache._read(tmp_path / "file", 2, "print", 12) is None
+    assert "is not used: it has ids, offsets or targets out of range" in capsys.readouterr().err
+
+
+def test_labels_that_somebody_else_has_inverted_are_not_trained_on(
+    tokenizer, tmp_path, monkeypatch, capsys
+):
+    source, cache = FakeSource(), tmp_path / "cache"
+    made = load_tokens(source, "train", tokenizer, cache)
+    (path,) = cache.iterdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home of somebody else"))
+    inverted = replace(made, targets={"labels": made.targets["labels"][::-1]})
+    fingerprint = hashlib.sha256(b"0|train|0").hexdigest()
+    assert path.name.endswith(f"{fingerprint[:16]}.safetensors")
+    write_sealed(path, token_cache._serialized(inverted), fingerprint)
+    monkeypatch.undo()
+    assert_same(load_tokens(source, "train", tokenizer, cache), made)
+    assert "another user or version wrote it; the texts are tok" in capsys.readouterr().err
 
 
 def test_what_was_skipped_is_kept_with_the_tokens(tokenizer, tmp_path):

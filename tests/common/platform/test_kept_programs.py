@@ -14,13 +14,13 @@ from tensorflow.python.eager import context
 from common.errors import RunError
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams
-from common.platform import kept_programs
+from common.platform import kept_programs, machine_code
 from common.platform.program_bytes import bind, keep_optimized_graph, to_bytes, trace
 from common.platform.tf_private import function_runtime, optimizing_once
 from common.training.distribution import ONE_DEVICE
 from common.training.inference import Inference
 from common.training.session import Session
-from common.training.train_step import Replica, make_train_step
+from common.training.train_step import Replica, make_train_step, one_program_per_shape
 from model import make_model, model_fn
 from tests.reference.tiny_bert import random_features, tiny_params
 
@@ -221,6 +221,50 @@ def test_another_batch_size_and_a_damaged_program_are_compiled_by_the_run(tmp_pa
     assert library.loaded == []
     assert "is not what was written" in capsys.readouterr().err
     assert kept_programs.read_entries(tmp_path) == {}
+
+
+def write_hostile(compiled, params, target):
+    """Writes a folder as `--compile_only` does, whose program writes a file when it is called."""
+
+    def step(features):
+        tf.io.write_file(str(target), "written by a program")
+        return {"logits": tf.zeros([SHAPE[0], 2])}
+
+    machine_code.write_machine_code(compiled)
+    folder = kept_programs.config_dir(compiled, params)
+    arguments = (features(),)
+    content, entry = to_bytes(trace(step, arguments), {}, "hostile_")
+    name = kept_programs.shape_name("predict", arguments[0])
+    entry = kept_programs.write_program(folder, name, content, entry)
+    kept_programs.write_manifest(folder, params, {name: entry})
+    machine_code.keep_machine_code(compiled)
+
+
+@pytest.mark.parametrize("is_cache", [True, False])
+def test_a_program_that_somebody_sent_is_not_run(tmp_path, monkeypatch, capsys, is_cache):
+    monkeypatch.setenv(machine_code.FLAGS, "")
+    params, model, _ = training()
+    session = Session(params, make_model, model_fn, data=None)
+    target = tmp_path / "target"
+
+    def predict():
+        programs = kept_programs.open_programs(tmp_path / "compiled", params, is_cache)
+        make = None if programs is None else programs.maker("predict", {})
+        return one_program_per_shape(Inference(session, model).step(), make=make)(features())
+
+    write_hostile(tmp_path / "compiled", params, target)
+    predict()
+    assert target.read_text() == "written by a program"  # it would have been run
+    target.unlink()
+    context.context().clear_kernel_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home of somebody else"))
+    write_hostile(tmp_path / "compiled", params, target)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    if not is_cache:
+        assert not machine_code.use_machine_code(tmp_path / "compiled")
+    logits = predict()["logits"]
+    assert not target.exists() and np.asarray(logits).any()
+    assert "damaged, or another user's" in capsys.readouterr().err
 
 
 def test_programs_of_another_configuration_are_reported_and_not_loaded(tmp_path, capsys):

@@ -55,6 +55,13 @@ def test_machine_code_is_written_once_and_then_only_read(tmp_path, this_machine)
     assert os.environ[machine_code.FLAGS].endswith("read_only=true")
 
 
+def test_code_in_a_folder_that_others_can_write_to_is_not_loaded(tmp_path, this_machine, capsys):
+    compile_on(tmp_path)
+    (machine_code.machine_dir(tmp_path) / "xla").chmod(0o777)
+    assert not machine_code.use_machine_code(tmp_path)
+    assert "xla: other users can write to it" in capsys.readouterr().err
+
+
 def test_no_folder_is_created_where_nothing_was_compiled(tmp_path, this_machine):
     assert not machine_code.use_machine_code(tmp_path)
     assert list(tmp_path.iterdir()) == [] and os.environ[machine_code.FLAGS] == "--some_flag"
@@ -69,15 +76,19 @@ def test_code_for_another_library_or_processor_is_not_loaded(tmp_path, this_mach
     assert f"are not loaded: {fact} was {value}, is other" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", ["changed", "added", "no list"])
+@pytest.mark.parametrize("damage", ["changed", "added", "no list", "of others", "for others"])
 def test_damaged_code_is_not_loaded_and_compiling_again_deletes_it(
-    tmp_path, this_machine, capsys, damage
+    tmp_path, this_machine, capsys, monkeypatch, damage
 ):
     compile_on(tmp_path)
     folder = machine_code.machine_dir(tmp_path)
     file = folder / "xla" / ("new.pb" if damage == "added" else "loop.pb")
     if damage == "no list":
         (folder / machine_code.MACHINE).unlink()
+    elif damage == "of others":  # whoever sent the folder has another key
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    elif damage == "for others":
+        file.chmod(0o666)
     else:
         file.write_bytes(b"c0de")
     assert not machine_code.use_machine_code(tmp_path)
@@ -199,6 +210,25 @@ def test_with_a_damaged_list_the_code_is_deleted_and_compiled_again(tmp_path):
     release_locks()
     part_of(tmp_path)
     assert code.exists()
+
+
+def test_code_that_somebody_else_has_listed_is_compiled_again(tmp_path, monkeypatch, capsys):
+    part_of(tmp_path)
+    code = write_code(tmp_path, "code")
+    release_locks()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another home"))
+    part_of(tmp_path)
+    assert not code.exists()
+    assert "machine.json is damaged, or another user's: its programs" in capsys.readouterr().err
+
+
+def test_the_folder_of_another_user_is_no_cache(tmp_path, monkeypatch, capsys):
+    part_of(tmp_path)
+    release_locks()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setenv(machine_code.FLAGS, "")
+    assert machine_code.open_cache(tmp_path) is None and os.environ[machine_code.FLAGS] == ""
+    assert f"{tmp_path} keeps no programs: it belongs to another" in capsys.readouterr().err
 
 
 def test_over_the_limit_unused_programs_are_deleted_then_all_code(tmp_path, monkeypatch):
