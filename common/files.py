@@ -5,6 +5,7 @@ They are written under a temporary name, flushed to disk, and renamed.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,11 @@ import re
 import time
 from pathlib import Path
 
-MAX_WRITE_SECONDS = 60  # older temporary files are those of processes that were killed
+from common.errors import UserError
+
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+# Where a file system has no locks, older temporary files are those of killed processes.
+MAX_WRITE_SECONDS = 60
 
 
 def cache_dir():
@@ -50,6 +55,7 @@ def write_whole(path, content, mode=0o666):
     try:
         temporary.unlink(missing_ok=True)  # of a killed process with this number, or a link
         with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+            _lock(file.fileno())
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -63,17 +69,75 @@ def write_whole(path, content, mode=0o666):
 
 
 def delete_leftovers(folder):
-    """Deletes the temporary files of killed processes.
+    """Deletes the temporary files of killed processes in a folder, its subfolders and theirs.
 
-    Args:
-        folder: path-like. No other process writes to it; in its subfolders others may.
+    Files that other processes still write stay, and no symbolic link is followed.
     """
-    folder = Path(folder)
-    for file in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")):
-        with contextlib.suppress(OSError):
-            is_old = file.parent == folder or time.time() - file.stat().st_mtime > MAX_WRITE_SECONDS
-            if is_old and file.is_file() and re.fullmatch(r"\..+\.\d+\.tmp", file.name):
-                file.unlink()
+    for parent, subfolders, names in os.walk(folder):
+        if len(Path(parent).relative_to(folder).parts) == 2:
+            subfolders.clear()
+        for name in filter(TEMPORARY.fullmatch, names):
+            file = Path(parent, name)
+            if file.is_file() and is_abandoned(file):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+
+@contextlib.contextmanager
+def held(path, waits=False):
+    """While open, a file or folder is in use: the kernel releases it with the process.
+
+    waits: bool. Whether to wait for other processes that hold it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _lock(descriptor, waits)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_abandoned(path):
+    """Whether no process is at work on a temporary file or folder any more."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        is_free = _lock(descriptor)
+        if is_free is None:
+            return time.time() - os.fstat(descriptor).st_mtime > MAX_WRITE_SECONDS
+        return is_free
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor, waits=False):
+    """Returns whether the lock was free; None where the file system has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def check_no_links(folder, names):
+    """Raises UserError where a file or folder of these names, or a folder in it, is a link.
+
+    A link in a folder that somebody sent may lead anywhere. folder: path-like; names: of str.
+    """
+    paths = [Path(folder, name) for name in names]
+    below = [
+        Path(parent, name) for path in paths for parent, subs, _ in os.walk(path) for name in subs
+    ]
+    for path in (*paths, *below):
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a symbolic link, to {os.readlink(path)}: nothing is written or deleted "
+                "through links. Replace it by what it leads to, or delete it"
+            )
 
 
 def flush(path):

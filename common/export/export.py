@@ -7,6 +7,7 @@
 `formats.py` has the table of formats, `common/checkpoints/formats/__init__.py` what each offers.
 """
 
+import contextlib
 import glob
 import os
 import shutil
@@ -19,11 +20,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from common.checkpoints.small_files import EXPORT_FILE, write_json
+from common.checkpoints.small_files import EXPORT_FILE, read_json, write_json
 from common.errors import RunError, UserError
 from common.export.formats import EXPORT_FORMATS
 from common.export.model_card import model_card, params_text, versions
-from common.files import sha256
+from common.files import TEMPORARY, held, is_abandoned, sha256
+
+REPLACED = ".replaced.tmp"  # end of the name of the export that is about to be replaced
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,14 @@ def export(format, classifier, export_dir, score=None):
 
     Args:
         format: key of EXPORT_FORMATS.
-        export_dir: path-like. An earlier export there is replaced.
+        export_dir: path-like. An earlier export there is replaced, see `check_folder`.
         score: callable on the folder with the written files -> {file: {metric: float}}, for the
             model card; or None.
     Returns:
         Path of the folder; list of str, notes on what the format does not hold.
     Raises:
         UserError: the format cannot hold this network, a package is missing, or the folder holds
-            other files.
+            other files, or files of an export that have changed.
         RunError: it cannot be written. An earlier export is intact.
     """
     check_format(format, classifier.params, classifier.quantize)
@@ -119,55 +122,62 @@ def export(format, classifier, export_dir, score=None):
 
     module = EXPORT_FORMATS[format].module
     export_dir = Path(export_dir).expanduser().resolve()
-    _check_folder(export_dir)
-    temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
     try:
-        for left_over in export_dir.parent.glob(f".{glob.escape(export_dir.name)}.*.tmp"):
-            shutil.rmtree(left_over, ignore_errors=True)  # of killed exports
-        temporary.mkdir(parents=True)
-        notes = module.write(classifier, temporary)
-        scores = {} if score is None else score(temporary)
-        files = _files_of(temporary)
-        card = model_card(format, classifier, files, scores, notes, module.usage(classifier))
-        (temporary / "README.md").write_text(card, "utf-8", newline="\n")
-        manifest = {
-            "format": format,
-            "label_names": classifier.label_names,
-            "step": classifier.step,
-            "do_lower_case": classifier.params.predict_input.do_lower,
-            "metrics": classifier.metrics,
-            "metrics_of_files": scores,
-            "notes": notes,
-            "versions": versions(),
-            "files": files,
-        }
-        write_json(temporary / EXPORT_FILE, manifest)
-        for file in temporary.rglob("*"):
-            if file.is_file():  # safetensors and h5py set other modes
-                shutil.copymode(temporary / EXPORT_FILE, file)
-        _put_in_place(temporary, export_dir)
+        with _temporary_folder(export_dir) as temporary:
+            notes = module.write(classifier, temporary)
+            scores = {} if score is None else score(temporary)
+            files = _files_of(temporary)
+            card = model_card(format, classifier, files, scores, notes, module.usage(classifier))
+            (temporary / "README.md").write_text(card, "utf-8", newline="\n")
+            manifest = {
+                "format": format,
+                "label_names": classifier.label_names,
+                "step": classifier.step,
+                "do_lower_case": classifier.params.predict_input.do_lower,
+                "metrics": classifier.metrics,
+                "metrics_of_files": scores,
+                "notes": notes,
+                "versions": versions(),
+                "files": _files_of(temporary),
+            }
+            write_json(temporary / EXPORT_FILE, manifest)
+            for file in temporary.rglob("*"):
+                if file.is_file():  # safetensors and h5py set other modes
+                    shutil.copymode(temporary / EXPORT_FILE, file)
+            _put_in_place(temporary, export_dir)
     except (OSError, SafetensorError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RunError(
             f"export to {export_dir} could not be written: {reason}; "
             "make room, or choose another --export_dir"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return export_dir, notes
 
 
-def _check_folder(export_dir):
-    """Raises UserError if the folder has files that no export wrote."""
-    if not export_dir.exists() or (export_dir / EXPORT_FILE).is_file():
-        return
-    if not export_dir.is_dir():
+def check_folder(export_dir):
+    """Raises UserError if the folder has anything but an export, as its export.json lists it.
+
+    An export replaces the whole folder. export_dir: path-like, which may not exist.
+    """
+    export_dir = Path(export_dir)
+    if export_dir.exists() and not export_dir.is_dir():
         raise UserError(f"export_dir {export_dir} is a file; give a folder")
-    names = sorted(os.listdir(export_dir))
-    if names:
+    files = [path for path in export_dir.rglob("*") if path.is_symlink() or not path.is_dir()]
+    try:
+        listed = (read_json(export_dir / EXPORT_FILE) or {})["files"]
+        digests = {name: of["sha256"] for name, of in listed.items()} | {EXPORT_FILE: None}
+    except (UserError, KeyError, TypeError, AttributeError):  # not of an export
+        digests = {}
+    for path in sorted(files):
+        name = path.relative_to(export_dir).as_posix()
+        fault = "which no export wrote"
+        if name in digests and not path.is_symlink():
+            if name == EXPORT_FILE or sha256(path) == digests[name]:
+                continue
+            fault = "which has changed since it was exported"
         raise UserError(
-            f"export_dir {export_dir} holds files that no export wrote ({', '.join(names[:3])}"
-            f"{', ...' if len(names) > 3 else ''}); give an empty or a new folder"
+            f"export_dir {export_dir} holds {name}, {fault}: an export replaces its whole folder. "
+            "Move the file away, or give an empty or a new folder"
         )
 
 
@@ -176,19 +186,55 @@ def _files_of(folder):
     return {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != folder / EXPORT_FILE
     }
 
 
+@contextlib.contextmanager
+def _temporary_folder(export_dir):
+    """A folder beside export_dir, deleted at the end, and by a later export after a kill."""
+    temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
+    with contextlib.ExitStack() as stack:
+        export_dir.parent.mkdir(parents=True, exist_ok=True)
+        with held(export_dir.parent, waits=True):
+            check_folder(export_dir)
+            for left_over in export_dir.parent.glob(f".{glob.escape(export_dir.name)}.*.tmp"):
+                if _is_of_killed_export(left_over):
+                    _finish(left_over, export_dir)
+            temporary.mkdir()
+            (temporary / EXPORT_FILE).touch()  # by which a later export knows it
+            stack.enter_context(held(temporary))
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        yield temporary
+
+
+def _finish(left_over, export_dir):
+    """Deletes what a killed export left, or puts back what it was about to replace."""
+    if left_over.name.endswith(REPLACED) and not export_dir.exists():
+        os.replace(left_over, export_dir)
+    else:
+        shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _is_of_killed_export(folder):
+    return (
+        TEMPORARY.fullmatch(folder.name.replace(REPLACED, ".tmp"))
+        and (folder / EXPORT_FILE).is_file()
+        and is_abandoned(folder)
+    )
+
+
 def _put_in_place(temporary, export_dir):
-    """Renames a folder, then deletes the folder that it replaces."""
-    replaced = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}.replaced.tmp")
-    if export_dir.exists():
-        os.replace(export_dir, replaced)
-    try:
-        os.replace(temporary, export_dir)
-    except OSError:
-        if replaced.exists():
-            os.replace(replaced, export_dir)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
+    """Renames a folder, then deletes the export that it replaces, of another process perhaps."""
+    replaced = temporary.with_name(temporary.name.removesuffix(".tmp") + REPLACED)
+    with held(export_dir.parent, waits=True):
+        check_folder(export_dir)
+        if export_dir.exists():
+            os.replace(export_dir, replaced)
+        try:
+            os.replace(temporary, export_dir)
+        except OSError:
+            if replaced.exists():
+                os.replace(replaced, export_dir)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)

@@ -3,15 +3,20 @@
 
 import hashlib
 import json
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from common.checkpoints.formats import huggingface
 from common.errors import RunError, UserError
-from common.export.export import export
+from common.export.export import _temporary_folder, check_folder, export
 from common.export.formats import EXPORT_FORMATS
+from common.files import held
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("format", EXPORT_FORMATS)
@@ -29,12 +34,13 @@ def test_every_file_is_listed_with_its_hash_and_none_names_a_place(
     manifest = json.loads((folder / "export.json").read_text())
     files = {path for path in folder.rglob("*") if path.is_file()}
     listed = {folder / name for name in manifest["files"]}
-    assert files - listed == {folder / "README.md", folder / "export.json"} and listed <= files
+    assert files - listed == {folder / "export.json"} and listed <= files
     card = (folder / "README.md").read_text()
     for name, of in manifest["files"].items():
         content = (folder / name).read_bytes()
         assert len(content) == of["size"]
-        assert hashlib.sha256(content).hexdigest() == of["sha256"] and of["sha256"] in card
+        assert hashlib.sha256(content).hexdigest() == of["sha256"]
+        assert of["sha256"] in card or name == "README.md"
     for path in files:
         assert str(tmp_path).encode() not in path.read_bytes(), path
         assert path.stat().st_mode == (folder / "export.json").stat().st_mode
@@ -51,9 +57,50 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is_left(make_classifier,
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_a_killed_export_left_half_written_is_deleted(make_classifier, tmp_path):
-    (tmp_path / ".out.123.tmp").mkdir()
-    export("keras", make_classifier(), tmp_path / "out")
+def test_only_what_a_killed_export_left_half_written_is_deleted(make_classifier, tmp_path):
+    names = [".out.123.tmp", ".out.notes.tmp", ".out.5.tmp", ".out.7.replaced.tmp"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("years of work")
+    (tmp_path / ".out.123.tmp" / "export.json").touch()
+    (tmp_path / ".out.124.tmp").mkdir()
+    (tmp_path / ".out.124.tmp" / "export.json").touch()
+    with held(tmp_path / ".out.124.tmp"):  # another export, which still writes
+        export("keras", make_classifier(), tmp_path / "out")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".out.124.tmp", *sorted(names[1:]), "out"]
+
+
+def test_a_kill_between_the_two_renames_leaves_the_former_export(make_classifier, tmp_path):
+    folder, _ = export("keras", make_classifier(), tmp_path / "out")
+    folder.rename(tmp_path / ".out.123.replaced.tmp")
+    with pytest.raises(RunError), _temporary_folder(folder):
+        raise RunError("a later export fails, too")
+    check_folder(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+EXPORT_OFTEN = """
+import sys
+from pathlib import Path
+from common.checkpoints.small_files import EXPORT_FILE, write_json
+from common.export.export import _files_of, _put_in_place, _temporary_folder
+for number in range(30):
+    with _temporary_folder(Path(sys.argv[1])) as folder:
+        (folder / "model").write_text(f"{sys.argv[2]} {number}")
+        write_json(folder / EXPORT_FILE, {"files": _files_of(folder)})
+        _put_in_place(folder, Path(sys.argv[1]))
+"""
+
+
+def test_exports_to_one_folder_at_once_leave_one_whole_export(tmp_path):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", EXPORT_OFTEN, tmp_path / "out", str(n)], cwd=ROOT)
+        for n in range(3)
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    check_folder(tmp_path / "out")
+    assert (tmp_path / "out" / "model").read_text().endswith(" 29")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -73,11 +120,35 @@ def test_a_failed_export_leaves_what_was_there(make_classifier, tmp_path, monkey
 
 def test_a_folder_with_files_of_others_is_refused(make_classifier, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=r"thesis\.tex"):
+    with pytest.raises(UserError, match=r"thesis\.tex, which no export wrote"):
         export("keras", make_classifier(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(UserError, match="is a file"):
         export("keras", make_classifier(), tmp_path / "thesis.tex")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "README.md", "sub/checkpoint-3/weights", "link"])
+def test_an_export_with_a_file_of_the_users_in_it_is_refused(make_classifier, tmp_path, name):
+    folder, _ = export("keras", make_classifier(), tmp_path / "out")
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        path.symlink_to(tmp_path)
+    else:
+        path.write_text("years of work")
+    fault = "has changed since it was exported" if name == "README.md" else "no export wrote"
+    with pytest.raises(UserError, match=rf"holds {name}, which {fault}: .* Move the file away"):
+        export("keras", make_classifier(), folder)
+    assert path.is_symlink() or path.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"files": {"thesis.tex": "mine"}}'])
+def test_a_file_of_that_name_does_not_make_a_folder_an_export(make_classifier, tmp_path, content):
+    (tmp_path / "export.json").write_text(content)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds (export\.json|thesis\.tex), which no export wrote"):
+        export("keras", make_classifier(), tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_an_unknown_format_is_refused_with_those_that_there_are(make_classifier, tmp_path):
@@ -111,7 +182,7 @@ def test_what_the_written_files_score_stands_in_card_and_manifest(make_classifie
         return {"model.weights.h5": {"eval/accuracy_cls": 0.59375}}
 
     folder, _ = export("keras", make_classifier(), tmp_path / "out", score)
-    assert "model.weights.h5" in seen and "export.json" not in seen
+    assert "model.weights.h5" in seen and "README.md" not in seen
     card = (folder / "README.md").read_text()
     assert "| evaluation | in training | `model.weights.h5` |" in card
     assert "| accuracy | 0.8750 |  |" in card and "| eval/accuracy_cls |  | 0.5938 |" in card
