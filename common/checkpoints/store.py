@@ -10,9 +10,10 @@ manifest.json                size and BLAKE2b digest of every file above; writte
 checkpoint with the best evaluation, which is never deleted.
 
 A checkpoint is written to a temporary folder `.checkpoint-<step>.<process>.tmp`, flushed to disk,
-and renamed, so a killed run leaves the earlier checkpoints intact; the next save deletes the
-temporary folder. BLAKE2b replaces SHA-256, which takes five times as long on processors without SHA
-instructions.
+and renamed, so a killed run leaves the earlier checkpoints intact. One of the same step that it
+replaces is called `checkpoint-<step>.replaced` in between. The next start of a run finishes that,
+and deletes the temporary folders (`delete_leftovers`). BLAKE2b replaces SHA-256, which takes five
+times as long on processors without SHA instructions.
 """
 
 import contextlib
@@ -119,21 +120,44 @@ def _put_in_place(temporary, path):
         _delete(replaced)
 
 
+def _remove(path):
+    """Deletes a folder, or a symbolic link in its place."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+
+
 def _delete(path):
     """Deletes a checkpoint. It is renamed first, so that a partly deleted one is never listed."""
     with contextlib.suppress(OSError):
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         os.replace(path, temporary)
-        shutil.rmtree(temporary)
+        _remove(temporary)
 
 
 def delete_leftovers(model_dir):
-    """Deletes the partly written, partly deleted and replaced folders of killed runs."""
-    for temporary in Path(model_dir).glob(".checkpoint-*.tmp"):
-        shutil.rmtree(temporary, ignore_errors=True)
+    """Finishes what killed runs were replacing, and deletes what they partly wrote or deleted.
+
+    No other process writes checkpoints to model_dir.
+    """
+    temporaries = list(Path(model_dir).glob(".checkpoint-*.tmp"))
     for replaced in Path(model_dir).glob("checkpoint-*.replaced"):
-        if replaced.with_suffix("").exists():
+        path = replaced.with_suffix("")
+        if not path.exists():  # the new one was whole before the old one was renamed
+            new = (each for each in temporaries if each.name.startswith(f".{path.name}."))
+            whole = [each for each in new if _fault_in(each) is None]
+            os.replace((whole or [replaced])[0], path)
+        if replaced.exists():
             _delete(replaced)
+    for temporary in temporaries:
+        _remove(temporary)
+
+
+def checkpoint_at(model_dir, step):
+    """Returns the path of a step's checkpoint, without verifying it; None where there is none."""
+    return dict(list_checkpoints(model_dir)).get(step)
 
 
 def list_checkpoints(model_dir):
@@ -215,6 +239,8 @@ def newest_checkpoint(model_dir, on_skip=log):
         fault = fault_in(path)
         if fault is None:
             return path
+        if not path.exists():  # a training run has deleted it meanwhile, for a newer one
+            return newest_checkpoint(model_dir, on_skip)
         on_skip(f"skipped {path}: {fault}")
     return None
 
@@ -246,7 +272,7 @@ def best_checkpoint(model_dir):
         ) from None
     except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{file} cannot be read ({error}); name a checkpoint instead") from None
-    path = Path(model_dir) / f"checkpoint-{step}"
+    path = checkpoint_at(model_dir, step) or Path(model_dir) / f"checkpoint-{step}"
     fault = fault_in(path)
     if fault is not None:
         raise UserError(f"checkpoint {path}, the best, is damaged: {fault}; name another one")

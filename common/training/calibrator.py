@@ -17,8 +17,8 @@ def calibrate(session, evaluator, batches_of_split, steps):
     """
     results = {}
     for step in sorted(steps - {-1, None}):
-        path = session.model_dir / f"checkpoint-{step}"
-        if store.fault_in(path) is not None:
+        path = store.checkpoint_at(session.model_dir, step)
+        if path is None or store.fault_in(path) is not None:
             continue  # the best of a run that has lost it
         checkpoint = open_checkpoint(path)
         evaluator.inference.load(checkpoint)

@@ -366,6 +366,61 @@ def test_a_kill_at_any_moment_of_replacing_leaves_one_that_verifies(tmp_path, mo
     assert ours.read_config(newest)["step"] == 2 and names_in(tmp_path) == ["checkpoint-10"]
 
 
+def killed_while_replacing(model_dir, monkeypatch, num_renames):
+    """Leaves what a kill after some renames of the rewrite of checkpoint 10 leaves."""
+    path = save(model_dir, 10)
+    renames = iter(range(num_renames))
+
+    def rename(*paths):
+        if next(renames, None) is None:
+            raise KeyboardInterrupt
+        os.rename(*paths)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store.os, "replace", rename)
+        patch.setattr(store.shutil, "rmtree", no_space)
+        ours.update_config(path, temperature=1.5)
+    return path
+
+
+@pytest.mark.parametrize("num_renames", [1, 2])
+def test_the_next_start_finishes_a_rewrite_that_was_killed(tmp_path, monkeypatch, num_renames):
+    path = killed_while_replacing(tmp_path, monkeypatch, num_renames)
+    assert len(names_in(tmp_path)) == 2
+    store.delete_leftovers(tmp_path)
+    assert names_in(tmp_path) == ["checkpoint-10"]
+    assert ours.read_config(path)["temperature"] == 1.5
+
+
+def test_the_next_start_undoes_a_rewrite_whose_new_checkpoint_is_damaged(tmp_path, monkeypatch):
+    path = killed_while_replacing(tmp_path, monkeypatch, 1)
+    (new,) = tmp_path.glob(".checkpoint-10.*.tmp")
+    (new / store.CONFIG).write_text("{}")
+    store.delete_leftovers(tmp_path)
+    assert names_in(tmp_path) == ["checkpoint-10"]
+    assert store.fault_in(path) is None and "temperature" not in ours.read_config(path)
+
+
+def test_until_then_the_best_is_the_former_one(tmp_path, monkeypatch):
+    store.write_best(tmp_path, 10)
+    killed_while_replacing(tmp_path, monkeypatch, 1)
+    best = store.best_checkpoint(tmp_path)
+    assert best.name == "checkpoint-10.replaced" and store.checkpoint_at(tmp_path, 10) == best
+    assert store.newest_checkpoint(tmp_path) == best
+
+
+def test_a_link_in_the_place_of_a_checkpoint_is_deleted_and_not_what_it_leads_to(tmp_path):
+    for name in ("elsewhere", "model_dir"):
+        (tmp_path / name).mkdir()
+    elsewhere, model_dir = save(tmp_path / "elsewhere", 5), tmp_path / "model_dir"
+    save(model_dir, 6)
+    (model_dir / "checkpoint-5").symlink_to(elsewhere)
+    (model_dir / ".checkpoint-4.1.tmp").symlink_to(elsewhere)
+    store.delete_old(model_dir, 6, keep_max=1)
+    store.delete_leftovers(model_dir)
+    assert names_in(model_dir) == ["checkpoint-6"] and store.fault_in(elsewhere) is None
+
+
 # ---- The disk ------------------------------------------------------------------------------------
 
 
