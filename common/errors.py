@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two exceptions whose text `run.py` prints without a traceback.
+"""The exceptions whose text `run.py` prints without a traceback.
 
 Their texts quote files, which may come from anybody. Characters that move the cursor of a terminal,
 or that cannot be printed, become Python's escapes (`printable`).
@@ -14,6 +14,13 @@ class UserError(ValueError):
 
     def __init__(self, text):
         super().__init__(printable(text))
+
+
+class BusyError(UserError):
+    """Another run is at work on the same folder: the same command may succeed later.
+
+    `run.py` exits with code 75, EX_TEMPFAIL of sysexits.h.
+    """
 
 
 class RunError(RuntimeError):

@@ -16,9 +16,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from common.console import log
-from common.errors import RunError, UserError
+from common.errors import BusyError, RunError, UserError
+from common.files import check_no_links
 
 LOCK = "run.lock"
+# What runs write into a model_dir besides checkpoints, and files under names that are new.
+WRITTEN = (
+    *("compiled", "eval", "export", "plots", "predict", "runs", "validate"),
+    *("metrics.jsonl", LOCK),
+)
 RETRY_SECONDS = 0.2  # where the holder deletes the lock file between opening and locking it
 _folders = {}  # absolute model_dir that this process has locked -> descriptor of the folder
 
@@ -28,8 +34,8 @@ def locked(model_dir):
     """While open, no other process can open it for the same folder, which is made if absent.
 
     The lock file names its holder and is deleted at the end. So is a folder that was made for the
-    lock and has nothing else in it. Raises UserError where another process holds it, or the folder
-    cannot be written to.
+    lock and has nothing else in it. Raises BusyError where another process holds it, and UserError
+    where the folder cannot be written to.
     """
     folder = Path(model_dir).absolute()
     is_new = not folder.exists()
@@ -45,6 +51,11 @@ def locked(model_dir):
                     folder.rmdir()  # fails unless it is empty
         os.close(_folders.pop(folder))
         lock.release()
+
+
+def check_written(model_dir):
+    """Raises UserError where a run would write through a symbolic link in a model_dir."""
+    check_no_links(model_dir, WRITTEN)
 
 
 def check_still_there(model_dir):
@@ -85,7 +96,7 @@ def _acquire(path, model_dir):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             facts = json.loads(path.read_text("utf-8"))
             holder = f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
-        raise UserError(
+        raise BusyError(
             f"model_dir {model_dir} is being written by {holder}; wait for it to end, or choose "
             "another --model_dir"
         ) from None

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import RunError, UserError
-from common.training.lock import LOCK, check_still_there, locked
+from common.errors import BusyError, RunError, UserError
+from common.training.lock import LOCK, check_still_there, check_written, locked
 
 HOLD = """
 import sys
@@ -41,7 +41,7 @@ def hold(model_dir):
 def test_a_second_run_is_refused_and_told_who_holds_it(tmp_path):
     with hold(tmp_path) as process:
         facts = rf"process {process.pid} on {socket.gethostname()}, since 20\d\d-.*"
-        with pytest.raises(UserError, match=f"{facts}; wait .* --model_dir"), locked(tmp_path):
+        with pytest.raises(BusyError, match=f"{facts}; wait .* --model_dir"), locked(tmp_path):
             pass
         process.stdin.close()
         assert process.wait(60) == 1  # EOFError
@@ -70,6 +70,19 @@ def test_a_folder_made_for_the_lock_is_deleted_unless_it_has_content(tmp_path):
     with locked(tmp_path / "empty"):
         pass
     assert (tmp_path / "empty").is_dir()
+
+
+@pytest.mark.parametrize("name", [LOCK, "eval", "plots", "metrics.jsonl", "compiled/machine-1"])
+def test_a_link_in_the_place_of_what_a_run_writes_is_refused(tmp_path, name):
+    (tmp_path / "elsewhere").mkdir()
+    path = tmp_path / "model_dir" / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"{name} is a symbolic link, to .*elsewhere: nothing is"):
+        check_written(tmp_path / "model_dir")
+    (tmp_path / "link").symlink_to(tmp_path / "model_dir")
+    path.unlink()
+    check_written(tmp_path / "link")  # model_dir itself may be one
 
 
 def test_a_lock_file_that_is_deleted_before_it_is_locked_does_not_count(tmp_path, monkeypatch):
