@@ -89,6 +89,9 @@ def _report_skipped(sentences, split, model_dir):
     where = ""
     if model_dir is not None:
         path = Path(model_dir) / f"skipped_rows_{split}.txt"
-        write_whole(path, "\n".join(sentences) + "\n")
         where = f"; all are in {path}" if len(sentences) > MAX_LISTED else f"; see {path}"
+        try:
+            write_whole(path, "\n".join(sentences) + "\n")
+        except OSError as error:  # a read-only model_dir
+            where = f"; {path} could not be written: {error.strerror}"
     print(f"{len(sentences)} skipped in split {split}{where}", *listed, sep="\n", file=sys.stderr)

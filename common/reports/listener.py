@@ -5,6 +5,8 @@ Trainer, evaluator and predictor print nothing and write no reports: they call t
 Of several workers only the chief has listeners.
 """
 
+from common.errors import RunError
+
 
 class Listener:
     """Subclasses override the methods they need; by default each does nothing."""
@@ -56,16 +58,33 @@ class Listener:
 
 
 class Listeners(Listener):
-    """Calls each of several listeners, in order. listeners: iterable of Listener."""
+    """Calls each of several listeners, in order.
 
-    def __init__(self, listeners=()):
-        self.listeners = tuple(listeners)
+    Args:
+        listeners: iterable of Listener.
+        outlasts: bool. Whether the work goes on without a listener that cannot write its files.
+    Attributes:
+        not_written: list of str, why such listeners were left out.
+    """
+
+    def __init__(self, listeners=(), outlasts=False):
+        self.listeners, self.outlasts = tuple(listeners), outlasts
+        self.not_written = []
+
+    def _tell(self, listener, name, arguments, keywords):
+        try:
+            getattr(listener, name)(*arguments, **keywords)
+        except (OSError, RunError) as error:
+            if not self.outlasts:
+                raise
+            self.not_written.append(str(error))
+            self.listeners = tuple(each for each in self.listeners if each is not listener)
 
 
 def _forward(name):
     def tell(self, *args, **kwargs):
         for listener in self.listeners:
-            getattr(listener, name)(*args, **kwargs)
+            self._tell(listener, name, args, kwargs)
 
     return tell
 

@@ -9,12 +9,12 @@ from common.reports.progress import Console
 from common.reports.tensorboard import TensorBoard
 
 
-def standard_listeners(model_dir, log_steps=100):
+def standard_listeners(model_dir, log_steps=100, outlasts=False):
     """Returns the Listeners of the process that reports a run: the only one, or the chief.
 
     Files are written before the console shows their content, and none before the first figure.
-    log_steps: int, training steps between two plain lines of progress.
+    log_steps: int, training steps between two plain lines of progress. outlasts: as of `Listeners`.
     """
     metrics_file = MetricsFile(model_dir)
     files = TensorBoard(model_dir, metrics_file), EvaluationReport(model_dir), Plots(model_dir)
-    return Listeners([metrics_file, *files, Console(log_steps)])
+    return Listeners([metrics_file, *files, Console(log_steps)], outlasts)

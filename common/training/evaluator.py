@@ -5,6 +5,7 @@ import time
 
 from common.checkpoints import store
 from common.checkpoints.load import open_checkpoint
+from common.errors import RunError, UserError
 from common.metrics.row_metrics import figures_of
 from common.training.lock import check_still_there
 from common.training.result import result_of
@@ -58,11 +59,21 @@ class Evaluator:
         batches, scored = session.data.eval_input_fn(session.params), []
         for step, path in store.list_checkpoints(session.model_dir):
             fault = store.fault_in(path)
+            if fault is None:
+                try:
+                    self.inference.load(open_checkpoint(path))
+                except (UserError, OSError) as error:
+                    if path.exists():
+                        raise
+                    fault = error
             if fault is not None:
+                if not path.exists():
+                    fault = "it was deleted meanwhile, by a run that trains"
                 self.listeners.on_message(f"skipped {path}: {fault}")
                 continue
-            self.inference.load(open_checkpoint(path))
             scored.append((step, self.evaluate(batches, step)[0]))
+        if not scored:
+            raise RunError(f"no checkpoint of {session.model_dir} stayed until it was scored")
         metrics = self.model.build_eval_metric_ops()
         main, choose = metrics.main, {"max": max, "min": min}[metrics.main_mode]
         best_step, best = choose(scored, key=lambda each: each[1][main])
@@ -80,4 +91,4 @@ class Evaluator:
         result = result_of(self.session, self.model, outcome, self.started, **values)
         self.listeners.on_end(result)
         self.listeners.close()
-        return result
+        return result.model_copy(update={"not_written": tuple(self.listeners.not_written)})

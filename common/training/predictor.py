@@ -11,21 +11,25 @@ from common.training.result import Result
 def predict(session, inference):
     """Predicts the texts of a Session with a checkpoint, or else every row of its splits.
 
-    Writes the files of `write_predictions`. Returns Result, with a line for each text.
+    Writes the files of `write_predictions`. Returns Result, with a line for each text, and for each
+    row that could not be written.
     """
     started, model = time.monotonic(), inference.model
     inference.load(session.checkpoint)
     batches, texts = session.data.predict_input_fn(session.params, session.texts)
     collected = inference.collect(batches, RowMetrics, "predict")
-    written, output, num_rows = [], [], 0
+    written, not_written, output, num_rows = [], [], [], 0
     for number, (split, rows) in enumerate(collected.items()):
         records = model.predictions(rows.outputs)
         num_rows += len(records)
         if session.distribution.is_chief:
             folder, name = session.model_dir / "predict", f"predictions_tf_{number}"
-            paths = write_predictions(folder, name, rows.outputs, texts[split], records)
-            written += map(str, paths)
-        if session.texts:
+            try:
+                paths = write_predictions(folder, name, rows.outputs, texts[split], records)
+                written += map(str, paths)
+            except OSError as error:
+                not_written.append(f"{folder / name} could not be written: {error}")
+        if session.texts or not_written:
             output += [
                 "\t".join(map(in_one_cell, [*model.shorten(record), " | ".join(row)]))
                 for row, record in zip(texts[split], records, strict=True)
@@ -38,6 +42,7 @@ def predict(session, inference):
         num_examples=num_rows,
         checkpoint=str(session.checkpoint.path),
         written=written,
+        not_written=not_written,
         lines=[("Predicted", f"{num_rows:,} rows"), *(("Written", path) for path in written)],
         output=output,
     )

@@ -32,13 +32,16 @@ class Result(BaseModel):
     best_checkpoint: str | None = None  # path of the one that best.json names
     stopped_by: int | None = None  # number of the signal that ended the mode early
     written: tuple[str, ...] = ()  # paths
+    not_written: tuple[str, ...] = ()  # sentences, where the mode did its work all the same
     lines: tuple[tuple[str, str], ...] = ()  # (name, text) for the reader, in order
     output: tuple[str, ...] = ()  # lines for the standard output
 
     @property
     def exit_code(self):
-        """0, or 128 + n after signal n."""
-        return 0 if self.stopped_by is None else 128 + self.stopped_by
+        """0, 1 where something could not be written, or 128 + n after signal n."""
+        if self.stopped_by is not None:
+            return 128 + self.stopped_by
+        return 1 if self.not_written else 0
 
 
 def result_of(session, model, outcome, started, lines=(), **values):

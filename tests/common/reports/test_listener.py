@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which listener receives which event, in which order."""
 
+import errno
+
+import pytest
+
+from common.errors import RunError
 from common.reports.listener import Listener, Listeners
 
 EVENTS = {
@@ -42,3 +47,22 @@ def test_every_event_reaches_every_listener_in_order():
     seen.clear()
     Listeners([first]).on_evaluation(1, report={})
     assert seen == [(first, "on_evaluation", (1,), {"report": {}})]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "read-only"), RunError("read-only")])
+def test_a_listener_that_cannot_write_ends_training_and_not_what_outlasts_it(error):
+    class Full(Listener):
+        def on_figures(self, split, step, values, histograms=None):
+            raise error
+
+    class Shows(Listener):
+        def on_figures(self, split, step, values, histograms=None):
+            shown.append(step)
+
+    shown = []
+    with pytest.raises(type(error)):
+        Listeners([Full(), Shows()]).on_figures("train", 1, {})
+    outlasting = Listeners([Full(), Shows()], outlasts=True)
+    for step in (2, 3):
+        outlasting.on_figures("eval", step, {})
+    assert shown == [2, 3] and outlasting.not_written == [str(error)]

@@ -2,6 +2,7 @@
 """Evaluation of checkpoints: every row, figures of the textbook, the files and the Result."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from common.checkpoints.formats import ours
 from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
 from common.metrics.row_metrics import Metrics
+from common.reports.listeners import standard_listeners
+from common.training.evaluator import Evaluator
+from common.training.inference import Inference
 from tests.reference.tiny_bert import randomize
 from tests.reference.toy_session import (
     SPLITS,
@@ -67,6 +71,34 @@ def test_every_checkpoint_is_evaluated_and_the_best_is_marked(trained):
     accuracies = [float(line.split()[3]) for line in lines]
     assert [line.endswith("best") for line in lines].index(True) == np.argmax(accuracies)
     assert result.step == (4, 8, 12)[np.argmax(accuracies)]
+
+
+def test_figures_that_cannot_be_written_are_told_and_the_result_says_so(trained, tmp_path, capsys):
+    for name in ("eval", "plots"):
+        (tmp_path / name).write_text("in the place of the folder")
+    session = make_session(make_params(tmp_path, mode="eval"), checkpoint=open_checkpoint(trained))
+    listeners = standard_listeners(tmp_path, outlasts=True)
+    inference = Inference(session, session.new_model(), listeners)
+    result = Evaluator(session, inference).evaluate_checkpoint()
+    assert "accuracy" in capsys.readouterr().err and result.figures["loss"] > 0
+    assert result.exit_code == 1 and len(result.not_written) == 3  # events, report, plots
+    assert len(lines_of(tmp_path, "eval")) == 1  # what can be written is
+
+
+def test_a_checkpoint_that_training_deletes_meanwhile_is_left_out(trained, tmp_path, capsys):
+    model_dir = tmp_path / "model_dir"
+    shutil.copytree(trained, model_dir)
+    evaluator = make_evaluator(make_params(model_dir, mode="eval_all"))
+    load = evaluator.inference.load
+
+    def load_and_delete(checkpoint):
+        load(checkpoint)
+        for step in (4, 8):  # the first while it is used, the second before
+            shutil.rmtree(model_dir / f"checkpoint-{step}", ignore_errors=True)
+
+    evaluator.inference.load = load_and_delete
+    assert evaluator.evaluate_all().outcome == "Evaluated 2 checkpoints"  # 4 and 12
+    assert "checkpoint-8: it was deleted meanwhile" in capsys.readouterr().err
 
 
 class AddedUp(Metrics):

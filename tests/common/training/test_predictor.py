@@ -37,6 +37,14 @@ def test_predictions_are_those_of_the_checkpoint_for_every_row(trained, tmp_path
     assert result.output == ()  # the splits go to files alone
 
 
+def test_predictions_that_cannot_be_written_are_lines_and_the_result_says_so(trained, tmp_path):
+    (tmp_path / "predict").write_text("in the place of the folder")
+    result, _ = predict(make_params(tmp_path, mode="predict"), trained)
+    assert len(result.output) == 21 and result.output[0].endswith("\ttext 0")
+    assert result.written == () and result.exit_code == 1
+    assert "predictions_tf_0 could not be written: [Errno " in result.not_written[0]
+
+
 def test_given_texts_have_a_line_each(trained, tmp_path):
     texts = [("text 0",), ("text 1",)]
     result, model = predict(make_params(tmp_path, mode="predict"), trained, texts=texts)
