@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What plots show, and the files they are written to."""
 
+import gc
 import math
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from common.reports.metrics_file import MetricsFile
 from common.reports.plots import Plots, draw_confusion, draw_curves, smooth
@@ -133,3 +135,14 @@ def test_smoothing_is_the_mean_of_the_neighbours(values, window):
         neighbours = values[i - reach : i + reach + 1]
         expected.append(sum(neighbours) / len(neighbours))
     assert smooth(values, window) == pytest.approx(expected, abs=1e-10)
+
+
+def test_no_figure_outlives_its_evaluation(tmp_path):
+    plots = Plots(tmp_path)
+    gc.collect()
+    gc.disable()  # a run's evaluations are few, for the collector
+    try:
+        plots.on_evaluation(1, _report_of(3))
+        assert not any(isinstance(each, Figure) for each in gc.get_objects())
+    finally:
+        gc.enable()
