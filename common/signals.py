@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What SIGTERM, SIGINT and SIGUSR1 do: a request that the work polls where it can stop.
+"""What SIGTERM, SIGINT, SIGHUP and SIGUSR1 do: a request that the work polls where it can stop.
 
     with listening() as control:
         for batch in batches:
             poll()                      # raises Stopped once a signal has asked to stop
             ...
 
-The first SIGTERM or SIGINT is such a request. A second one ends the process at once, also within a
-library call of minutes, such as compiling. SIGUSR1 asks the training loop to save and to go on.
+The first SIGTERM, SIGINT or SIGHUP (a closed terminal) is such a request. Where nothing obeys it
+within GRACE_SECONDS, as while a network is built or compiled, it ends the process, unless training
+has made steps that are not saved. A second one ends the process at once. SIGUSR1 asks the training
+loop to save and to go on.
 """
 
 import contextlib
 import os
+import select
 import signal
 import threading
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAVING = signal.SIGUSR1
+GRACE_SECONDS = 5
 
 
 class Stopped(Exception):
@@ -32,10 +36,13 @@ class Control:
 
     Attributes:
         stopped_by: number of the signal that asked to stop, or None.
+        has_unsaved: bool. Whether training has made steps that are not on disk yet: it is waited
+            for until they are.
     """
 
     def __init__(self):
         self.stopped_by = None
+        self.has_unsaved = False
         self._save = False
         self._is_shared = False  # with other processes: see `share`
         self._unshared = []
@@ -123,10 +130,13 @@ def _handling(control):
         return
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
-    watcher = threading.Thread(target=_watch, args=(readable,), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(readable, control), daemon=True)
     watcher.start()
     former_fd = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    former = {number: signal.signal(number, control.on_signal) for number in (*STOPPING, SAVING)}
+    handled = [*STOPPING, SAVING]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+        handled.remove(signal.SIGHUP)
+    former = {number: signal.signal(number, control.on_signal) for number in handled}
     try:
         yield
     finally:
@@ -138,13 +148,27 @@ def _handling(control):
         os.close(readable)
 
 
-def _watch(readable):
-    """Counts signals as they arrive, also while the main thread is in a long library call."""
-    num_stops = 0
-    while data := os.read(readable, 1):
-        num_stops += data[0] in STOPPING
-        if num_stops > 1:
-            exit_at_once(data[0])
+def _watch(readable, control):
+    """Ends the process as the head of this file says, also while the main thread is in a long
+    library call."""
+    first = None
+    while True:
+        is_readable, *_ = select.select(
+            [readable], [], [], None if first is None else GRACE_SECONDS
+        )
+        if not is_readable:
+            if not control.has_unsaved:
+                with contextlib.suppress(OSError):
+                    os.write(2, f"\nThe run was {Stopped(first)}\n".encode())
+                exit_at_once(first)
+            continue
+        data = os.read(readable, 1)
+        if not data:
+            return
+        if data[0] in STOPPING:
+            if first is not None:
+                exit_at_once(data[0])
+            first = data[0]
 
 
 def exit_at_once(number):

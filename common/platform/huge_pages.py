@@ -7,6 +7,7 @@ addresses of pages for a few MB only, and looking up the others takes a tenth of
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def use_huge_pages():
         return  # no glibc, or no Linux
     environment = environment_with_huge_pages(os.environ, libc, enabled)
     if environment is not None:
+        # Ctrl-C would interrupt Python's own start, with a traceback; `run.py` unblocks it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         os.execve(sys.executable, sys.orig_argv, environment)
 
 

@@ -92,6 +92,7 @@ def train(
             if figures is None:  # the update needs more batches
                 continue
             step += 1
+            control.has_unsaved = True
             unchecked.append(figures)
             is_last = step == last_step
             shown = {"loss": figures["train/cost_cls"]}

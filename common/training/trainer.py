@@ -87,6 +87,8 @@ class Trainer:
         finally:
             self.listeners.close()
             self.saver.writer.wait()
+            if self.control is not None:
+                self.control.has_unsaved = False
         outcome = self._describe_outcome(reached, first_step, last_step)
         if reached.stopped_by is None and self.run.calibrate_temperature:
             steps = {self.saver.saved_step, self.saver.state.best_step}

@@ -105,27 +105,70 @@ def test_a_second_signal_is_heard_while_a_library_computes():
             process.kill()
 
 
+STUCK = """
+import hashlib, sys
+from common import signals
+signals.GRACE_SECONDS = 0.2
+with signals.listening() as control:
+    control.has_unsaved = sys.argv[1] == "training"
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)
+"""
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("phase", ["building", "training"])
+def test_one_signal_ends_what_does_not_poll_unless_something_is_unsaved(phase, number):
+    root = Path(__file__).resolve().parents[2]
+    arguments = [sys.executable, "-c", STUCK, phase]
+    with subprocess.Popen(
+        arguments, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            if phase == "training":
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(1)
+            else:
+                assert process.wait(60) == 128 + number
+                assert process.stderr.read() == f"\nThe run was stopped by {number.name}\n"
+        finally:
+            process.kill()
+
+
+def test_a_closed_terminal_does_not_stop_a_run_under_nohup(monkeypatch):
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening() as control:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert control.stopped_by is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
 # ---- Several processes ---------------------------------------------------------------------------
 
 
 def share(control, *others):
-    """Shares with processes that give these counts of SIGUSR1, SIGINT and SIGTERM."""
+    """Shares with processes that give these counts of SIGUSR1, SIGINT, SIGTERM and SIGHUP."""
     control.share(lambda counts: [sum(each) for each in zip(counts, *others, strict=True)])
 
 
 def test_a_signal_of_one_process_is_heard_by_all_when_they_share():
     control = Control()
-    share(control, [0, 0, 0])
+    share(control, [0, 0, 0, 0])
     control.on_signal(signal.SIGUSR1)
     control.on_signal(signal.SIGTERM)
     assert control.stopped_by is None and not control.take_save()  # the others do not know yet
-    share(control, [0, 0, 0])
+    share(control, [0, 0, 0, 0])
     assert control.stopped_by == signal.SIGTERM and control.take_save()
 
     asleep = Control()
-    share(asleep, [1, 0, 1])
+    share(asleep, [1, 0, 1, 0])
     assert asleep.stopped_by == signal.SIGTERM and asleep.take_save()
-    share(asleep, [0, 1, 0])  # to a scheduler's second signal, another process has listened
+    share(asleep, [0, 1, 0, 0])  # to a scheduler's second signal, another process has listened
     assert asleep.stopped_by == signal.SIGTERM and not asleep.take_save()
 
 
@@ -133,11 +176,11 @@ def test_a_second_signal_ends_a_process_that_shares_at_once(monkeypatch):
     ended = []
     monkeypatch.setattr(signals, "exit_at_once", ended.append)
     control = Control()
-    share(control, [0, 0, 0])
+    share(control, [0, 0, 0, 0])
     control.on_signal(signal.SIGTERM)
     assert not ended
     control.on_signal(signal.SIGINT)  # before the first has been shared
     assert ended == [signal.SIGINT]
-    share(control, [0, 0, 0])
+    share(control, [0, 0, 0, 0])
     control.on_signal(signal.SIGTERM)
     assert ended == [signal.SIGINT, signal.SIGTERM]
