@@ -3,10 +3,16 @@
 
     python run.py --mode train --params configs/X.yaml --model_dir D --checkpoint_path C
 
-Exit codes: 0 done; 1 the run failed; 2 an error in usage or configuration; 128 + n stopped by
-signal n, after training has saved everything (a second signal ends the process at once). TensorFlow
-is imported only after the params have been accepted.
+Exit codes: 0 done; 1 the run failed; 2 an error in usage or configuration; 75 another run has the
+model_dir; 128 + n stopped by signal n, after training has saved everything (a second signal ends
+the process at once). TensorFlow is imported only after the params have been accepted.
 """
+
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends the imports below without a traceback
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # see use_huge_pages
 
 from common.platform.huge_pages import use_huge_pages
 from common.platform.packages import check_packages
@@ -18,22 +24,23 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from common.checkpoints import store
 from common.console import closing_summary, escape_unencodable, log
 from common.cs import target
-from common.errors import RunError, UserError
+from common.errors import BusyError, RunError, UserError
 from common.files import delete_leftovers
 from common.flags import add_params, check_flags, check_only, make_parser
 from common.params import flag_keys
 from common.platform.machine_code import compiled_for, use_multi_output_fusion
 from common.platform.quiet_imports import import_quietly
+from common.platform.standard_streams import outlast_readers
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
-from common.training.lock import locked
+from common.training.lock import check_written, locked
 from common.training.run_record import RunRecord
 from utils import get_params, parse_override
 
@@ -53,6 +60,7 @@ def overrides_of(args):
 def run_mode(params, args, control):
     """Runs the mode. Returns the exit code."""
     params = params.with_runconfig(model_dir=params.runconfig.model_dir or DEFAULT_MODEL_DIR)
+    check_written(params.runconfig.model_dir)
     is_for_cs = target.is_for_cs(args, params)
     if params.runconfig.validate_only and not is_for_cs:
         return validate(params, args)
@@ -60,6 +68,8 @@ def run_mode(params, args, control):
     is_writer = params.runconfig.is_training and cluster.is_chief
     with locked(params.runconfig.model_dir) if is_writer else contextlib.nullcontext():
         if is_writer:
+            store.delete_leftovers(params.runconfig.model_dir)
+        if cluster.is_chief:
             delete_leftovers(params.runconfig.model_dir)
         return run_on_cs(params, args) if is_for_cs else run(params, args, cluster, control)
 
@@ -147,8 +157,11 @@ def run_session(params, args, cluster, control, record):
     programs = None
     if compiled is not None and session.mode != "export":
         programs = open_programs(compiled, session.params, is_cache)
-    log_steps = session.run.log_steps
-    listeners = standard_listeners(session.model_dir, log_steps) if record else Listeners()
+    log_steps, listeners = session.run.log_steps, Listeners()
+    if record:
+        # What was evaluated is printed, even if the model_dir is read-only.
+        outlasts = not session.is_training
+        listeners = standard_listeners(session.model_dir, log_steps, outlasts)
     with (
         tf.device(session.run.device),
         distribution.chief_only_logging(),
@@ -213,7 +226,10 @@ def show(result):
     """Prints a Result: its output to stdout, the summary to stderr."""
     for line in result.output:
         print(line)
+    sys.stdout.flush()
     log(closing_summary(result.lines))
+    for sentence in result.not_written:
+        log(f"Not written: {sentence}")
     if result.stopped_by is not None:
         next_step = f"the same command continues at step {result.step}"
         log(f"Stopped by signal {result.stopped_by}; {next_step}")
@@ -280,6 +296,8 @@ def exit_code_of(error):
         return 128 + error.signal_number
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
+    if isinstance(error, BusyError):
+        return os.EX_TEMPFAIL
     return 2 if isinstance(error, UserError) else 1
 
 
@@ -294,4 +312,5 @@ def sentence_of(error):
 
 
 if __name__ == "__main__":
+    outlast_readers()
     sys.exit(main())

@@ -6,6 +6,7 @@ It sets no global state: generators, devices, signals and the environment are se
 
 import contextlib
 import dataclasses
+import os
 import secrets
 import sys
 
@@ -13,8 +14,9 @@ import data
 from common.checkpoints import store
 from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
-from common.export.export import check_format
+from common.export.export import check_folder, check_format
 from common.params import may_change
+from common.training.checks import check_network_size, check_plan_size, check_precision
 from common.training.distribution import ONE_DEVICE
 from common.training.session import Session
 from model import make_model, model_fn
@@ -53,7 +55,7 @@ def open_session(
     checkpoint = None
     if chosen is not None:
         with attempt("checkpoint"):
-            checkpoint = open_checkpoint(chosen)
+            checkpoint = open_checkpoint(chosen) if run.is_training else open_used(run, chosen)
     resumed = None if checkpoint is None else resumed
     config = {} if checkpoint is None else checkpoint.config
     if run.tf_random_seed is None:
@@ -74,7 +76,11 @@ def open_session(
     if completed is None:  # its fault was collected
         with attempt("params"):
             completed = without_data(params, config, params_path)
-    is_complete = completed is not None
+    is_complete = False
+    if completed is not None:
+        with attempt("params"):
+            check_network_size(completed[0])
+            is_complete = True
     params, label_names, vocab = completed or (params, (), [])
     if mode == "export":  # an exported model always computes in float32
         params = params.with_precision("float32")
@@ -93,7 +99,14 @@ def open_session(
         distribution,
         is_complete,
     )
-    for check in (check_export, check_batch_size, check_vocab_size, check_unchanged_meaning):
+    checks = (
+        check_machine,
+        check_export,
+        check_batch_size,
+        check_vocab_size,
+        check_unchanged_meaning,
+    )
+    for check in checks:
         with attempt("params"):
             check(session)
     return session
@@ -132,6 +145,21 @@ def choose_checkpoint(run):
     return None, newest
 
 
+def open_used(run, chosen):
+    """Opens a Checkpoint to use, which a run that trains may delete: its open files stay readable.
+
+    chosen: path of `choose_checkpoint`, which chooses again where that one has been deleted.
+    """
+    try:
+        checkpoint = open_checkpoint(chosen)
+        checkpoint.weights  # noqa: B018  (opens the files)
+        return checkpoint
+    except (UserError, OSError):
+        if os.path.exists(chosen) or run.checkpoint_path not in (None, BEST):
+            raise
+    return open_used(run, choose_checkpoint(run)[1])
+
+
 def without_data(params, config, params_path):
     """`data.complete_params` for data that cannot be read: from params and checkpoint only.
 
@@ -143,10 +171,17 @@ def without_data(params, config, params_path):
     return params.complete(config, {"num_cls_classes": classes}, params_path), (), []
 
 
+def check_machine(session):
+    """Raises UserError if this machine has no memory for the plan, or lacks instructions."""
+    check_plan_size(session.params)
+    check_precision(session.params)
+
+
 def check_export(session):
     """Raises UserError if the best checkpoint could not be exported after the training."""
     if session.mode == "train_and_eval" and session.run.export_best is not None:
         check_format(session.run.export_best, session.params)
+        check_folder(session.model_dir / "export" / session.run.export_best)
 
 
 def check_batch_size(session):

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text for the user: lines on the standard error stream, aligned summaries, durations in words."""
 
-import io
 import sys
 
 
 def escape_unencodable():
     """Lets a terminal or file that cannot encode a character have its escape: PYTHONIOENCODING."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):  # no stream of a test
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 
 from common.console import log
 from common.errors import UserError
+from common.files import delete_leftovers
 from common.platform.seal import NotSealed, read_sealed, write_sealed
 from common.signals import poll
 
@@ -94,8 +95,8 @@ def tokenize_texts(rows, tokenizer):
 def load_tokens(source, split, tokenizer, cache_dir):
     """Returns the Tokens of a split of a Source, from the cache or else tokenised and then cached.
 
-    cache_dir: Path, created if absent. If it cannot be written, nothing is cached; what another user
-    has written there is not read (`common/platform/seal.py`).
+    cache_dir: Path, created if absent. If it cannot be written, nothing is cached; what another
+    user has written there is not read (`common/platform/seal.py`).
 
     Raises:
         UserError: the source's files change while they are read.
@@ -112,6 +113,7 @@ def load_tokens(source, split, tokenizer, cache_dir):
         check_unchanged(source, split, content)
         with contextlib.suppress(OSError):  # without a cache on a read-only or full disk
             write_sealed(path, _serialized(tokens), fingerprint)
+            delete_leftovers(path.parent)
     return tokens
 
 

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -245,7 +246,7 @@ def test_a_run_is_not_resumed_with_params_of_another_meaning_unless_allowed(
 def test_two_runs_do_not_write_to_one_model_dir(tmp_path, capsys):
     with locked(tmp_path / "model_dir"):
         flags = ("--mode", "train", "--params", ROOT / TINY, "--model_dir", tmp_path / "model_dir")
-        message = refused_here(capsys, *flags, "--max_steps", 1)
+        message = refused_here(capsys, *flags, "--max_steps", 1, exit_code=75)
     assert f"being written by process {os.getpid()}" in message
 
 
@@ -376,15 +377,28 @@ def test_a_missing_file_is_named_with_one_that_is_there(tmp_path):
     assert len(done.stderr.splitlines()) == 1 and not model_dir.exists()
 
 
+@pytest.mark.parametrize("imported", ["common.platform.huge_pages", "pydantic", "common.params"])
+def test_an_interruption_while_the_program_starts_gives_no_traceback(imported):
+    arguments = [sys.executable, "-X", "importtime", *command("--help")[1:]]
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while f" {imported}\n" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode in (-signal.SIGINT, 0)  # the last imports may be through
+
+
 def test_help_names_every_flag():
     done = succeed("--help")
     for flag in vars(make_parser().parse_args([])):
         assert f"--{flag}" in done.stdout
 
 
-def refused_here(capsys, *arguments):
+def refused_here(capsys, *arguments, exit_code=2):
     """As a process of its own, but faster; returns the message."""
-    assert run.main(list(map(str, arguments))) == 2
+    assert run.main(list(map(str, arguments))) == exit_code
     captured = capsys.readouterr()
     assert captured.out == ""
     return captured.err

@@ -3,10 +3,12 @@
 
 import contextlib
 import random
+import shutil
 
 import numpy as np
 import pytest
 
+import session as session_module
 from common.checkpoints.formats import ours
 from common.errors import UserError
 from common.params import Params
@@ -115,6 +117,58 @@ def test_a_fault_is_raised_or_else_collected_with_those_behind_it(folder):
     assert [part for part, _ in faults] == ["checkpoint", "data"]
     assert "only" in faults[1][1] or "1 different labels" in faults[1][1]
     assert session.is_complete and session.vocab == []  # the network follows from the params alone
+
+
+@pytest.mark.parametrize(
+    ("model", "runconfig", "text"),
+    [
+        # 2e9 layers of 4 * 6 * 6 + 2 * 6 * 13 = 300 weights, 4 bytes each and as many of gradients
+        ({"num_hidden_layers": 2 * 10**9}, {}, "num_hidden_layers 2,000,000,000.*least 4,800.0 GB"),
+        ({"hidden_size": 2 * 10**9}, {}, "model with .*hidden_size 2,000,000,000"),
+        ({"filter_size": 2 * 10**9}, {}, "model with .*filter_size 2,000,000,000.*GB"),
+        ({"max_position_embeddings": 10**12}, {}, r"max_position_embeddings 1,000,000,000,000"),
+        # 1e11 steps of 2 rows, 4 bytes each
+        ({}, {"max_steps": 10**11}, r"max_steps 100,000,000,000 takes 200.* rows.*least 800.0 GB"),
+    ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_built(
+    folder, monkeypatch, model, runconfig, text
+):
+    monkeypatch.setattr("common.training.checks.available_bytes", lambda device: 10**10)
+    with pytest.raises(UserError, match=f"(?s){text}.*this machine has 10.0 GB free"):
+        open_session(params_of(folder, NETWORK | model, **runconfig))
+    if model:
+        session = open_session(
+            params_of(folder, NETWORK | model), attempt=lambda part: contextlib.suppress(UserError)
+        )
+        assert not session.is_complete  # --validate_only builds nothing, either
+
+
+def test_bfloat16_without_its_instructions_is_refused_and_not_an_abort(folder, monkeypatch):
+    params = params_of(folder, NETWORK | {"mixed_precision": "mixed_bfloat16"}, device="/cpu:0")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    open_session(params)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    with pytest.raises(UserError, match=r"ONEDNN_MAX_CPU_ISA is AVX2, without .* unset"):
+        open_session(params)
+
+
+def test_a_checkpoint_that_training_deletes_is_read_to_its_end_or_another_is_taken(
+    folder, monkeypatch
+):
+    paths = [save_checkpoint(folder, step) for step in (1, 2)]
+    former = session_module.open_checkpoint
+
+    def delete_first(path):
+        monkeypatch.setattr(session_module, "open_checkpoint", former)
+        shutil.rmtree(path)
+        return former(path)
+
+    monkeypatch.setattr(session_module, "open_checkpoint", delete_first)
+    session = open_session(params_of(folder, mode="eval"))
+    assert session.checkpoint.path == str(paths[0])
+    shutil.rmtree(paths[0])
+    assert dict(session.checkpoint.weights) == {}
 
 
 def test_a_vocabulary_larger_than_the_embedding_table_is_refused(folder):

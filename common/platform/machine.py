@@ -19,16 +19,23 @@ from common.platform.tf_private import gpu_memory
 
 LIBRARIES = ("tensorflow", "keras", "numpy")
 # Environment variables that change what is compiled, or which kernels run.
-SETTINGS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE")
+SETTINGS = (
+    *("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA"),
+    *("TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
+)
 # Names in /proc/cpuinfo: Intel from Cooper Lake on and AMD from Zen 4 on; Intel from Sapphire
 # Rapids on; Arm from Neoverse V1 on.
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
+# Where this variable has one of these values, a product in bfloat16 ends the process.
+ONEDNN_LIMIT = "ONEDNN_MAX_CPU_ISA"
+LIMITS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2")
 MIN_CAPABILITY_FOR_BFLOAT16 = (8, 0)  # Ampere
 CONNECT_SECONDS = 5.0  # the farthest host answers within half a second
 
 
 def machine_facts():
-    """Returns what machine code depends on besides the program: {fact: str}."""
+    """Returns what machine code depends on besides the program, and the last bits of results with
+    it: {fact: str}."""
     facts = {name: version_of(name) for name in LIBRARIES}
     facts |= {"python": platform.python_version(), "architecture": platform.machine()}
     fields = _cpuinfo()
@@ -38,6 +45,17 @@ def machine_facts():
     facts["cores"] = str(len(os.sched_getaffinity(0)))
     facts |= {name: os.environ[name] for name in SETTINGS if name in os.environ}
     return facts
+
+
+def differences(then, now, limit=3):
+    """Returns how two flat dicts differ, as text with at most `limit` keys."""
+    texts = [
+        f"{key} was {then.get(key)}, is {now.get(key)}"
+        for key in sorted({*then, *now})
+        if then.get(key) != now.get(key)
+    ]
+    more = f", and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
 
 
 def _cpuinfo():
@@ -94,7 +112,14 @@ def best_precision(gpu_capabilities):
         is_fast = min(gpu_capabilities) >= MIN_CAPABILITY_FOR_BFLOAT16
     else:
         is_fast = bool(BFLOAT16_INSTRUCTIONS & _instructions(_cpuinfo()))
+        is_fast = is_fast and onednn_has_bfloat16()
     return "mixed_bfloat16" if is_fast else "float32"
+
+
+def onednn_has_bfloat16():
+    """Whether the user lets oneDNN, where it computes, use the instructions that bfloat16 needs."""
+    limit = os.environ.get(ONEDNN_LIMIT, "").upper()
+    return limit not in LIMITS_WITHOUT_BFLOAT16 or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
 
 
 def gpus_of(device):

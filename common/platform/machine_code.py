@@ -29,8 +29,8 @@ from pathlib import Path
 
 from common.console import log
 from common.errors import UserError
-from common.files import cache_dir, hash_of, sha256
-from common.platform.machine import machine_facts
+from common.files import cache_dir, delete_leftovers, hash_of, sha256
+from common.platform.machine import differences, machine_facts
 from common.platform.seal import NotSealed, check_own, make_own, read_sealed, write_sealed
 from common.platform.tf_private import GRAPH_FOLDER
 
@@ -192,17 +192,6 @@ def report_others(manifest, key, facts, outcome):
             log(f"The programs in {other.parent} {outcome}: {differences(others, facts)}")
 
 
-def differences(then, now, limit=3):
-    """Returns how two flat dicts differ, as text with at most `limit` keys."""
-    texts = [
-        f"{key} was {then.get(key)}, is {now.get(key)}"
-        for key in sorted({*then, *now})
-        if then.get(key) != now.get(key)
-    ]
-    more = f", and {len(texts) - limit} more" if len(texts) > limit else ""
-    return ", ".join(texts[:limit]) + more
-
-
 # ---- Which folder a run takes --------------------------------------------------------------------
 
 
@@ -250,6 +239,7 @@ def open_cache(folder):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_alone = True
         if is_alone:
+            delete_leftovers(part)
             _make_room(part)
         _delete_damaged(part, is_alone)
         fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -85,10 +85,7 @@ def _key():
     Raises:
         OSError: there is no place for it.
     """
-    try:
-        path = cache_dir() / KEY
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
+    path = cache_dir() / KEY
     key = _key_in(path)
     if key is None:
         write_whole(path, secrets.token_bytes(KEY_BYTES), mode=0o600)

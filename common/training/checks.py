@@ -5,6 +5,7 @@ The trainer runs them on real weights, `--validate_only` on shapes alone.
 """
 
 import itertools
+import os
 from pathlib import Path
 
 import keras
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from common.errors import UserError
 from common.metrics.row_metrics import Metrics, names_of_figures
+from common.platform.machine import ONEDNN_LIMIT, available_bytes, gpus_of, onednn_has_bfloat16
 
 
 def check_metric(metric, model, splits):
@@ -26,6 +28,60 @@ def check_calibration(model):
         raise UserError(
             f"runconfig.calibrate_temperature is true, but {type(model).__name__} gives no "
             "probabilities; leave the key out"
+        )
+
+
+def check_network_size(params):
+    """Raises UserError where tables and kernels alone do not fit into memory, before any is made.
+
+    In training their gradients count, too. `--validate_only` estimates what a step needs besides.
+
+    params: complete Params.
+    """
+    cfg, run = params.model, params.runconfig
+    width, outer = cfg.hidden_size, cfg.embedding_size or cfg.hidden_size
+    num_weights = (
+        cfg.vocab_size * outer
+        + cfg.max_position_embeddings * width
+        + cfg.num_hidden_layers * (4 * width**2 + 2 * width * cfg.filter_size)
+        + width * (width + cfg.num_cls_classes)
+    )
+    keys = ("num_hidden_layers", "hidden_size", "filter_size", "vocab_size")
+    keys += ("max_position_embeddings", "num_cls_classes")
+    sizes = ", ".join(f"{key} {getattr(cfg, key):,}" for key in keys)
+    num_bytes = 4 * num_weights * (2 if run.is_training else 1)
+    _check_fits_memory(f"model with {sizes} has {num_weights:,} weights", num_bytes, run.device)
+
+
+def check_precision(params):
+    """Raises UserError where a product in bfloat16 would end the process. params: complete."""
+    is_on_cpu = not gpus_of(params.runconfig.device)
+    if params.model.dtype_policy == "mixed_bfloat16" and is_on_cpu and not onednn_has_bfloat16():
+        raise UserError(
+            f"model.mixed_precision is mixed_bfloat16, but {ONEDNN_LIMIT} is "
+            f"{os.environ[ONEDNN_LIMIT]}, without the instructions that it needs; unset the "
+            "variable, set it to AVX512_CORE or above, or write mixed_precision: float32"
+        )
+
+
+def check_plan_size(params):
+    """Raises UserError where the numbers of the rows of all batches do not fit into memory.
+
+    params: complete Params.
+    """
+    run = params.runconfig
+    if run.is_training and run.max_steps is not None and params.train_input is not None:
+        rows = run.max_steps * params.optimizer.grad_accum_steps * params.train_input.batch_size
+        what = f"runconfig.max_steps {run.max_steps:,} takes {rows:,} rows, planned in advance"
+        _check_fits_memory(what, 4 * rows, run.device)
+
+
+def _check_fits_memory(what, num_bytes, device):
+    available = available_bytes("GPU" if gpus_of(device) else "CPU")
+    if available is not None and num_bytes > available:
+        raise UserError(
+            f"{what}: at least {num_bytes / 1e9:,.1f} GB of memory, where this machine has "
+            f"{available / 1e9:,.1f} GB free; correct the number that is too large"
         )
 
 

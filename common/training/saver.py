@@ -5,6 +5,7 @@ from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.checkpoints.load import check_finite
 from common.checkpoints.writer import CheckpointWriter, NoWriter
+from common.platform.machine import differences, machine_facts
 from common.training.checks import check_fits, check_vocab
 from common.training.lock import check_still_there
 from common.training.run_state import PREFIX, RunState
@@ -55,6 +56,7 @@ class Saver:
             "do_lower_case": params.predict_input.do_lower,
             "tf_random_seed": self.session.run.tf_random_seed,
             "best_metric": None if self.metric is None else str(self.metric),
+            "machine": machine_facts(),
         }
         weights, state = self._tensors()
         self.writer.save(
@@ -71,7 +73,10 @@ class Saver:
         self.saved_step = step
 
     def restore(self, path):
-        """Puts every weight and the whole training state back. Returns the global step."""
+        """Puts every weight and the whole training state back. Returns the global step.
+
+        Tells the listeners where the machine, or its settings, give other last bits than before.
+        """
         state = ours.read_state(path)
         self.state = RunState.from_tensors(state)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
@@ -84,6 +89,11 @@ class Saver:
                 variable.assign(check_finite(path, name, tensors[name].read()))
         self.saved_step = int(self.optimizer.step.numpy())
         config = ours.read_config(path)
+        changed = differences(config.get("machine") or machine_facts(), machine_facts())
+        if changed:
+            self.listeners.on_message(
+                f"{path.name} was computed otherwise, so the last bits can differ: {changed}"
+            )
         if not self.session.run.allow_changed_params:
             check_vocab(self.session.vocab, config["vocab_file"], path)
         if self.metric is None or str(self.metric) != config.get("best_metric"):
@@ -92,7 +102,7 @@ class Saver:
             state.best_step, state.best_value, state.num_without_better = -1, 0.0, 0
         if self.session.distribution.is_chief:
             # best.json says what the resumed run knows: a later best is found again.
-            if (self.model_dir / f"checkpoint-{self.state.best_step}").is_dir():
+            if store.checkpoint_at(self.model_dir, self.state.best_step) is not None:
                 self._write_best(self.state.best_step, self.state.best_value)
             else:
                 store.delete_best(self.model_dir)

@@ -31,6 +31,7 @@ from common.training.checks import (
     check_device,
     check_fits,
     check_metric,
+    check_plan_size,
     check_trained,
     check_vocab,
     last_step_of,
@@ -144,6 +145,7 @@ class Validation:
         first_step, last_step = session.first_step, session.first_step + 1
         if self.is_training:
             with self.collecting():
+                check_plan_size(self.params)
                 last_step = last_step_of(self.run, first_step)
         batches = self._look_at_data(first_step, last_step)
         if not session.is_complete:

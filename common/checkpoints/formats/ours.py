@@ -32,6 +32,7 @@ TYPES_OF_CONFIG = {
     "tf_random_seed": (int,),
     "best_metric": (str,),
     "temperature": (int, float),
+    "machine": (dict,),
 }
 
 
@@ -147,6 +148,7 @@ def check_config(config, file):
             type(value) in kinds
             and (key != "label_names" or all(isinstance(name, str) for name in value))
             and (key != "temperature" or 0 < value < float("inf"))
+            and (key != "machine" or all(isinstance(fact, str) for fact in value.values()))
         )
         if not is_right:
             raise UserError(f"{file} says {key} is {value!r:.80}, which no run writes")

@@ -41,3 +41,12 @@ def test_a_network_is_there_where_one_host_answers(monkeypatch):
             machine.check_reachable([nowhere])
         monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "proxy"})
         machine.check_reachable([nowhere])
+
+
+def test_bfloat16_is_not_chosen_where_the_user_keeps_onednn_from_its_instructions(monkeypatch):
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": "avx512_bf16"})
+    for limit, expected in (("AVX512_CORE", "mixed_bfloat16"), ("avx2", "float32")):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        assert machine.best_precision([]) == expected
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert machine.best_precision([]) == "mixed_bfloat16"

@@ -11,6 +11,7 @@ import pytest
 
 from common.params import RunParams
 from common.platform import machine_code
+from common.platform.machine import differences
 
 FACTS = {"tensorflow": "2.21.0", "processor": "A", "instructions": "avx2"}
 ROOT = Path(__file__).parents[3]
@@ -101,7 +102,7 @@ def test_damaged_code_is_not_loaded_and_compiling_again_deletes_it(
 
 def test_the_differences_of_two_machines_are_listed_briefly():
     then, now = {name: "0" for name in "abcde"}, {name: "1" for name in "abcd"} | {"e": "0"}
-    text = machine_code.differences(then, now)
+    text = differences(then, now)
     assert text == "a was 0, is 1, b was 0, is 1, c was 0, is 1, and 1 more"
 
 

@@ -138,6 +138,18 @@ def test_params_that_do_not_fit_what_is_to_be_resumed_are_refused(trained, value
         assert differing in str(error.value)
 
 
+def test_a_resume_on_another_machine_says_what_differs(trained, tmp_path, monkeypatch, capsys):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    facts = ours.read_config(tmp_path)["machine"] | {"cores": "64", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    monkeypatch.setattr("common.training.saver.machine_facts", lambda: facts)
+    make_trainer(make_params(tmp_path, max_steps=13)).train()
+    said = capsys.readouterr().err
+    assert "checkpoint-12 was computed otherwise, so the last bits can differ: " in said
+    assert "ONEDNN_MAX_CPU_ISA was None, is AVX2, cores was" in said
+    make_trainer(make_params(tmp_path, max_steps=14)).train()
+    assert "last bits" not in capsys.readouterr().err
+
+
 def test_a_vocabulary_of_other_tokens_is_refused(trained):
     vocab = [*VOCAB[:7], "another", *VOCAB[8:]]
     with pytest.raises(

@@ -171,17 +171,17 @@ FAULTS = {
         (),
         r"model\.pooler_type is mean, and google-research/bert knows first alone",
     ),
-    # 17 numbers of 4 bytes for each of 2^34 elements of a kernel: no machine could allocate it.
+    # Five kernels of 2^34 elements, of 4 bytes each and as many of gradients: 687 GB.
     "network too large": (
         None,
         {"model.hidden_size": 131_072, "model.num_hidden_layers": 1},
         (),
-        r"train step for 3 rows of 4 tokens needs about .* GB free",
+        r"model with .*hidden_size 131,072, .* weights: at least 687\.3 GB of memory",
     ),
 }
 
 # Found with the programs, which take a second to trace.
-TRACED = ("checkpoint not finite", "metric absent", "network too large")
+TRACED = ("checkpoint not finite", "metric absent")
 
 
 @pytest.mark.parametrize("name", FAULTS)
