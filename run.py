@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -90,14 +91,16 @@ def run_on_cs(params, args):
     """Runs on the CS target. Does not return: the SDK's process replaces this one."""
     python = target.check(params)
     import_quietly()
-    from common.cs.prepare import Notes, adapted, prepare
+    from common.cs.prepare import adapted, prepare, tolerating_data
     from session import write_params
 
     params, notes = adapted(params)
-    notes = Notes(notes, is_tolerant=params.runconfig.validate_only)
-    is_needed = params.runconfig.mode == "train" or not params.runconfig.validate_only
-    session = open_session(params, args, needs_checkpoint=is_needed, attempt=notes.collecting)
-    target.hand_over(python, prepare(session, notes, write_params))
+    run = params.runconfig
+    tolerating = functools.partial(tolerating_data, notes)
+    attempt = tolerating if run.validate_only else contextlib.nullcontext
+    is_needed = run.mode == "train" or not run.validate_only
+    session = open_session(params, args, needs_checkpoint=is_needed, attempt=attempt)
+    target.hand_over(python, prepare(session, notes, attempt, write_params))
 
 
 def open_session(params, args, **options):

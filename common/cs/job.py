@@ -4,7 +4,6 @@
 job.json               the fields of `Job`
 rows-<split>.safetensors   `rows.Rows` of each split; split `zeros` if a validation has no data
 initial.safetensors    initial weights by neutral name; none where training resumes
-vocab.txt              the vocabulary, which is saved with every checkpoint
 """
 
 import json
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from common.cs.rows import Rows
 
-JOB, INITIAL, VOCAB = "job.json", "initial.safetensors", "vocab.txt"
+JOB, INITIAL = "job.json", "initial.safetensors"
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Job:
     checkpoint: str | None  # path of the weights to load, of any format
     address: str | None  # "host:port" of the cluster
     label_names: list[str]
+    vocab: list[str]
     config: dict  # the entries of a checkpoint's config.json besides the geometry
     class_weights: list[float] | None
     splits: list[str]  # in order
@@ -48,7 +48,3 @@ def rows_path(folder, split):
 
 def read_rows(folder, split):
     return Rows.read(rows_path(folder, split))
-
-
-def read_vocab(folder):
-    return (Path(folder) / VOCAB).read_text("utf-8").removesuffix("\n").split("\n")

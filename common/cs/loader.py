@@ -10,29 +10,19 @@ import torch
 from common.cs.rows import Rows
 
 
-class RowBatches(torch.utils.data.IterableDataset):
-    """Batches of Rows: dicts of `Rows.batch`, as tensors.
-
-    If several systems share a batch, the worker of each system provides its part of the rows.
-    """
-
-    def __init__(self, rows, part=slice(None)):
-        self.rows = rows
-        self.part = part
-
-    def __len__(self):
-        return self.rows.num_steps
-
-    def __iter__(self):
-        for step in range(self.rows.num_steps):
-            batch = self.rows.batch(step, self.part)
-            yield {name: torch.from_numpy(array) for name, array in batch.items()}
-
-
 def make_loader(path):
-    """Returns a torch DataLoader of the rows in a file. The SDK calls this on every worker."""
+    """Returns a torch DataLoader of the rows in a file: dicts of `Rows.batch`, as tensors.
+
+    The SDK calls this on every worker. If several systems share a batch, the worker of each system
+    provides its part of the rows.
+    """
     rows = Rows.read(path)
-    return torch.utils.data.DataLoader(RowBatches(rows, part_of_worker(rows)), batch_size=None)
+    part = part_of_worker(rows)
+
+    def batch_of(step):
+        return {name: torch.from_numpy(array) for name, array in rows.batch(step, part).items()}
+
+    return torch.utils.data.DataLoader(range(rows.num_steps), batch_size=None, collate_fn=batch_of)
 
 
 def part_of_worker(rows):

@@ -8,7 +8,6 @@ environment.
 
 import contextlib
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from safetensors.numpy import save_file
 
 from common.checkpoints.load import load_weights
 from common.cs import target
-from common.cs.job import INITIAL, VOCAB, Job, rows_path
+from common.cs.job import INITIAL, Job, rows_path
 from common.cs.rows import collect_rows, rows_of_zeros
 from common.errors import UserError
 from common.losses import balanced_weights
@@ -26,22 +25,16 @@ from common.training.checks import last_step_of, set_up
 FOLDER = Path("cs", "job")
 
 
-@dataclass(frozen=True)
-class Notes:
-    """Notes for the report. If only shapes are needed, missing data is a note and not an error."""
-
-    sentences: list[str]
-    is_tolerant: bool  # whether faults of the data become notes
-
-    @contextlib.contextmanager
-    def collecting(self, part):
-        """A context manager for `attempt` of `open_session`; see there."""
-        try:
-            yield
-        except UserError as error:
-            if not (self.is_tolerant and part == "data"):
-                raise
-            self.sentences.append(f"data not read, shapes from the params alone: {error}")
+@contextlib.contextmanager
+def tolerating_data(notes, part):
+    """For `attempt` of `open_session`: a fault of the data becomes a note for the report, as a
+    validation only needs shapes."""
+    try:
+        yield
+    except UserError as error:
+        if part != "data":
+            raise
+        notes.append(f"data not read, shapes from the params alone: {error}")
 
 
 def adapted(params):
@@ -66,12 +59,13 @@ def adapted(params):
     return params, notes
 
 
-def prepare(session, notes, write_params):
+def prepare(session, notes, attempt, write_params):
     """Writes the job of a run. Returns the Path of its folder.
 
     Args:
         session: Session of `adapted` params that passed `target.check_rules`.
-        notes: Notes with which the Session was opened.
+        notes: list of str, for the report.
+        attempt: with which the Session was opened.
         write_params: called with the Session before training, once all checks have passed; writes
             params.yaml.
     """
@@ -87,7 +81,7 @@ def prepare(session, notes, write_params):
     section, batches_of_split, split_texts = section_of(params), {}, {}
     rows_of_split = {"zeros": rows_of_zeros(section.batch_size, section.max_sequence_length)}
     if session.vocab:
-        with notes.collecting("data"):
+        with attempt("data"):
             batches_of_split, split_texts = batches_of(session, first_step, last_step)
     if batches_of_split:
         pad_id = session.vocab.index("[PAD]") if section.pad_id is None else section.pad_id
@@ -102,8 +96,6 @@ def prepare(session, notes, write_params):
         class_weights = balanced_weights(labels, params.model.num_cls_classes).tolist()
     elif class_weights == "auto":
         class_weights = [1.0] * params.model.num_cls_classes
-    vocab = "".join(f"{token}\n" for token in session.vocab)
-    (folder / VOCAB).write_text(vocab, "utf-8", newline="\n")
     if session.is_training and action == "run":
         if not session.resumed:
             write_initial_weights(session, folder / INITIAL)
@@ -117,6 +109,7 @@ def prepare(session, notes, write_params):
         checkpoint=None if checkpoint is None else str(checkpoint.path),
         address=target.address_of(params),
         label_names=list(session.label_names),
+        vocab=list(session.vocab),
         config={
             "do_lower_case": params.predict_input.do_lower,
             "tf_random_seed": run.tf_random_seed,
@@ -126,7 +119,7 @@ def prepare(session, notes, write_params):
         class_weights=None if class_weights is None else list(class_weights),
         splits=list(rows_of_split),
         texts={split: list(rows) for split, rows in split_texts.items()},
-        notes=notes.sentences,
+        notes=notes,
     ).write(folder)
     return folder
 

@@ -52,18 +52,6 @@ class Rows:
         features = {"input_ids": input_ids, "padding_mask": mask, "segment_ids": segment_ids}
         return features | {name: array[places] for name, array in self.targets.items()}
 
-    def in_row_order(self, values):
-        """Sorts the values of batches into the order of the split.
-
-        values: array [steps so far, B, ...]. Returns array [N, ...] and {target: array [N, ...]} of
-        the rows in these batches.
-        """
-        places = self.plan[: len(values)].reshape(-1)
-        real = np.flatnonzero(places >= 0)
-        order = real[np.argsort(places[real], kind="stable")]
-        targets = {name: array[places[order]] for name, array in self.targets.items()}
-        return values.reshape(-1, *values.shape[2:])[order], targets
-
     def write(self, path):
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
         arrays |= {TARGETS + name: array for name, array in self.targets.items()}

@@ -82,20 +82,19 @@ class Worker:
         """Returns the SDK's backend. Can be called once per process."""
         cstorch, cs = self.cstorch, self.params.csconfig
         shutil.rmtree(self.artifacts, ignore_errors=True)  # of an earlier run
+        options = {"artifact_dir": str(self.artifacts)}
         if cs.backend == "cpu" and self.job.action != "validate":
             if self.cfg.dtype_policy != "float32":
                 log(f"{self.cfg.dtype_policy} is computed in float32 on the CPU backend")
-            return cstorch.backend("CPU", artifact_dir=str(self.artifacts))
+            return cstorch.backend("CPU", **options)
         half = HALF_DTYPES.get(self.cfg.dtype_policy, "float16")
         cstorch.amp.set_half_dtype("cbfloat16" if cs.use_cbfloat16 else half)
-        options = {"artifact_dir": str(self.artifacts)}
         if self.job.action == "validate":
             return cstorch.backend("CSX", validate_only=True, **options)
-        if cs.compile_dir is not None:
-            options["compile_dir"] = cs.compile_dir
         return cstorch.backend(
             "CSX",
             compile_only=self.job.action == "compile",
+            compile_dir=cs.compile_dir,
             cluster_config=self._cluster_config(),
             **options,
         )
@@ -189,12 +188,7 @@ class Worker:
     def _forward_step(self):
         import torch
 
-        @self.cstorch.trace
-        @torch.no_grad()
-        def step(batch):
-            return self._logits(batch)
-
-        return step
+        return self.cstorch.trace(torch.no_grad()(self._logits))
 
     def _training_logits(self, batch):
         """Returns <float32>[B, C]; with r_drop_alpha each row twice, <float32>[B, 2, C]."""
@@ -391,7 +385,7 @@ class Worker:
             {name: weight.as_neutral(weight.parameter) for name, weight in weights.items()},
             state,
             config,
-            jobs.read_vocab(self.folder),
+            self.job.vocab,
             self.run.keep_checkpoint_max,
             keep={int(self.state.get(f"{PREFIX}best_step", -1))},
         )
@@ -414,7 +408,7 @@ class Worker:
     # ---- evaluation and prediction ---------------------------------------------------------------
 
     def _logits_of(self, split, num_steps):
-        """Returns float32 [steps, B, C]."""
+        """Returns a list of float32 [B, C], one for each batch."""
         collected = []
 
         @self.cstorch.step_closure
@@ -424,43 +418,36 @@ class Worker:
         step = self._forward_step()
         for batch in self._executor(split, num_steps=num_steps):
             collect(step(batch))
-        return np.stack(collected)
+        return collected
 
     def score(self):
         """Evaluates or predicts every split."""
         rows_of = {split: jobs.read_rows(self.folder, split) for split in self.job.splits}
         self._build(next(iter(rows_of.values())))
-        scores = {}
+        metrics_of_split, task = {}, self._make_task()
         for split, rows in rows_of.items():
             limit = self.run.eval_steps if self.run.mode == "eval" else None
             num_steps = min(rows.num_steps, limit or rows.num_steps)
-            logits, targets = rows.in_row_order(self._logits_of(split, num_steps))
-            scores[split] = logits, targets.get("labels")  # a user's texts have none
-        if self.run.mode == "predict":
-            self._write_predictions(scores)
-            return
-        metrics_of_split, task = {}, self._make_task()
-        for split, (logits, labels) in scores.items():
             metrics = metrics_of_split[split] = task.make_metrics()
-            metrics.update({"logits": logits}, {"labels": labels}, np.arange(len(labels)))
+            for plan, logits in zip(rows.plan, self._logits_of(split, num_steps), strict=False):
+                targets = {name: array[plan] for name, array in rows.targets.items()}
+                metrics.update({"logits": logits}, targets, plan)
+        config = open_checkpoint(self.job.checkpoint).config
+        if self.run.mode == "predict":
+            for number, (split, metrics) in enumerate(metrics_of_split.items()):
+                texts = [tuple(row) for row in self.job.texts[split]]
+                records = task.predictions(metrics.outputs, config)
+                folder, name = self.model_dir / "predict", f"predictions_cs_{number}"
+                for path in write_predictions(folder, name, metrics.outputs, texts, records):
+                    print(f"Written {path}")
+            return
         total = task.make_metrics()
         figures = figures_of(total, metrics_of_split)
-        step = open_checkpoint(self.job.checkpoint).config.get("step", 0)
+        step = config.get("step", 0)
         self.metrics_file.on_figures("eval", step, figures)
         print(f"Evaluated {self.job.checkpoint} on {len(total):,} rows")
         for name, value in figures.items():
             print(f"  {name.removeprefix('eval/')}: {value:.4f}")
-
-    def _write_predictions(self, scores):
-        config = open_checkpoint(self.job.checkpoint).config
-        task = self._make_task()
-        for number, (split, (logits, _)) in enumerate(scores.items()):
-            texts = [tuple(row) for row in self.job.texts[split]]
-            outputs = {"logits": logits}
-            records = task.predictions(outputs, config)
-            folder, name = self.model_dir / "predict", f"predictions_cs_{number}"
-            for path in write_predictions(folder, name, outputs, texts, records):
-                print(f"Written {path}")
 
 
 def sentence_of(error):

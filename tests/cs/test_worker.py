@@ -281,7 +281,7 @@ def test_every_kind_of_network_loss_and_rate_is_lowered(variant, tmp_path):
     rows_of_zeros(4, 7).write(rows_path(folder, "zeros"))
     Job(
         params=params.model_dump(mode="json"), action="validate", first_step=0, last_step=1,
-        resumed=None, checkpoint=None, address=None, label_names=[], config={},
+        resumed=None, checkpoint=None, address=None, label_names=[], vocab=[], config={},
         class_weights=model.get("class_weights"), splits=["zeros"], texts={}, notes=[],
     ).write(folder)  # fmt: skip
     done = subprocess.run(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from common.cs.rows import Rows, collect_rows, rows_of_zeros
+from common.metrics.row_metrics import RowMetrics
 from tests.reference.toy_rows import (
     MAX_SEQUENCE_LENGTH,
     TOKENIZER,
@@ -57,10 +58,13 @@ def test_a_part_of_a_batch_is_those_rows_of_it(batches):
 def test_values_come_back_in_the_order_of_the_split():
     tokens = toy_tokens(17)
     rows = collect(toy_eval_batches(tokens, BATCH_SIZE))
-    lengths = np.stack([rows.batch(s)["padding_mask"].sum(axis=1) for s in range(rows.num_steps)])
-    values, targets = rows.in_row_order(lengths)
-    np.testing.assert_array_equal(values, tokens.lengths[:, 0] + 2)  # [CLS], [SEP]
-    np.testing.assert_array_equal(targets["labels"], tokens.targets["labels"])
+    gathered = RowMetrics()
+    for plan, batch in zip(rows.plan, map(rows.batch, range(rows.num_steps)), strict=True):
+        outputs = {"lengths": batch["padding_mask"].sum(axis=1)}
+        gathered.update(outputs, {"labels": batch["labels"]}, plan)
+    lengths = tokens.lengths[:, 0] + 2  # [CLS], [SEP]
+    np.testing.assert_array_equal(gathered.outputs["lengths"], lengths)
+    np.testing.assert_array_equal(gathered.targets["labels"], tokens.targets["labels"])
 
 
 def test_rows_of_zeros_have_one_token_each():
