@@ -32,11 +32,7 @@ KINDS = "fiub"  # of NumPy dtypes: numbers and bool
 
 
 def open_file(path):
-    """The open h5py.File.
-
-    Raises:
-        UserError: it is not an HDF5 file, or damaged.
-    """
+    """The open h5py.File. Raises UserError for a file that is no HDF5 file, or damaged."""
     check_survives(path)
     with reading(path, "it is no HDF5 file, or damaged"):
         return h5py.File(path, "r")

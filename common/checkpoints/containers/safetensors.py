@@ -23,8 +23,7 @@ DTYPES = {
 def read(path):
     """Every tensor of a file, none read yet: list of (name, shape, dtype, read).
 
-    Raises:
-        UserError: it is damaged or missing.
+    Raises UserError for a file that is damaged or missing.
     """
     start = b""
     try:

@@ -4,9 +4,10 @@
 The file has
     is_checkpoint(path)        whether the format claims a path, also where it cannot be read
     read_config(path)          the network and tokenizer, see `huggingface.read_config`
-    read_weights(path)         {neutral name: LazyTensor}, see `names.py`
+    read_weights(path)         {neutral name: LazyTensor}, see `names.weights_of`
     list_tensors(path)         list of StoredTensor, training state too
-and where `--mode export` writes the format
+of which the last three raise UserError for a file that is damaged, malicious, incomplete or of
+another kind, or contradicts itself; and where `--mode export` writes the format
     check(params, quantize)    raises UserError for a network that the format cannot hold
     write(classifier, folder)  writes its files, returns notes for the reader: list of str
     usage(classifier)          Markdown on how to use them, for the model card

@@ -92,7 +92,7 @@ def find_file(path):
 
 
 def read_config(path):
-    """See `huggingface.read_config`. The number of heads comes from a `params.yaml` beside it."""
+    """The number of heads comes from a `params.yaml` beside it."""
     path = find_file(path)
     tensors = list_tensors(path)
     words = "model.model.bert[_encoder].embedding_layer.word_embeddings.weight"
@@ -110,11 +110,7 @@ def read_config(path):
 
 
 def read_weights(path):
-    """See `huggingface.read_weights`.
-
-    Raises:
-        UserError: also if the package that reads the file's compression is not installed.
-    """
+    """Raises UserError also if the package that reads the file's compression is not installed."""
     path = find_file(path)
     hdf5.check_survives(path, with_values=True)
     tensors = list_tensors(path)
@@ -124,11 +120,7 @@ def read_weights(path):
 
 
 def list_tensors(path):
-    """Every tensor of a checkpoint, including links: list of StoredTensor.
-
-    Raises:
-        UserError: the file is damaged, malicious or incomplete.
-    """
+    """Links count as tensors of their own."""
     path = find_file(path)
     tensors = []
     with hdf5.open_file(path) as file, reading(path):

@@ -43,7 +43,7 @@ EPSILON_WHEN_UNSET = 1e-8  # of R_1.7.1 transformers/tf/bert/utils.py
 
 
 def is_checkpoint(path):
-    """Whether this format claims a path: a TensorFlow checkpoint with the original's names."""
+    """A TensorFlow checkpoint with the original's names."""
     if tf_bundle.find_prefix(path) is None:
         return False
     try:
@@ -53,7 +53,6 @@ def is_checkpoint(path):
 
 
 def read_config(path):
-    """See `huggingface.read_config`."""
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
     weights = weights_of(prefix, tensors)
@@ -68,12 +67,10 @@ def read_config(path):
 
 
 def read_weights(path):
-    """See `huggingface.read_weights`."""
     return weights_of(tf_bundle.find_prefix(path), list_tensors(path))
 
 
 def list_tensors(path):
-    """Every variable of a checkpoint: list of StoredTensor."""
     return tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name)
 
 

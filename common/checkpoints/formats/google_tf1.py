@@ -46,16 +46,12 @@ TRANSPOSED = ("nsp/kernel", "classifier/kernel")  # [labels, hidden]
 
 
 def is_checkpoint(path):
-    """Whether this format claims a path: any TensorFlow checkpoint that no other format claims."""
+    """Any TensorFlow checkpoint that no other format claims."""
     return tf_bundle.find_prefix(path) is not None
 
 
 def read_config(path):
-    """See `huggingface.read_config`. The layer-norm epsilon is in the program, not in the config.
-
-    Raises:
-        UserError: a file cannot be read, belongs to another network, or contradicts the weights.
-    """
+    """The layer-norm epsilon is in the program, not in the config."""
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
     words = "bert/embeddings/word_embeddings, or Cerebras' input_embedding/embedding_weights"
@@ -67,12 +63,10 @@ def read_config(path):
 
 
 def read_weights(path):
-    """See `huggingface.read_weights`."""
     return weights_of(tf_bundle.find_prefix(path), list_tensors(path))
 
 
 def list_tensors(path):
-    """Every variable of a checkpoint: list of StoredTensor."""
     return tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name, TRANSPOSED)
 
 
@@ -86,10 +80,7 @@ def neutral_name(name, names=()):
 PREFIX = "bert_model.ckpt"
 FOREIGN_NAMES = {weight: name for name, weight in NAMES.items()}
 # modeling.py, get_activation. Its "gelu" is the tanh form and its epsilon is fixed.
-HIDDEN_ACT = {
-    **{"gelu_tanh": "gelu", "gelu_erf": "gelu"},
-    **{"relu": "relu", "tanh": "tanh", "linear": "linear"},
-}
+HIDDEN_ACT = dict(gelu_tanh="gelu", gelu_erf="gelu", relu="relu", tanh="tanh", linear="linear")
 LAYER_NORM_EPSILON = 1e-12
 
 

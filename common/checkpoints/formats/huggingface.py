@@ -64,7 +64,6 @@ DEFAULT_LAYER_NORM_EPS = 1e-12  # of a config.json without the key
 
 
 def is_checkpoint(path):
-    """Whether this format claims a path, readable or not."""
     file = find_weights_file(path)
     endings = (".safetensors", ".safetensors.index.json", ".bin.index.json")
     return file.is_file() and (
@@ -82,8 +81,6 @@ def read_config(path):
         vocab_size (int), encoder_nonlinearity (str), layer_norm_epsilon (float), family (str),
         vocab_file (str), do_lower_case (bool). None where unknown: without config.json num_heads,
         encoder_nonlinearity and layer_norm_epsilon.
-    Raises:
-        UserError: a file cannot be read, belongs to another network, or contradicts the weights.
     """
     weights_file = find_weights_file(path)
     weights = read_weights(path)
@@ -154,20 +151,11 @@ def from_config_json(config_json, source):
 
 
 def read_weights(path):
-    """The weights of a checkpoint, as of `names.weights_of`, for which `is_checkpoint` holds.
-
-    Raises:
-        UserError: the file is damaged, of another kind, or of this project's format.
-    """
     return weights_of(find_weights_file(path), list_tensors(path))
 
 
 def list_tensors(path):
-    """Every tensor of a checkpoint, in the order of its files: list of StoredTensor.
-
-    Raises:
-        UserError: a file is damaged, malicious, of another kind, or of this project's format.
-    """
+    """In the order of the files. Raises UserError also for a file of this project's format."""
     path = find_weights_file(path)
     files = shards_of(path) if path.name.endswith(".index.json") else [path]
     tensors = []
@@ -251,10 +239,7 @@ def check(params, quantize):
 
 
 def write(classifier, folder):
-    """Writes model.safetensors, config.json, vocab.txt and tokenizer_config.json.
-
-    Returns notes: list of str.
-    """
+    """Writes model.safetensors, config.json, vocab.txt and tokenizer_config.json."""
     weights = with_every_weight(classifier.weights, classifier.params.model)
     # transformers requires this entry.
     save_file(huggingface_tensors(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})

@@ -25,7 +25,7 @@ TABLES = ("word_embeddings", "position_embeddings", "segment_embeddings")
 
 
 def is_checkpoint(path):
-    """Whether this format claims a path: an HDF5 file that no other format claims, or its name."""
+    """An HDF5 file that no other format claims, or its name."""
     return find_file(path) is not None
 
 
@@ -42,10 +42,7 @@ def find_file(path):
 
 
 def read_config(path):
-    """See `huggingface.read_config`.
-
-    Heads, GELU, epsilon and the variants of the network come from a `params.yaml` beside it.
-    """
+    """Heads, GELU, epsilon and the variants of the network come from a `params.yaml` beside it."""
     path = find_file(path)
     words = "embeddings/vars/0, as save_weights of Keras 3 writes this project's model"
     config, _ = network_config("ours", path, weights_of(path, list_tensors(path)), words)
@@ -53,18 +50,12 @@ def read_config(path):
 
 
 def read_weights(path):
-    """See `huggingface.read_weights`."""
     path = find_file(path)
     hdf5.check_survives(path, with_values=True)
     return weights_of(path, list_tensors(path))
 
 
 def list_tensors(path):
-    """Every variable of a file: list of StoredTensor.
-
-    Raises:
-        UserError: the file is damaged or malicious.
-    """
     path = find_file(path)
     tensors, seen = [], set()
 

@@ -124,15 +124,13 @@ def check_whole(path):
 
 
 def is_checkpoint(path):
-    """Whether a path is a checkpoint of this format, or a folder with some."""
     return (Path(path) / MANIFEST).is_file() or bool(store.list_checkpoints(path))
 
 
 def read_config(path):
     """Returns the geometry, `family` "ours", `label_names`, `step` and `vocab_file`.
 
-    Raises:
-        UserError: the checkpoint does not verify.
+    Raises UserError also if the checkpoint does not verify.
     """
     path = resolve(path)
     check_whole(path)
@@ -156,7 +154,6 @@ def check_config(config, file):
 
 
 def read_weights(path):
-    """Returns {neutral name: LazyTensor}."""
     return read_lazily(resolve(path) / WEIGHTS)
 
 
@@ -170,7 +167,6 @@ def read_lazily(file):
 
 
 def list_tensors(path):
-    """Every tensor of a checkpoint, training state too, as a list of StoredTensor."""
     folder = resolve(path)
     return [
         StoredTensor(name, shape, dtype, read, name if axes_of(name) else None, file == STATE)
