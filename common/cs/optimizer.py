@@ -7,24 +7,21 @@ correction it equals Adam of TensorFlow 1.
 """
 
 import math
-import re
 
 import cerebras.pytorch as cstorch
 import torch
 from cerebras.pytorch.optim.lr_scheduler import LRScheduler
 
-from common.optimizers.schedules import layer_rate_factor, make_schedule
+from common.optimizers.schedules import is_decayed, layer_rate_factor, make_schedule
 
 
 def make_optimizer(twin, cfg, num_layers):
     """Returns the optimizer of what OptimizerParams `cfg` train of a compiled BertClassifier with
     `num_layers` encoder layers."""
-    patterns = [re.compile(pattern) for pattern in cfg.exclude_from_weight_decay]
     groups = {}  # (decay, factor on the rate) -> parameters
     for name, weight in trained_weights(twin).items():
-        is_decayed = not any(pattern.search(name) for pattern in patterns)
         factor = layer_rate_factor(name, cfg.layer_wise_lr_decay, num_layers)
-        key = (cfg.weight_decay_rate if is_decayed else 0.0, factor)
+        key = (cfg.weight_decay_rate if is_decayed(name, cfg) else 0.0, factor)
         groups.setdefault(key, []).append(weight.parameter)
     return cstorch.optim.AdamW(
         [

@@ -73,9 +73,6 @@ class Dropout(keras.layers.Layer):
         clock.num_layers += 1  # numbered in the order of construction
         self.layer_number = clock.num_layers
 
-    def build(self, x_shape):
-        del x_shape  # no weights
-
     def call(self, x, training=False):
         place = self.place_of(ops.shape(x)) if training else ()
         if not place:

@@ -7,14 +7,13 @@ the gradient, in a file of its own; `factory.py` has the table.
 
 import contextlib
 import functools
-import re
 from typing import ClassVar
 
 import keras
 import tensorflow as tf
 
 from common.optimizers.loss_scale import make_loss_scale
-from common.optimizers.schedules import layer_rate_factor, make_schedule
+from common.optimizers.schedules import is_decayed, layer_rate_factor, make_schedule
 from common.optimizers.update import TableGradient, gradient_of, half_square, update_weight
 
 WORD_TABLE = "embeddings/word_embeddings"
@@ -66,10 +65,7 @@ class Optimizer:
         self.averages = {}
         if cfg.moving_average_decay is not None:
             self.averages = {name: tf.Variable(w, trainable=False) for name, w in weights.items()}
-        patterns = [re.compile(pattern) for pattern in cfg.exclude_from_weight_decay]
-        self.decayed = {
-            name for name in weights if not any(pattern.search(name) for pattern in patterns)
-        }
+        self.decayed = {name for name in weights if is_decayed(name, cfg)}
         self.rate_factors = {
             name: layer_rate_factor(name, cfg.layer_wise_lr_decay, num_layers) for name in weights
         }
@@ -148,8 +144,8 @@ class Optimizer:
         names = ("rate", "decay", *numbers)
 
         @functools.cache
-        def numbers_at(factor, is_decayed):
-            decay = rate * factor * cfg.weight_decay_rate if is_decayed else 0.0
+        def numbers_at(factor, has_decay):
+            decay = rate * factor * cfg.weight_decay_rate if has_decay else 0.0
             return tf.stack([rate * factor, decay, *numbers.values()])
 
         def update_one(name, gradient):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learning-rate schedules: `optimizer.learning_rate` of the params as a function of the step; and
-the layer-wise decay of the rate. Free of frameworks, for the CS twin.
+the layer-wise decay of the rate and which weights decay. Free of frameworks, for the CS twin.
 
 The formulas are those of tf.compat.v1.train, which the original called; the step is the number of
 updates before this one, from 0. They are written for any array library that has NumPy's functions
@@ -105,6 +105,11 @@ def make_schedule(cfg, ops=np):
         return value
 
     return rate
+
+
+def is_decayed(name, cfg):
+    """Whether a weight of this neutral name decays under OptimizerParams `cfg`."""
+    return not any(re.search(pattern, name) for pattern in cfg.exclude_from_weight_decay)
 
 
 def layer_rate_factor(name, decay, num_layers):

@@ -4,13 +4,10 @@
 The gradients are those of the backward pass, times the loss scale: the values in the compute dtype.
 """
 
-import struct
-
+import numpy as np
 import tensorflow as tf
 
 NUM_BUCKETS = 30  # of a histogram, as in tf.summary.histogram
-SMALLEST_NORMAL = {"mixed_float16": 2.0**-14}  # of the compute dtype; the default is float32's
-FLOAT32_SMALLEST_NORMAL = 2.0**-126
 
 
 def gradient_summaries(gradients, weights, cfg, dtype_policy):
@@ -26,7 +23,8 @@ def gradient_summaries(gradients, weights, cfg, dtype_policy):
         squares = [2.0 * tf.nn.l2_loss(weight) for weight in weights.values()]
         scalars["train/grad_num_zeros"] = tf.cast(tf.add_n(zeros), tf.float32)
         scalars["train/params_norm"] = tf.sqrt(tf.add_n(squares))
-    smallest = SMALLEST_NORMAL.get(dtype_policy, FLOAT32_SMALLEST_NORMAL)
+    is_float16 = dtype_policy == "mixed_float16"
+    smallest = np.finfo(np.float16 if is_float16 else np.float32).smallest_normal
     for name, gradient in gradients.items():
         kind = name.rpartition("/")[2]
         if kind not in ("kernel", "bias"):
@@ -46,7 +44,7 @@ def _zero_and_denormal(x, smallest):
 
     Compares bits, which have the order of the magnitudes: arithmetic flushes denormal numbers to 0.
     """
-    (limit,) = struct.unpack("<i", struct.pack("<f", smallest))
+    limit = np.float32(smallest).view(np.int32)
     magnitude = tf.bitwise.bitwise_and(tf.bitcast(x, tf.int32), 0x7FFFFFFF)
     is_zero = magnitude == 0
     is_denormal = (magnitude < limit) & ~is_zero

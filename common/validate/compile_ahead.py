@@ -29,9 +29,18 @@ from common.training.inference import Inference
 from common.training.train_step import Replica
 from common.validate.graph import Program
 
-# Seconds to trace, compile and load; size of the program and of its machine code; FLOP of matrix
-# products and most bytes of intermediate results, both counted from the graph (`graph.py`).
-HEAD = ("program", "traced", "compiled", "loaded", "file", "code", "products", "buffers")
+# Title, key of the figures, unit, and text: seconds to trace, compile and load; size of the program
+# and of its machine code; FLOP of matrix products and most bytes of intermediate results, both
+# counted from the graph (`graph.py`).
+COLUMNS = (
+    ("traced", "trace_seconds", 1, "{:.1f} s"),
+    ("compiled", "compile_seconds", 1, "{:.1f} s"),
+    ("loaded", "load_seconds", 1, "{:.1f} s"),
+    ("file", "file_bytes", 1e6, "{:.2f} MB"),
+    ("code", "code_bytes", 1e6, "{:.2f} MB"),
+    ("products", "flops", 1e9, "{:.1f} GFLOP"),
+    ("buffers", "peak_buffer_bytes", 1e6, "{:.0f} MB"),
+)
 
 
 def compile_ahead(session):
@@ -40,7 +49,7 @@ def compile_ahead(session):
     compiled = own_dir(params.runconfig.model_dir)
     folder = config_dir(compiled, params)
     entries, total, count = read_entries(folder), {"file": 0, "code": 0}, 0  # of another mode, too
-    log("  ".join(f"{title:>12}" for title in HEAD))
+    log("  ".join(f"{title:>12}" for title in ("program", *(title for title, *_ in COLUMNS))))
     for kind, step, variables, examples in _steps(session):
         for arguments in examples:
             name = shape_name(kind, arguments[0])
@@ -52,7 +61,8 @@ def compile_ahead(session):
             count += 1
             figures = entries[name]["figures"]
             total = {key: total[key] + figures[f"{key}_bytes"] for key in total}
-            log("  ".join(f"{text:>12}" for text in _row(name, figures)))
+            row = (text.format(figures[key] / unit) for _, key, unit, text in COLUMNS)
+            log("  ".join(f"{text:>12}" for text in (name, *row)))
     write_manifest(folder, params, entries)
     items = [
         ("Compiled", f"{count} programs in {time.monotonic() - started:.0f} s"),
@@ -147,17 +157,3 @@ def _compile(name, step, variables, arguments, folder, compiled):
         "peak_buffer_bytes": traced_program.peak_bytes,
     }
     return entry | {"shape": shape, "figures": figures}
-
-
-def _row(name, figures):
-    """The columns of HEAD as text."""
-    return (
-        name,
-        f"{figures['trace_seconds']:.1f} s",
-        f"{figures['compile_seconds']:.1f} s",
-        f"{figures['load_seconds']:.1f} s",
-        f"{figures['file_bytes'] / 1e6:.2f} MB",
-        f"{figures['code_bytes'] / 1e6:.2f} MB",
-        f"{figures['flops'] / 1e9:.1f} GFLOP",
-        f"{figures['peak_buffer_bytes'] / 1e6:.0f} MB",
-    )

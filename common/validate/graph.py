@@ -25,17 +25,11 @@ PRODUCTS = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
 
 @dataclass(frozen=True)
 class Program:
-    """One traced step.
+    """One traced step."""
 
-    Attributes:
-        shape: (B, T) of its features.
-        operations: tuple of tf.Operation, in the order in which they were traced.
-        functions: tuple of FunctionDef that they may call.
-    """
-
-    shape: tuple[int, int]
-    operations: tuple
-    functions: tuple
+    shape: tuple[int, int]  # (B, T) of its features
+    operations: tuple  # of tf.Operation, in the order in which they were traced
+    functions: tuple  # of FunctionDef that they may call
 
     @property
     def flops(self):

@@ -48,11 +48,7 @@ MEASURED_EXCESS = 1.5
 
 
 class Problems:
-    """Sentences on what would make the run fail.
-
-    Attributes:
-        sentences: list of str.
-    """
+    """What would make the run fail. `sentences`: list of str."""
 
     def __init__(self):
         self.sentences = []
@@ -248,7 +244,6 @@ class Validation:
                 f"{cfg.batch_size} can be made; choose a smaller batch_size"
             )
         features, targets, *_ = next(iter(batches))
-        tensors = features | targets
         first_batch = {
             name: {
                 "shape": tensor.shape.as_list(),
@@ -256,7 +251,7 @@ class Validation:
                 "least": tensor.numpy().min().item(),
                 "most": tensor.numpy().max().item(),
             }
-            for name, tensor in tensors.items()
+            for name, tensor in (features | targets).items()
         }
         truncated = batches.num_truncated / batches.num_rows
         padding = 1.0 - batches.num_real / batches.num_computed
