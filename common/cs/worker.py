@@ -31,6 +31,7 @@ from common.metrics.row_metrics import figures_of
 from common.params import Params
 from common.reports.metrics_file import MetricsFile
 from common.reports.prediction_files import write_predictions
+from common.training.checks import check_fits, check_trained
 from common.training.lock import locked
 from common.training.run_state import PREFIX
 
@@ -139,12 +140,8 @@ class Worker:
                 weight.assign(arrays[name])
         elif job.checkpoint is not None:
             report = load_weights(self.twin, open_checkpoint(job.checkpoint), self.cfg.disable_nsp)
-            if report.fresh and not self.is_training:
-                raise UserError(
-                    f"checkpoint {job.checkpoint} has no trained weights for "
-                    f"{', '.join(sorted(report.fresh))}; train first, or give the checkpoint of a "
-                    f"classifier with {len(job.label_names)} labels"
-                )
+            if not self.is_training:
+                check_trained(report, len(job.label_names))
 
     def _build_training(self):
         from common.cs import optimizer
@@ -343,17 +340,8 @@ class Worker:
             for slot, vendor_slot in SLOTS.items()
             for name, weight in self.trained.items()
         }
-        saved = {name for name in state if name.startswith((f"{kind}/", "raw/"))}
-        differing = sorted(saved ^ set(expected))
-        differing += [
-            n for n, (w, _) in expected.items() if n in state and state[n].shape != w.shape
-        ]
-        if differing:
-            raise UserError(
-                f"{path} cannot be resumed: {', '.join(differing[:5])} ({len(differing)} in all) "
-                "differ from those of the params. Use the params of the checkpoint, or another "
-                "--model_dir"
-            )
+        saved = {n: state[n] for n in state if n.startswith((f"{kind}/", "raw/"))}
+        check_fits(path, {name: weight for name, (weight, _) in expected.items()}, saved)
         slots = self.optimizer.state_dict()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         places = {id(parameter): place for place, parameter in enumerate(parameters)}

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of machine, checkpoint and data before anything is trained.
 
-The trainer runs them on real weights, `--validate_only` on shapes alone.
+The trainer runs them on real weights, `--validate_only` on shapes alone, and the CS target those
+that need no TensorFlow, which its environment does not have.
 """
 
 import itertools
 import os
 from pathlib import Path
-
-import keras
-import tensorflow as tf
 
 from common.errors import UserError
 from common.metrics.row_metrics import Metrics, names_of_figures
@@ -147,6 +145,9 @@ def last_step_of(run, first_step):
 
 def set_up(run):
     """Makes a run repeatable, before anything is built. Refuses a `device` that is not here."""
+    import keras
+    import tensorflow as tf
+
     if run.device is not None:
         check_device(run.device)
     keras.utils.set_random_seed(run.tf_random_seed)
@@ -156,6 +157,8 @@ def set_up(run):
 
 def check_device(device):
     """Raises UserError where a device is not here: TensorFlow would take the CPU without a word."""
+    import tensorflow as tf
+
     # A name ends in its type and number: /device:CPU:0
     names = [d.name.lower().split(":")[-2:] for d in tf.config.list_logical_devices()]
     present = [f"/{kind}:{number}" for kind, number in names]
