@@ -83,13 +83,9 @@ def open_distribution(run, problems):
 
 
 def validate(session, problems):
-    """Checks a run, prints the report and writes it.
+    """Checks a run, prints the report and writes it. Returns 0, or 2 where there are problems.
 
-    Args:
-        session: Session of `open_session` with `problems.collecting`.
-        problems: Problems, those that were found so far.
-    Returns:
-        exit code: 0, or 2 where there are problems; all of them are printed.
+    session: of `open_session` with `problems.collecting`. problems: those that were found so far.
     """
     check = Validation(session, problems)
     check.run_all()
