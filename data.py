@@ -34,9 +34,14 @@ def get_tokenizer(cfg):
     return tokenizer
 
 
+def get_targets(cfg):
+    """Returns the Targets of InputParams `cfg`, with the label names that are known of them."""
+    return TASKS[cfg.task].targets.of(cfg)
+
+
 def get_source(cfg):
     """Returns the Source of InputParams `cfg`, with the targets of its task."""
-    return open_source(cfg, TASKS[cfg.task].targets(cfg.label_names))
+    return open_source(cfg, get_targets(cfg))
 
 
 def get_layout(cfg):
@@ -243,6 +248,7 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
         capabilities = [each.get("compute_capability", (0, 0)) for each in details]
         params = params.with_precision(best_precision(capabilities))
     cfg = params.predict_input
+    _check_task(params, checkpoint_config)
     _check_tokenizers(params, checkpoint_config)
     vocab = get_tokenizer(cfg).vocab
     label_names = tuple(checkpoint_config.get("label_names", ()))
@@ -252,6 +258,19 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
     known["is_own_vocab"] = cfg.vocab_file == checkpoint_config.get("vocab_file")
     return params.complete(checkpoint_config, known, params_path), label_names, vocab
+
+
+def _check_task(params, checkpoint_config):
+    """Raises UserError if a checkpoint to score or predict with answers another question."""
+    trained = checkpoint_config.get("task", params.task)
+    if trained != params.task and not params.runconfig.is_training:
+        advice = "take one that gives an answer for a row, or train from this one"
+        if trained in TASKS:
+            advice = f"write task: {trained} in the params file"
+        raise UserError(
+            f"{checkpoint_config.get('path', 'the checkpoint')} is a model for {trained}, but task "
+            f"is {params.task}; {advice}"
+        )
 
 
 def _check_tokenizers(params, checkpoint_config):

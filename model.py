@@ -6,10 +6,15 @@ from typing import Any
 
 from BertClassifierModel import BertClassifierModel
 from common.BaseModel import PREDICT, TRAIN, BaseModel
+from common.tasks.multi_label import MultiLabelTask
 from common.tasks.regression import RegressionTask
 from common.tasks.targets import named
 
-TASKS = {"classification": BertClassifierModel, "regression": RegressionTask}
+TASKS = {
+    "classification": BertClassifierModel,
+    "multi_label": MultiLabelTask,
+    "regression": RegressionTask,
+}
 
 
 @dataclass(frozen=True)

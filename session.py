@@ -163,11 +163,12 @@ def open_used(run, chosen):
 def without_data(params, config, params_path):
     """`data.complete_params` for data that cannot be read: from params and checkpoint only.
 
-    The number of classes is that of the params, of the checkpoint, or else 2.
+    The number of outputs is that of the params, of the checkpoint, of the task, or else 2.
     """
     with contextlib.suppress(UserError):  # the shapes may not need a vocabulary
         params = params.with_vocab_file(config.get("vocab_file"))
-    classes = params.model.num_cls_classes or len(config.get("label_names", ())) or 2
+    of_task = data.get_targets(params.predict_input).label_names
+    classes = params.model.num_cls_classes or len(config.get("label_names", of_task or ())) or 2
     return params.complete(config, {"num_cls_classes": classes}, params_path), (), []
 
 

@@ -27,9 +27,10 @@ class BaseModel(keras.Model):
     encoder: keras.layers.Layer
     clock: DropoutClock  # the training step sets `clock.step`, several devices `clock.share`
     # Tasks import this file, which imports none of theirs.
-    targets: type  # subclass of Targets of `tasks/targets.py`, what a row is compared with
+    targets: object  # Targets of `tasks/targets.py`, or their class where it has all shapes
     answer: object  # Answer of `tasks/answer.py`, what the outputs of a row mean
     label_names: tuple[str, ...]  # what the outputs of a row are called
+    task: str | None = None  # its name in the table of `model.py`; None fits every checkpoint
     head: dict  # {layer: what its outputs are called, or None}; see `checkpoints/load.py`
 
     def __init__(self, backbone, **kwargs):

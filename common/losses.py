@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses: cross entropy and its variants, and the mean squared error.
+"""The losses: cross entropy and its variants, that of each label, and the mean squared error.
 
 Shapes: B rows of a batch, C classes. Every loss is a mean over the B rows. With class weights too,
 the sum of weight times loss is divided by B, as in Keras' `class_weight`, and not by the sum of the
@@ -45,8 +45,8 @@ def r_drop(loss_of, logits, labels, alpha):
     Liang et al. 2021 (arXiv:2106.14448), half of equation 4, so that with alpha 0 it is the mean
     of the two losses: (L(1) + L(2)) / 2 + alpha / 2 * difference(1, 2).
 
-    loss_of: ClassificationLoss or RegressionLoss; logits: <float32>[B, 2, C]; labels: as of
-    loss_of. Returns <float32>[].
+    loss_of: a loss of this file; logits: <float32>[B, 2, C]; labels: as of loss_of. Returns
+    <float32>[].
     """
     first, second = logits[:, 0], logits[:, 1]
     loss = (loss_of(first, labels) + loss_of(second, labels)) / 2
@@ -114,6 +114,29 @@ class ClassificationLoss:
         first, second = (ops.log_softmax(logits, axis=-1) for logits in (first, second))
         terms = (ops.exp(first) - ops.exp(second)) * (first - second)  # [B, C]
         return ops.mean(ops.sum(terms, axis=-1)) / 2
+
+
+class MultiLabelLoss:
+    """Mean binary cross entropy of a sigmoid for each label, over rows and labels.
+
+    As transformers' `problem_type: multi_label_classification` has it.
+
+    Call:
+        logits: <float32>[B, C]; labels: <float32>[B, C], 1 for each label of the row and else 0.
+    Returns:
+        <float32>[].
+    """
+
+    def __call__(self, logits, labels):
+        labels = ops.cast(labels, "float32")
+        return ops.mean(ops.binary_crossentropy(labels, logits, from_logits=True))
+
+    def difference(self, first, second):
+        """As of ClassificationLoss, of each label's two probabilities; mean over the labels too.
+
+        KL(p || q) + KL(q || p) = (p - q) (logit p - logit q).
+        """
+        return ops.mean((ops.sigmoid(first) - ops.sigmoid(second)) * (first - second)) / 2
 
 
 class RegressionLoss:

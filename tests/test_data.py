@@ -336,6 +336,36 @@ def test_a_regression_has_one_output_and_float_labels(make_file_params):
     assert (completed.model.num_cls_classes, label_names) == (1, ("value",))
 
 
+def test_a_row_of_several_labels_has_a_number_for_each(make_file_params):
+    rows = csv_of([("a", "x;y"), ("b", "")])
+    params = make_file_params(rows, rows, task="multi_label", label_separator=";")
+    batches = data.eval_input_fn(params)["validation"]
+    np.testing.assert_array_equal(
+        batches.targets["labels"], np.float32([[1, 1], [0, 0]]), strict=True
+    )
+    _, targets, _ = next(iter(batches))
+    assert targets["labels"].shape == (2, 2)
+    completed, label_names, _ = data.complete_params(params, GEOMETRY, "params.yaml")
+    assert (completed.model.num_cls_classes, label_names) == (2, ("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("trained", "advice"),
+    [
+        ("multi_label", "write task: multi_label in the params file"),
+        ("token classification (BertForTokenClassification)", "take one that gives an answer"),
+    ],
+)
+def test_a_checkpoint_that_answers_another_question_scores_nothing(
+    make_file_params, trained, advice
+):
+    params = make_file_params(csv_of([("a", "x"), ("b", "y")]))
+    config = GEOMETRY | {"task": trained, "label_names": ["x", "y"], "path": "weights"}
+    with pytest.raises(UserError, match=f"weights is a model for .*task is classif.*{advice}"):
+        data.complete_params(params.with_runconfig(mode="predict"), config, "params.yaml", True)
+    data.complete_params(params.with_runconfig(mode="train"), config, "params.yaml")
+
+
 MANY = [("".join(p), "xy"[n % 2]) for n, p in enumerate(itertools.product("abc", repeat=3))]
 
 

@@ -32,8 +32,7 @@ from tests.reference.tiny_bert import (
 from utils import get_params
 
 P, D = "configs/params_bert_minilm_sst2.yaml", "model_dir/minilm_sst2"  # as in the README
-BASE = "configs/params_bert_base_sst2.yaml"  # with the size of its network
-PLACEHOLDERS = {"P": BASE, "P.yaml": BASE, "FILE.yaml": P, "HOST:PORT": "cluster:9000"}
+PLACEHOLDERS = {"P": P, "P.yaml": P, "FILE.yaml": P, "HOST:PORT": "cluster:9000"}
 REFUSED = ("x.yaml", "my.yaml")  # params files whose faults a page shows
 PYTHON = ("python", ".venv/bin/python", ".venv-jax/bin/python")
 CS_PYTHON = ROOT / ".venv-cs" / "bin" / "python"
@@ -137,7 +136,7 @@ def check_run(flags):
 
 def rest_of_run(flags):
     given = {flag for flag in flags if flag.startswith("-")}
-    rest = {"--mode": "train", "--params": BASE, "--checkpoint_path": "FOLDER"}
+    rest = {"--mode": "train", "--params": P}
     return [part for name, value in rest.items() if name not in given for part in (name, value)]
 
 
@@ -259,7 +258,7 @@ class Desk:
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "mine").mkdir()
         for name in ("mine/train.csv", "mine/validation.csv"):
-            rows = [f"it is {word},{word}" for word in ("positive", "negative") * 8]
+            rows = [f"it is {word},{word}" for word in ("good", "bad") * 8]
             (folder / name).write_text("\n".join(["sentence,label", *rows, ""]), "utf-8")
         (folder / "sentences.txt").write_text("never once dull\n", "utf-8")
 
@@ -355,13 +354,13 @@ class Desk:
         if params.train_input.data_processor != "TextFileDataProcessor":
             task = "mnli" if params.train_input.data_processor.startswith("Mnli") else "sst2"
             changes["*_input.dataset"] = f"sample_glue/{task}"
-        if params.model.vocab_size is not None:
+        if params.model.hidden_size is not None and args.checkpoint_path is not None:
             changes |= {
                 "model.hidden_size": HIDDEN_SIZE,
                 "model.num_hidden_layers": NUM_LAYERS,
                 "model.num_heads": NUM_HEADS,
                 "model.filter_size": FILTER_SIZE,
-                "model.vocab_size": len((self.weights / "vocab.txt").read_text().splitlines()),
+                "model.vocab_size": "",
                 "model.mixed_precision": "false",
                 "optimizer.loss_scaling_factor": 1.0,
             }

@@ -82,6 +82,8 @@ def folder(tmp_path_factory):
     rows = [f"{text},{text[::-1]},{n % 2},{n % 3}" for n, text in enumerate(["ab", "bcd"] * 9)]
     for name, lines in (("train", rows), ("eval", rows[:5]), ("bad", [*rows, ",,,"])):
         (path / f"{name}.csv").write_text("\n".join(["text,other,label,third", *lines]) + "\n")
+    topics = [{"text": "ab", "label": "a;b"}, {"text": "bcd", "label": ["b"]}] * 9
+    (path / "topics.jsonl").write_text("\n".join(map(json.dumps, topics)) + "\n")
     return path
 
 
@@ -312,9 +314,17 @@ def last_step(params):
 
 def session_of(params):
     params = complete(params)
+
+    def rows_of(count):
+        tokens = toy_tokens(count)
+        if params.task != "multi_label":
+            return tokens
+        sets = np.eye(2, dtype=np.float32)[tokens.targets["labels"]]
+        return dataclasses.replace(tokens, targets={"labels": sets})
+
     data_of = SimpleNamespace(
-        train_input_fn=lambda *_: toy_train_batches(toy_tokens(48), 4, 0, 12),
-        eval_input_fn=lambda *_: {"split": toy_eval_batches(toy_tokens(13), 3)},
+        train_input_fn=lambda *_: toy_train_batches(rows_of(48), 4, 0, 12),
+        eval_input_fn=lambda *_: {"split": toy_eval_batches(rows_of(13), 3)},
     )
     return Session(params, make_model, model_fn, data_of, label_names=("a", "b"), vocab=VOCAB)
 
@@ -542,6 +552,12 @@ FILES = {
     "train_input.eval_file": "$/eval.csv",
     "train_input.text_columns": "text",
 }
+MULTI_LABEL = FILES | {
+    "train_input.task": "multi_label",
+    "train_input.train_file": "$/topics.jsonl",
+    "train_input.eval_file": "$/topics.jsonl",
+    "train_input.label_separator": ";",
+}
 TFDS = {
     "train_input.data_processor": "TfdsDataProcessor",
     "train_input.text_keys": "sentence",
@@ -570,6 +586,8 @@ KEYS = [
     ("train_input.pad_id", 1, batches,
      {"train_input.max_sequence_length": 199, "model.max_position_embeddings": 199}),
     ("train_input.task", "regression", batches, {}),
+    ("train_input.label_separator", ";", names_of_labels,
+     MULTI_LABEL | {"train_input.label_separator": None}),
     ("train_input.label_names", ["1", "0"], names_of_labels, FILES),
     ("train_input.max_train_samples", 9, batches, {}),
     ("train_input.max_eval_samples", 9, batches, {}),
@@ -712,6 +730,7 @@ KEYS = [
     ("runconfig.best_metric_mode", "min", training, BEST),
     ("runconfig.early_stopping_patience", 1, training, BEST),
     ("runconfig.calibrate_temperature", True, training, EVERY_3),
+    ("runconfig.tune_thresholds", True, training, EVERY_3 | MULTI_LABEL),
     ("runconfig.recover_from_nan", 0.5, training_through_nan, EVERY_3),
     ("runconfig.export_best", "huggingface", refused_export, BEST | {"model.pooler_type": "mean"}),
     ("runconfig.num_streams", 2, num_streams, {}),

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from common.params import Params
 from common.reports.listeners import standard_listeners
 from common.training.checks import set_up
+from common.training.evaluator import Evaluator
 from common.training.inference import Inference
 from common.training.predictor import predict
 from common.training.trainer import Trainer
@@ -34,8 +36,105 @@ def test_the_examples_of_the_documentation_are_accepted_whole(number, tmp_path, 
 
 def test_there_are_examples_of_every_processor_and_task():
     text = "\n".join(EXAMPLES)
-    for word in ("TextFileDataProcessor", "TfdsDataProcessor", "task: regression"):
+    for word in (
+        "TextFileDataProcessor",
+        "TfdsDataProcessor",
+        "task: regression",
+        "task: multi_label",
+    ):
         assert word in text
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_several_labels_a_row_are_trained_tuned_scored_predicted_and_exported(
+    tmp_path, suffix, capsys
+):
+    """A row has the label of each of its words; `d` has none."""
+    names = {"a": "first", "b": "second", "c": "third"}
+    texts = [f"{x} {y}" for x in "abcd" for y in "abcd"]
+    labels = [sorted({names[word] for word in text.split() if word in names}) for text in texts]
+    lines = [
+        json.dumps({"words": t, "topics": found}) for t, found in zip(texts, labels, strict=True)
+    ]
+    if suffix == ".csv":
+        found = ["; ".join(row) for row in labels]
+        lines = ["words,topics", *map(",".join, zip(texts, found, strict=True))]
+    file = tmp_path / f"rows{suffix}"
+    file.write_text("\n".join(lines) + "\n")
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    params = Params.model_validate(
+        {
+            "train_input": {
+                "data_processor": "TextFileDataProcessor",
+                "task": "multi_label",
+                "train_file": str(file),
+                "eval_file": str(file),
+                "text_columns": ["words"],
+                "label_column": "topics",
+                "label_separator": ";" if suffix == ".csv" else None,
+                "vocab_file": str(tmp_path / "vocab.txt"),
+                "cache_dir": str(tmp_path / "cache"),
+                "max_sequence_length": 4,
+                "batch_size": 8,
+                "num_buckets": 1,
+            },
+            "model": {
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_heads": 2,
+                "filter_size": 16,
+                "dropout_rate": 0,
+            },
+            "optimizer": {"learning_rate": 3e-3, "use_bias_correction": True},
+            "runconfig": {
+                "mode": "train_and_eval",
+                "max_steps": 60,
+                "tf_random_seed": 1,
+                "tune_thresholds": True,
+                "best_metric": "eval/macro_f1",
+                "model_dir": str(tmp_path / "model_dir"),
+            },
+        }
+    )
+    session = open_session(params)
+    assert session.label_names == ("first", "second", "third")
+    set_up(session.run)
+    listeners = standard_listeners(session.model_dir, session.run.log_steps)
+    result = Trainer(session, session.new_model(), listeners).train()
+    assert result.figures["eval/macro_f1"] > 0.8 and result.figures["loss"] < 0.5
+    report = json.loads((tmp_path / "model_dir/eval/report-validation.json").read_text())
+    assert [row["support"] for row in report["per_class"]] == [7, 7, 7]
+    assert "  class   precision  recall      f1  threshold  examples" in capsys.readouterr().err
+
+    session = open_session(params.with_runconfig(mode="predict"))
+    thresholds = session.checkpoint.config["thresholds"]
+    predict(session, Inference(session, session.new_model()))
+    logits = np.load(tmp_path / "model_dir/predict/predictions_tf_0.npz")["arr_0"]
+    with open(tmp_path / "model_dir/predict/predictions_tf_0.tsv", newline="") as table:
+        rows = list(csv.DictReader(table, delimiter="\t"))
+    separator = ";" if suffix == ".csv" else ", "
+    for row, z in zip(rows, logits.astype(float), strict=True):
+        found = [
+            n
+            for n, x, t in zip(session.label_names, z, thresholds, strict=True)
+            if 1 / (1 + np.exp(-x)) >= t
+        ]
+        assert row["label"] == separator.join(found)
+        assert float(row["p_third"]) == pytest.approx(1 / (1 + np.exp(-z[2])), abs=1e-6)
+
+    session = open_session(params.with_runconfig(mode="eval"))
+    evaluator = Evaluator(session, Inference(session, session.new_model()))
+    tuned = evaluator.evaluate_checkpoint().figures["eval/macro_f1"]
+    assert tuned >= result.figures["eval/macro_f1"]
+
+    wrong = params.model_copy(
+        update={
+            name: section.model_copy(update={"task": "classification", "label_separator": None})
+            for name, section in params.inputs.items()
+        }
+    )
+    with pytest.raises(UserError, match="a model for multi_label, but task is classification"):
+        open_session(wrong.with_runconfig(mode="predict", tune_thresholds=False))
 
 
 def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path):

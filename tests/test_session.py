@@ -12,7 +12,7 @@ import session as session_module
 from common.checkpoints.formats import ours
 from common.errors import UserError
 from common.params import Params
-from session import open_session, refuse_changes_of_meaning, write_params
+from session import open_session, refuse_changes_of_meaning, without_data, write_params
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrs"]  # 23, of the checkpoint
@@ -70,6 +70,26 @@ def test_a_fresh_run_has_the_datas_labels_and_the_files_vocabulary(folder):
     assert session.checkpoint is None and session.resumed is None
     assert (session.first_step, session.is_training, session.is_complete) == (0, True, True)
     assert session.params.model.num_cls_classes == 2 and session.params.model.vocab_size == 23
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "outputs"),
+    [
+        ("classification", {}, 2),
+        ("classification", {"label_names": ["a", "b", "c"]}, 3),
+        ("regression", {}, 1),
+        ("multi_label", {"label_names": ["a", "b", "c"]}, 3),
+    ],
+)
+def test_without_data_a_network_has_the_outputs_of_its_checkpoint_or_its_task(
+    folder, task, config, outputs
+):
+    params = params_of(folder, model=NETWORK | {"vocab_size": 23})
+    separator = ";" if task == "multi_label" else None
+    changes = {"task": task, "label_separator": separator}
+    inputs = {name: each.model_copy(update=changes) for name, each in params.inputs.items()}
+    completed, _, _ = without_data(params.model_copy(update=inputs), config, "params.yaml")
+    assert completed.model.num_cls_classes == outputs
 
 
 def test_what_the_params_leave_out_comes_from_the_checkpoint_they_start_from(folder):

@@ -466,9 +466,26 @@ model:
             "each",
         ),
         (
-            change("hidden_size: 12", "focal_gamma: 2\n  num_cls_classes: 1"),
-            "line 7: model.focal_gamma: is 2.0, but a regression (num_cls_classes 1) has no "
-            "classes; leave the key out",
+            change("hidden_size: 12", "num_cls_classes: 1"),
+            "line 7: model.num_cls_classes: is 1, but task: classification takes 2 or more; for a "
+            "number a row, write task: regression",
+        ),
+        (
+            change("batch_size: 7", "batch_size: 7\n  task: regression").replace(
+                "num_heads: 3", "focal_gamma: 2"
+            ),
+            "line 9: model.focal_gamma: is 2.0, which is for task: classification, but task is "
+            "regression; leave the key out",
+        ),
+        (
+            change("max_steps: 11", "tune_thresholds: true"),
+            "line 12: runconfig.tune_thresholds: is true, which is for task: multi_label, but task "
+            "is classification; leave the key out",
+        ),
+        (
+            change("batch_size: 7", 'batch_size: 7\n  label_separator: ";"'),
+            "line 6: train_input.label_separator: belongs to TextFileDataProcessor, but "
+            "data_processor is Sst2DataProcessor; leave it out",
         ),
         (
             change("hidden_size: 12", "r_drop_alpha: 4\n  dropout_rate: 0"),

@@ -159,7 +159,8 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
     """Assigns a checkpoint's weights to a model: the whole backbone, and what fits of the head.
 
     A layer of `model.head` comes from the checkpoint if it has one; a layer whose outputs have a
-    name there only if it has as many, and is fresh otherwise, as after pre-training.
+    name there only if it has as many and is of the same task, and is fresh otherwise, as after
+    pre-training.
 
     Args:
         model: BaseModel, built.
@@ -173,7 +174,9 @@ def load_weights(model, checkpoint, disable_nsp=False, params_path="the params f
             message names all of them, and the model is unchanged.
     """
     variables = model.weights_by_name()
-    report, sources = match_weights(variables, checkpoint, disable_nsp, params_path, model.head)
+    report, sources = match_weights(
+        variables, checkpoint, disable_nsp, params_path, model.head, model.task
+    )
     for name, source in sources.items():
         variables[name].assign(check_finite(checkpoint.path, name, np.asarray(source)))
     checkpoint.close()
@@ -194,21 +197,26 @@ def check_finite(path, name, array):
 
 
 def match_weights(
-    variables, checkpoint, disable_nsp=False, params_path="the params file", head=ROW_HEAD
+    variables,
+    checkpoint,
+    disable_nsp=False,
+    params_path="the params file",
+    head=ROW_HEAD,
+    task=None,
 ):
     """Finds the tensor that `load_weights` assigns to each weight of a model, without assigning it.
 
     Args:
         variables: {neutral name: anything with a `shape`}.
         checkpoint, disable_nsp, params_path: as of `load_weights`.
-        head: {layer: name of its outputs or None}, of the task.
+        head, task: of the model.
     Returns:
         LoadReport; {neutral name: tensor} of the weights to load.
     Raises:
         UserError: as `load_weights`.
     """
     weights = checkpoint.weights
-    fresh, notes = fresh_layers(variables, weights, disable_nsp, head)
+    fresh, notes = fresh_layers(variables, checkpoint, disable_nsp, head, task)
     notes = [*checkpoint.config.get("notes", ()), *notes]
     report = LoadReport(checkpoint.path, checkpoint.format, notes=notes)
     sources, missing, mismatched = {}, [], []
@@ -234,17 +242,21 @@ def match_weights(
     return report, sources
 
 
-def fresh_layers(variables, weights, disable_nsp, head):
+def fresh_layers(variables, checkpoint, disable_nsp, head, task):
     """The layers of a model's head that keep their initial values, and notes on why."""
     if disable_nsp:
         return set(head), ["model.disable_nsp: the whole head is fresh"]
-    fresh, notes = set(), []
+    fresh, notes, weights = set(), [], checkpoint.weights
+    trained = checkpoint.config.get("task", task)
     for layer, outputs in head.items():
         stored, wanted = num_outputs(weights, layer), num_outputs(variables, layer)
         names = [name for name in variables if name.startswith(f"{layer}/")]
         if not all(name in weights for name in names):
             fresh.add(layer)
             notes.append(f"{layer}: fresh, the checkpoint has none")
+        elif outputs and trained != task and task is not None:
+            fresh.add(layer)
+            notes.append(f"{layer}: fresh, the checkpoint's is for {trained}, not {task}")
         elif outputs and stored == wanted:
             notes.append(f"{layer}: loaded, the checkpoint is a classifier of {wanted} {outputs}")
         elif outputs:

@@ -201,13 +201,29 @@ def network_config(
     return config, content
 
 
+def are_thresholds(value):
+    """Whether a value of a file is a list of probabilities."""
+    is_list = isinstance(value, list) and all(type(each) is float for each in value)
+    return is_list and all(0 <= each <= 1 for each in value)
+
+
+def thresholds_of(values):
+    """{"thresholds": list of float} of a file; {} where it has none, or something else so named."""
+    thresholds = values.get("thresholds")
+    return {"thresholds": thresholds} if are_thresholds(thresholds) else {}
+
+
 EXPORT_FILE = "export.json"  # of common/export/export.py
 
 
 def export_beside(folder):
-    """{"label_names": tuple of str, "do_lower_case": bool}, as far as our export.json has them."""
+    """{"task": str, "label_names": tuple of str, "thresholds": list of float,
+    "do_lower_case": bool}, as far as our export.json has them.
+    """
     values = read_json(Path(folder) / EXPORT_FILE) or {}
-    facts = {}
+    facts = thresholds_of(values)
+    if isinstance(values.get("task"), str):
+        facts["task"] = values["task"]
     names = values.get("label_names")
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         facts["label_names"] = tuple(names)

@@ -176,7 +176,7 @@ class BertClassifier(nn.Module):
         logits: <float32>[B, C].
     """
 
-    head = ROW_HEAD
+    head, task = ROW_HEAD, None  # the Session has compared the task with the checkpoint's
 
     def __init__(self, cfg, num_tokens, is_16_bit=False):
         super().__init__()

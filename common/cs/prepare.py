@@ -111,6 +111,7 @@ def prepare(session, notes, attempt, write_params):
         label_names=list(session.label_names),
         vocab=list(session.vocab),
         config={
+            "task": params.task,
             "do_lower_case": params.predict_input.do_lower,
             "tf_random_seed": run.tf_random_seed,
             # The metric of the best step, which a later run in TensorFlow needs.

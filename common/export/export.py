@@ -83,7 +83,7 @@ class Classifier:
         """A description in one line."""
         cfg = self.params.model
         network = f"{cfg.num_hidden_layers} layers of {cfg.hidden_size}"
-        labels = f": {', '.join(self.label_names)}" if self.answer.has_probabilities else ""
+        labels = f": {', '.join(self.label_names)}" if self.answer.probabilities else ""
         return f"BERT {self.answer.kind}, {network}{labels}"
 
 
@@ -131,7 +131,7 @@ def export(format, classifier, export_dir, score=None):
             (temporary / "README.md").write_text(card, "utf-8", newline="\n")
             manifest = {
                 "format": format,
-                "label_names": classifier.label_names,
+                **classifier.model.checkpoint_config(),
                 "step": classifier.step,
                 "do_lower_case": classifier.params.predict_input.do_lower,
                 "metrics": classifier.metrics,

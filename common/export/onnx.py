@@ -97,18 +97,20 @@ class BertGraph:
         cfg: ModelParams.
         weights: {neutral name: <float32> array}.
         is_mask_inverted: bool. `input_mask` is 1 on padding, or else on tokens.
+        probabilities: as of Answer.
     """
 
     # Of onnx.TensorProto; the package is optional.
     float32, int32, bool = 1, 6, 9
 
-    def __init__(self, cfg, weights, is_mask_inverted):
+    def __init__(self, cfg, weights, is_mask_inverted, probabilities):
         from onnx import helper, numpy_helper
 
         self.helper, self.numpy_helper = helper, numpy_helper
         self.nodes, self.initializers = [], {}
         self.scope = ""
-        self.cfg, self.weights, self.is_mask_inverted = cfg, weights, is_mask_inverted
+        self.cfg, self.weights = cfg, weights
+        self.is_mask_inverted, self.probabilities = is_mask_inverted, probabilities
 
     def add(self, op, *inputs, output=None, **attributes):
         """Appends an operation. inputs: names or NumPy arrays. Returns the name of its output."""
@@ -170,8 +172,10 @@ class BertGraph:
         pooled = self.add("Tanh", self.dense(self.pool(x), "pooler"))
         x = self.add("MatMul", pooled, self.weight("classifier/kernel"))
         self.add("Add", x, self.weight("classifier/bias"), output="logits")
-        if cfg.num_cls_classes > 1:
+        if self.probabilities == "softmax":
             self.add("Softmax", "logits", axis=-1, output="probabilities")
+        elif self.probabilities == "sigmoid":
+            self.add("Sigmoid", "logits", output="probabilities")
 
     def embeddings(self):
         """Returns [B, T, D]."""
@@ -290,7 +294,7 @@ ACTIVATIONS = {
 
 
 def outputs_of(classifier):
-    return ("logits", "probabilities") if classifier.answer.has_probabilities else ("logits",)
+    return ("logits", "probabilities") if classifier.answer.probabilities else ("logits",)
 
 
 def make_model(classifier):
@@ -298,7 +302,7 @@ def make_model(classifier):
     from onnx import TensorProto, helper
 
     cfg, data = classifier.params.model, classifier.params.predict_input
-    graph = BertGraph(cfg, classifier.weights, data.invert_mask)
+    graph = BertGraph(cfg, classifier.weights, data.invert_mask, classifier.answer.probabilities)
     graph.network()
     if unused := sorted(classifier.weights.keys() - graph.initializers.keys()):
         raise no_place_for(unused)
@@ -321,7 +325,7 @@ def make_model(classifier):
         producer_name="bert-classifier",
     )
     properties = {
-        "label_names": classifier.label_names,
+        **classifier.model.checkpoint_config(),
         "max_sequence_length": data.max_sequence_length,
         "do_lower_case": data.do_lower,
         "add_special_tokens": data.add_special_tokens,

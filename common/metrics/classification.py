@@ -32,22 +32,32 @@ def confusion_matrix(predicted, labels, num_classes):
     return counts.reshape(num_classes, num_classes)
 
 
-def _ratio(numerator, denominator):
+def ratio(numerator, denominator):
     """0 where nothing was counted, as scikit-learn's `zero_division=0`."""
     numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
     return np.divide(numerator, denominator, np.zeros_like(numerator), where=denominator != 0)
 
 
+def precision_recall_f1(hits, predicted, true):
+    """Returns {"precision", "recall", "f1"}: float64, of counts of the same shape each.
+
+    Van Rijsbergen 1979, chapter 7.
+    """
+    return {
+        "precision": ratio(hits, predicted),
+        "recall": ratio(hits, true),
+        "f1": ratio(2 * hits, predicted + true),
+    }
+
+
 def per_class_metrics(confusion):
     """Returns {"precision", "recall", "f1"}: float64 [C] each, and "support": int64 [C].
 
-    confusion: as confusion_matrix returns it. Van Rijsbergen 1979, chapter 7.
+    confusion: as confusion_matrix returns it.
     """
-    hits = np.diag(confusion)
-    precision = _ratio(hits, confusion.sum(axis=0))
-    recall = _ratio(hits, confusion.sum(axis=1))
-    f1 = _ratio(2 * hits, confusion.sum(axis=0) + confusion.sum(axis=1))
-    return {"precision": precision, "recall": recall, "f1": f1, "support": confusion.sum(axis=1)}
+    support = confusion.sum(axis=1)
+    figures = precision_recall_f1(np.diag(confusion), confusion.sum(axis=0), support)
+    return figures | {"support": support}
 
 
 def matthews_correlation(confusion):
@@ -114,6 +124,7 @@ class ClassificationMetrics(RowMetrics):
 
     main, main_mode = "eval/accuracy_cls", "max"
     names_of_splits: ClassVar = {"eval/accuracy_cls": "accuracy"}  # as in the original
+    fits = "temperature"
 
     def __init__(self, label_names, num_classes):
         super().__init__()

@@ -11,6 +11,20 @@ def softmax(logits):
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
+def sigmoid(logits):
+    """Returns 1 / (1 + exp(-logits)), float64 of the same shape, without overflow."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
+
+
+def binary_cross_entropy(logits, labels):
+    """Returns -log of the sigmoid's probability of each label, or of its absence, float64 [N, C].
+
+    logits: float [N, C]; labels: [N, C], 1 or 0.
+    """
+    logits = np.asarray(logits, np.float64)
+    return np.logaddexp(0.0, logits) - logits * labels
+
+
 def cross_entropy(logits, labels):
     """Returns -log softmax(logits)[label], float64 [N], without ever taking the log of 0.
 

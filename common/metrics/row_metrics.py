@@ -19,6 +19,7 @@ class Metrics:
     # {figure: short name}. Of several splits each has these for itself, as
     # eval/<short name>_<split>.
     names_of_splits: ClassVar[dict[str, str]] = {}
+    fits: str | None = None  # the name under which a checkpoint keeps what `calibrate` gives
 
     def __len__(self):
         """The number of rows."""
@@ -59,9 +60,9 @@ class Metrics:
         return ""
 
     def calibrate(self):
-        """Returns what makes the task's probabilities right on these rows, or None where it has
-        none: dict with "temperature", "num_examples", "before" and "after"."""
-        return None
+        """Returns what makes the task's answers right on these rows: dict with the value of `fits`
+        under its name, "num_examples", and {figure: float} "before" and "after"."""
+        raise NotImplementedError
 
 
 class RowMetrics(Metrics):

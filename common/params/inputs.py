@@ -38,7 +38,7 @@ DataProcessor = Literal[
 INPUTS = ("train_input", "eval_input", "predict_input")
 
 # Keys that only one kind of data has.
-FILE_KEYS = ("train_file", "eval_file", "text_columns", "label_column")
+FILE_KEYS = ("train_file", "eval_file", "text_columns", "label_column", "label_separator")
 TFDS_KEYS = ("dataset", "text_keys", "label_key")
 NEEDED_KEYS = {
     "TextFileDataProcessor": ("text_columns",),
@@ -55,10 +55,11 @@ class InputParams(Section):
         "The kind of data. Sst2, Mnli: that task of GLUE. Tfds: any data set of TensorFlow "
         "Datasets. TextFile: CSV, TSV or JSON Lines files.",
     )
-    task: Literal["classification", "regression"] = Key(
+    task: Literal["classification", "multi_label", "regression"] = Key(
         "classification",
-        "classification: a label is one of several classes. regression: a label is a number, and "
-        "the network has one output, trained with the mean squared error.",
+        "classification: a label is one of several classes. multi_label: a row has any number of "
+        "several labels, each with a sigmoid, trained with the binary cross entropy. regression: a "
+        "label is a number, and the network has one output, trained with the mean squared error.",
         same_in_inputs="always",
     )
     label_names: LabelNames | None = RowsKey(
@@ -127,6 +128,12 @@ class InputParams(Section):
     )
     label_column: Name | None = RowsKey(
         None, "The column that holds the label, a name or a number. Not given: label."
+    )
+    label_separator: str | None = RowsKey(
+        None,
+        "With `task: multi_label`, what stands between the labels of a row in a text, such as a "
+        "semicolon. Not given: JSON Lines have lists of labels.",
+        min_length=1,
     )
 
     # Tokens

@@ -67,6 +67,7 @@ def rule_faults(params):
         yield "model.num_heads", f"{text}; choose a divisor such as {near}"
     yield from training_faults(model)
     yield from input_faults(params)
+    yield from task_faults(params)
     for name, section in params.inputs.items():
         longest, positions = section.max_sequence_length, model.max_position_embeddings
         if model.use_position_embedding and positions and longest > positions:
@@ -162,13 +163,7 @@ def training_faults(model):
             text = f"names {name}, but num_hidden_layers is {layers}; write layers:{layers} or less"
             yield "model.freeze", text
     classes, weights = model.num_cls_classes, model.class_weights
-    if classes == 1:
-        for key in ("class_weights", "focal_gamma", "label_smoothing"):
-            value = getattr(model, key)
-            if value != type(model).model_fields[key].default:
-                text = f"is {as_yaml(value)}, but a regression (num_cls_classes 1) has no classes"
-                yield f"model.{key}", f"{text}; leave the key out"
-    elif classes and isinstance(weights, tuple) and len(weights) != classes:
+    if classes and isinstance(weights, tuple) and len(weights) != classes:
         text = f"has {len(weights)} numbers, but num_cls_classes is {classes}; write one for each"
         yield "model.class_weights", text
     rates = model.dropout_rate, model.attention_dropout_rate, model.cls_dropout_rate
@@ -181,7 +176,7 @@ def training_faults(model):
 
 
 def input_faults(params):
-    """`rule_faults` between the inputs, and of regression."""
+    """`rule_faults` between the inputs."""
     inputs = params.inputs
     first, *others = inputs
     for name in others:
@@ -195,13 +190,46 @@ def input_faults(params):
             if value != of_first:
                 text = f"is {as_yaml(value)}, but {first} has {as_yaml(of_first)}"
                 yield f"{name}.{key}", f"{text}; give both the same"
-    for name, section in inputs.items():
-        if section.task == "regression" and section.label_names is not None:
+
+
+# The only task with a key, and the least and largest number of outputs of a task.
+TASK_OF_KEY = {
+    "model.class_weights": "classification",
+    "model.focal_gamma": "classification",
+    "model.label_smoothing": "classification",
+    "runconfig.calibrate_temperature": "classification",
+    "runconfig.tune_thresholds": "multi_label",
+}
+NUM_OUTPUTS = {"classification": (2, None), "regression": (1, 1)}
+
+
+def task_faults(params):
+    """`rule_faults` of keys that another task has."""
+    task, classes = params.task, params.model.num_cls_classes
+    for dotted, only in TASK_OF_KEY.items():
+        name, key = dotted.split(".")
+        section = getattr(params, name)
+        value = getattr(section, key)
+        if task != only and value != type(section).model_fields[key].default:
+            text = f"is {as_yaml(value)}, which is for task: {only}, but task is {task}"
+            yield dotted, f"{text}; leave the key out"
+    least, most = NUM_OUTPUTS.get(task, (1, None))
+    if classes is not None and not least <= classes <= (most or classes):
+        wanted = "2 or more; for a number a row, write task: regression" if least == 2 else "1"
+        yield "model.num_cls_classes", f"is {classes}, but task: {task} takes {wanted}"
+    for name, section in params.inputs.items():
+        separator = section.label_separator
+        files = [file for file in (section.train_file, section.eval_file) if file is not None]
+        in_cells = [file for file in files if file.lower().endswith((".csv", ".tsv"))]
+        if task == "regression" and section.label_names is not None:
             text = "given, but task is regression, whose labels are numbers; leave one of them out"
             yield f"{name}.label_names", text
-    if params.task == "regression" and params.runconfig.calibrate_temperature:
-        text = "is true, but task is regression, which gives no probabilities; leave the key out"
-        yield "runconfig.calibrate_temperature", text
+        if task != "multi_label" and separator is not None:
+            text = f"is {as_yaml(separator)}, but task is {task}, with one label a row"
+            yield f"{name}.label_separator", f"{text}; write task: multi_label"
+        elif task == "multi_label" and in_cells and separator is None:
+            text = f"not given, and a cell of {in_cells[0]} holds all labels of a row; write what"
+            yield f"{name}.label_separator", f'{text} stands between them, such as ";"'
 
 
 def fault_list(source, faults):

@@ -120,6 +120,12 @@ class RunParams(Section):
         "predictions and exports fit the evaluation rows best.",
     )
 
+    tune_thresholds: Switch = CourseKey(
+        False,
+        "At the end, with `task: multi_label`, choose the probability from which on each label is "
+        "predicted, so that its F1 on the evaluation rows is largest. false: 0.5.",
+    )
+
     # Numbers that are not finite
     recover_from_nan: Literal[False, True] | BetweenZeroAndOne = CourseKey(
         False,
@@ -187,6 +193,11 @@ class RunParams(Section):
     @property
     def is_training(self):
         return self.mode in ("train", "train_and_eval")
+
+    @property
+    def calibrates(self):
+        """Whether something is fitted to the evaluation rows after training."""
+        return self.calibrate_temperature or self.tune_thresholds
 
     @property
     def recovery_factor(self):

@@ -23,28 +23,27 @@ class EvaluationReport(Listener):
 
 def evaluation_text(step, report):
     """Returns a report as text: a line of figures and, for classes, tables of their metrics."""
-    head = f"validation at step {step}: "
-    if "per_class" not in report:
-        figures = {key: value for key, value in report.items() if isinstance(value, (int, float))}
-        count = figures.pop("num_examples")
-        listed = "".join(f"{key} {value:.4f}, " for key, value in figures.items())
-        return f"{head}{listed}{count} examples"
-    classes = report["per_class"]
-    head += (
-        f"accuracy {report['accuracy']:.4f}, loss {report['loss']:.4f}, "
-        f"{report['num_examples']} examples"
-    )
-    rows = [["class", "precision", "recall", "f1", "examples"]]
-    for figures in classes:
-        scores = [f"{figures[metric]:.4f}" for metric in ("precision", "recall", "f1")]
-        rows.append([figures["label"], *scores, str(figures["support"])])
-    matrix = [["true \\ predicted", *(figures["label"] for figures in classes)]]
-    for figures, counts in zip(classes, report["confusion"], strict=True):
-        matrix.append([figures["label"], *map(str, counts)])
-    matrix = _align(matrix)
-    if max(map(len, matrix)) > MAX_TABLE_WIDTH:
-        matrix = [f"confusion matrix of {len(classes)} classes: plots/confusion_validation.png"]
-    return "\n".join([head, *_align(rows), "", *matrix])
+    classes, is_matrix = report.get("per_class", ()), "confusion" in report
+    names = ("accuracy", "loss") if is_matrix else report
+    figures = {key: report[key] for key in names if isinstance(report[key], float)}
+    listed = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
+    lines = [f"validation at step {step}: {listed}, {report['num_examples']} examples"]
+    if classes:
+        columns = [c for c in ("precision", "recall", "f1", "threshold") if c in classes[0]]
+        rows = [["class", *columns, "examples"]]
+        for of_class in classes:
+            scores = [f"{of_class[column]:.4f}" for column in columns]
+            rows.append([of_class["label"], *scores, str(of_class["support"])])
+        lines += _align(rows)
+    if is_matrix:
+        matrix = [["true \\ predicted", *(of_class["label"] for of_class in classes)]]
+        for of_class, counts in zip(classes, report["confusion"], strict=True):
+            matrix.append([of_class["label"], *map(str, counts)])
+        matrix = _align(matrix)
+        if max(map(len, matrix)) > MAX_TABLE_WIDTH:
+            matrix = [f"confusion matrix of {len(classes)} classes: plots/confusion_validation.png"]
+        lines += ["", *matrix]
+    return "\n".join(lines)
 
 
 def _align(rows):

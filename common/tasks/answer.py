@@ -15,7 +15,8 @@ class Answer:
     kind: str  # what such a network is called
     description: str  # for the model card
     problem_type: str  # in the words of Hugging Face's config.json
-    has_probabilities: bool  # whether softmax(logits) are probabilities of the label names
+    # "softmax" or "sigmoid", which of the logits are the probabilities; None: there are none
+    probabilities: str | None
     served: tuple[str, ...]  # names of the task's `export_outputs`
     # {export format: Python that shows the answer of the first row}, of what the other program
     # gives: `result` (saved_model), `features` (onnx), `rows` (huggingface).
@@ -28,7 +29,7 @@ def classes(label_names):
         kind="classifier",
         description="one of " + ", ".join(f"{i} {name}" for i, name in enumerate(label_names)),
         problem_type="single_label_classification",
-        has_probabilities=True,
+        probabilities="softmax",
         served=("label", "label_names", "probabilities", "logits"),
         reading={
             "saved_model": 'print(result["label"][0].numpy().decode(), '

@@ -2,7 +2,7 @@
 """Regression: a number for each row, as in STS-B; everything that is of this task."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +19,7 @@ VALUE = Answer(
     kind="regression",
     description="a number, the value",
     problem_type="regression",
-    has_probabilities=False,
+    probabilities=None,
     served=("value", "logits"),
     reading={
         "saved_model": 'print(result["value"][0].numpy())',
@@ -30,10 +30,17 @@ print(logits[0, 0])""",
 )
 
 
+@dataclass(frozen=True)
 class ValueTargets(Targets):
     """One number per row, for a regression: {"labels": float32 [N]}."""
 
+    label_names: tuple[str, ...] = ("value",)
     specs: ClassVar = {"labels": TargetSpec((), np.dtype(np.float32))}
+
+    @classmethod
+    def of(cls, cfg):
+        del cfg  # its label_names are refused
+        return cls()
 
     def named(self, column):
         if column.kind in ("class", "other"):
@@ -41,7 +48,7 @@ class ValueTargets(Targets):
                 f"{column.source} has a feature {column.name} that is no number but "
                 f"{column.description}; write task: classification, or another label_key"
             )
-        return replace(self, label_names=("value",))
+        return self
 
     def parse(self, label):
         try:

@@ -42,7 +42,8 @@ class RowTask(BaseModel):
         cfg = params.model
         backbone = make_backbone(cfg, params.dropout_seed or 0, params.runconfig.num_streams)
         super().__init__(backbone, name=name, dtype=cfg.dtype_policy)
-        self.num_outputs, self.label_names = cfg.num_cls_classes, tuple(label_names)
+        self.num_outputs, self.task = cfg.num_cls_classes, params.task
+        self.label_names = tuple(label_names)
         self.is_mask_inverted = params.predict_input.invert_mask  # the same in every input
         self.frozen = cfg.freeze
         self.loss_of, self.r_drop_alpha = loss, cfg.r_drop_alpha
@@ -124,7 +125,7 @@ class RowTask(BaseModel):
         return self.loss_of(logits, labels)
 
     def checkpoint_config(self):
-        return {"label_names": self.label_names}
+        return {"task": self.task, "label_names": self.label_names}
 
     def build_train_ops(self, total_loss):
         del total_loss  # it depends on every weight that is not frozen

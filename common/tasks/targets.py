@@ -35,7 +35,8 @@ class LabelColumn:
     kind: str  # "class", an integer whose classes have names; "integer", "number", "text", "other"
     class_names: tuple[str, ...] = ()  # for kind "class"
     description: str = ""  # the type, for messages
-    read: Callable[[], list[str]] | None = None  # the labels of the training rows; for kind "text"
+    # The labels of the training rows, for kind "text"; tuples of str if the task takes several.
+    read: Callable[[], list] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ class Targets:
     # Raise it with any change of `parse` or `missing` that changes a row: arrays in the token cache
     # are then made anew.
     version: ClassVar[int] = 1
+    takes_several: ClassVar[bool] = False  # a label may be a list, and empty
     specs: ClassVar[dict[str, TargetSpec]]
+
+    @classmethod
+    def of(cls, cfg):
+        """Returns the Targets of InputParams."""
+        return cls(cfg.label_names)
 
     def named(self, column):
         """Returns these Targets with label names, from the params or from a LabelColumn.
@@ -59,7 +66,8 @@ class Targets:
     def parse(self, label):
         """Parses the label of one row of a file.
 
-        label: str, not empty. Returns {name: number or nested list of numbers}.
+        label: str, not empty; or any str or tuple of str if the task takes several. Returns
+        {name: number or nested list of numbers}.
         Raises ValueError, whose text says which labels are valid.
         """
         raise NotImplementedError
@@ -106,7 +114,7 @@ class ClassTargets(Targets):
     def named(self, column):
         names = self.label_names
         if column.kind == "text":
-            names = names or _distinct_names(column)
+            names = names or distinct_names(column, column.read(), fewest=2)
         elif column.kind == "class":
             if names and len(names) != len(column.class_names):
                 raise UserError(
@@ -114,6 +122,11 @@ class ClassTargets(Targets):
                     f"{len(column.class_names)} classes: {', '.join(column.class_names)}"
                 )
             names = names or column.class_names
+            if len(names) < 2:
+                raise UserError(
+                    f"{column.source} has a feature {column.name} of one class, "
+                    f"{', '.join(names)}; a classifier needs two or more. Write another label_key"
+                )
         elif column.kind != "integer" or not names:
             raise UserError(
                 f"{column.source} has a feature {column.name} that is no class (ClassLabel) but "
@@ -145,12 +158,13 @@ class ClassTargets(Targets):
         return f"go from 0 to {len(self.label_names) - 1}"
 
 
-def _distinct_names(column):
-    names = names_of_labels(column.read())
-    if not 2 <= len(names) <= MAX_CLASSES:
+def distinct_names(column, labels, fewest):
+    """Returns the label names of a LabelColumn: tuple of str. labels: list of str, of its rows."""
+    names = names_of_labels(labels)
+    if not fewest <= len(names) <= MAX_CLASSES:
         raise UserError(
             f"{column.source} has {len(names)} different labels in column {column.name}; "
-            f"2 to {MAX_CLASSES} are wanted. Write another label_column"
+            f"{fewest} to {MAX_CLASSES} are wanted. Write another label_column"
             + (", label_names, or task: regression" if len(names) > 1 else ", or label_names")
         )
     return names

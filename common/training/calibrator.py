@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`runconfig.calibrate_temperature`: fits what makes probabilities right, after training."""
+"""`calibrate_temperature`, `tune_thresholds`: fits what makes answers right, after training."""
 
 import json
+
+import numpy as np
 
 from common.checkpoints import store
 from common.checkpoints.formats import ours
@@ -28,14 +30,15 @@ def calibrate(session, evaluator, batches_of_split, steps):
             f"{name.replace('_', ' ')} {value:.4f} -> {fitted['after'][name]:.4f}"
             for name, value in fitted["before"].items()
         ]
-        temperature = fitted["temperature"]
+        value = fitted[total.fits]
+        shown = ", ".join(f"{number:.4f}" for number in np.atleast_1d(value))
         evaluator.listeners.on_message(
-            f"Temperature {temperature:.4f} of {path.name}, fitted to "
+            f"{total.fits.capitalize()} {shown} of {path.name}, fitted to "
             f"{fitted['num_examples']:,} rows: {', '.join(changes)}"
         )
-        is_new = checkpoint.config.get("temperature") != temperature
+        is_new = checkpoint.config.get(total.fits) != value
         if is_new and session.distribution.is_chief:
-            ours.update_config(path, temperature=temperature)
+            ours.update_config(path, **{total.fits: value})
     if session.distribution.is_chief:
         content = json.dumps(results, indent=2) + "\n"
         write_whole(session.model_dir / "eval" / "calibration.json", content)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from common.errors import UserError
-from common.metrics.row_metrics import Metrics, names_of_figures
+from common.metrics.row_metrics import names_of_figures
 from common.platform.machine import ONEDNN_LIMIT, available_bytes, gpus_of, onednn_has_bfloat16
 
 
@@ -22,7 +22,7 @@ def check_metric(metric, model, splits):
 
 def check_calibration(model):
     """Raises UserError where a task has no probabilities to calibrate, before hours of training."""
-    if type(model.build_eval_metric_ops()).calibrate is Metrics.calibrate:
+    if model.build_eval_metric_ops().fits is None:
         raise UserError(
             f"runconfig.calibrate_temperature is true, but {type(model).__name__} gives no "
             "probabilities; leave the key out"

@@ -63,7 +63,7 @@ class Trainer:
             Stopped: a signal came before there was anything new to save.
         """
         session, started = self.session, time.monotonic()
-        if self.run.calibrate_temperature:
+        if self.run.calibrates:
             check_calibration(self.model)
         begins = "No checkpoint given: training starts from fresh weights"
         if session.pretrained is not None:
@@ -79,7 +79,7 @@ class Trainer:
         self.recovery = Recovery(session, self.optimizer, self.saver, self.listeners)
         last_step = last_step_of(self.run, first_step)
         evaluation, evaluates = None, self.run.mode == "train_and_eval"
-        if evaluates or self.run.calibrate_temperature:
+        if evaluates or self.run.calibrates:
             evaluation = session.data.eval_input_fn(self.params)
         try:
             with listening(self.control) as self.control:
@@ -90,7 +90,7 @@ class Trainer:
             if self.control is not None:
                 self.control.has_unsaved = False
         outcome = self._describe_outcome(reached, first_step, last_step)
-        if reached.stopped_by is None and self.run.calibrate_temperature:
+        if reached.stopped_by is None and self.run.calibrates:
             steps = {self.saver.saved_step, self.saver.state.best_step}
             calibrate(session, self.evaluator, evaluation, steps)
         check_still_there(session.model_dir)

@@ -91,7 +91,7 @@ def _steps(session):
         else:
             examples = [(*example, tf.constant(0)) for example in examples]
             yield "add", replica.add, variables, examples
-    if run.mode == "train" and not run.calibrate_temperature:
+    if run.mode == "train" and not run.calibrates:
         return
     if run.mode == "predict":
         splits, _ = data.predict_input_fn(params, session.texts)

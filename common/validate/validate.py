@@ -188,7 +188,9 @@ class Validation:
                 check_vocab(vocab, checkpoint.config["vocab_file"], Path(resumed))
             return
         head = self.is_training and self.params.model.disable_nsp
-        report, sources = match_weights(variables, checkpoint, head, params_path)
+        report, sources = match_weights(
+            variables, checkpoint, head, params_path, model.head, model.task
+        )
         if not self.is_training:
             check_trained(report, self.params.model.num_cls_classes)
         for name, source in sources.items():
@@ -222,7 +224,7 @@ class Validation:
         if self.mode == "predict":
             with self.collecting():
                 read |= data.predict_input_fn(params, self.session.texts)[0]
-        elif self.mode != "train" or self.run.calibrate_temperature:
+        elif self.mode != "train" or self.run.calibrates:
             with self.collecting():
                 read |= data.eval_input_fn(params)
         section = self.params.predict_input if self.mode == "predict" else self.params.eval_input
@@ -293,7 +295,7 @@ class Validation:
         if run.best_metric is not None and self.mode == "train_and_eval" and evaluation:
             with self.collecting():
                 check_metric(BestMetric(run.best_metric, run.best_metric_mode), model, evaluation)
-        if self.is_training and run.calibrate_temperature:
+        if self.is_training and run.calibrates:
             with self.collecting():
                 check_calibration(model)
         if optimizer is not None:
@@ -306,7 +308,7 @@ class Validation:
                     optimizer,
                     *_largest(train, self.params.train_input, distribution.num_replicas),
                 )
-        if self.mode != "train" or run.calibrate_temperature:
+        if self.mode != "train" or run.calibrates:
             with self.collecting():
                 name = "predict" if self.mode == "predict" else "eval"
                 largest = max(evaluation.values(), key=_tokens_of, default=None)

@@ -39,7 +39,8 @@ class TextRows:
     """The rows of a file."""
 
     texts: list[tuple[str, ...]]  # one or two of each row
-    labels: list[str] | None  # without surrounding white space; None if the file has no labels
+    # Without surrounding white space; tuples of str of lists; None if the file has no labels.
+    labels: list | None
     lines: list[int]  # the line on which each row begins, from 1
     faults: list[tuple[int, str]]  # line and reason of each bad row
     columns: tuple[str, ...]  # all columns; in JSON Lines those of the first row
@@ -53,7 +54,7 @@ class RowFault(ValueError):
 
 
 @functools.lru_cache(maxsize=2)  # label names, rows and texts of a file are requested separately
-def parse_rows(content, suffix, text_columns, label_column, source):
+def parse_rows(content, suffix, text_columns, label_column, source, takes_several=False):
     """Parses texts and labels of a file. Returns TextRows.
 
     Args:
@@ -61,6 +62,7 @@ def parse_rows(content, suffix, text_columns, label_column, source):
         suffix: key of FORMATS.
         text_columns: tuple of one or two str.
         source: str, names the file in messages.
+        takes_several: bool. Whether a label may be a list, and empty: of a row without any.
     Raises:
         UserError: the file is empty or lacks a column.
     """
@@ -79,7 +81,9 @@ def parse_rows(content, suffix, text_columns, label_column, source):
                     continue  # the row of column names
             row = _cells(cells, columns)
             row_texts = tuple(_text(row, column) for column in text_columns)
-            row_label = _label(row, label_column) if label_column in columns else None
+            row_label = None
+            if label_column in columns:
+                row_label = _label(row, label_column, takes_several)
         except RowFault as fault:
             if columns is None and suffix != ".jsonl":
                 raise UserError(f"{source}, line {line}: the row of names {fault}") from None
@@ -177,11 +181,19 @@ def _text(row, column):
     return text
 
 
-def _label(row, column):
-    """Returns the label as text: 1 and "1" are the same, true is "true"."""
+def _label(row, column, takes_several):
+    """Returns the label as text: 1 and "1" are the same, true is "true"; a tuple of a list."""
     label = row.get(column)
+    if takes_several and isinstance(label, str) and not label.strip():
+        return ""
     if label is None:
         raise RowFault(f"has no {column}")
+    if takes_several and isinstance(label, list):
+        return tuple(_name(each, column) for each in label)
+    return _name(label, column)
+
+
+def _name(label, column):
     if isinstance(label, bool | int | float):
         return json.dumps(label)
     if isinstance(label, str):
@@ -227,6 +239,7 @@ class TextFileSource:
         self.processor = processor
         self._paths = {"train": cfg.train_file, "validation": cfg.eval_file}
         self._skips_bad_rows = cfg.on_bad_row == "skip"
+        self._takes_several = targets.takes_several
         column = LabelColumn(
             str(cfg.train_file), processor.label_key, "text", read=self._labels_in_train_file
         )
@@ -296,7 +309,8 @@ class TextFileSource:
 
     def _parsed(self, split):
         path, columns = self._path(split), (self.processor.text_keys, self.processor.label_key)
-        return parse_rows(self._content(split), path.suffix.lower(), *columns, str(path))
+        content, suffix = self._content(split), path.suffix.lower()
+        return parse_rows(content, suffix, *columns, str(path), self._takes_several)
 
     def _labels_in_train_file(self):
         """Returns the label of every row: list of str."""

@@ -30,8 +30,8 @@ def make_classifier():
 
     assert len(VOCAB) == VOCAB_SIZE
 
-    def make(texts_per_row=1, num_classes=5, quantize=None, rows=None, **model):
-        params = tiny_params(num_classes, **model)
+    def make(texts_per_row=1, num_classes=5, quantize=None, rows=None, task=None, **model):
+        params = tiny_params(num_classes, task=task, **model)
         data = params.predict_input.model_copy(update=rows or {})
         params = params.model_copy(update={"predict_input": data})
         network = make_model(params, LABELS[:num_classes])

@@ -17,10 +17,10 @@ VOCAB_SIZE, POSITIONS, FILTER_SIZE, NUM_CLASSES = 23, 19, 13, 5
 HIDDEN_SIZE, NUM_HEADS, NUM_LAYERS = 6, 2, 2  # heads of 3
 
 
-def tiny_params(num_classes=NUM_CLASSES, seed=3, **model):
+def tiny_params(num_classes=NUM_CLASSES, seed=3, task=None, **model):
     """Complete Params of the tiny network without dropout; `model` overrides its section.
 
-    num_classes: 1 is a regression.
+    task: None is a classification, or with 1 of num_classes a regression.
     """
     section = {
         "hidden_size": HIDDEN_SIZE,
@@ -39,7 +39,7 @@ def tiny_params(num_classes=NUM_CLASSES, seed=3, **model):
             "eval_input": {
                 "data_processor": "Sst2DataProcessor",
                 "data_dir": "none",
-                "task": "regression" if num_classes == 1 else "classification",
+                "task": task or ("regression" if num_classes == 1 else "classification"),
                 "max_sequence_length": 7,
                 "batch_size": 3,
             },

@@ -27,6 +27,7 @@ from common.checkpoints.small_files import (
     check_value,
     network_config,
     read_json,
+    thresholds_of,
     write_json,
     write_vocab,
 )
@@ -90,6 +91,7 @@ def read_config(path):
     )
     if config_json is not None:
         config |= label_names(config_json, num_outputs(weights, "classifier"))
+        config |= task_of(config_json) | thresholds_of(config_json)
     return config | tokenizer_of(weights_file.parent, config["vocab_file"], config_json or {})
 
 
@@ -127,6 +129,29 @@ def label_names(config_json, count):
         return {}
     names = [names.get(str(i)) for i in range(len(names))]
     return {"label_names": tuple(names)} if all(isinstance(n, str) for n in names) else {}
+
+
+# problem_type of transformers, and its classes with a head that answers another question.
+TASKS = {
+    "single_label_classification": "classification",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+OTHER_HEADS = {
+    "BertForTokenClassification": "token classification",
+    "BertForQuestionAnswering": "question answering",
+    "BertForMultipleChoice": "multiple choice",
+}
+
+
+def task_of(config_json):
+    """{"task": what the head of a config.json was trained for}; {} if it does not say."""
+    architectures = config_json.get("architectures")
+    for name in architectures if isinstance(architectures, list) else ():
+        if str(name) in OTHER_HEADS:
+            return {"task": f"{OTHER_HEADS[name]} ({name})"}
+    task = TASKS.get(str(config_json.get("problem_type")))
+    return {} if task is None else {"task": task}
 
 
 def from_config_json(config_json, source):
@@ -267,7 +292,7 @@ def huggingface_tensors(weights):
 def config_of(classifier):
     """The contents of config.json: dict."""
     cfg = classifier.params.model
-    labels = classifier.label_names
+    labels, facts = classifier.label_names, classifier.model.checkpoint_config()
     return {
         "architectures": ["BertForSequenceClassification"],
         "model_type": "bert",
@@ -282,6 +307,7 @@ def config_of(classifier):
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
         "problem_type": classifier.answer.problem_type,
+        **{key: facts[key] for key in ("thresholds",) if key in facts},
     }
 
 

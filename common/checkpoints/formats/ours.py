@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from common.checkpoints import store
 from common.checkpoints.containers import safetensors
 from common.checkpoints.names import LazyTensor, StoredTensor, axes_of
-from common.checkpoints.small_files import read_json, write_vocab
+from common.checkpoints.small_files import are_thresholds, read_json, write_vocab
 from common.checkpoints.store import CONFIG, MANIFEST, STATE, VOCAB, WEIGHTS
 from common.errors import RunError, UserError
 from common.params import COMPUTED_KEYS, FROM_CHECKPOINT, ModelParams, keys_of
@@ -26,6 +26,7 @@ GEOMETRY = (*FROM_CHECKPOINT, *COMPUTED_KEYS, *keys_of(ModelParams, in_config=Tr
 # Key of a config -> its types, if it is there. The params check ranges.
 TYPES_OF_CONFIG = {
     **dict.fromkeys(GEOMETRY, (int, float, bool, str)),
+    "task": (str,),
     "label_names": (list,),
     "step": (int,),
     "do_lower_case": (bool,),
@@ -33,6 +34,7 @@ TYPES_OF_CONFIG = {
     "best_metric": (str,),
     "temperature": (int, float),
     "machine": (dict,),
+    "thresholds": (list,),
 }
 
 
@@ -147,6 +149,7 @@ def check_config(config, file):
             and (key != "label_names" or all(isinstance(name, str) for name in value))
             and (key != "temperature" or 0 < value < float("inf"))
             and (key != "machine" or all(isinstance(fact, str) for fact in value.values()))
+            and (key != "thresholds" or are_thresholds(value))
         )
         if not is_right:
             raise UserError(f"{file} says {key} is {value!r:.80}, which no run writes")

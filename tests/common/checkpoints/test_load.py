@@ -180,6 +180,18 @@ def test_a_classifier_of_other_classes_is_not_loaded(tmp_path):
     assert report.notes == ["classifier: fresh, the checkpoint's has 5 classes, not 2"]
 
 
+def test_a_classifier_of_another_task_is_not_loaded_although_its_sizes_fit(tmp_path):
+    tensors = huggingface_tensors(num_labels=3)
+    folder = save_huggingface(tmp_path, tensors, problem_type="multi_label_classification")
+    report = load_weights(make_model(tiny_params(3)), open_checkpoint(folder))
+    assert set(report.fresh) == {"classifier/kernel", "classifier/bias"}
+    assert (
+        "classifier: fresh, the checkpoint's is for multi_label, not classification" in report.notes
+    )
+    report = load_weights(make_model(tiny_params(3, task="multi_label")), open_checkpoint(folder))
+    assert not report.fresh
+
+
 def test_a_checkpoint_without_pooler_leaves_it_fresh_and_says_so(tmp_path):
     tensors = {k: v for k, v in huggingface_tensors().items() if not k.startswith("pooler")}
     report = load_weights(

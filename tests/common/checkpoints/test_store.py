@@ -169,6 +169,15 @@ def test_a_later_version_is_refused_by_its_name(tmp_path):
     assert "version 1 to 2" in store.fault_in(path)
 
 
+def test_thresholds_of_a_config_are_probabilities(tmp_path):
+    path = save(tmp_path, 1)
+    ours.update_config(path, thresholds=[0.25, 0.5])
+    assert ours.read_config(path)["thresholds"] == [0.25, 0.5]
+    ours.update_config(path, thresholds=[0.25, 1.5])
+    with pytest.raises(UserError, match=r"thresholds is \[0.25, 1.5\], which no run writes"):
+        ours.read_config(path)
+
+
 def test_a_checkpoint_of_the_first_version_is_read(tmp_path):
     path = save(tmp_path, 1)
     manifest = json.loads((path / store.MANIFEST).read_text()) | {"version": 1}

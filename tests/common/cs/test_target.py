@@ -148,8 +148,10 @@ def test_what_the_system_cannot_do_is_refused_with_what_to_write(mode, sections,
 
 def test_a_task_that_has_no_twin_is_refused():
     params = make_params("train")
-    section = params.predict_input.model_copy(update={"task": "tagging"})
-    with pytest.raises(UserError, match="task: tagging, and a CS system runs classification, reg"):
+    section = params.predict_input.model_copy(update={"task": "multi_label"})
+    with pytest.raises(
+        UserError, match="task: multi_label, and a CS system runs classification, reg"
+    ):
         target.check_rules(params.model_copy(update={"predict_input": section}))
 
 

@@ -148,3 +148,28 @@ def test_a_weight_that_the_graph_does_not_compute_is_named(make_classifier, tmp_
     with pytest.raises(UserError, match=r"adapter/kernel, .* as saved_model or keras"):
         export("onnx", classifier, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_labels_a_row_have_a_probability_each(
+    make_classifier, tmp_path, run_alone, code_of
+):
+    pytest.importorskip("tokenizers", reason="pip install tokenizers brings what this needs")
+    classifier = make_classifier(num_classes=3, task="multi_label", quantize="int8")
+    classifier.model.restore({"thresholds": [0.25, 0.5, 0.75]})
+    folder, _ = export("onnx", classifier, tmp_path / "out")
+    features = features_of(4, 7)
+    outputs = run(folder / "model.onnx", features)
+    expected = classifier.model.build_model(features, PREDICT)["logits"].numpy()
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-expected)), atol=1e-6)
+    properties = {
+        p.key: json.loads(p.value) for p in onnx.load(folder / "model.onnx").metadata_props
+    }
+    assert properties["thresholds"] == [0.25, 0.5, 0.75] and properties["task"] == "multi_label"
+    (example,) = code_of(folder, "python")
+    logits = classifier.model.build_model(
+        classifier.text_features(tf.constant([["text"]])), PREDICT
+    )
+    (record,) = classifier.model.predictions({"logits": logits["logits"].numpy()})
+    expected = record["label"].split(", ") if record["label"] else []
+    assert run_alone(example, folder).strip() == str(expected)

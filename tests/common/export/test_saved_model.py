@@ -151,3 +151,20 @@ def test_a_regression_gives_its_number(make_classifier, tmp_path, code_of):
     assert set(result) == {"value", "logits"}
     np.testing.assert_allclose(result["value"], expected, rtol=0, atol=1e-5)
     assert 'result["value"]' in code_of(folder, "python")[0]
+
+
+def test_several_labels_a_row_are_served_with_their_thresholds(
+    make_classifier, tmp_path, run_alone, code_of
+):
+    classifier = make_classifier(num_classes=3, task="multi_label")
+    classifier.model.restore({"thresholds": [0.25, 0.5, 0.75]})
+    folder, _ = export("saved_model", classifier, tmp_path / "out")
+    features = classifier.text_features(tf.constant([["never once dull"]]))
+    outputs = classifier.model.build_model(features, PREDICT)
+    (record,) = classifier.model.predictions({"logits": outputs["logits"].numpy()})
+    example = code_of(folder, "python")[0]
+    expected = record["label"].split(", ") if record["label"] else []
+    assert run_alone(example, folder).splitlines()[-1] == str(expected)
+    card = (folder / "README.md").read_text("utf-8")
+    assert "2 so so (from a probability of 0.75)" in card and "multi-label classifier" in card
+    assert json.loads((folder / "export.json").read_text())["thresholds"] == [0.25, 0.5, 0.75]

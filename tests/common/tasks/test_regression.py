@@ -33,7 +33,7 @@ def model():
 def test_the_params_name_the_task_and_its_head_has_one_output(model):
     assert TASKS["regression"] is RegressionTask and type(model) is RegressionTask
     assert model.weights_by_name()["classifier/kernel"].shape[-1] == 1
-    assert model.checkpoint_config() == {"label_names": ("value",)}
+    assert model.checkpoint_config() == {"task": "regression", "label_names": ("value",)}
 
 
 @pytest.mark.parametrize("labels", [LABELS, {"labels": LABELS}])

@@ -75,14 +75,18 @@ def test_classes_are_named_by_the_params_or_else_by_the_source():
             "the set has a feature stars that is no class .* but a column",
         ),
         (ClassTargets(("x", "y")), "number", "no class"),
+        (ClassTargets(), "one class", "stars of one class, all; a classifier needs two or more"),
         (ClassTargets(("x",)), "class", "label_names has 1 names, but the set has 0 classes"),
         (ValueTargets(), "class", "the set has a feature stars that is no number but a column"),
         (ValueTargets(), "other", "no number"),
     ],
 )
 def test_a_column_that_the_task_cannot_learn_from_is_refused(targets, kind, message):
+    wanted = column(kind)
+    if kind == "one class":
+        wanted = column("class", class_names=("all",))
     with pytest.raises(UserError, match=message):
-        targets.named(column(kind))
+        targets.named(wanted)
 
 
 @pytest.mark.parametrize("targets", [ClassTargets(), ValueTargets()])

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.params import EvalInputParams
-from common.tasks.regression import ValueTargets
-from common.tasks.targets import ClassTargets
 from input.sources import text_files
 from input.sources.processors import get_processor
 from input.sources.text_files import TextFileSource, parse_rows
+from model import TASKS
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -36,7 +35,7 @@ def make_source(folder, train=None, validation=None, suffix=".csv", **keys):
             keys[key] = str(path)
     keys = {"text_columns": "text", "max_sequence_length": 9, "batch_size": 2} | keys
     cfg = EvalInputParams(data_processor="TextFileDataProcessor", **keys)
-    targets = (ValueTargets if cfg.task == "regression" else ClassTargets)(cfg.label_names)
+    targets = TASKS[cfg.task].targets.of(cfg)
     return TextFileSource(cfg, get_processor(cfg), targets)
 
 
@@ -234,6 +233,33 @@ def test_labels_of_a_regression_are_numbers(tmp_path):
         source = make_source(tmp_path, rows + f"d,{label}\n", task="regression")
         with pytest.raises(UserError, match=f"line 5: label is {label}; a number is wanted"):
             source.num_rows("train")
+
+
+def test_lists_are_labels_of_several_a_row_alone(tmp_path):
+    rows = '{"text": "a", "label": ["x", 1]}\n{"text": "b", "label": []}\n'
+    files = {"task": "multi_label", "suffix": ".jsonl"}
+    source = make_source(tmp_path, rows, **files)
+    assert source.targets.label_names == ("1", "x")
+    assert labels_of(source, "train") == [[1, 1], [0, 0]]
+    for bad in ("[[1]]", '[""]', "{}"):
+        with pytest.raises(UserError, match="line 3: label is"):
+            make_source(tmp_path, rows + f'{{"text": "c", "label": {bad}}}\n', **files)
+    for other in ({}, {"task": "regression"}):
+        with pytest.raises(UserError, match=r'line 1: label is \["x", 1\]; a name or a number'):
+            make_source(tmp_path, rows, suffix=".jsonl", **other).num_rows("train")
+
+
+def test_an_empty_cell_is_a_row_without_any_of_several_labels(tmp_path):
+    rows = "text,label\na,x|y\nb,\nc, y \n"
+    source = make_source(tmp_path, rows, task="multi_label", label_separator="|")
+    assert labels_of(source, "train") == [[1, 1], [0, 0], [0, 1]]
+    source = make_source(
+        tmp_path, rows + "d,z\n", task="multi_label", label_separator="|", label_names=["x", "y"]
+    )
+    with pytest.raises(UserError, match="line 5: label is z; z is none of the labels x, y"):
+        source.num_rows("train")
+    with pytest.raises(UserError, match="line 3: label is empty"):
+        make_source(tmp_path, rows)
 
 
 def test_a_file_without_labels_can_be_predicted_but_not_trained_on(tmp_path):

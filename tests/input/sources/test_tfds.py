@@ -342,6 +342,11 @@ def test_a_regression_needs_numbers(prepared):
         open_source(prepared, task="regression")
 
 
+def test_one_label_a_row_is_no_list_of_several(prepared):
+    with pytest.raises(UserError, match=r"one label a row, ClassLabel.*TextFileDataProcessor"):
+        open_source(prepared, task="multi_label")
+
+
 def test_a_text_key_that_is_no_text_is_refused(prepared):
     with pytest.raises(UserError, match="feature label that is no text"):
         open_source(prepared, text_keys=["sentence", "label"])

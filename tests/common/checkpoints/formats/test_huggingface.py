@@ -142,6 +142,29 @@ def test_config_of_a_folder_written_by_transformers():
     }
 
 
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        ({}, None),
+        ({"architectures": ["BertForSequenceClassification"]}, None),
+        ({"problem_type": None, "architectures": None}, None),
+        ({"problem_type": "single_label_classification"}, "classification"),
+        ({"problem_type": "multi_label_classification"}, "multi_label"),
+        ({"problem_type": "regression"}, "regression"),
+        (
+            {"architectures": ["BertForMultipleChoice"], "problem_type": "regression"},
+            "multiple choice (BertForMultipleChoice)",
+        ),
+        ({"architectures": ["BertForPreTraining"]}, None),
+        ({"problem_type": ["regression"], "architectures": 3}, None),
+    ],
+    ids=str,
+)
+def test_the_task_is_what_the_config_says(tmp_path, values, task):
+    folder = save_huggingface(tmp_path, huggingface_tensors(num_labels=3), **values)
+    assert huggingface.read_config(folder).get("task") == task
+
+
 def test_label_names_that_do_not_name_every_class_are_left_out(tmp_path):
     tensors = huggingface_tensors(num_labels=2)
     for names in ({"0": "no"}, {"0": "no", "2": "yes"}, {"0": "no", "1": 1}, ["no", "yes"]):

@@ -215,3 +215,46 @@ def test_a_layer_that_the_program_does_not_have_is_named(make_classifier, tmp_pa
     ):
         export(format, classifier, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["huggingface", "keras"])
+def test_several_labels_a_row_are_read_back_with_their_thresholds(
+    make_classifier, tmp_path, format
+):
+    classifier = make_classifier(num_classes=3, task="multi_label")
+    classifier.model.restore({"thresholds": [0.25, 0.5, 0.75]})
+    folder, _ = export(format, classifier, tmp_path / "out")
+    config = open_checkpoint(folder).config
+    assert config["task"] == "multi_label" and config["thresholds"] == [0.25, 0.5, 0.75]
+    assert config["label_names"] == classifier.label_names
+    if format == "huggingface":
+        written = json.loads((folder / "config.json").read_text())
+        assert written["problem_type"] == "multi_label_classification"
+    for other in ([0.25, 0.5, 1.5], {"a": 0.5}, [0.25, None]):  # of another program
+        file = folder / ("config.json" if format == "huggingface" else "export.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"thresholds": other}))
+        assert "thresholds" not in open_checkpoint(folder).config
+
+
+def test_several_labels_a_row_are_refused_as_tf1(make_classifier, tmp_path):
+    classifier = make_classifier(
+        num_classes=3, task="multi_label", encoder_nonlinearity="gelu_tanh"
+    )
+    with pytest.raises(UserError, match=r"the task is multi_label, and .* knows classes alone"):
+        export("tf1", classifier, tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_and_the_card_give_the_labels_of_a_row(
+    make_classifier, tmp_path, run_alone, code_of
+):
+    transformers()
+    classifier = make_classifier(num_classes=3, task="multi_label")
+    classifier.model.restore({"thresholds": [0.25, 0.5, 0.75]})
+    folder, _ = export("huggingface", classifier, tmp_path / "out")
+    (example,) = code_of(folder, "python")
+    features = classifier.text_features(tf.constant([["text"]]))
+    outputs = classifier.model.build_model(features, PREDICT)
+    (record,) = classifier.model.predictions({"logits": outputs["logits"].numpy()})
+    expected = record["label"].split(", ") if record["label"] else []
+    assert run_alone(example, folder).splitlines()[-1] == str(expected)

@@ -56,10 +56,10 @@ def open_fixture(path, format):
     return checkpoint
 
 
-def loaded_model(checkpoint, num_classes):
+def loaded_model(checkpoint, num_classes, task=None):
     """A model as a params file without geometry but the heads would have it, and the report."""
     blank = dict.fromkeys((*NETWORK, "encoder_nonlinearity", "layer_norm_epsilon"))
-    params = tiny_params(num_classes)
+    params = tiny_params(num_classes, task=task)
     section = params.model.model_copy(update=blank | {"num_heads": 4})
     params = params.model_copy(update={"model": section})
     params = params.complete(checkpoint.config, {"num_cls_classes": num_classes})
@@ -170,6 +170,35 @@ def test_classifiers_compute_what_their_program_computes(name):
     assert_close("logits", outputs["logits"], expected["logits"])
     labels = reference.get("labels", expected.get("labels"))
     assert_close("loss", loss_of(model, outputs["logits"], labels), expected["loss"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "task", "num_outputs"),
+    [("hf_multilabel", "multi_label", 5), ("hf_regression", "regression", 1)],
+)
+def test_other_tasks_compute_what_transformers_computes(folder, task, num_outputs):
+    checkpoint = open_fixture(folder, "huggingface")
+    assert checkpoint.config["task"] == task
+    model, report = loaded_model(checkpoint, num_outputs, task)
+    assert not report.fresh and not report.unused
+    features, expected, reference = reference_of(folder)
+    rows = np.array(expected["logits"]).shape[0]
+    outputs = outputs_of(model, features)
+    assert_close("sequence at [CLS]", outputs["sequence"][:, 0], expected["sequence_output_cls"])
+    assert_close("logits", outputs["logits"], np.reshape(expected["logits"], (rows, num_outputs)))
+    labels = np.array(reference["labels"])
+    loss = expected.get("loss", reference.get("loss"))
+    assert_close("loss", loss_of(model, outputs["logits"], labels), loss)
+    metrics = model.build_eval_metric_ops()
+    metrics.update({"logits": outputs["logits"]}, {"labels": labels}, np.arange(rows))
+    assert_close("evaluation's loss", metrics.compute()["loss"], loss)
+
+
+def test_a_model_for_every_token_is_no_classifier_of_rows():
+    checkpoint = open_fixture("hf_bert_token_classification", "huggingface")
+    assert checkpoint.config["task"] == "token classification (BertForTokenClassification)"
+    _, report = loaded_model(checkpoint, num_classes=7)
+    assert "classifier/kernel" in report.fresh  # of as many outputs
 
 
 @pytest.mark.parametrize("name", ["google", "cerebras_tf"])
