@@ -223,7 +223,7 @@ def trained(weights, data_dir, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES])
 def test_the_commands_of_a_page_run(page, commands, weights, data_dir, trained, tmp_path):
-    desk, workers = Desk(tmp_path / "a desk", weights, data_dir, trained), []
+    desk, workers = Desk(tmp_path / "desk", weights, data_dir, trained), []
     for command in commands:
         if command.page == page and reason_not_to_run(command.words) is None:
             if command.tf_config:
