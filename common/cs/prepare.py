@@ -20,7 +20,7 @@ from common.cs.rows import collect_rows, rows_of_zeros
 from common.errors import UserError
 from common.losses import balanced_weights
 from common.params import INPUTS
-from common.training.checks import last_step_of, set_up
+from common.training.checks import check_trained, last_step_of, set_up
 
 FOLDER = Path("cs", "job")
 
@@ -54,6 +54,12 @@ def adapted(params):
             f"{section.max_sequence_length} tokens"
         )
     params = params.model_copy(update=changed)
+    if target.compiles_here(params):
+        params = params.with_runconfig(compile_only=False, validate_only=True)
+        notes.append(
+            "--compile_only lowered the step, as --validate_only does; the rest is compiled on "
+            "the cluster: give --cs_ip, or --mgmt_address HOST:PORT"
+        )
     if params.model.mixed_precision == "auto":  # for the CS system, not for this machine
         params = params.with_precision("mixed_bfloat16")
     return params, notes
@@ -73,7 +79,8 @@ def prepare(session, notes, attempt, write_params):
     config = {} if checkpoint is None else checkpoint.config
     action = "validate" if run.validate_only else "compile" if run.compile_only else "run"
     first_step = session.first_step
-    last_step = last_step_of(run, first_step) if action == "run" else first_step + 1
+    is_trained = session.is_training and action == "run"
+    last_step = last_step_of(run, first_step) if is_trained else first_step + 1
 
     folder = session.model_dir / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -96,9 +103,9 @@ def prepare(session, notes, attempt, write_params):
         class_weights = balanced_weights(labels, params.model.num_cls_classes).tolist()
     elif class_weights == "auto":
         class_weights = [1.0] * params.model.num_cls_classes
-    if session.is_training and action == "run":
-        if not session.resumed:
-            write_initial_weights(session, folder / INITIAL)
+    if (is_trained or checkpoint is not None) and not session.resumed:
+        write_initial_weights(session, folder / INITIAL)
+    if is_trained:
         write_params(session)
     Job(
         params=params.model_dump(mode="json"),
@@ -145,10 +152,19 @@ def batches_of(session, first_step, last_step):
 
 
 def write_initial_weights(session, path):
-    """Writes the initial weights of a run in TensorFlow: a checkpoint's, or drawn from the seed."""
+    """Writes the weights that a run in TensorFlow starts from: a checkpoint's, or fresh ones.
+
+    Raises:
+        UserError: they are to be scored, and the checkpoint has no trained head.
+    """
     set_up(session.run)
-    model = session.new_model()
+    model, cfg = session.new_model(), session.params.model
     if session.checkpoint is not None:
-        print(load_weights(model, session.checkpoint, session.params.model.disable_nsp).table())
+        is_fresh = session.is_training and cfg.disable_nsp
+        report = load_weights(model, session.checkpoint, is_fresh)
+        if session.is_training:
+            print(report.table())
+        else:
+            check_trained(report, cfg.num_cls_classes)
     weights = {name: np.asarray(weight) for name, weight in model.weights_by_name().items()}
     save_file(weights, path)

@@ -131,18 +131,28 @@ def hand_over(python, folder):
 
 def find_python():
     """Returns the Path of an interpreter with the vendor's SDK. Raises UserError without one."""
-    path = Path(os.environ.get(CS_PYTHON) or ROOT / ".venv-cs" / "bin" / "python")
+    venv = ROOT / ".venv-cs"
+    path = Path(os.environ.get(CS_PYTHON) or venv / "bin" / "python")
     if not path.is_file():
         raise UserError(
             f"the Cerebras SDK is not installed: there is no {path}. `make cs-setup` installs it "
             f"(Python 3.11, 5 GB); or set {CS_PYTHON} to an interpreter that has it"
         )
+    if CS_PYTHON not in os.environ and not (venv / ".installed").exists():
+        raise UserError(f"{venv} is not complete; `make cs-setup` completes it")
     return path
 
 
 def needs_cluster(params):
     """Returns whether the run needs a cluster: all but validation and the SDK's CPU backend do."""
-    return not params.runconfig.validate_only and params.csconfig.backend == "csx"
+    is_lowered = params.runconfig.validate_only or compiles_here(params)
+    return not is_lowered and params.csconfig.backend == "csx"
+
+
+def compiles_here(params):
+    """Returns whether --compile_only has no cluster to compile on; the front end needs none."""
+    is_on_cluster = address_of(params) is not None or params.csconfig.backend == "cpu"
+    return params.runconfig.compile_only and not is_on_cluster
 
 
 def check_reachable(params):

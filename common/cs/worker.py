@@ -31,7 +31,7 @@ from common.metrics.row_metrics import figures_of
 from common.params import Params
 from common.reports.metrics_file import MetricsFile
 from common.reports.prediction_files import write_predictions
-from common.training.checks import check_fits, check_trained
+from common.training.checks import check_fits
 from common.training.lock import locked
 from common.training.run_state import PREFIX
 
@@ -138,10 +138,8 @@ class Worker:
             arrays = load_file(initial)
             for name, weight in weights.items():
                 weight.assign(arrays[name])
-        elif job.checkpoint is not None:
-            report = load_weights(self.twin, open_checkpoint(job.checkpoint), self.cfg.disable_nsp)
-            if not self.is_training:
-                check_trained(report, len(job.label_names))
+        elif job.resumed is not None:
+            load_weights(self.twin, open_checkpoint(job.resumed))
 
     def _build_training(self):
         from common.cs import optimizer

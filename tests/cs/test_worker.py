@@ -170,6 +170,30 @@ def test_validate_only_lowers_the_step_through_the_vendors_compiler(run, tmp_pat
     assert not (tmp_path / "run.lock").exists()
 
 
+def test_compile_only_without_an_address_lowers_the_step_and_says_so(run, tmp_path):
+    flags = ("--mode", "train", "--model_dir", tmp_path, "--compile_only")
+    done = run(*flags, launcher="csrun_cpu")
+    assert "Lowered: the training step" in done.stdout and "--cs_ip" in done.stdout
+    assert (tmp_path / "cs" / "cirh.mlir").exists()
+
+
+def test_a_checkpoint_that_tensorflow_alone_can_read_is_lowered_and_scored(
+    trained, run, on_cpu, tmp_path
+):
+    google = tmp_path / "google"
+    run("--mode", "export", "--model_dir", trained[0], "--export_format", "tf1",
+        "--export_dir", google)  # fmt: skip
+    flags = ("--model_dir", tmp_path / "out", "--checkpoint_path", google)
+    network = {"model.layer_norm_epsilon": 1e-12}
+    run("--mode", "train", *flags, "--validate_only", launcher="csrun_cpu", **network)
+    run("--mode", "eval", *flags, "--validate_only", launcher="csrun_cpu", **network)
+    without_steps = {"runconfig.max_steps": "", **network}
+    done = on_cpu("--mode", "eval", *flags, **without_steps)
+    expected = on_cpu("--mode", "eval", "--model_dir", trained[0])
+    assert done.stdout.splitlines()[1:] == expected.stdout.splitlines()[1:]
+    on_cpu("--mode", "predict", *flags, **without_steps)
+
+
 def test_an_operation_that_cannot_be_lowered_is_one_sentence(run, tmp_path):
     run("--mode", "train", "--model_dir", tmp_path, "--validate_only", launcher="csrun_cpu")
     program = (

@@ -175,6 +175,17 @@ def test_an_absent_sdk_is_refused_with_how_to_install_it(monkeypatch, tmp_path):
     assert target.find_python() == tmp_path / "python"
 
 
+def test_half_an_installation_of_the_sdk_is_refused_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(target, "ROOT", tmp_path)
+    python = tmp_path / ".venv-cs" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("")
+    with pytest.raises(UserError, match=r"\.venv-cs is not complete; `make cs-setup`"):
+        target.find_python()
+    (tmp_path / ".venv-cs" / ".installed").touch()
+    assert target.find_python() == python
+
+
 def test_an_address_where_nothing_answers_is_named():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # a port that is ours, and not listening
@@ -197,7 +208,9 @@ def test_no_address_at_all_is_told_with_the_flags_that_give_one():
 
 def test_only_validation_and_the_cpu_backend_need_no_cluster():
     assert target.needs_cluster(make_params())
-    assert target.needs_cluster(make_params(runconfig={"compile_only": True}))
+    compiled = {"compile_only": True}
+    assert target.needs_cluster(make_params(runconfig=compiled | {"cs_ip": "10.0.0.1"}))
+    assert not target.needs_cluster(make_params(runconfig=compiled))  # the front end alone
     assert not target.needs_cluster(make_params(runconfig={"validate_only": True}))
     assert not target.needs_cluster(make_params(csconfig={"backend": "cpu"}))
 
