@@ -2,22 +2,31 @@
 """Input functions: params -> batches of the documented features (see `input/batches.py`)."""
 
 import functools
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from common.console import log
 from common.errors import UserError
+from common.params import TEXT_FILES, TFDS_KEYS
 from common.platform.machine import best_precision, gpus_of
+from common.tasks.targets import places_in, similar_names
+from input import summary
 from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
 from input.features import Layout, TextFeatures
 from input.packing import PackedPlan, num_products, pack_every_row
-from input.rows import load_rows
+from input.rows import Origins, load_rows, origins_of
 from input.sources.processors import get_processor, open_source
-from input.token_cache import check_unchanged, tokenize_texts
+from input.sources.text_files import FORMATS
+from input.token_cache import tokenize_texts
 from input.tokenizers.wordpiece import WordPieceTokenizer
 from model import TASKS
+
+UNNAMED = re.compile("LABEL_[0-9]+")  # what Hugging Face calls classes without names
 
 # Building a tokenizer takes 0.3 s, and all parts of a run use the same one.
 _read_tokenizer = functools.lru_cache(maxsize=2)(WordPieceTokenizer.from_vocab_file)
@@ -39,9 +48,9 @@ def get_targets(cfg):
     return TASKS[cfg.task].targets.of(cfg)
 
 
-def get_source(cfg):
+def get_source(cfg, needs_targets=True):
     """Returns the Source of InputParams `cfg`, with the targets of its task."""
-    return open_source(cfg, get_targets(cfg))
+    return open_source(cfg, get_targets(cfg), needs_targets)
 
 
 def get_layout(cfg):
@@ -55,9 +64,9 @@ def get_layout(cfg):
     return Layout(cfg.add_special_tokens, cfg.invert_mask, cfg.pad_id)
 
 
-def _load(params, cfg, source, split, **selection):
+def _load(params, cfg, source, split, is_training=False):
     tokenizer, model_dir = get_tokenizer(cfg), params.runconfig.model_dir
-    return load_rows(cfg, source, split, tokenizer, model_dir, **selection)
+    return load_rows(cfg, source, split, tokenizer, model_dir, params.label_names, is_training)
 
 
 def _plan(cfg, tokens, shuffle, seed):
@@ -107,9 +116,19 @@ def _make_batches(make, cfg, tokens, plan, with_weights):
 
 def _eval_splits(cfg, source):
     """Returns {name: split} to score or predict: the splits of the data, or the held-out rows."""
-    if cfg.eval_fraction is not None:
+    if cfg.scores_held_out:
         return {"validation": source.processor.train_split}
     return {split: split for split in source.processor.eval_splits}
+
+
+def contents(params):
+    """Returns {split: str}, of the rows that a training reads: see `Source.content`."""
+    source = get_source(params.train_input)
+    splits = {source.processor.train_split: source}
+    if params.runconfig.mode == "train_and_eval":
+        source = get_source(params.eval_input)
+        splits |= dict.fromkeys(_eval_splits(params.eval_input, source).values(), source)
+    return {split: source.content(split) for split, source in splits.items()}
 
 
 def train_input_fn(params, first_step, last_step):
@@ -141,12 +160,20 @@ def train_input_fn(params, first_step, last_step):
 
 def eval_input_fn(params):
     """Returns {split: Batches} of the evaluation splits; every row is in exactly one batch."""
-    cfg = params.eval_input
-    source = get_source(cfg)
-    return {
-        name: _every_row_once(params, cfg, _load(params, cfg, source, split)[0])
-        for name, split in _eval_splits(cfg, source).items()
-    }
+    return _scored_batches(params, params.eval_input, get_source(params.eval_input))
+
+
+def _scored_batches(params, cfg, source):
+    """Returns {split: Batches} of every row to score or predict, with their origins."""
+    batches = {}
+    for name, split in _eval_splits(cfg, source).items():
+        content = source.fingerprint(split)
+        tokens, rows = _load(params, cfg, source, split)
+        source.id_columns(split)  # that they are there is known before hours of training
+        origins = functools.partial(origins_of, source, split, rows, content)
+        plain = _every_row_once(params, cfg, tokens)
+        batches[name] = replace(plain, origins=functools.cache(origins))
+    return batches
 
 
 def predict_input_fn(params, texts=()):
@@ -160,17 +187,12 @@ def predict_input_fn(params, texts=()):
     if texts:
         _check_texts(cfg, texts)
         tokens = tokenize_texts(list(texts), get_tokenizer(cfg))
-        return {"texts": _every_row_once(params, cfg, tokens)}, {"texts": list(texts)}
-    source = get_source(cfg)
-    batches, texts_of_split = {}, {}
-    for name, split in _eval_splits(cfg, source).items():
-        content = source.fingerprint(split)
-        tokens, rows = _load(params, cfg, source, split, needs_targets=False)
-        split_texts = source.read_texts(split)
-        check_unchanged(source, split, content)
-        batches[name] = _every_row_once(params, cfg, tokens)
-        texts_of_split[name] = [split_texts[row] for row in rows]
-    return batches, texts_of_split
+        origins = Origins(list(texts))
+        plain = _every_row_once(params, cfg, tokens)
+        batches = {"texts": replace(plain, origins=lambda: origins)}
+    else:
+        batches = _scored_batches(params, cfg, get_source(cfg, needs_targets=False))
+    return batches, {name: each.origins().texts for name, each in batches.items()}
 
 
 def _check_texts(cfg, texts):
@@ -187,6 +209,11 @@ def _check_texts(cfg, texts):
         raise UserError(f"{texts[0][0]!r} is {actual}, but {cfg.data_processor} takes {expected}")
 
 
+def summarize(params, batches_of_split):
+    """Returns the Summary of each of {split: Batches}, for complete Params."""
+    return summary.summarize(batches_of_split, TASKS[params.task].targets(params.label_names))
+
+
 def get_text_features(params):
     """Returns the TextFeatures of complete Params: texts to features in one graph, for exports."""
     cfg = params.predict_input
@@ -198,7 +225,7 @@ def describe(cfg):
     """Describes the rows of InputParams `cfg` for a model card: without folders."""
     processor = get_processor(cfg)
     names = f"{' and '.join(processor.text_keys)} -> {processor.label_key}"
-    if cfg.data_processor == "TextFileDataProcessor":
+    if cfg.data_processor == TEXT_FILES:
         files = [Path(file).name for file in (cfg.train_file, cfg.eval_file) if file]
         return f"{' and '.join(files)}: {names}"
     return f"{processor.dataset} of TensorFlow Datasets: {names}"
@@ -207,30 +234,55 @@ def describe(cfg):
 def read_texts(texts, input_file):
     """Returns the texts of --text and of the lines of --input_file: tuples of one or two str.
 
-    A tab separates the two texts of a pair. Empty lines of a file are skipped. Raises UserError
-    where the file cannot be read, a text is not UTF-8, or only some rows are pairs.
+    A tab separates the two texts of a pair. A blank line is a text, too: answers keep their places.
+    Raises UserError where a file cannot be read, a text is not UTF-8, or only some rows are pairs.
     """
     rows = list(texts)
     for text in texts:
         if text != text.encode("utf-8", "ignore").decode("utf-8"):  # from bytes of another encoding
             raise UserError(f"--text {text!a} is not UTF-8; set the terminal's encoding to it")
     if input_file is not None:
+        if Path(input_file).suffix.lower() in (".json", ".ndjson"):
+            raise UserError(
+                f"--input_file {input_file} is named as JSON; write an object a line, and name it "
+                ".jsonl"
+            )
         try:
-            content = Path(input_file).read_bytes().decode("utf-8-sig")
+            content = Path(input_file).expanduser().read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--input_file {input_file} cannot be read: {error}") from None
-        lines = [line.removesuffix("\r") for line in content.split("\n") if line.strip()]
-        if not lines:
+        lines = content.removesuffix("\n").split("\n")
+        if not any(map(str.strip, lines)):
             raise UserError(f"--input_file {input_file} has no text; write one per line")
-        rows += lines
-    rows = [tuple(row.split("\t")) for row in rows]
-    for row in rows:
-        if len(row) != len(rows[0]) or len(row) > 2:
+        rows += [line.removesuffix("\r") for line in lines]
+    written = [tuple(row.split("\t")) for row in rows if row.strip()]
+    for row in written:
+        if len(row) != len(written[0]) or len(row) > 2:
             raise UserError(
                 f"{' | '.join(row)!r} has {len(row)} texts where the first row has "
-                f"{len(rows[0])}; give one text per row, or pairs separated by one tab"
+                f"{len(written[0])}; give one text per row, or pairs separated by one tab"
             )
-    return rows
+    blank = ("",) * len(written[0]) if written else ("",)
+    return [tuple(row.split("\t")) if row.strip() else blank for row in rows]
+
+
+def with_input_file(params, input_file):
+    """The same params whose predict_input reads the columns of a .csv, .tsv or .jsonl file.
+
+    The columns are those that training read. Returns None for a file of another kind.
+    """
+    if Path(input_file).suffix.lower() not in FORMATS:
+        return None
+    processor = get_processor(params.predict_input)
+    changes = dict.fromkeys((*TFDS_KEYS, "feature_rename_map", "max_eval_samples"))
+    changes |= {
+        "data_processor": TEXT_FILES,
+        "eval_file": str(Path(input_file).expanduser()),
+        "text_columns": processor.text_keys,
+        "label_column": processor.label_key,
+    }
+    section = params.predict_input.model_copy(update=changes)
+    return params.model_copy(update={"predict_input": section})
 
 
 def complete_params(params, checkpoint_config, params_path, labels_from_checkpoint=False):
@@ -247,16 +299,19 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
         details = map(tf.config.experimental.get_device_details, gpus_of(params.runconfig.device))
         capabilities = [each.get("compute_capability", (0, 0)) for each in details]
         params = params.with_precision(best_precision(capabilities))
-    cfg = params.predict_input
     _check_task(params, checkpoint_config)
     _check_tokenizers(params, checkpoint_config)
-    vocab = get_tokenizer(cfg).vocab
+    vocab = get_tokenizer(params.predict_input).vocab
     label_names = tuple(checkpoint_config.get("label_names", ()))
     if not (labels_from_checkpoint and label_names):
-        label_names = get_source(cfg).targets.label_names
-        _check_label_order(label_names, checkpoint_config)
-    known = {"num_cls_classes": len(label_names), "vocab_size": len(vocab)}
-    known["is_own_vocab"] = cfg.vocab_file == checkpoint_config.get("vocab_file")
+        params = _with_names_of(label_names, params)
+        label_names = _label_names(params, checkpoint_config)
+    known = {
+        "num_cls_classes": len(label_names),
+        "vocab_size": len(vocab),
+        "is_own_vocab": params.predict_input.vocab_file == checkpoint_config.get("vocab_file"),
+        "label_names": label_names,
+    }
     return params.complete(checkpoint_config, known, params_path), label_names, vocab
 
 
@@ -271,6 +326,47 @@ def _check_task(params, checkpoint_config):
             f"{checkpoint_config.get('path', 'the checkpoint')} is a model for {trained}, but task "
             f"is {params.task}; {advice}"
         )
+
+
+def _with_names_of(label_names, params):
+    """The same params where a file names the classes, or else with those of a checkpoint to use."""
+    cfg = params.predict_input
+    is_file_there = cfg.train_file is not None and Path(cfg.train_file).exists()
+    is_needed = cfg.data_processor == TEXT_FILES and not is_file_there and not cfg.label_names
+    if params.runconfig.is_training or not (is_needed and TASKS[cfg.task].targets.has_classes):
+        return params
+    return params.with_default("label_names", label_names or None)
+
+
+def _label_names(params, checkpoint_config):
+    """Returns the label names of the network's outputs, in their order: tuple of str.
+
+    Names decide: those of the data, in the order of the checkpoint's where it has the same, else in
+    that of the key label_names. A checkpoint to use may have more classes than the data.
+    """
+    is_training = params.runconfig.is_training
+    cfg = params.train_input if is_training else params.predict_input
+    targets = get_source(cfg).targets
+    names, found = targets.label_names, tuple(checkpoint_config.get("label_names", ()))
+    if not targets.has_classes:
+        return names
+    for group in similar_names(names):
+        log(f"classes {', '.join(group)} differ by case or blanks alone; each is one of its own")
+    if all(UNNAMED.fullmatch(name) for name in found):
+        found = ()
+    for wanted in (found, cfg.label_names or ()):
+        places = places_in(wanted, names)
+        if places is not None and len(wanted) == len(names):
+            return tuple(names[places.index(i)] for i in range(len(names)))
+        if places is not None and wanted is found and not is_training:
+            return found
+    if len(found) == len(names):
+        log(
+            f"the classes of the data are {', '.join(names)}, those of "
+            f"{checkpoint_config.get('path', 'the checkpoint')} {', '.join(found)}: each is taken "
+            "for the one in its place"
+        )
+    return names
 
 
 def _check_tokenizers(params, checkpoint_config):
@@ -291,15 +387,4 @@ def _check_tokenizers(params, checkpoint_config):
             f"do_lower is {given}, but the vocabulary of "
             f"{checkpoint_config.get('path', 'the checkpoint')} has do_lower_case {kept}; write "
             f"do_lower: {kept}"
-        )
-
-
-def _check_label_order(label_names, checkpoint_config):
-    """Raises UserError if a checkpoint has the same classes as the data in another order."""
-    names = tuple(checkpoint_config.get("label_names", ()))
-    if names != label_names and sorted(names) == sorted(label_names):
-        raise UserError(
-            f"the classes of the data are {', '.join(label_names)}, but those of "
-            f"{checkpoint_config.get('path', 'the checkpoint')} are {', '.join(names)}; write "
-            f"label_names: [{', '.join(names)}] in the params file"
         )

@@ -13,9 +13,11 @@ import sys
 import data
 from common.checkpoints import store
 from common.checkpoints.load import open_checkpoint
+from common.console import log
 from common.errors import UserError
 from common.export.export import check_folder, check_format
 from common.params import may_change
+from common.tasks.targets import places_in
 from common.training.checks import check_network_size, check_plan_size, check_precision
 from common.training.distribution import ONE_DEVICE
 from common.training.session import Session
@@ -23,6 +25,7 @@ from model import make_model, model_fn
 from utils import changes_from, save_params
 
 BEST = "best"  # as --checkpoint_path
+SPLITS = {"train_file": "train", "eval_file": "validation"}  # {key: the split that is read from it}
 
 
 def open_session(
@@ -63,16 +66,22 @@ def open_session(
         seed = config.get("tf_random_seed") if resumed else None
         seed = secrets.randbelow(2**31) if seed is None else seed
         params = params.with_runconfig(tf_random_seed=distribution.broadcast(seed))
-    rows = []
+    rows, as_rows = [], None  # texts, or else params that read the rows of a file
     if mode == "predict":
         with attempt("texts"):
-            rows = data.read_texts(texts, input_file)
-    given_params, completed = params, None
+            as_rows = data.with_input_file(params, input_file) if input_file else None
+            if as_rows and texts:
+                raise UserError(f"--text and --input_file {input_file}: give one of the two")
+            params = as_rows or params
+            rows = [] if as_rows else data.read_texts(texts, input_file)
+    given_params, completed, contents = params, None, {}
     # If several workers share a data_dir, the chief prepares it.
     with attempt("data"), distribution.chief_first():
         completed = data.complete_params(
             params, config, params_path, labels_from_checkpoint=bool(rows) or mode == "export"
         )
+        if params.runconfig.is_training:
+            contents = data.contents(completed[0])
     if completed is None:  # its fault was collected
         with attempt("params"):
             completed = without_data(params, config, params_path)
@@ -98,6 +107,8 @@ def open_session(
         rows,
         distribution,
         is_complete,
+        input_file if as_rows else None,
+        contents,
     )
     checks = (
         check_machine,
@@ -202,12 +213,18 @@ def check_vocab_size(session):
 
 
 def check_unchanged_meaning(session):
-    """Raises UserError if the params have changed the meaning of the resumed run."""
+    """Raises UserError if params or data have changed the meaning of the resumed run."""
     former = session.model_dir / "params.yaml"
     if session.run.compile_only:  # resumes nothing; programs of other params lie beside the former
         return
-    if session.resumed and session.is_complete and former.exists():
-        changes = changes_from(former, session.saved_params)
+    if session.resumed and session.is_complete:
+        changes = changes_of_data(session)
+        if former.exists():
+            changes += [
+                change
+                for change in changes_from(former, session.saved_params)
+                if not is_moved(session, *change)
+            ]
         refuse_changes_of_meaning(changes, session.resumed, session.run.allow_changed_params)
 
 
@@ -225,6 +242,29 @@ def refuse_changes_of_meaning(changes, checkpoint, is_allowed):
         "Give back the former values (params.yaml beside it has them), choose another --model_dir, "
         "or go on with the new ones: --allow_changed_params"
     )
+
+
+def is_moved(session, dotted, old, new):
+    """Whether a change of params is that of a file's place, its content being compared instead."""
+    split = SPLITS.get(dotted.rpartition(".")[2])
+    former = session.checkpoint.config.get("contents")
+    is_compared = former is not None and (split in former or split not in session.contents)
+    return bool(split and old and new) and is_compared
+
+
+def changes_of_data(session):
+    """The changes of rows and label names since the resumed checkpoint, as `changes_from`."""
+    config, changes = session.checkpoint.config, []
+    former, names = config.get("contents"), config.get("label_names")
+    if former is None:
+        log(f"{session.resumed} is of an earlier version: whether its rows changed is not known")
+    for split, rows in session.contents.items():
+        if former and former.get(split, rows) != rows:
+            changes.append((f"the content of split {split}", former[split], rows))
+    known = names and session.label_names
+    if known and places_in(names, session.label_names) != list(range(len(names))):
+        changes.append(("the label names", ", ".join(names), ", ".join(session.label_names)))
+    return changes
 
 
 def write_params(session):

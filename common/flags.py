@@ -67,7 +67,8 @@ def make_parser():
     add(
         "--input_file",
         metavar="FILE",
-        help="predict: classify each line; a tab separates the two texts of a pair",
+        help="predict: classify each row of a .csv, .tsv or .jsonl file, or each line of another; "
+        "a tab separates the two texts of a pair",
     )
     add("--export_format", choices=EXPORT_FORMATS, help="export: the format to write")
     add(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens and a plan -> batches of the documented features, assembled in the graph."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from input.epoch_plan import truncated_lengths
 from input.features import STANDARD_LAYOUT, assemble_features, assemble_packed_features
+from input.summary import row_hashes
 
 NUM_PREFETCHED = 2  # batches assembled during a step
 
@@ -29,7 +31,9 @@ class Batches:
     shapes: np.ndarray  # int32 [steps, 2]: shape of the features of each batch
     targets: dict[str, np.ndarray]  # {name: [N, ...]} of the split, in its own order
     num_tokens: np.ndarray  # int [N]: tokens of each row with its special tokens
-    num_truncated: int  # rows that were truncated to max_sequence_length
+    num_cut: np.ndarray  # int [N]: tokens that each row lost to max_sequence_length
+    row_hashes: np.ndarray  # int64 [N], of `summary.row_hashes`
+    origins: Callable | None = None  # () -> `rows.Origins`, of rows to score or predict
 
     def __len__(self):
         return len(self.rows)
@@ -38,6 +42,21 @@ class Batches:
     def num_rows(self):
         """int, N: the rows of the split."""
         return len(self.num_tokens)
+
+    @property
+    def num_truncated(self):
+        """int, rows that were truncated to max_sequence_length."""
+        return np.count_nonzero(self.num_cut)
+
+    @property
+    def truncation(self):
+        """str, for the log: what max_sequence_length cut off; empty if nothing."""
+        if not self.num_truncated:
+            return ""
+        return (
+            f"max_sequence_length cuts {self.num_truncated:,} of {self.num_rows:,} rows "
+            f"({self.num_truncated / self.num_rows:.1%}), tokens lost: {self.num_cut.sum():,}"
+        )
 
     @property
     def is_packed(self):
@@ -146,9 +165,9 @@ def _batches(features_of, plan, shapes, tokens, max_sequence_length, with_weight
     # There is nothing to tune, and the tuner's thread sleeps for up to a minute: the end of a run
     # waited 15 s for it.
     options.autotune.enabled = False
-    num_truncated = int((cut < tokens.lengths).any(axis=1).sum())
-    dataset = dataset.with_options(options)
-    return Batches(dataset, plan[0], shapes, tokens.targets, num_tokens, num_truncated)
+    dataset, hashes = dataset.with_options(options), row_hashes(tokens)
+    num_cut = (tokens.lengths - cut).sum(axis=1)
+    return Batches(dataset, plan[0], shapes, tokens.targets, num_tokens, num_cut, hashes)
 
 
 def _truncate(tokens, max_sequence_length, layout):

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which rows of a split a run uses: valid ones, held out or not, up to a limit."""
 
+import functools
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +12,19 @@ import tensorflow as tf
 
 from common.errors import UserError
 from common.files import cache_dir, write_whole
-from input.token_cache import load_tokens
+from input.token_cache import check_unchanged, load_tokens
 
 MAX_LISTED = 10  # skipped rows in the log; the file lists all
 
 
-def load_rows(cfg, source, split, tokenizer, model_dir=None, is_training=False, needs_targets=True):
+def load_rows(cfg, source, split, tokenizer, model_dir=None, label_names=None, is_training=False):
     """Reads a split of a Source and selects its rows.
 
     Args:
         cfg: InputParams.
         model_dir: path-like, where the file that lists skipped rows goes; None: no file.
+        label_names: tuple of str, the network's outputs; None: those of the source.
         is_training: bool. Which side of `eval_fraction` and of `max_*_samples` applies.
-        needs_targets: bool. False: rows to predict may lack a valid target.
     Returns:
         Tokens of the selected rows; their numbers in the split: int [N].
     Raises:
@@ -38,7 +41,7 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, is_training=False, 
             "on_bad_row: skip to leave such rows out"
         ) from error
     skipped, rows = list(tokens.skipped), np.arange(len(tokens))
-    if needs_targets:
+    if source.needs_targets:
         faults = source.targets.faults(tokens.targets)
         if faults and (cfg.on_bad_row == "error" or len(faults) == len(tokens)):
             raise UserError(_about_faults(source, split, faults))
@@ -53,7 +56,40 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, is_training=False, 
     rows = np.sort(_selected_rows(cfg, len(tokens), is_training, rows))
     if not len(rows):
         raise UserError(f"of the {len(tokens)} rows in split {split} of {source} none is left")
+    if label_names:
+        targets = source.targets.in_order_of(label_names, tokens.targets)
+        tokens = replace(tokens, targets=targets)
     return (tokens if len(rows) == len(tokens) else tokens.take(rows)), rows
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where the rows of a split come from, and what stands there beside their tokens."""
+
+    texts: list[tuple[str, ...]]  # one or two of each row
+    places: Callable[[], list[str]] = list  # file and line or record of each; none in a command
+    columns: dict[str, list[str]] = field(default_factory=dict)  # of id_columns
+
+
+def origins_of(source, split, rows, content):
+    """Returns the Origins of some rows of a split.
+
+    Args:
+        source: Source.
+        split: str.
+        rows: int [N], of `load_rows`.
+        content: the source's fingerprint of the split when the rows were read.
+    Raises:
+        UserError: the source's files have changed since, or lack a column.
+    """
+    texts, rows = source.read_texts(split), rows.tolist()
+    columns = source.id_columns(split)
+    check_unchanged(source, split, content)
+    return Origins(
+        [texts[row] for row in rows],
+        functools.partial(source.places, split, rows),
+        {name: [cells[row] for row in rows] for name, cells in columns.items()},
+    )
 
 
 def _about_faults(source, split, faults):
@@ -76,7 +112,7 @@ def _selected_rows(cfg, num_rows, is_training, rows):
     num_rows: int, of the split; rows: int [<= num_rows], the usable ones.
     """
     order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(num_rows)
-    if cfg.eval_fraction is not None:
+    if cfg.eval_fraction is not None and (is_training or cfg.scores_held_out):
         num_held_out = min(max(round(cfg.eval_fraction * num_rows), 1), num_rows - 1)
         order = order[num_held_out:] if is_training else order[:num_held_out]
     order = order[np.isin(order, rows)]

@@ -383,6 +383,40 @@ def test_rows_that_are_held_out_are_not_trained_on_whatever_the_seed(make_file_p
     assert sorted(text for (text,) in texts["validation"]) == sorted(held_out[0])
 
 
+@pytest.mark.parametrize("place", ["train_input", "eval_input", "predict_input"])
+def test_a_file_that_is_named_is_read_although_rows_are_held_out(make_file_params, tmp_path, place):
+    """The rows of eval_fraction are not trained on; a named file is scored and predicted whole."""
+    new = tmp_path / "new.csv"
+    new.write_text(csv_of([("ad", "x"), ("ae", "y"), ("af", "y")]))
+    params = make_file_params(csv_of(MANY), eval_file=str(new), eval_fraction=0.2)
+    values = params.model_dump(exclude_none=True)
+    if place == "train_input":  # whose keys the others take
+        values = {name: values[name] for name in ("train_input", "model", "runconfig")}
+    else:
+        del values["train_input"]["eval_file"]
+    if place == "eval_input":  # without the keys that training has
+        del values["predict_input"]
+        del values["eval_input"]["eval_fraction"], values["eval_input"]["train_file"]
+    elif place == "predict_input":
+        del values["eval_input"]["eval_file"]
+    params = Params.model_validate(values)
+    assert len(rows_seen(data.train_input_fn(params, 0, 11))) == 22  # of 27
+    _, texts = data.predict_input_fn(params)
+    assert texts == {"validation": [("ad",), ("ae",), ("af",)]}
+    scored = rows_seen(data.eval_input_fn(params)["validation"])
+    if place == "predict_input":
+        assert len(scored) == 5  # a fifth of 27
+    else:
+        assert scored == {"ad": 0, "ae": 1, "af": 1}
+
+
+def test_rows_that_a_prediction_asks_to_hold_out_replace_the_file_that_is_scored(make_file_params):
+    values = make_file_params(csv_of(MANY), csv_of(MANY[:3])).model_dump(exclude_none=True)
+    values["predict_input"] = {"eval_fraction": 0.2}
+    _, texts = data.predict_input_fn(Params.model_validate(values))
+    assert len(texts["validation"]) == 5
+
+
 def test_a_smaller_sample_is_part_of_a_larger_one(make_file_params):
     def chosen(number):
         params = make_file_params(
@@ -456,13 +490,117 @@ def test_mask_padding_and_special_tokens_follow_their_keys(make_params):
         data.train_input_fn(make_params(pad_id=999), 0, 1)
 
 
-def test_classes_in_another_order_than_the_checkpoints_are_refused(make_file_params):
+# What the checkpoint calls its classes, label_names of the user, the labels of the files,
+# the order that the network then has, and the class of each label.
+ORDERS = [
+    (["wet", "dry"], None, "wet dry", ("wet", "dry"), [0, 1]),
+    (["WET", "Dry"], None, "wet dry", ("wet", "dry"), [0, 1]),
+    ([" dry", "w e t"], None, "wet dry", ("dry", "wet"), [1, 0]),
+    (["POSITIVE", "NEGATIVE"], ["negative", "positive"], "0 1", ("positive", "negative"), [1, 0]),
+    (["1", "0"], None, "0 1", ("1", "0"), [1, 0]),
+    (["0.0", "10.0", "2.0"], None, "0 2 10", ("0", "10", "2"), [0, 2, 1]),  # of an earlier version
+    (["LABEL_0", "LABEL_1"], None, "wet dry", ("dry", "wet"), [1, 0]),
+    ([], ["wet", "dry"], "wet dry", ("wet", "dry"), [0, 1]),
+]
+
+
+@pytest.mark.parametrize("found,names,labels,order,classes", ORDERS)
+def test_classes_have_the_order_of_the_checkpoint_whose_names_they_are(
+    make_file_params, capsys, found, names, labels, order, classes
+):
+    rows = [(text, label) for text, label in zip("abc", labels.split(), strict=False)]
+    params = make_file_params(csv_of(rows), csv_of(rows), label_names=names)
+    config = GEOMETRY | {"label_names": found}
+    params, label_names, _ = data.complete_params(params, config, "params.yaml")
+    assert label_names == params.label_names == order
+    expected = dict(zip("abc", classes, strict=False))
+    assert rows_seen(data.train_input_fn(params, 0, 1)).items() <= expected.items()
+    assert rows_seen(data.eval_input_fn(params)["validation"]) == expected
+    assert capsys.readouterr().err == ""  # the same names are nothing to tell
+
+
+@pytest.mark.parametrize("names", [None, ["POSITIVE", "negative"]])
+def test_classes_of_a_data_set_are_mapped_to_the_checkpoints_not_renamed(make_params, names):
+    """TFDS stores numbers: class 0 is negative, whatever the order of the network's outputs."""
+    params = make_params(label_names=names)
+    stored = {text: label for (text,), label in rows_of("sst2", "validation")}
+    config = GEOMETRY | ({} if names else {"label_names": ["POSITIVE", "negative"]})
+    params, label_names, _ = data.complete_params(params, config, "params.yaml")
+    assert label_names == ("positive", "negative")
+    batches = data.eval_input_fn(params)["validation"]
+    assert batches.targets["labels"].tolist() == [1 - label for label in stored.values()]
+
+
+def test_other_names_than_the_checkpoints_are_told_with_both(make_file_params, capsys):
     params = make_file_params(csv_of(ROWS))
-    config = GEOMETRY | {"label_names": ["wet", "dry"]}
-    with pytest.raises(UserError, match=r"data are dry, wet, .* write label_names: \[wet, dry\]"):
-        data.complete_params(params, config, "params.yaml")
-    params = make_file_params(csv_of(ROWS), label_names=["wet", "dry"])
-    assert data.complete_params(params, config, "params.yaml")[1] == ("wet", "dry")
+    config = GEOMETRY | {"label_names": ["up", "down"]}
+    assert data.complete_params(params, config, "params.yaml")[1] == ("dry", "wet")
+    told = capsys.readouterr().err
+    assert "the data are dry, wet, those of checkpoint-7 up, down: each is taken for" in told
+
+
+def test_a_checkpoint_to_use_may_have_more_classes_than_the_data(make_file_params):
+    params = make_file_params(csv_of(ROWS), csv_of(ROWS)).with_runconfig(mode="eval")
+    config = GEOMETRY | {"label_names": ["wet", "snow", "dry"]}
+    params, label_names, _ = data.complete_params(params, config, "params.yaml")
+    assert label_names == ("wet", "snow", "dry") and params.model.num_cls_classes == 3
+    expected = {text: {"wet": 0, "dry": 2}[label] for text, label in ROWS}
+    assert rows_seen(data.eval_input_fn(params)["validation"]) == expected
+
+
+@pytest.mark.parametrize("mode", ["eval", "predict"])
+def test_a_new_file_needs_no_training_file_where_the_checkpoint_has_the_names(
+    make_file_params, tmp_path, mode
+):
+    params = make_file_params(csv_of(ROWS), csv_of(ROWS[:3])).with_runconfig(mode=mode)
+    (tmp_path / "train_file.csv").unlink()
+    config = GEOMETRY | {"label_names": ["Wet", "Dry"]}
+    completed, label_names, _ = data.complete_params(params, config, "params.yaml")
+    assert label_names == ("Wet", "Dry")
+    input_fn = {"eval": data.eval_input_fn, "predict": lambda p: data.predict_input_fn(p)[0]}[mode]
+    assert input_fn(completed)["validation"].targets["labels"].tolist() == [0, 1, 0]
+    with pytest.raises(UserError, match=r"train_file\.csv cannot be read: No such file"):
+        data.complete_params(params.with_runconfig(mode="train"), config, "params.yaml")
+
+
+def test_labels_that_differ_by_case_alone_are_told_and_stay_apart(make_file_params, capsys):
+    params = make_file_params(csv_of([("a", "cat"), ("b", "Cat"), ("c", "dog")]))
+    _, label_names, _ = data.complete_params(params, GEOMETRY, "params.yaml")
+    assert label_names == ("Cat", "cat", "dog")
+    assert "classes Cat, cat differ by case or blanks alone" in capsys.readouterr().err
+
+
+def test_rows_know_where_they_stand_and_what_stands_beside_them(make_file_params):
+    new = 'ticket,text,label,n\n7,"ab\nc",dry,\n,d,wet,x\n0x,ef,dry,"1,5"\n'
+    params = make_file_params(csv_of(ROWS), new, id_columns=["n", "ticket"])
+    for batches in (data.eval_input_fn(params), data.predict_input_fn(params)[0]):
+        origins = batches["validation"].origins()
+        assert origins.texts == [("ab\nc",), ("d",), ("ef",)]
+        assert origins.columns == {"n": ["", "x", "1,5"], "ticket": ["7", "", "0x"]}
+        assert [place.split("/")[-1] for place in origins.places()] == [
+            f"eval_file.csv, line {line}" for line in (2, 4, 5)
+        ]
+    params = make_file_params(csv_of(ROWS), new, id_columns="id", eval_fraction=0.5)
+    with pytest.raises(UserError, match=r"no column id, which id_columns names; it has ticket, t"):
+        data.eval_input_fn(params)
+
+
+def test_the_origins_of_a_file_that_changed_since_are_refused(make_file_params, tmp_path):
+    batches = data.eval_input_fn(make_file_params(csv_of(ROWS), csv_of(ROWS[:2])))["validation"]
+    (tmp_path / "eval_file.csv").write_text(csv_of(ROWS[1:]))
+    with pytest.raises(UserError, match="changed while it was read"):
+        batches.origins()
+
+
+@pytest.mark.parametrize("label", ["", "?", "nan", "storm"])
+def test_rows_to_predict_may_have_any_label_or_none(make_file_params, tmp_path, label):
+    rows = [("a", label), ("b", "dry"), ("c", label)]
+    params = make_file_params(csv_of(ROWS), csv_of(rows))
+    batches, texts = data.predict_input_fn(params)
+    assert texts["validation"] == [("a",), ("b",), ("c",)]
+    assert batches["validation"].targets["labels"].tolist() == [-1, 0, -1]
+    with pytest.raises(UserError, match=r"eval_file\.csv: 2 rows cannot be used\n  line 2: label"):
+        data.eval_input_fn(params)
 
 
 # ---- Texts given by the user ---------------------------------------------------------------------
@@ -470,10 +608,20 @@ def test_classes_in_another_order_than_the_checkpoints_are_refused(make_file_par
 
 def test_texts_come_from_the_flags_and_then_from_the_file(tmp_path):
     path = tmp_path / "texts"
-    path.write_bytes("\ufefffirst\r\n\n  \nsecond\u2028line\x0b of a text\n last".encode())
-    assert data.read_texts(["flag", ""], path) == [
-        ("flag",), ("",), ("first",), ("second\u2028line\x0b of a text",), (" last",),
-    ]  # fmt: skip
+    path.write_bytes("\ufefffirst\r\n\n  \nsecond\u2028line\x0b of a text\n last\n".encode())
+    expected = [
+        "flag",
+        "",
+        "two\nlines",
+        "first",
+        "",
+        "",
+        "second\u2028line\x0b of a text",
+        " last",
+    ]
+    assert data.read_texts(["flag", "", "two\nlines"], path) == [(text,) for text in expected]
+    path.write_text("a\tb\n\nc\td\n")  # a blank line among pairs keeps its place
+    assert data.read_texts([], path) == [("a", "b"), ("", ""), ("c", "d")]
     assert data.read_texts([], None) == []
     assert data.read_texts(["a\tb", "c\t"], None) == [("a", "b"), ("c", "")]
 

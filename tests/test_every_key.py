@@ -84,6 +84,9 @@ def folder(tmp_path_factory):
         (path / f"{name}.csv").write_text("\n".join(["text,other,label,third", *lines]) + "\n")
     topics = [{"text": "ab", "label": "a;b"}, {"text": "bcd", "label": ["b"]}] * 9
     (path / "topics.jsonl").write_text("\n".join(map(json.dumps, topics)) + "\n")
+    rows = [f"{text},;{text[::-1]};{n % 2};,1" for n, text in enumerate(["ab", "bcd"] * 9)]
+    lines = ["text,;text;label;,label", *rows, "text,;text;0;,0"]  # columns by either character
+    (path / "both.csv").write_text("".join(f"{line}\n" for line in lines))
     return path
 
 
@@ -255,6 +258,11 @@ def predictions(params):
     return [batches.rows for batches in split.values()]
 
 
+def columns_beside_texts(params):
+    batches, _ = data.predict_input_fn(params)
+    return [each.origins().columns for each in batches.values()]
+
+
 def num_training_steps(params):
     return len(data.train_input_fn(params.with_vocab_file(None), 0, 1000))
 
@@ -324,6 +332,7 @@ def session_of(params):
 
     data_of = SimpleNamespace(
         train_input_fn=lambda *_: toy_train_batches(rows_of(48), 4, 0, 12),
+        summarize=lambda *_: [],
         eval_input_fn=lambda *_: {"split": toy_eval_batches(rows_of(13), 3)},
     )
     return Session(params, make_model, model_fn, data_of, label_names=("a", "b"), vocab=VOCAB)
@@ -406,7 +415,10 @@ def resumed(params):
     save_params(former, folder)
     session = session_of(params.with_runconfig(model_dir=folder))
     try:
-        check_unchanged_meaning(dataclasses.replace(session, resumed=folder, given_params=params))
+        checkpoint = SimpleNamespace(config={})
+        check_unchanged_meaning(
+            dataclasses.replace(session, resumed=folder, given_params=params, checkpoint=checkpoint)
+        )
     except UserError as error:
         return str(error)
     return "resumed"
@@ -507,7 +519,7 @@ def calls_of_the_sdk(params):
 # What reads data, which TensorFlow cannot do operation by operation.
 READS_DATA = {
     *(batches, predictions, num_training_steps, rows_evaluated, place_of_data),
-    *(names_of_labels, other_cache, training, training_through_nan),
+    *(names_of_labels, other_cache, training, training_through_nan, columns_beside_texts),
 }
 
 
@@ -600,11 +612,13 @@ KEYS = [
     ("train_input.eval_file", "$/train.csv", batches, FILES),
     ("train_input.text_columns", "other", batches, FILES),
     ("train_input.label_column", "third", batches, FILES),
+    ("train_input.delimiter", ";", batches, FILES | {"train_input.train_file": "$/both.csv"}),
     ("train_input.packing", "none", batches, {}),
     ("train_input.num_buckets", 1, batches, {}),
     ("train_input.cache_dir", "$/other_cache", other_cache, {}),
     ("eval_input.max_sequence_length", 11, batches, {}),
     ("predict_input.batch_size", 1, predictions, {}),
+    ("train_input.id_columns", "third", columns_beside_texts, FILES),
     # 1.3, model
     ("model.hidden_size", 12, fresh_weights, {}),
     ("model.use_position_embedding", False, logits, {}),

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+import data
 import session as session_module
 from common.checkpoints.formats import ours
 from common.errors import UserError
@@ -108,6 +109,30 @@ def test_a_resumed_run_has_the_seed_of_its_checkpoint_and_another_one_draws_its_
     assert session.run.tf_random_seed == 11 and session.first_step == 7
     assert session.resumed == folder / "model_dir" / "checkpoint-7" and session.pretrained is None
     assert open_session(params_of(folder, tf_random_seed=5)).run.tf_random_seed == 5
+
+
+@pytest.mark.parametrize(
+    "name,content",
+    [
+        ("new.csv", 'note,text,label\n7,"a, ""b""\nc",\n8,d,?\n'),
+        ("new.TSV", 'label\ttext\n\ta, "b"\n\td\n'),
+        ("new.jsonl", '{"text": "a, \\"b\\"\\nc", "label": null}\n{"text": "d"}\n'),
+    ],
+)
+def test_a_file_of_rows_is_predicted_by_its_format(folder, name, content):
+    """With the columns that training read, and the label names of the checkpoint."""
+    save_checkpoint(folder, 7, label_names=["short", "long"])
+    (folder / name).write_text(content)
+    params = params_of(folder, mode="predict")
+    session = open_session(params, input_file=str(folder / name))
+    _, texts = data.predict_input_fn(session.params, session.texts)
+    first = 'a, "b"' if name == "new.TSV" else 'a, "b"\nc'
+    assert texts["validation"] == [(first,), ("d",)]
+    assert session.label_names == ("short", "long") and session.input_file
+    with pytest.raises(UserError, match=r"--text and --input_file .*: give one of the two"):
+        open_session(params, texts=["a"], input_file=str(folder / name))
+    with pytest.raises(UserError, match=r"rows\.json is named as JSON; .* name it \.jsonl"):
+        open_session(params, input_file="rows.json")
 
 
 def test_nothing_global_is_set(folder):
@@ -250,3 +275,46 @@ def test_what_changes_the_meaning_is_refused_with_both_values_unless_allowed(key
     assert f"\n  {key} was old value, is now new value\n" in text and "max_steps" not in text
     assert "checkpoint-7" in text and "--allow_changed_params" in text
     refuse_changes_of_meaning(changes, "runs/x/checkpoint-7", is_allowed=True)
+
+
+def test_rows_that_changed_are_refused_where_they_would_be_resumed(folder, capsys):
+    params = params_of(folder, tf_random_seed=5, mode="train_and_eval")
+    former = open_session(params)
+    save_checkpoint(folder, 1, tf_random_seed=5, contents=former.contents)
+    write_params(former)
+    rows = (folder / "rows.tsv").read_text()
+    (folder / "copy.tsv").write_text(rows.replace("\n", "\r\n"))  # the same rows elsewhere
+    inputs = params.model_dump(exclude_none=True)
+    for section in ("train_input", "eval_input", "predict_input"):
+        inputs[section] |= {key: str(folder / "copy.tsv") for key in ("train_file", "eval_file")}
+    assert open_session(Params.model_validate(inputs)).resumed
+    assert capsys.readouterr().err == ""
+
+    inputs["eval_input"]["eval_file"] = None  # not moved, but another way to evaluate
+    inputs["eval_input"]["eval_fraction"] = inputs["train_input"]["eval_fraction"] = 0.5
+    with pytest.raises(UserError, match=r"eval_file was .*rows.tsv, is now None"):
+        open_session(Params.model_validate(inputs))
+
+    (folder / "rows.tsv").write_text(rows + "g\tlong\n")
+    told = r"content of split train was 4 rows, \w{32}, is now 5 rows, \w{32}\n.*split validation"
+    with pytest.raises(UserError, match=f"checkpoint-1 cannot be resumed with .*\n.*{told}"):
+        open_session(params)
+    assert open_session(params.with_runconfig(allow_changed_params=True)).resumed
+    (folder / "rows.tsv").write_text(rows.replace("short", "brief"))
+    with pytest.raises(UserError, match="the label names was long, short, is now brief, long"):
+        open_session(params)
+
+
+def test_a_checkpoint_that_does_not_know_its_rows_is_resumed_with_a_note(folder, capsys):
+    params = params_of(folder, tf_random_seed=5)
+    save_checkpoint(folder, 1, tf_random_seed=5)
+    write_params(open_session(params))
+    assert open_session(params).resumed
+    assert "checkpoint-1 is of an earlier version: whether its rows changed is not known" in (
+        capsys.readouterr().err
+    )
+    (folder / "moved.tsv").write_text((folder / "rows.tsv").read_text())
+    inputs = params.model_dump(exclude_none=True)
+    inputs["train_input"]["train_file"] = str(folder / "moved.tsv")
+    with pytest.raises(UserError, match=r"train_input.train_file was .*rows.tsv, is now"):
+        open_session(Params.model_validate(inputs))

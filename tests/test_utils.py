@@ -634,6 +634,9 @@ def test_an_override_is_a_dotted_key_and_a_yaml_value():
     assert parse_override("a.b = [1, {c: d=e}]") == ("a.b", [1, {"c": "d=e"}])
     assert parse_override("model.num_heads=") == ("model.num_heads", None)
     assert parse_override("initializer=normal") == ("initializer", "normal")
+    assert parse_override("a.b=/x #b.csv") == ("a.b", "/x #b.csv")  # no comment in a command
+    assert parse_override("a.b=#1") == ("a.b", "#1")
+    assert parse_override("a.b=['/x #b', 2]") == ("a.b", ["/x #b", 2])
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def prepare(session, notes, attempt, write_params):
             "task": params.task,
             "do_lower_case": params.predict_input.do_lower,
             "tf_random_seed": run.tf_random_seed,
+            "contents": session.contents,
             # The metric of the best step, which a later run in TensorFlow needs.
             "best_metric": config.get("best_metric") if session.resumed else None,
         },

@@ -24,8 +24,22 @@ An empty value (`null`) means "not given". A number may be given as text, as PyY
 """
 
 from common.params.cs import CsParams
-from common.params.inputs import INPUTS, DataProcessor, EvalInputParams, TrainInputParams
-from common.params.keys import SECTIONS, compiled_keys, every_key, flag_keys, may_change, no_effect
+from common.params.inputs import (
+    INPUTS,
+    TEXT_FILES,
+    TFDS_KEYS,
+    DataProcessor,
+    EvalInputParams,
+    TrainInputParams,
+)
+from common.params.keys import (
+    SECTIONS,
+    compiled_keys,
+    every_key,
+    flag_keys,
+    may_change,
+    no_effect,
+)
 from common.params.model import COMPUTED_KEYS, FROM_CHECKPOINT, SHAPES, Initializer, ModelParams
 from common.params.optimizer import (
     AnySchedule,

@@ -9,11 +9,13 @@ from pydantic_core import PydanticCustomError
 
 from common.params.values import (
     BetweenZeroAndOne,
+    Character,
     Count,
     CourseKey,
     Key,
     LabelNames,
     Name,
+    Names,
     Path,
     Section,
     Switch,
@@ -38,12 +40,18 @@ DataProcessor = Literal[
 INPUTS = ("train_input", "eval_input", "predict_input")
 
 # Keys that only one kind of data has.
-FILE_KEYS = ("train_file", "eval_file", "text_columns", "label_column", "label_separator")
+FILE_KEYS = (
+    *("train_file", "eval_file", "text_columns", "label_column", "label_separator"),
+    *("delimiter", "id_columns"),
+)
 TFDS_KEYS = ("dataset", "text_keys", "label_key")
 NEEDED_KEYS = {
     "TextFileDataProcessor": ("text_columns",),
     "TfdsDataProcessor": ("dataset", "text_keys"),
 }
+
+TEXT_FILES = "TextFileDataProcessor"
+NAMES_OF_CLASSES = ("train_file", "label_names")  # eval_input takes these keys from train_input
 
 
 class InputParams(Section):
@@ -65,7 +73,7 @@ class InputParams(Section):
     label_names: LabelNames | None = RowsKey(
         None,
         "The names of the classes, starting at class 0. Not given: those of the data set, or the "
-        "sorted distinct labels of train_file.",
+        "sorted distinct labels of train_file. Files take them from train_input, too.",
     )
     max_train_samples: Count | None = DataKey(
         None, "Train on a fixed random sample of that many rows. Not given: all."
@@ -75,8 +83,8 @@ class InputParams(Section):
     )
     eval_fraction: BetweenZeroAndOne | None = RowsKey(
         None,
-        "Hold out a fixed random fraction of the training rows, and score these instead of "
-        "another split or file.",
+        "Hold out a fixed random fraction of the training rows. An input without eval_file scores "
+        "these instead of another split.",
     )
     on_bad_row: Literal["error", "skip"] = RowsKey(
         "error",
@@ -116,10 +124,15 @@ class InputParams(Section):
 
     # Files
     train_file: Path | None = RowsKey(
-        None, "File to train on: .csv, .tsv or .jsonl (JSON Lines).", names_data=True
+        None,
+        "File to train on: .csv, .tsv or .jsonl (JSON Lines). Not given in eval_input: that of "
+        "train_input, whose labels name the classes.",
+        names_data=True,
     )
     eval_file: Path | None = DataKey(
-        None, "File to score or predict. Not given: the rows of eval_fraction.", names_data=True
+        None,
+        "File to score or predict, whole. Not given: the rows of eval_fraction.",
+        names_data=True,
     )
     text_columns: TextKeys | None = RowsKey(
         None,
@@ -134,6 +147,17 @@ class InputParams(Section):
         "With `task: multi_label`, what stands between the labels of a row in a text, such as a "
         "semicolon. Not given: JSON Lines have lists of labels.",
         min_length=1,
+    )
+    delimiter: Character | None = RowsKey(
+        None,
+        "The character between the columns of CSV and TSV files. Not given: a comma in .csv, a "
+        "tab in .tsv.",
+    )
+    id_columns: Names | None = DataKey(
+        None,
+        "Further columns of the file, such as a number of each row, which predictions have beside "
+        "the text.",
+        changes="where and how long",
     )
 
     # Tokens
@@ -230,7 +254,7 @@ class InputParams(Section):
     def keys_fit_the_processor(cls, value, info):
         """Requires the keys that the data_processor needs, and refuses those of another one."""
         processor, key = info.data.get("data_processor"), info.field_name
-        of_files = processor == "TextFileDataProcessor"
+        of_files = processor == TEXT_FILES
         if processor is None:
             return value
         if value is None:
@@ -239,9 +263,14 @@ class InputParams(Section):
             if key in NEEDED_KEYS.get(processor, ()):
                 raise refusal(f"not given; {processor} needs it")
         elif key in (TFDS_KEYS if of_files else FILE_KEYS):
-            other = "Sst2, Mnli and TfdsDataProcessor" if of_files else "TextFileDataProcessor"
+            other = "Sst2, Mnli and TfdsDataProcessor" if of_files else TEXT_FILES
             raise refusal(f"belongs to {other}, but data_processor is {processor}; leave it out")
         return value
+
+    @property
+    def scores_held_out(self):
+        """Whether the rows to score or predict are those that eval_fraction holds out."""
+        return self.eval_fraction is not None and self.eval_file is None
 
 
 class TrainInputParams(InputParams):

@@ -4,12 +4,19 @@
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from common.errors import UserError
 from common.params.cs import CsParams
-from common.params.inputs import EVALUATION, INPUTS, EvalInputParams, TrainInputParams
+from common.params.inputs import (
+    EVALUATION,
+    INPUTS,
+    NAMES_OF_CLASSES,
+    TEXT_FILES,
+    EvalInputParams,
+    TrainInputParams,
+)
 from common.params.model import (
     FROM_CHECKPOINT,
     GELU_OF_FAMILY,
@@ -41,8 +48,15 @@ def derive_inputs(values):
     if "eval_input" not in values and "train_input" in values and isinstance(train, dict):
         values["eval_input"] = train | EVALUATION
     evaluation = as_mapping(values.get("eval_input"))
+    kinds = [each.get("data_processor") for each in (train, evaluation) if isinstance(each, dict)]
+    if kinds == [TEXT_FILES, TEXT_FILES]:
+        absent = (key for key in NAMES_OF_CLASSES if evaluation.get(key) is None)
+        evaluation = evaluation | {key: train[key] for key in absent if key in train}
+        values["eval_input"] = evaluation
     prediction = as_mapping(values.get("predict_input"))
     if isinstance(evaluation, dict) and isinstance(prediction, dict):
+        if prediction.get("eval_fraction") is not None:  # the rows that it asks for, not the file
+            evaluation = evaluation | {"eval_file": None}
         values["predict_input"] = evaluation | prediction
     return values
 
@@ -103,6 +117,8 @@ class Params(Section):
             raise PydanticCustomError("rules", "{text}", {"text": "", "faults": faults})
         return self
 
+    _label_names: tuple[str, ...] | None = PrivateAttr(None)
+
     @property
     def inputs(self):
         """{name: input section} of those that there are."""
@@ -135,6 +151,11 @@ class Params(Section):
         model = self.model.model_copy(update={"mixed_precision": mixed_precision})
         return self.model_copy(update={"model": model})
 
+    @property
+    def label_names(self):
+        """Tuple of str, the network's outputs in their order; None before `complete`."""
+        return self._label_names
+
     def with_inputs_of(self, other):
         """The same params with the input sections of other Params."""
         return self.model_copy(update={name: getattr(other, name) for name in INPUTS})
@@ -145,16 +166,21 @@ class Params(Section):
         Raises:
             UserError: an input names none, and path is None.
         """
-        update = {}
         for name, section in self.inputs.items():
-            if section.vocab_file is not None:
-                continue
-            if path is None:
+            if section.vocab_file is None and path is None:
                 raise UserError(
                     f"{name}.vocab_file is not given, and no checkpoint brings a vocabulary; "
                     "write it in the params file, or give --checkpoint_path"
                 )
-            update[name] = section.model_copy(update={"vocab_file": to_path(path)})
+        return self if path is None else self.with_default("vocab_file", to_path(path))
+
+    def with_default(self, key, value):
+        """The same params with a value in every input that does not give the key."""
+        update = {
+            name: section.model_copy(update={key: value})
+            for name, section in self.inputs.items()
+            if getattr(section, key) is None
+        }
         return self.model_copy(update=update)
 
     def complete(self, checkpoint=None, data=None, source="params"):
@@ -165,8 +191,9 @@ class Params(Section):
                 `from_checkpoint` or `fixed_by_checkpoint` (each may be absent or None), and family:
                 "huggingface", "google", "cerebras" or "ours". `path`, if there, names the
                 checkpoint in messages.
-            data: dict or None. num_cls_classes, and vocab_size (lines of the vocabulary) if known,
-                with is_own_vocab, whether that is the checkpoint's own.
+            data: dict or None. num_cls_classes, and if known vocab_size (lines of the vocabulary),
+                with is_own_vocab, whether that is the checkpoint's own, and label_names (of the
+                network's outputs).
             source: str. The YAML file, for messages.
         Returns:
             Params in which every needed key has a value.
@@ -197,6 +224,7 @@ class Params(Section):
                 f"network cannot have; write model.{key} in {source}, or use another checkpoint"
             ) from None
         completed = self.model_copy(update={"model": model})
+        completed._label_names = data.get("label_names")
         reported, faulty = set(), {key for key, _ in faults}
         for key, text in rule_faults(completed):
             name = key.rpartition(".")[2]

@@ -181,9 +181,10 @@ def input_faults(params):
     first, *others = inputs
     for name in others:
         names = keys_of(InputParams, same_in_inputs="always")
-        if name == "eval_input" and inputs[first].eval_fraction != inputs[name].eval_fraction:
+        reads_training_rows = name == "eval_input" and inputs[name].eval_file is None
+        if reads_training_rows and inputs[first].eval_fraction != inputs[name].eval_fraction:
             names += ("eval_fraction",)
-        elif name == "eval_input" and inputs[name].eval_fraction is not None:
+        elif reads_training_rows and inputs[name].eval_fraction is not None:
             names += keys_of(InputParams, same_in_inputs="with eval_fraction")
         for key in names:
             value, of_first = getattr(inputs[name], key), getattr(inputs[first], key)

@@ -68,6 +68,13 @@ def to_names(value):
     return (value,) if isinstance(value, str) else value
 
 
+def to_character(value):
+    """A character that separates columns."""
+    if isinstance(value, str) and len(value) == 1 and value not in '"\r\n':
+        return value
+    raise refusal(f"is {as_yaml(value)}; one character is wanted, such as ';' or \"\\t\" for a tab")
+
+
 def to_lower(value):
     return value.lower() if isinstance(value, str) else value
 
@@ -128,10 +135,12 @@ Path = Annotated[
     str, BeforeValidator(to_path), WithJsonSchema({"type": "string", "format": "path"})
 ]
 Name = Annotated[str, BeforeValidator(to_name)]
+Character = Annotated[str, BeforeValidator(to_character)]
 OneOrMore = str | tuple[str, ...]  # what the file may hold
 TextKeys = Annotated[
     tuple[str, ...], BeforeValidator(to_text_keys, json_schema_input_type=OneOrMore)
 ]
+Names = Annotated[tuple[Name, ...], BeforeValidator(to_names, json_schema_input_type=OneOrMore)]
 LabelNames = Annotated[tuple[str, ...], BeforeValidator(to_label_names)]
 
 

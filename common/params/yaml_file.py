@@ -101,7 +101,14 @@ def read_value(text, path):
         NodeFault: it cannot be read, with its line.
     """
     reader = NodeReader(text)
-    value = None if reader.node is None else reader.read(reader.node, path)
+    node = reader.node
+    # What YAML takes for a comment: on the command line ` #` is part of a name.
+    rest = text.strip() if node is None else text[node.end_mark.index :].strip()
+    if rest and (node is None or getattr(node, "style", "") is None):
+        return text.strip()
+    if rest:
+        raise NodeFault(f"line 1: {as_yaml(rest)} stands behind the value; leave it out")
+    value = None if node is None else reader.read(node, path)
     if reader.faults:
         fault = reader.faults[0]
         raise NodeFault(f"{'.'.join(map(str, fault.path))}: {fault.text}")

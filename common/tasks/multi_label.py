@@ -13,7 +13,15 @@ from common.losses import MultiLabelLoss
 from common.metrics.multi_label import HALF, MultiLabelMetrics, multi_label_predictions
 from common.tasks.answer import Answer
 from common.tasks.row_task import RowTask
-from common.tasks.targets import Targets, TargetSpec, classes_of_names, distinct_names
+from common.tasks.targets import (
+    Classes,
+    Targets,
+    TargetSpec,
+    described,
+    distinct_names,
+    other_names,
+    places_in,
+)
 
 
 def sets_of(label_names, thresholds):
@@ -51,6 +59,7 @@ class LabelSetTargets(Targets):
     """
 
     takes_several: ClassVar = True
+    has_classes: ClassVar = True
     label_separator: str | None = None
 
     @classmethod
@@ -82,14 +91,27 @@ class LabelSetTargets(Targets):
     def parse(self, label):
         row = [0.0] * len(self.label_names)
         for name in self._names_in(label):
-            if name not in self._place_of_label:
+            place = self._classes.of_label(name)
+            if place is None:
                 raise ValueError(f"{name} is none of the labels {', '.join(self.label_names)}")
-            row[self._place_of_label[name]] = 1.0
+            row[place] = 1.0
         return {"labels": row}
 
     @functools.cached_property
-    def _place_of_label(self):
-        return classes_of_names(self.label_names)
+    def _classes(self):
+        return Classes(self.label_names)
+
+    def describe(self, arrays):
+        return described(self.label_names, (arrays["labels"] > 0).sum(axis=0).tolist())
+
+    def in_order_of(self, label_names, arrays):
+        places, labels = places_in(label_names, self.label_names), arrays["labels"]
+        if places is None:
+            raise UserError(other_names(self.label_names, label_names))
+        ordered = np.zeros((len(labels), len(label_names)), labels.dtype)
+        ordered[:, places] = labels
+        ordered[(labels < 0).any(axis=1)] = -1  # without labels
+        return arrays | {"labels": ordered}
 
     @property
     def settings(self):

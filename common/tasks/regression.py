@@ -59,6 +59,10 @@ class ValueTargets(Targets):
             raise ValueError("a number is wanted")
         return {"labels": value}
 
+    def describe(self, arrays):
+        values = arrays["labels"]
+        return f"values {values.min():g} to {values.max():g}, mean {values.mean():.4g}"
+
     @property
     def missing(self):
         return {"labels": math.nan}

@@ -7,8 +7,11 @@ cache, batches and steps only carry {name: array [N, ...]}.
 
 import functools
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +19,9 @@ import numpy as np
 from common.errors import UserError
 
 MAX_CLASSES = 1000  # more distinct labels than that are texts or measurements
+MAX_LISTED = 20  # classes in a summary
+NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
+WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,20 @@ class Targets:
     version: ClassVar[int] = 1
     takes_several: ClassVar[bool] = False  # a label may be a list, and empty
     specs: ClassVar[dict[str, TargetSpec]]
+    has_classes: ClassVar[bool] = False  # label names are those of classes
+
+    def describe(self, arrays):
+        """Returns how often each label is there: str. arrays: {name: array [N, ...]}."""
+        raise NotImplementedError
+
+    def in_order_of(self, label_names, arrays):
+        """Returns targets of this data for a network whose outputs have the label names.
+
+        arrays: {name: array [N, ...]} in the order of `self.label_names`. Raises UserError where
+        the network lacks one of these.
+        """
+        del label_names
+        return arrays
 
     @classmethod
     def of(cls, cfg):
@@ -96,6 +116,15 @@ class Targets:
         raise NotImplementedError
 
 
+def described(label_names, counts):
+    """Returns the rows of each label for a summary: str. counts: list of int."""
+    listed = [f"{name} {count:,}" for name, count in zip(label_names, counts, strict=True)]
+    if len(listed) > MAX_LISTED:
+        rarest = f"{len(listed)} classes of {min(counts):,} to {max(counts):,} rows"
+        return f"{', '.join(listed[:MAX_LISTED])}, ...; {rarest}"
+    return ", ".join(listed)
+
+
 def named(labels):
     """Returns targets of what an input function yields: an array becomes {"labels": array}."""
     return labels if isinstance(labels, dict) else {"labels": labels}
@@ -110,6 +139,19 @@ class ClassTargets(Targets):
     """One class per row: {"labels": int32 [N]}, indices into `label_names`."""
 
     specs: ClassVar = {"labels": TargetSpec((), np.dtype(np.int32))}
+    has_classes = True
+
+    def describe(self, arrays):
+        counts = np.bincount(arrays["labels"], minlength=len(self.label_names))
+        return described(self.label_names, counts.tolist())
+
+    def in_order_of(self, label_names, arrays):
+        places, labels = places_in(label_names, self.label_names), arrays["labels"]
+        if places is None:
+            raise UserError(other_names(self.label_names, label_names))
+        is_class = (labels >= 0) & (labels < len(places))
+        ordered = np.array(places, labels.dtype)[np.where(is_class, labels, 0)]
+        return arrays | {"labels": np.where(is_class, ordered, labels)}
 
     def named(self, column):
         names = self.label_names
@@ -121,7 +163,8 @@ class ClassTargets(Targets):
                     f"label_names has {len(names)} names, but {column.source} has "
                     f"{len(column.class_names)} classes: {', '.join(column.class_names)}"
                 )
-            names = names or column.class_names
+            if not names or places_in(names, column.class_names) is not None:
+                names = column.class_names  # label_names only orders them: see `data.py`
             if len(names) < 2:
                 raise UserError(
                     f"{column.source} has a feature {column.name} of one class, "
@@ -136,13 +179,14 @@ class ClassTargets(Targets):
         return replace(self, label_names=tuple(names))
 
     def parse(self, label):
-        if label not in self._class_of_label:
+        number = self._classes.of_label(label)
+        if number is None:
             raise ValueError(f"the labels are {', '.join(self.label_names)}")
-        return {"labels": self._class_of_label[label]}
+        return {"labels": number}
 
     @functools.cached_property
-    def _class_of_label(self):
-        return classes_of_names(self.label_names)
+    def _classes(self):
+        return Classes(self.label_names)
 
     @property
     def missing(self):
@@ -171,21 +215,84 @@ def distinct_names(column, labels, fewest):
 
 
 def names_of_labels(labels):
-    """Returns the distinct labels in order: numeric if all are whole numbers, else alphabetical.
+    """Returns the distinct labels in order: by value if all are numbers, else alphabetical.
 
     So labels 0, 1 and 2 are classes 0, 1 and 2; stars from 1 to 5 are classes 0 to 4, named 1 to 5.
+    A whole number in several forms, as 0 and 0.0, is one label.
 
-    labels: list of str. Returns tuple of str.
+    labels: list of str, each `normalized`. Returns tuple of str.
     """
-    names = set(labels)
-    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    forms: dict[str, set] = {}
+    for label in set(labels):
+        forms.setdefault(number_form(label), set()).add(label)
+    names = [number if len(labels) > 1 else labels.pop() for number, labels in forms.items()]
+    if all(map(NUMBER.fullmatch, names)):
+        return tuple(sorted(names, key=lambda name: (Decimal(name), name)))
     return tuple(sorted(names))
 
 
-def classes_of_names(names):
-    """Returns {label in a file: class}: by name, and by number unless a name is a number."""
-    classes = {name: i for i, name in enumerate(names)}
-    if not any(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
-        classes |= {str(i): i for i in range(len(names))}
-    return classes
+# ---- Names that are the same ---------------------------------------------------------------------
+
+
+def normalized(label):
+    """A label without blanks around it, its characters composed (NFC)."""
+    return unicodedata.normalize("NFC", label).strip()
+
+
+def number_form(label):
+    """The same text for all forms of a whole number, as 0, 0.0 and +0."""
+    match = WHOLE_NUMBER.fullmatch(label)
+    return str(int(match[1])) if match else label
+
+
+def plain(name):
+    """What names are compared by: without case and blanks, whole numbers in one form."""
+    return number_form("".join(normalized(name).casefold().split()))
+
+
+class Classes:
+    """Finds classes by their names: as written, or else `plain` where one class alone fits.
+
+    Args:
+        names: tuple of str, starting at class 0.
+    """
+
+    def __init__(self, names):
+        self.exact = {name: i for i, name in enumerate(names)}
+        forms = [plain(name) for name in names]
+        counts = Counter(forms)
+        self.plain = {form: i for i, form in enumerate(forms) if counts[form] == 1}
+        has_numbers = any(map(WHOLE_NUMBER.fullmatch, names))
+        self.numbers = {} if has_numbers else {str(i): i for i in range(len(names))}
+
+    def of_name(self, name):
+        """Returns the class: int, or None."""
+        return self.exact.get(name, self.plain.get(plain(name)))
+
+    def of_label(self, label):
+        """As `of_name`; in a file a label is also the number of a class, unless a name is one."""
+        number = self.of_name(label)
+        return self.numbers.get(number_form(label)) if number is None else number
+
+
+def places_in(names, others):
+    """Returns where each of the others is among the names: list of int; None if one is not."""
+    classes = Classes(names)
+    places = [classes.of_name(name) for name in others]
+    return None if None in places or len(set(places)) < len(places) else places
+
+
+def other_names(names, label_names):
+    """Returns the refusal of data whose label names are not those of the network: str."""
+    return (
+        f"the labels of this data are {', '.join(names)}, but the network has "
+        f"{', '.join(label_names)}; give every input the same train_file or label_names"
+    )
+
+
+def similar_names(names):
+    """Returns the groups of names that are alike but for case and blanks: list of lists of str."""
+    groups: dict[str, list] = {}
+    for name in names:
+        groups.setdefault(plain(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]

@@ -11,8 +11,8 @@ from common.training.result import Result
 def predict(session, inference):
     """Predicts the texts of a Session with a checkpoint, or else every row of its splits.
 
-    Writes the files of `write_predictions`. Returns Result, with a line for each text, and for each
-    row that could not be written.
+    Writes the files of `write_predictions`. Returns Result, with a line for each text or row that
+    the user named, and for each row that could not be written.
     """
     started, model = time.monotonic(), inference.model
     inference.load(session.checkpoint)
@@ -24,12 +24,15 @@ def predict(session, inference):
         num_rows += len(records)
         if session.distribution.is_chief:
             folder, name = session.model_dir / "predict", f"predictions_tf_{number}"
+            columns = batches[split].origins().columns
             try:
-                paths = write_predictions(folder, name, rows.outputs, texts[split], records)
+                paths = write_predictions(
+                    folder, name, rows.outputs, texts[split], records, columns
+                )
                 written += map(str, paths)
             except OSError as error:
                 not_written.append(f"{folder / name} could not be written: {error}")
-        if session.texts or not_written:
+        if session.texts or session.input_file or not_written:
             output += [
                 "\t".join(map(in_one_cell, [*model.shorten(record), " | ".join(row)]))
                 for row, record in zip(texts[split], records, strict=True)
@@ -43,6 +46,10 @@ def predict(session, inference):
         checkpoint=str(session.checkpoint.path),
         written=written,
         not_written=not_written,
-        lines=[("Predicted", f"{num_rows:,} rows"), *(("Written", path) for path in written)],
+        lines=[
+            ("Predicted", f"{num_rows:,} rows"),
+            *(("Cut", each.truncation) for each in batches.values() if each.truncation),
+            *(("Written", path) for path in written),
+        ],
         output=output,
     )

@@ -57,6 +57,7 @@ class Saver:
             "tf_random_seed": self.session.run.tf_random_seed,
             "best_metric": None if self.metric is None else str(self.metric),
             "machine": machine_facts(),
+            "contents": self.session.contents,
         }
         weights, state = self._tensors()
         self.writer.save(

@@ -34,6 +34,8 @@ class Session:
     texts: list[tuple[str, ...]] = dataclasses.field(default_factory=list)  # to predict
     distribution: Distribution = ONE_DEVICE
     is_complete: bool = True  # whether the network is known
+    input_file: str | None = None  # of rows, which the user named to predict
+    contents: dict[str, str] = dataclasses.field(default_factory=dict)  # of `data.contents`
 
     @property
     def run(self):

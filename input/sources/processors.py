@@ -49,7 +49,10 @@ def get_processor(cfg):
     )
 
 
-def open_source(cfg, targets):
-    """Returns the Source that InputParams `cfg` name. targets: Targets of the task."""
+def open_source(cfg, targets, needs_targets=True):
+    """Returns the Source that InputParams `cfg` name.
+
+    targets: Targets of the task; needs_targets: bool, see Source.
+    """
     kind = TextFileSource if cfg.data_processor == "TextFileDataProcessor" else TfdsSource
-    return kind(cfg, get_processor(cfg), targets)
+    return kind(cfg, get_processor(cfg), targets, needs_targets)

@@ -12,10 +12,14 @@ class Source(Protocol):
     Attributes:
         processor: DataProcessor: names of splits, texts and labels.
         targets: Targets, whose label names are known.
+        needs_targets: bool. False: rows to predict, which may lack a valid target.
     """
 
     def fingerprint(self, split):
         """Returns a hash of what the rows of a split depend on: content, and how it is read."""
+
+    def content(self, split):
+        """Returns how many rows a split has, and a hash of them, wherever its files lie: str."""
 
     def num_rows(self, split):
         """Returns how many rows `read` gives, unless damaged ones are skipped."""
@@ -34,6 +38,9 @@ class Source(Protocol):
 
     def places(self, split, rows):
         """Returns the place of each row, a list of int: file, and line or record, as str."""
+
+    def id_columns(self, split):
+        """Returns {column: list of str}, the cells of the columns that id_columns names."""
 
     def damages(self, split):
         """Returns a sentence for each file that cannot be read to its end."""

@@ -17,6 +17,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,12 +26,13 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.tasks.targets import LabelColumn
+from common.tasks.targets import LabelColumn, normalized, number_form
 
-PARSER_VERSION = 1  # part of the fingerprint: raise it with any change that changes a row
+PARSER_VERSION = 2  # part of the fingerprint: raise it with any change that changes a row
 MAX_CHARACTERS = 1_000_000  # of a text; a longer one comes from an unclosed quotation mark
 MAX_LABEL_CHARACTERS = 200
 MAX_LISTED = 20  # bad rows in a message
+DELIMITERS = (";", "\t", "|", ",")  # looked for where a file has not the columns
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -39,11 +41,13 @@ class TextRows:
     """The rows of a file."""
 
     texts: list[tuple[str, ...]]  # one or two of each row
-    # Without surrounding white space; tuples of str of lists; None if the file has no labels.
+    # `normalized`, tuples where the file has lists, or the RowFault of a row without; None: the
+    # file has no labels.
     labels: list | None
     lines: list[int]  # the line on which each row begins, from 1
     faults: list[tuple[int, str]]  # line and reason of each bad row
-    columns: tuple[str, ...]  # all columns; in JSON Lines those of the first row
+    columns: tuple[str, ...]  # all columns
+    others: list[tuple[str, ...]]  # the cells of id_columns
 
 
 # ---- Bytes to rows -------------------------------------------------------------------------------
@@ -54,7 +58,16 @@ class RowFault(ValueError):
 
 
 @functools.lru_cache(maxsize=2)  # label names, rows and texts of a file are requested separately
-def parse_rows(content, suffix, text_columns, label_column, source, takes_several=False):
+def parse_rows(
+    content,
+    suffix,
+    text_columns,
+    label_column,
+    source,
+    takes_several=False,
+    delimiter=None,
+    id_columns=(),
+):
     """Parses texts and labels of a file. Returns TextRows.
 
     Args:
@@ -63,6 +76,8 @@ def parse_rows(content, suffix, text_columns, label_column, source, takes_severa
         text_columns: tuple of one or two str.
         source: str, names the file in messages.
         takes_several: bool. Whether a label may be a list, and empty: of a row without any.
+        delimiter: str, between the columns of CSV and TSV; None: that of the format.
+        id_columns: tuple of str, further columns to keep.
     Raises:
         UserError: the file is empty or lacks a column.
     """
@@ -70,40 +85,51 @@ def parse_rows(content, suffix, text_columns, label_column, source, takes_severa
         raise UserError(f"{source} is UTF-16; save it as UTF-8")
     # A byte that is not UTF-8 becomes a lone surrogate, which `_check_characters` reports.
     text = content.decode("utf-8-sig", "surrogateescape")
-    texts, labels, lines, faults, columns = [], [], [], [], None
-    for line, cells in FORMATS[suffix](io.StringIO(text, newline="\n")):
+    delimiter = delimiter or DELIMITER_OF[suffix]
+    hint = _delimiter_hint(text, text_columns, delimiter)
+    texts, labels, lines, faults, others = [], [], [], [], []
+    names, place, columns = None, None, {}  # columns: those of all rows, in order
+    for line, cells in FORMATS[suffix](io.StringIO(text, newline="\n"), delimiter):
+        place = place or f"{source}, line {line}"
         try:
             if isinstance(cells, RowFault):
                 raise cells
-            if columns is None:
-                columns = _columns(cells, text_columns, label_column, f"{source}, line {line}")
-                if suffix != ".jsonl":
-                    continue  # the row of column names
-            row = _cells(cells, columns)
+            if suffix != ".jsonl" and names is None:
+                names = [name.strip() for name in cells]
+                _check_columns(names, text_columns, label_column, place, hint)
+                columns = dict.fromkeys(names)
+                continue
+            row = cells if suffix == ".jsonl" else _cells(cells, names)
+            columns.update(dict.fromkeys(row))
             row_texts = tuple(_text(row, column) for column in text_columns)
-            row_label = None
-            if label_column in columns:
-                row_label = _label(row, label_column, takes_several)
         except RowFault as fault:
-            if columns is None and suffix != ".jsonl":
-                raise UserError(f"{source}, line {line}: the row of names {fault}") from None
+            if suffix != ".jsonl" and names is None:
+                raise UserError(f"{place}: the row of names {fault}{hint}") from None
             faults.append((line, str(fault)))
             continue
+        try:
+            labels.append(_label(row, label_column, takes_several))
+        except RowFault as fault:
+            labels.append(fault)
         texts.append(row_texts)
-        labels.append(row_label)
         lines.append(line)
-    if columns is None and not faults:
+        cells = [row.get(column, "") for column in id_columns]
+        others.append(tuple(c if isinstance(c, str) else json.dumps(c) for c in cells))
+    if place is None:
         raise UserError(f"{source} is empty; its first line has the names of the columns")
+    if columns:
+        _check_columns(list(columns), text_columns, label_column, place, hint)
     if not texts and not faults:
         raise UserError(f"{source} holds no rows")
-    has_labels = label_column in (columns or ())
-    return TextRows(texts, labels if has_labels else None, lines, faults, tuple(columns or ()))
+    has_labels = label_column in columns
+    labels = labels if has_labels else None
+    return TextRows(texts, labels, lines, faults, tuple(columns), others)
 
 
-def _csv(lines):
+def _csv(lines, delimiter):
     """Yields (line, list of str or RowFault) of each row."""
     csv.field_size_limit(MAX_CHARACTERS)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -118,16 +144,17 @@ def _csv(lines):
             yield line, cells
 
 
-def _tsv(lines):
+def _tsv(lines, delimiter):
     """As `_csv`."""
     for line, text in enumerate(lines, start=1):
         text = text.removesuffix("\n").removesuffix("\r")
         if text:
-            yield line, text.split("\t")
+            yield line, text.split(delimiter)
 
 
-def _jsonl(lines):
+def _jsonl(lines, delimiter):
     """Yields (line, dict or RowFault) of each line."""
+    del delimiter
     for line, text in enumerate(lines, start=1):
         if not text.strip():
             continue
@@ -141,15 +168,28 @@ def _jsonl(lines):
 
 
 FORMATS: dict[str, Iterator] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}
+DELIMITER_OF = {".csv": ",", ".tsv": "\t", ".jsonl": None}
 
 
-def _columns(cells, text_columns, label_column, place):
-    """Returns the column names, from the row of names or the first object. Raises UserError."""
-    columns = list(cells) if isinstance(cells, dict) else [name.strip() for name in cells]
+def _delimiter_hint(text, text_columns, delimiter):
+    """Returns advice where the first line of a file has the columns, otherwise separated, or ""."""
+    first_line = text.lstrip().partition("\n")[0]
+    for other in DELIMITERS:
+        names = [name.strip(' "\r') for name in first_line.split(other)]
+        if other != delimiter and set(text_columns) <= set(names):
+            return ", separated by {0}: write delimiter: {0}".format(json.dumps(other))
+    return ""
+
+
+def _check_columns(columns, text_columns, label_column, place, hint):
+    """Raises UserError where a column is missing or ambiguous.
+
+    columns: list of str, the names in the first row, or the keys of all objects.
+    """
     missing = [name for name in text_columns if name not in columns]
     if missing:
         near = difflib.get_close_matches(missing[0], columns, n=1)
-        hint = f"; did you mean {_shown(near[0])}?" if near else ""
+        hint = hint or (f"; did you mean {_shown(near[0])}?" if near else "")
         raise UserError(
             f"{place} has no column {', '.join(missing)}, which text_columns names; it has "
             f"{_shown(', '.join(columns))}{hint}"
@@ -157,13 +197,10 @@ def _columns(cells, text_columns, label_column, place):
     doubled = [name for name in (*text_columns, label_column) if columns.count(name) > 1]
     if doubled:
         raise UserError(f"{place} has two columns {doubled[0]}; give them different names")
-    return columns
 
 
 def _cells(cells, columns):
     """Returns {column: value} of a row."""
-    if isinstance(cells, dict):
-        return cells
     if len(cells) != len(columns):
         raise RowFault(f"has {len(cells)} columns, the row of names {len(columns)}")
     return dict(zip(columns, cells, strict=True))
@@ -194,13 +231,14 @@ def _label(row, column, takes_several):
 
 
 def _name(label, column):
-    if isinstance(label, bool | int | float):
-        return json.dumps(label)
-    if isinstance(label, str):
-        _check_characters(label, column)
+    if isinstance(label, bool | int) or (isinstance(label, float) and math.isfinite(label)):
+        label = json.dumps(label)
     if not isinstance(label, str) or len(label) > MAX_LABEL_CHARACTERS:
         raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
-    return label.strip()
+    _check_characters(label, column)
+    if label.strip().casefold() == "nan":  # as programs write a number that is missing
+        raise RowFault(f"{column} is {label.strip()}, which stands for none")
+    return normalized(label)
 
 
 def _check_characters(text, column):
@@ -229,14 +267,16 @@ class TextFileSource:
     """A Source over the files `train_file` and `eval_file`, as splits train and validation.
 
     Args:
-        cfg: InputParams: train_file, eval_file, on_bad_row.
+        cfg: InputParams: train_file, eval_file, delimiter, on_bad_row.
         processor: DataProcessor: text_keys and label_key are columns here.
+        needs_targets: bool, see Source.
     Raises:
         UserError: a file cannot be read, or its rows cannot be used.
     """
 
-    def __init__(self, cfg, processor, targets):
-        self.processor = processor
+    def __init__(self, cfg, processor, targets, needs_targets=True):
+        self.processor, self.needs_targets = processor, needs_targets
+        self._delimiter, self._id_columns = cfg.delimiter, cfg.id_columns or ()
         self._paths = {"train": cfg.train_file, "validation": cfg.eval_file}
         self._skips_bad_rows = cfg.on_bad_row == "skip"
         self._takes_several = targets.takes_several
@@ -251,12 +291,19 @@ class TextFileSource:
     def fingerprint(self, split):
         settings = [
             *(PARSER_VERSION, MAX_CHARACTERS, self.processor.text_keys, self.processor.label_key),
-            *(self._path(split).suffix.lower(), self._skips_bad_rows, self.targets.label_names),
+            *(self._path(split).suffix.lower(), self._delimiter, self._skips_bad_rows),
+            *(self.needs_targets, self.targets.label_names),
             *self.targets.settings,
         ]
         digest = hashlib.sha256(json.dumps(settings).encode())
         digest.update(hashlib.sha256(self._content(split)).digest())
         return digest.hexdigest()
+
+    def content(self, split):
+        rows = self._parsed(split)
+        labels = [number_form(str(label)) for label in rows.labels or ()]
+        digest = hashlib.sha256(json.dumps([rows.texts, labels]).encode()).hexdigest()
+        return f"{len(rows.texts):,} rows, {digest[:32]}"
 
     def num_rows(self, split):
         return len(self._rows(split)[0].texts)
@@ -280,6 +327,19 @@ class TextFileSource:
     def places(self, split, rows):
         lines = self._rows(split)[0].lines
         return [f"{self._path(split)}, line {lines[row]}" for row in rows]
+
+    def id_columns(self, split):
+        if not self._id_columns:
+            return {}
+        rows, _ = self._rows(split)
+        missing = [name for name in self._id_columns if name not in rows.columns]
+        if missing:
+            raise UserError(
+                f"{self._path(split)} has no column {', '.join(missing)}, which id_columns names; "
+                f"it has {_shown(', '.join(rows.columns))}"
+            )
+        cells = zip(*rows.others, strict=True)
+        return dict(zip(self._id_columns, map(list, cells), strict=True))
 
     def damages(self, split):
         """Returns []: `read` raises UserError if a file cannot be read."""
@@ -309,8 +369,8 @@ class TextFileSource:
 
     def _parsed(self, split):
         path, columns = self._path(split), (self.processor.text_keys, self.processor.label_key)
-        content, suffix = self._content(split), path.suffix.lower()
-        return parse_rows(content, suffix, *columns, str(path), self._takes_several)
+        more = str(path), self._takes_several, self._delimiter, self._id_columns
+        return parse_rows(self._content(split), path.suffix.lower(), *columns, *more)
 
     def _labels_in_train_file(self):
         """Returns the label of every row: list of str."""
@@ -320,13 +380,19 @@ class TextFileSource:
                 "unknown; write label_names, in the order of the training"
             )
         path, rows = self._paths["train"], self._parsed("train")
-        self._refuse(rows.faults, path)
         if rows.labels is None:
+            self._refuse(rows.faults, path)
             raise UserError(
                 f"{path} has no column {self.processor.label_key}; it has "
                 f"{_shown(', '.join(rows.columns))}. Write the one with the labels as label_column"
             )
-        return rows.labels
+        without = [
+            (line, str(label))
+            for line, label in zip(rows.lines, rows.labels, strict=True)
+            if isinstance(label, RowFault)
+        ]
+        self._refuse(sorted(rows.faults + without), path)
+        return [label for label in rows.labels if not isinstance(label, RowFault)]
 
     def _rows(self, split):
         """Returns the TextRows with valid targets, and these: {name: array [N, ...]}.
@@ -335,25 +401,39 @@ class TextFileSource:
             UserError: there are bad rows and on_bad_row is error, or no row is valid.
         """
         path, parsed = self._path(split), self._parsed(split)
-        texts, targets, lines, faults = [], [], [], list(parsed.faults)
+        texts, targets, lines, others, faults = [], [], [], [], list(parsed.faults)
         labels = parsed.labels or [None] * len(parsed.texts)
-        for text, label, line in zip(parsed.texts, labels, parsed.lines, strict=True):
+        rows = zip(parsed.texts, labels, parsed.lines, parsed.others, strict=True)
+        for text, label, line, other in rows:
             try:
-                row_targets = self.targets.missing if label is None else self.targets.parse(label)
-            except ValueError as error:
-                faults.append((line, f"label is {_shown(label)}; {_shown(str(error), 75)}"))
-                continue
+                row_targets = self.targets.missing if label is None else self._parse(label)
+            except RowFault as fault:
+                if self.needs_targets:
+                    faults.append((line, str(fault)))
+                    continue
+                row_targets = self.targets.missing
             texts.append(text)
             targets.append(row_targets)
             lines.append(line)
+            others.append(other)
         self._refuse(sorted(faults), path)
         if not texts:
             raise UserError(f"{path} holds no row that can be used; {len(faults)} cannot")
-        rows = TextRows(texts, None, lines, sorted(faults), parsed.columns)
+        rows = TextRows(texts, None, lines, sorted(faults), parsed.columns, others)
         specs = self.targets.specs
         return rows, {
             name: np.array([row[name] for row in targets], specs[name].dtype) for name in specs
         }
+
+    def _parse(self, label):
+        """Returns the targets of a label of TextRows. Raises RowFault."""
+        if isinstance(label, RowFault):
+            raise label
+        try:
+            return self.targets.parse(label)
+        except ValueError as error:
+            reason = f"label is {_shown(label)}; {_shown(str(error), 75)}"
+            raise RowFault(reason) from None
 
     def _refuse(self, faults, path):
         """Raises UserError for bad rows, unless on_bad_row is skip."""

@@ -43,8 +43,8 @@ class TfdsSource:
         UserError: it is not prepared and cannot be prepared, or it lacks a feature.
     """
 
-    def __init__(self, cfg, processor, targets):
-        self.processor = processor
+    def __init__(self, cfg, processor, targets, needs_targets=True):
+        self.processor, self.needs_targets = processor, needs_targets
         self.folder = Path(cfg.data_dir) / processor.dataset
         self._builder = _open(processor.dataset, Path(cfg.data_dir))
         self._skips_bad_rows = cfg.on_bad_row == "skip"
@@ -102,7 +102,10 @@ class TfdsSource:
         names = [processor.dataset, split, *processor.text_keys, processor.label_key]
         names += ["skip"] * self._skips_bad_rows
         names += self.targets.settings
-        digest = hashlib.sha256("|".join(names).encode())
+        return hashlib.sha256("|".join([*names, self.content(split)]).encode()).hexdigest()
+
+    def content(self, split):
+        digest = hashlib.sha256()
         for path in self._split_info(split).filepaths:
             try:
                 with open(path, "rb") as file:
@@ -112,7 +115,7 @@ class TfdsSource:
                     f"{self} is incomplete: {error}. Copy it there again; or delete the folder to "
                     "have it prepared again"
                 ) from None
-        return digest.hexdigest()
+        return f"{self.num_rows(split):,} rows, {digest.hexdigest()[:32]}"
 
     def num_rows(self, split):
         return self._split_info(split).num_examples
@@ -199,6 +202,11 @@ class TfdsSource:
             else f"row {row}"
             for row, file in zip(rows, files, strict=True)
         ]
+
+    def id_columns(self, split):
+        """Returns {}: only files have the key."""
+        del split
+        return {}
 
     def damages(self, split):
         return [

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions of a tiny network on toy rows, for tests of training, evaluation and prediction."""
 
+import functools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,7 @@ from common.training.evaluator import Evaluator
 from common.training.inference import Inference
 from common.training.session import Session
 from common.training.trainer import Trainer
+from input.rows import Origins
 from model import make_model, model_fn
 from tests.reference.toy_rows import (
     MAX_SEQUENCE_LENGTH,
@@ -90,7 +93,11 @@ def eval_input_fn(params):
 
 def predict_input_fn(params, texts=()):
     texts = {split: [(f"text {i}",) for i in range(len(t))] for split, t in SPLITS.items()}
-    return eval_input_fn(params), texts
+    batches = {
+        split: replace(each, origins=functools.partial(Origins, texts[split]))
+        for split, each in eval_input_fn(params).items()
+    }
+    return batches, texts
 
 
 DATA = SimpleNamespace(
@@ -99,6 +106,7 @@ DATA = SimpleNamespace(
     predict_input_fn=predict_input_fn,
     get_text_features=lambda params: SimpleNamespace(texts_per_row=1),
     describe=lambda cfg: "toy rows",
+    summarize=lambda params, batches: [],
 )
 
 

@@ -35,6 +35,7 @@ TYPES_OF_CONFIG = {
     "temperature": (int, float),
     "machine": (dict,),
     "thresholds": (list,),
+    "contents": (dict,),
 }
 
 

@@ -9,10 +9,10 @@ import pytest
 from common.errors import UserError
 from common.tasks.regression import ValueTargets
 from common.tasks.targets import (
+    Classes,
     ClassTargets,
     LabelColumn,
     TargetSpec,
-    classes_of_names,
     names_of_labels,
 )
 
@@ -31,6 +31,10 @@ def column(kind, **values):
         (["10", "9", "1"], ("1", "9", "10")),
         (["10", "9", "x"], ("10", "9", "x")),
         (["-1", "1"], ("-1", "1")),
+        (["0.0", "11.0", "2.0"], ("0.0", "2.0", "11.0")),
+        (["0", "0.0", "+1", "1", "01", "2."], ("0", "1", "2.")),
+        (["10.5", "9.25", "-1"], ("-1", "9.25", "10.5")),
+        (["1.10", "1.1"], ("1.1", "1.10")),  # versions, say: only whole numbers are the same
     ],
 )
 def test_classes_are_the_distinct_labels_in_order(labels, expected):
@@ -38,9 +42,26 @@ def test_classes_are_the_distinct_labels_in_order(labels, expected):
 
 
 def test_a_label_is_a_name_or_else_the_number_of_a_class():
-    assert classes_of_names(("no", "yes")) == {"no": 0, "yes": 1, "0": 0, "1": 1}
+    def classes_of(names, labels):
+        return [Classes(names).of_label(label) for label in labels]
+
+    assert classes_of(("no", "yes"), ["no", "yes", "0", "1", "1.0", "2", " YES"]) == [
+        *(0, 1, 0, 1, 1, None, 1),
+    ]
     # Stars from 1 to 3: class 0 is one star, and "0" is nothing.
-    assert classes_of_names(("1", "2", "3")) == {"1": 0, "2": 1, "3": 2}
+    assert classes_of(("1", "2", "3"), ["0", "1", "2.0", "+3"]) == [None, 0, 1, 2]
+    assert classes_of(("cat", "Cat"), ["cat", "Cat", "CAT"]) == [0, 1, None]
+
+
+def test_classes_go_where_the_networks_outputs_have_their_names():
+    arrays = {"labels": np.array([0, 1, 2, -1, 9], np.int32)}
+    targets = ClassTargets(("a", "b", "c"))
+    ordered = targets.in_order_of(("C", "a", "other", "b"), arrays)["labels"]
+    np.testing.assert_array_equal(ordered, np.int32([1, 3, 0, -1, 9]), strict=True)
+    with pytest.raises(UserError, match="data are a, b, c, but the network has x, b, c; give"):
+        targets.in_order_of(("x", "b", "c"), arrays)
+    values = {"labels": np.float32([2, 1])}
+    assert ValueTargets(("value",)).in_order_of(("value",), values) is values
 
 
 def test_another_task_or_version_or_shape_has_other_settings():

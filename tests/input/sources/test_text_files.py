@@ -111,6 +111,9 @@ BAD_ROWS = [
     (".jsonl", '{"text": 5, "label": 1}', "text is 5; text is wanted"),
     (".jsonl", '{"text": "a"}', "has no label"),
     (".jsonl", '{"text": "a", "label": null}', "has no label"),
+    (".jsonl", '{"text": "a", "label": NaN}', "label is NaN; a name or a number is wanted"),
+    (".jsonl", '{"text": "a", "label": -Infinity}', "label is -Infinity; a name or a number"),
+    (".csv", "a,NaN", "label is NaN, which stands for none"),
     (".jsonl", '{"text": "a", "label": [1]}', r"label is \[1\]; a name or a number is wanted"),
     (".jsonl", '{"text": "\\ud83d", "label": 1}', "text is not UTF-8 at character 1"),
 ]
@@ -158,6 +161,9 @@ BAD_FILES = [
     (".tsv", b"text,label\na,b\n", "it has text,label"),
     (".csv", b"text,text,label\na,b,c\n", "two columns text"),
     (".csv", b"text,label,label\na,b,c\n", "two columns label"),
+    (".csv", b"text;label\na;b\n", r'it has text;label, separated by ";": write delimiter: ";"'),
+    (".csv", b'"text"\t"label"\na\tb\n', r'separated by "\\t": write delimiter: "\\t"'),
+    (".tsv", b"label,text\nb,a\n", 'separated by ",": write delimiter: ","'),
     (".csv", b'"text,label\na,b\n', "file, line 1: the row of names is not CSV up to line 2"),
     (".jsonl", b'\n{"sentence": "a"}\n', "file, line 2 has no column text, .*it has sentence"),
 ]
@@ -184,6 +190,39 @@ def test_the_training_file_names_the_classes_of_both(tmp_path, suffix):
 
 def test_white_space_around_a_label_does_not_make_another_class(tmp_path):
     assert make_source(tmp_path, "text,label\na,x\nb, x \nc,y\n").targets.label_names == ("x", "y")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_forms_of_a_label_do_not_make_another_class(tmp_path, suffix):
+    """é in one code point and in two; whole numbers in every form, in the order of the numbers."""
+    columns = ["text", "label"]
+    rows = [("a", "caf\u00e9"), ("b", " cafe\u0301"), ("c", "tea\u00a0")]
+    source = make_source(tmp_path, written(rows, columns, suffix), suffix=suffix)
+    assert source.targets.label_names == ("caf\u00e9", "tea")
+    assert labels_of(source, "train") == [0, 0, 1]
+    rows = [(str(n), label) for n, label in enumerate(["11.0", "2", "0.0", "+2.0", " 0"])]
+    source = make_source(tmp_path, written(rows, columns, suffix), suffix=suffix)
+    assert source.targets.label_names == ("0", "2", "11.0")
+    assert labels_of(source, "train") == [2, 1, 0, 1, 0]
+
+
+def test_objects_may_lack_a_key_that_others_have(tmp_path):
+    rows = ['{"id": 1}', '{"text": "a", "label": "x"}', '{"label": "y", "text": "b", "more": 0}']
+    source = make_source(tmp_path, "\n".join(rows), suffix=".jsonl", on_bad_row="skip")
+    assert source.read_texts("train") == [("a",), ("b",)]
+    assert source.targets.label_names == ("x", "y")
+    (skipped,) = source.skipped("train")
+    assert skipped.endswith("line 1: has no text")
+    rows[0] = '{"text": "c"}'
+    with pytest.raises(UserError, match="1 row cannot be used\n  line 1: has no label"):
+        make_source(tmp_path, "\n".join(rows), suffix=".jsonl")
+
+
+def test_columns_may_be_separated_by_another_character(tmp_path):
+    source = make_source(tmp_path, 'label;text\nx;"a;b, c"\ny;d\n', delimiter=";")
+    assert source.read_texts("train") == [("a;b, c",), ("d",)]
+    source = make_source(tmp_path, 'label|text\nx|"a\ny|d\n', suffix=".tsv", delimiter="|")
+    assert source.read_texts("train") == [('"a',), ("d",)]
 
 
 def labels_of(source, split):
@@ -231,7 +270,8 @@ def test_labels_of_a_regression_are_numbers(tmp_path):
     assert labels_of(source, "train") == np.float32([2.5, -1e-3, 4]).tolist()
     for label in ("good", "nan", "inf", "1e39"):
         source = make_source(tmp_path, rows + f"d,{label}\n", task="regression")
-        with pytest.raises(UserError, match=f"line 5: label is {label}; a number is wanted"):
+        reason = "which stands for none" if label == "nan" else "a number is wanted"
+        with pytest.raises(UserError, match=f"line 5: label is {label}[;,] {reason}"):
             source.num_rows("train")
 
 
@@ -307,6 +347,7 @@ def test_the_fingerprint_follows_all_that_decides_the_rows(tmp_path):
         {"label_names": ["y", "x"]},
         {"text_columns": "other"},
         {"on_bad_row": "skip"},
+        {"delimiter": ","},
         {"task": "regression"},
     ]
     prints = {make_source(tmp_path, train, **keys).fingerprint("train") for keys in cases}
