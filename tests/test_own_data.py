@@ -137,7 +137,7 @@ def test_several_labels_a_row_are_trained_tuned_scored_predicted_and_exported(
         open_session(wrong.with_runconfig(mode="predict", tune_thresholds=False))
 
 
-def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path):
+def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path, capsys):
     """How many of the words are `a`: 2 words, so that a few steps tell more from fewer."""
     rows = [(f"{x} {y}", (x == "a") + (y == "a") + 0.5) for x in "abcd" for y in "abcd"]
     with open(tmp_path / "rows.tsv", "w") as file:
@@ -179,6 +179,10 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path):
     set_up(session.run)
     listeners = standard_listeners(session.model_dir, session.run.log_steps)
     result = Trainer(session, session.new_model(), listeners).train()
+    told = capsys.readouterr().err
+    for split in ("train", "validation"):
+        assert f"Data {split}: 16 rows (values 0.5 to 2.5, mean 1); 4 to 4 tokens" in told
+    assert "  rows that are in train, too: 16\n" in told
     assert ("pearson", f"{result.figures['eval/pearson']:.4f}") in result.lines
     lines = (tmp_path / "model_dir" / "metrics.jsonl").read_text().splitlines()
     (metrics,) = [line for line in map(json.loads, lines) if line["split"] == "eval"]
@@ -197,3 +201,13 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path):
     assert list(table[0]) == ["id", "text", "value"]
     assert [row["text"] for row in table] == [text for text, _ in rows]
     np.testing.assert_allclose([float(row["value"]) for row in table], values, atol=1e-6)
+
+    session = open_session(params.with_runconfig(mode="predict"), texts=["a b c d e", "a"])
+    result = predict(session, Inference(session, session.new_model()))
+    cut = "max_sequence_length cuts 1 of 2 rows (50.0%), tokens lost: 3"
+    assert ("Cut", cut) in result.lines
+
+    (tmp_path / "new.csv").write_text('words,note\n"a b",1\n"c\nd",2\n')
+    session = open_session(params.with_runconfig(mode="predict"), input_file=tmp_path / "new.csv")
+    result = predict(session, Inference(session, session.new_model()))
+    assert [line.split("\t")[1] for line in result.output] == ["a b", "c d"]

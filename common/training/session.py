@@ -22,8 +22,8 @@ class Session:
     params: Any
     make_model: Callable  # as in `model.py`, as is model_fn
     model_fn: Callable
-    # Has train_input_fn, eval_input_fn, predict_input_fn, get_text_features and describe of
-    # `data.py`.
+    # Has train_input_fn, eval_input_fn, predict_input_fn, summarize, get_text_features and describe
+    # of `data.py`.
     data: Any
     given_params: Any = None  # Params before they were completed, with the seed
     params_path: str = "the params file"  # the YAML file, for messages

@@ -130,6 +130,9 @@ class Trainer:
                 return Reached(first_step)
             for note in model.prepare_training(batches.targets):
                 self.listeners.on_message(note)
+            read = {"train": batches, **(evaluation or {})}
+            for summary in self.session.data.summarize(self.params, read):
+                self.listeners.on_message("\n".join(summary.lines))
             self.listeners.on_message(self._describe_training(batches))
             saver.reserve()
             if self.recovery.is_wanted and saver.saved_step is None:
@@ -239,6 +242,7 @@ class Trainer:
             f"Training on {batches.num_rows:,} rows: {len(batches) // per_step:,} steps of "
             f"{rows}, {batches.description}; "
             f"{batches.num_real / batches.num_computed:.0%} of the computed tokens are real"
+            + (batches.truncation and f"; {batches.truncation}")
             + self.distribution.description
         )
 

@@ -7,6 +7,7 @@ the programs are traced with shapes alone (`graph.py`). What is found is printed
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -232,6 +233,12 @@ class Validation:
             if split != "train":
                 with self.collecting():
                     self._describe(split, batches, section)
+        if self.session.label_names and self.mode != "predict":
+            for summary in data.summarize(params, read):
+                facts = self.facts.setdefault("data", {}).setdefault(summary.split, {})
+                facts["summary"] = dataclasses.asdict(summary)
+                for line in summary.lines:
+                    self.note("", line)
         return read
 
     def _describe(self, split, batches, cfg):
@@ -251,20 +258,19 @@ class Validation:
             }
             for name, tensor in (features | targets).items()
         }
-        truncated = batches.num_truncated / batches.num_rows
         padding = 1.0 - batches.num_real / batches.num_computed
         self.facts.setdefault("data", {})[split] = {
             "rows": batches.num_rows,
             "batches": len(batches),
             "shapes": np.unique(batches.shapes, axis=0).tolist(),
-            "truncated_share": truncated,
+            "truncated_share": batches.num_truncated / batches.num_rows,
             "padding_share": padding,
             "first_batch": first_batch,
         }
         self.note(
             f"Data {split}",
             f"{batches.num_rows:,} rows, {len(batches):,} batches of {batches.rows.shape[1]} "
-            f"{batches.description}; {truncated:.1%} of the rows are truncated, "
+            f"{batches.description}; {batches.truncation or 'max_sequence_length cuts no row'}; "
             f"{padding:.1%} of the computed tokens are padding",
         )
         ranges = (

@@ -90,6 +90,7 @@ def test_a_sound_set_up_is_described_and_nothing_else_is_written(folder, capsys)
     assert data["rows"] == 20
     assert data["truncated_share"] == 1.0  # 3 words and two special tokens, of which 4 are left
     assert data["padding_share"] == 0.0
+    assert data["summary"]["num_rows"] == data["summary"]["num_truncated"] == 20
     assert data["first_batch"]["input_ids"]["shape"] == [3, 4]
     assert report["programs"]["train"]["shape"] == [3, 4]
     assert report["programs"]["eval"]["flops"] * 3 == report["programs"]["train"]["flops"]
@@ -97,7 +98,7 @@ def test_a_sound_set_up_is_described_and_nothing_else_is_written(folder, capsys)
     assert report["disk"]["checkpoint"] // 4 == pytest.approx(3 * 1066, abs=2)
     assert report["checkpoint"]["weights"]["fresh"] == 2
     printed = capsys.readouterr().out
-    for word in ("truncated", "padding", "1,066", "GFLOP", "Memory", "available"):
+    for word in ("max_sequence_length cuts", "padding", "1,066", "GFLOP", "Memory", "available"):
         assert word in printed
 
 
