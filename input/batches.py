@@ -46,7 +46,7 @@ class Batches:
     @property
     def num_truncated(self):
         """int, rows that were truncated to max_sequence_length."""
-        return np.count_nonzero(self.num_cut)
+        return int(np.count_nonzero(self.num_cut))
 
     @property
     def truncation(self):
