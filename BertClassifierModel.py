@@ -8,7 +8,11 @@ The head itself is `common/tasks/row_task.py`, which every task of one answer a 
 from keras import ops
 
 from common.losses import ClassificationLoss
-from common.metrics.classification import ClassificationMetrics, classification_predictions
+from common.metrics.classification import (
+    ClassificationMetrics,
+    classification_predictions,
+    compare_classes,
+)
 from common.tasks.answer import classes
 from common.tasks.row_task import RowTask
 from common.tasks.targets import ClassTargets
@@ -49,6 +53,9 @@ class BertClassifierModel(RowTask):
 
     def predictions(self, outputs):
         return classification_predictions(outputs, self.label_names, self.temperature)
+
+    def compare(self, outputs, targets):
+        return compare_classes(outputs, targets, self.label_names, self.temperature)
 
     def shorten(self, record):
         label = record["label"]

@@ -141,7 +141,7 @@ def train_input_fn(params, first_step, last_step):
     cfg = params.train_input
     source = get_source(cfg)
     split = source.processor.train_split
-    tokens, _ = _load(params, cfg, source, split, is_training=True)
+    tokens, *_ = _load(params, cfg, source, split, is_training=True)
     per_step = params.optimizer.grad_accum_steps
     needed = cfg.batch_size if cfg.repeat else cfg.batch_size * per_step
     if len(tokens) < needed:
@@ -159,8 +159,17 @@ def train_input_fn(params, first_step, last_step):
 
 
 def eval_input_fn(params):
-    """Returns {split: Batches} of the evaluation splits; every row is in exactly one batch."""
-    return _scored_batches(params, params.eval_input, get_source(params.eval_input))
+    """Returns {split: Batches} of the evaluation splits; every row is in exactly one batch.
+
+    With `eval_steps` they are of as many rows as so many batches hold, drawn like those of
+    `max_eval_samples`: whatever their lengths, and the same ones every time.
+    """
+    cfg, num_batches = params.eval_input, params.runconfig.eval_steps
+    if num_batches is not None:
+        limits = num_batches * cfg.batch_size, cfg.max_eval_samples
+        limit = min(limit for limit in limits if limit is not None)
+        cfg = cfg.model_copy(update={"max_eval_samples": limit})
+    return _scored_batches(params, cfg, get_source(cfg))
 
 
 def _scored_batches(params, cfg, source):
@@ -168,11 +177,11 @@ def _scored_batches(params, cfg, source):
     batches = {}
     for name, split in _eval_splits(cfg, source).items():
         content = source.fingerprint(split)
-        tokens, rows = _load(params, cfg, source, split)
+        tokens, rows, is_whole = _load(params, cfg, source, split)
         source.id_columns(split)  # that they are there is known before hours of training
         origins = functools.partial(origins_of, source, split, rows, content)
         plain = _every_row_once(params, cfg, tokens)
-        batches[name] = replace(plain, origins=functools.cache(origins))
+        batches[name] = replace(plain, is_whole=is_whole, origins=functools.cache(origins))
     return batches
 
 

@@ -39,6 +39,7 @@ from common.params import flag_keys
 from common.platform.machine_code import compiled_for, use_multi_output_fusion
 from common.platform.quiet_imports import import_quietly
 from common.platform.standard_streams import outlast_readers
+from common.reports.metrics_file import to_json
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
 from common.training.lock import check_written, locked
@@ -63,6 +64,8 @@ def run_mode(params, args, control):
     params = params.with_runconfig(model_dir=params.runconfig.model_dir or DEFAULT_MODEL_DIR)
     check_written(params.runconfig.model_dir)
     is_for_cs = target.is_for_cs(args, params)
+    if is_for_cs and args.json:
+        raise UserError("--json is for runs on this machine; leave it out")
     if params.runconfig.validate_only and not is_for_cs:
         return validate(params, args)
     cluster = read_cluster(params.runconfig)
@@ -159,12 +162,13 @@ def run_session(params, args, cluster, control, record):
             return compile_ahead(session)
     programs = None
     if compiled is not None and session.mode != "export":
-        programs = open_programs(compiled, session.params, is_cache)
-    log_steps, listeners = session.run.log_steps, Listeners()
-    if record:
+        tell = (lambda text: None) if session.texts else log
+        programs = open_programs(compiled, session.params, is_cache, tell)
+    listeners = Listeners()
+    if record is not None and not session.texts:  # a text is answered by its line alone
         # What was evaluated is printed, even if the model_dir is read-only.
         outlasts = not session.is_training
-        listeners = standard_listeners(session.model_dir, log_steps, outlasts)
+        listeners = standard_listeners(session.model_dir, session.run.log_steps, outlasts)
     with (
         tf.device(session.run.device),
         distribution.chief_only_logging(),
@@ -173,10 +177,10 @@ def run_session(params, args, cluster, control, record):
         result = do(session, args, control, programs, listeners)
         if record is not None:
             record.keep(result)
-            show(result)  # before an export, which can fail
+            show(result, args.json)  # before an export, which can fail
             is_exported = session.mode == "train_and_eval" and session.run.export_best is not None
             if is_exported and result.stopped_by is None:
-                show(export_best(session, listeners))
+                show(export_best(session, listeners), args.json)
         return result.exit_code
 
 
@@ -225,12 +229,20 @@ def new_model(session):
         return session.new_model()
 
 
-def show(result):
-    """Prints a Result: its output to stdout, the summary to stderr."""
-    for line in result.output:
-        print(line)
+def show(result, is_json):
+    """Prints a Result to stdout: as a line of JSON, or what there is to read.
+
+    Where it has lines of output, the summary goes to stderr, so that programs can read the lines.
+    """
+    if is_json:
+        print(to_json(result.model_dump(mode="json")))
+    elif not result.output:
+        print(closing_summary(result.lines))
+    else:
+        print("\n".join(result.output))
+        if result.lines:
+            log(closing_summary(result.lines))
     sys.stdout.flush()
-    log(closing_summary(result.lines))
     for sentence in result.not_written:
         log(f"Not written: {sentence}")
     if result.stopped_by is not None:
@@ -281,6 +293,7 @@ def main(argv=None):
     try:
         if args.mode == "inspect":
             check_only(args.mode, args.validate_only, args.compile_only)
+            check_flags(args.mode, args)
             return inspect(args)
         params = get_params(args.params, overrides_of(args), on_warning=log)
         check_flags(params.runconfig.mode, args)

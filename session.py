@@ -24,7 +24,7 @@ from common.training.session import Session
 from model import make_model, model_fn
 from utils import changes_from, save_params
 
-BEST = "best"  # as --checkpoint_path
+BEST, NEWEST = "best", "newest"  # as --checkpoint_path
 SPLITS = {"train_file": "train", "eval_file": "validation"}  # {key: the split that is read from it}
 
 
@@ -127,13 +127,16 @@ def choose_checkpoint(run):
     """Returns (path to resume or None, path to load or None) for the mode.
 
     Training resumes the newest checkpoint of model_dir, else it starts from --checkpoint_path.
-    Evaluation and prediction use --checkpoint_path, else the newest of model_dir. `best` is the one
-    that best.json of model_dir names. Raises UserError where a checkpoint is needed and there is
+    Evaluation, prediction and export use --checkpoint_path, else the `best`, which best.json of
+    model_dir names, else the `newest`. Raises UserError where a checkpoint is needed and there is
     none, or none of those in model_dir verifies.
     """
-    if run.checkpoint_path is not None and not (run.is_training or run.mode == "eval_all"):
-        is_best = run.checkpoint_path == BEST
-        return None, store.best_checkpoint(run.model_dir) if is_best else run.checkpoint_path
+    if not (run.is_training or run.mode == "eval_all"):
+        if run.checkpoint_path not in (None, BEST, NEWEST):
+            return None, run.checkpoint_path
+        is_chosen = run.checkpoint_path is None and store.read_best(run.model_dir) is not None
+        if is_chosen or run.checkpoint_path == BEST:
+            return None, store.best_checkpoint(run.model_dir)
     skipped = []
     newest = store.newest_checkpoint(run.model_dir, on_skip=skipped.append)
     if newest is None and skipped:  # a new training would eventually replace them
@@ -166,7 +169,7 @@ def open_used(run, chosen):
         checkpoint.weights  # noqa: B018  (opens the files)
         return checkpoint
     except (UserError, OSError):
-        if os.path.exists(chosen) or run.checkpoint_path not in (None, BEST):
+        if os.path.exists(chosen) or run.checkpoint_path not in (None, BEST, NEWEST):
             raise
     return open_used(run, choose_checkpoint(run)[1])
 

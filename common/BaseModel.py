@@ -6,6 +6,7 @@ The names of the four methods are those of the original Cerebras model. Optimize
 """
 
 import keras
+import numpy as np
 
 from common.backbones.backbone import Backbone
 from common.layers.dropout import DropoutClock
@@ -68,6 +69,17 @@ class BaseModel(keras.Model):
         outputs: {name: array [N, ...]}.
         """
         raise NotImplementedError
+
+    def compare(self, outputs, targets):
+        """Returns what is true of each row, beside its record of `predictions`, and how sure its
+        mistake is.
+
+        outputs, targets: {name: array [N, ...]}. Returns list of {column: str or float}, of ""
+        where no truth is known; float64 [N]: 0 where the answer is right or no truth is known, else
+        the larger, the surer it was.
+        """
+        num_rows = len(next(iter(outputs.values())))
+        return [{}] * num_rows, np.zeros(num_rows)
 
     def shorten(self, record):
         """Returns what a line on the terminal shows of a record of `predictions`: list of str."""

@@ -22,6 +22,11 @@ def closing_summary(items):
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in items)
 
 
+def counted(number, noun, plural=None):
+    """Returns "1 row", "1,234 rows"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def format_duration(seconds):
     """Returns a rounded duration in words: "42 s", "14 min", "2 h 05 min"."""
     if round(seconds) < 60:

@@ -34,8 +34,9 @@ def make_parser():
     add(
         "--checkpoint_path",
         metavar="PATH",
-        help="train: pre-trained weights to start from; other modes: the checkpoint to use, or "
-        "`best`, which runconfig.best_metric chose in model_dir. Formats: Hugging Face, Google, "
+        help="train: pre-trained weights to start from; other modes: the checkpoint to use, or of "
+        "model_dir the `best`, which runconfig.best_metric chose, or the `newest` (default: the "
+        "best where there is one). Formats: Hugging Face, Google, "
         "Cerebras, Keras and this project's, see docs/checkpoints.md",
     )
     add(
@@ -53,7 +54,7 @@ def make_parser():
     only.add_argument("--compile_only", **switch, help=compile_help)
     add("--steps", type=int, metavar="N", help="train this many more steps, at most to max_steps")
     add("--max_steps", type=int, metavar="N", help="train until this global step")
-    add("--eval_steps", type=int, metavar="N", help="batches to evaluate (default: every row)")
+    add("--eval_steps", type=int, metavar="N", help="score N batches of rows (default: every row)")
     add("--device", metavar="DEVICE", help="device to run on, such as /cpu:0 or /gpu:0")
     add("--data_dir", metavar="DIR", help="folder of the TFDS data, for every input")
     add(
@@ -77,6 +78,7 @@ def make_parser():
         help="export: the folder to write (default: export/<format> in model_dir)",
     )
     add("--quantize", choices=("int8",), help="export to onnx: also write weights in int8")
+    add("--json", action="store_true", help="print the result as one line of JSON, for programs")
     target.add_flags(parser)
     return parser
 
@@ -99,6 +101,10 @@ def check_flags(mode, args):
         raise UserError("--text and --input_file classify text: use them with --mode predict")
     if mode == "export" and args.export_format is None:
         raise UserError(f"--mode export needs --export_format: {', '.join(EXPORT_FORMATS)}")
+    if args.json and (mode == "inspect" or args.validate_only or args.compile_only):
+        raise UserError(
+            "--json prints the result of training, eval, eval_all, predict or export; leave it out"
+        )
     if mode != "export" and (args.export_format or args.export_dir or args.quantize):
         raise UserError("--export_format, --export_dir and --quantize are for --mode export")
 

@@ -33,6 +33,7 @@ class Batches:
     num_tokens: np.ndarray  # int [N]: tokens of each row with its special tokens
     num_cut: np.ndarray  # int [N]: tokens that each row lost to max_sequence_length
     row_hashes: np.ndarray  # int64 [N], of `summary.row_hashes`
+    is_whole: bool = True  # whether they have all usable rows of the split, and not a sample
     origins: Callable | None = None  # () -> `rows.Origins`, of rows to score or predict
 
     def __len__(self):

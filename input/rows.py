@@ -26,7 +26,8 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, label_names=None, i
         label_names: tuple of str, the network's outputs; None: those of the source.
         is_training: bool. Which side of `eval_fraction` and of `max_*_samples` applies.
     Returns:
-        Tokens of the selected rows; their numbers in the split: int [N].
+        Tokens of the selected rows; their numbers in the split: int [N]; whether no limit left
+        any out.
     Raises:
         UserError: the data cannot be read, no row is left, or rows lack a valid target although
             bad rows are not to be skipped.
@@ -53,13 +54,13 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, label_names=None, i
         ]
     if skipped:
         _report_skipped(skipped, split, model_dir)
-    rows = np.sort(_selected_rows(cfg, len(tokens), is_training, rows))
+    rows, is_whole = _selected_rows(cfg, len(tokens), is_training, rows)
     if not len(rows):
         raise UserError(f"of the {len(tokens)} rows in split {split} of {source} none is left")
     if label_names:
         targets = source.targets.in_order_of(label_names, tokens.targets)
         tokens = replace(tokens, targets=targets)
-    return (tokens if len(rows) == len(tokens) else tokens.take(rows)), rows
+    return (tokens if len(rows) == len(tokens) else tokens.take(rows)), rows, is_whole
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,16 @@ def _selected_rows(cfg, num_rows, is_training, rows):
     Both use one random order of all rows, which depends only on their number. So training and
     evaluation agree for any seed of the run, and a smaller sample is part of a larger one.
 
-    num_rows: int, of the split; rows: int [<= num_rows], the usable ones.
+    num_rows: int, of the split; rows: int [<= num_rows], the usable ones. Returns the selected
+    ones in order, and whether they are all of that side.
     """
     order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(num_rows)
     if cfg.eval_fraction is not None and (is_training or cfg.scores_held_out):
         num_held_out = min(max(round(cfg.eval_fraction * num_rows), 1), num_rows - 1)
         order = order[num_held_out:] if is_training else order[:num_held_out]
     order = order[np.isin(order, rows)]
-    return order[: cfg.max_train_samples if is_training else cfg.max_eval_samples]
+    selected = order[: cfg.max_train_samples if is_training else cfg.max_eval_samples]
+    return np.sort(selected), len(selected) == len(order)
 
 
 def _report_skipped(sentences, split, model_dir):

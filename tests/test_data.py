@@ -432,6 +432,26 @@ def test_a_smaller_sample_is_part_of_a_larger_one(make_file_params):
     assert eval_9 != {text for text, _ in MANY[:9]}  # a file is often sorted by its labels
 
 
+def test_a_limited_evaluation_is_of_random_rows_the_same_however_they_are_batched(make_file_params):
+    rows = [("a" * length, "xy"[length % 2]) for length in range(1, 29)]
+    drawn = []
+    for packing in ("none", "buckets"):
+        params = make_file_params(csv_of(rows), csv_of(rows), packing=packing, num_buckets=4)
+        (batches,) = data.eval_input_fn(params.with_runconfig(eval_steps=4)).values()
+        drawn.append(rows_seen(batches))
+        assert len(drawn[-1]) == 4 * 2 and not batches.is_whole
+        (all_of_them,) = data.eval_input_fn(params.with_runconfig(eval_steps=14)).values()
+        assert all_of_them.is_whole and len(rows_seen(all_of_them)) == 28
+    assert drawn[0] == drawn[1]
+    lengths = sorted(map(len, drawn[0]))
+    assert lengths[3] > 4 and lengths[-1] > 14  # neither the shortest nor the first rows
+    params = make_file_params(csv_of(rows), csv_of(rows), packing="packed", max_sequence_length=64)
+    (packed,) = data.eval_input_fn(params.with_runconfig(eval_steps=4)).values()
+    assert packed.is_packed and sorted(packed.num_tokens - 2) == lengths
+    params = make_file_params(csv_of(rows), csv_of(rows), max_eval_samples=9)
+    assert not data.eval_input_fn(params)["validation"].is_whole
+
+
 def test_bad_rows_are_listed_and_left_out_also_when_the_cache_is_read(
     make_file_params, tmp_path, capsys
 ):

@@ -57,8 +57,6 @@ from common.training import loop
 from common.training.checks import last_step_of, set_up
 from common.training.cluster import read_cluster
 from common.training.distribution import make_distribution
-from common.training.evaluator import Evaluator
-from common.training.inference import Inference
 from common.training.session import Session
 from common.training.trainer import Trainer
 from model import make_model, model_fn
@@ -339,11 +337,7 @@ def session_of(params):
 
 
 def rows_evaluated(params):
-    session = session_of(params)
-    inference = Inference(session, session.new_model())
-    inference.step = lambda: lambda features: {"logits": tf.zeros((3, 2))}
-    evaluator = Evaluator(session, inference)
-    return len(evaluator.score({"split": toy_eval_batches(toy_tokens(13), 3)})[1])
+    return {split: each.num_rows for split, each in data.eval_input_fn(params).items()}
 
 
 def kept_checkpoints(params):

@@ -198,7 +198,7 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path, capsys)
     assert np.mean((values - [score for _, score in rows]) ** 2) == pytest.approx(metrics["loss"])
     with open(tmp_path / "model_dir/predict/predictions_tf_0.tsv", newline="") as file:
         table = list(csv.DictReader(file, delimiter="\t"))
-    assert list(table[0]) == ["id", "text", "value"]
+    assert list(table[0]) == ["id", "text", "value", "value_true", "error", "place"]
     assert [row["text"] for row in table] == [text for text, _ in rows]
     np.testing.assert_allclose([float(row["value"]) for row in table], values, atol=1e-6)
 

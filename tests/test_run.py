@@ -211,8 +211,9 @@ def test_train_and_eval_scores_every_row_at_every_save_and_says_where_all_is(uni
         assert list(event_dir.glob("events.out.tfevents.*"))
     assert (model_dir / "params.yaml").is_file()
     assert f"train step {last_step}/{last_step}" in done.stderr
-    for text in (f"{lines[-1]['eval/accuracy_cls']:.4f}", str(model_dir), "tensorboard --logdir"):
-        assert text in done.stderr
+    best = min(line["loss"] for line in lines)
+    for text in (f"{lines[-1]['eval/accuracy_cls']:.4f}", f"eval/loss {best:.4f}", str(model_dir)):
+        assert text in done.stdout and "tensorboard --logdir" in done.stdout
 
 
 def test_the_best_is_named_and_exported_at_the_end(uninterrupted):
@@ -224,8 +225,8 @@ def test_the_best_is_named_and_exported_at_the_end(uninterrupted):
     manifest = json.loads((model_dir / "export" / "keras" / "export.json").read_text("utf-8"))
     assert manifest["step"] == best["step"] and manifest["metrics"]["loss"] == best["loss"]
     # The summary of the training comes first: the export can still fail.
-    stderr = uninterrupted[2].stderr
-    assert 0 < stderr.index("  Done ") < stderr.index("  Exported ")
+    stdout = uninterrupted[2].stdout
+    assert 0 <= stdout.index("  Done ") < stdout.index("  Exported ")
 
 
 def test_a_run_is_not_resumed_with_params_of_another_meaning_unless_allowed(
@@ -268,11 +269,14 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path, c
 def test_eval_gives_the_figures_of_the_evaluation_while_training(uninterrupted, tiny, folder):
     trained, last_step, _ = uninterrupted
     model_dir = folder / "evaluated"
-    succeed("--mode", "eval", *tiny, "--model_dir", model_dir, "--checkpoint_path", trained)
+    flags = ("--model_dir", model_dir, "--checkpoint_path", trained, "--json")
+    result = json.loads(succeed("--mode", "eval", *tiny, *flags).stdout)
     (line,) = lines_of(model_dir, "eval")
+    assert result["figures"].items() <= line.items() and result["num_examples"] == 240
+    assert result["checkpoint"] == line["checkpoint"] == str(trained)
     expected = lines_of(trained, "eval")[-1]
     assert line["step"] == expected["step"] == last_step
-    for name in line.keys() - {"time", "split", "step"}:
+    for name in result["figures"]:
         assert line[name] == pytest.approx(expected[name], abs=1e-6), name
     report = json.loads((model_dir / "eval" / "report-validation.json").read_text("utf-8"))
     assert report["num_examples"] == NUM_VALIDATION_ROWS
@@ -316,7 +320,8 @@ def test_predict_writes_logits_and_a_table_of_every_row(uninterrupted, tiny):
         labels = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         labels = [int(row["label"]) for row in labels]
     accuracy = np.mean(logits.argmax(axis=1) == labels)
-    assert accuracy == pytest.approx(lines_of(model_dir, "eval")[-1]["eval/accuracy_cls"])
+    best = min(lines_of(model_dir, "eval"), key=lambda line: line["loss"])
+    assert accuracy == pytest.approx(best["eval/accuracy_cls"])  # what best_metric chose
 
 
 def test_text_of_the_command_line_and_of_a_file_is_classified(uninterrupted, folder):
@@ -339,6 +344,7 @@ def test_text_of_the_command_line_and_of_a_file_is_classified(uninterrupted, fol
     assert logits.shape == (4, 2) and [row["text"] for row in table] == texts
     assert [row["label"] for row in table] == [row[0] for row in rows]
     assert not (folder / "absent").exists()
+    assert done.stderr == ""  # nothing but the answers
 
 
 # ---- Mistakes ------------------------------------------------------------------------------------
@@ -461,7 +467,7 @@ def test_a_run_keeps_its_programs_for_those_that_train_alike_with_its_bits(folde
     assert "kept" not in succeed(*flags, "--model_dir", first, "--max_steps", 2).stderr
     code = sorted(kept.glob("machine-*/xla/*"))
     log = succeed(*flags, "--model_dir", again, "--max_steps", 2).stderr
-    assert "Loading 1 programs that an earlier run kept" in log
+    assert "Loading 1 program that an earlier run kept" in log
     expected = ours.read_weights(first / "checkpoint-2")
     for name, weight in ours.read_weights(again / "checkpoint-2").items():
         np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)

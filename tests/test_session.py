@@ -10,10 +10,17 @@ import pytest
 
 import data
 import session as session_module
+from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.errors import UserError
 from common.params import Params
-from session import open_session, refuse_changes_of_meaning, without_data, write_params
+from session import (
+    choose_checkpoint,
+    open_session,
+    refuse_changes_of_meaning,
+    without_data,
+    write_params,
+)
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrs"]  # 23, of the checkpoint
@@ -133,6 +140,23 @@ def test_a_file_of_rows_is_predicted_by_its_format(folder, name, content):
         open_session(params, texts=["a"], input_file=str(folder / name))
     with pytest.raises(UserError, match=r"rows\.json is named as JSON; .* name it \.jsonl"):
         open_session(params, input_file="rows.json")
+
+
+def test_the_best_checkpoint_is_taken_unless_the_newest_is_asked_for(folder):
+    paths = [save_checkpoint(folder, step) for step in (4, 8)]
+
+    def chosen(**runconfig):
+        return choose_checkpoint(params_of(folder, **{"mode": "eval", **runconfig}).runconfig)[1]
+
+    assert chosen() == paths[1]  # without best_metric
+    store.write_best(folder / "model_dir", 4, metric="eval/loss", mode="min", value=0.5)
+    for mode in ("eval", "predict", "export"):
+        assert chosen(mode=mode) == paths[0]
+    assert chosen(checkpoint_path="newest") == paths[1]
+    assert chosen(mode="train") == chosen(mode="train_and_eval") == paths[1]  # resumes
+    (paths[0] / "vocab.txt").write_text("damaged")
+    with pytest.raises(UserError, match=r"the best, is damaged.*--checkpoint_path newest"):
+        chosen()
 
 
 def test_nothing_global_is_set(folder):

@@ -6,6 +6,7 @@ import math
 from common.checkpoints.formats import FORMATS
 from common.checkpoints.load import open_checkpoint
 from common.checkpoints.small_files import NETWORK_KEYS
+from common.console import counted
 from common.errors import printable
 from common.params import COMPUTED_KEYS
 
@@ -45,7 +46,7 @@ def summary(tensors):
         return "none"
     numbers = sum(math.prod(tensor.shape) for tensor in tensors)
     size = in_bytes(sum(tensor.num_bytes for tensor in tensors))
-    return f"{len(tensors)} tensor{'s' * (len(tensors) > 1)}, {numbers:,} numbers, {size}"
+    return f"{counted(len(tensors), 'tensor')}, {counted(numbers, 'number')}, {size}"
 
 
 def table(tensors):

@@ -256,27 +256,52 @@ def delete_best(model_dir):
     (Path(model_dir) / BEST).unlink(missing_ok=True)
 
 
+def read_best(model_dir):
+    """Returns what `write_best` wrote, a dict; None where no best checkpoint was chosen.
+
+    Raises UserError where the file cannot be read.
+    """
+    file = Path(model_dir) / BEST
+    try:
+        best = json.loads(file.read_text("utf-8"))
+        return {**best, "step": int(best["step"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read ({error}); name a checkpoint instead") from None
+
+
 def best_checkpoint(model_dir):
     """Returns the path of the checkpoint that `best.json` names.
 
     Raises:
         UserError: the file or the checkpoint is missing, or does not verify.
     """
-    file = Path(model_dir) / BEST
-    try:
-        step = int(json.loads(file.read_text("utf-8"))["step"])
-    except FileNotFoundError:
+    best = read_best(model_dir)
+    if best is None:
         raise UserError(
             f"{model_dir} has no {BEST}, which names the best checkpoint; train with "
             "--mode train_and_eval and runconfig.best_metric, or name a checkpoint"
-        ) from None
-    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read ({error}); name a checkpoint instead") from None
+        )
+    step = best["step"]
     path = checkpoint_at(model_dir, step) or Path(model_dir) / f"checkpoint-{step}"
     fault = fault_in(path)
     if fault is not None:
-        raise UserError(f"checkpoint {path}, the best, is damaged: {fault}; name another one")
+        raise UserError(
+            f"checkpoint {path}, the best, is damaged: {fault}; name another one, such as "
+            "--checkpoint_path newest"
+        )
     return path
+
+
+def describe_best(model_dir):
+    """Returns the path of the best checkpoint, and the same with its value; None, None without."""
+    with contextlib.suppress(UserError):
+        path, best = str(best_checkpoint(model_dir)), read_best(model_dir)
+        if isinstance(best.get("value"), float):
+            return path, f"{path}, {best.get('metric')} {best['value']:.4f}"
+        return path, path
+    return None, None
 
 
 def digest_of(path, algorithm):

@@ -7,7 +7,7 @@ initial.safetensors    initial weights by neutral name; none where training resu
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from common.cs.rows import Rows
@@ -33,6 +33,7 @@ class Job:
     splits: list[str]  # in order
     texts: dict[str, list]  # in a prediction: {split: list of tuples of str}
     notes: list[str]  # for the report
+    evaluation: dict = field(default_factory=dict)  # of `facts_of`, in an evaluation
 
     def write(self, folder):
         (Path(folder) / JOB).write_text(json.dumps(asdict(self), ensure_ascii=False), "utf-8")

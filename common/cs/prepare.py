@@ -21,6 +21,7 @@ from common.errors import UserError
 from common.losses import balanced_weights
 from common.params import INPUTS
 from common.training.checks import check_trained, last_step_of, set_up
+from common.training.evaluator import facts_of
 
 FOLDER = Path("cs", "job")
 
@@ -107,6 +108,10 @@ def prepare(session, notes, attempt, write_params):
         write_initial_weights(session, folder / INITIAL)
     if is_trained:
         write_params(session)
+    evaluation = {}
+    if run.mode == "eval" and checkpoint is not None:
+        step = config.get("step", 0)
+        evaluation = facts_of(session, batches_of_split, step, checkpoint.path)
     Job(
         params=params.model_dump(mode="json"),
         action=action,
@@ -129,6 +134,7 @@ def prepare(session, notes, attempt, write_params):
         splits=list(rows_of_split),
         texts={split: list(rows) for split, rows in split_texts.items()},
         notes=notes,
+        evaluation=evaluation,
     ).write(folder)
     return folder
 

@@ -412,10 +412,9 @@ class Worker:
         self._build(next(iter(rows_of.values())))
         metrics_of_split, task = {}, self._make_task()
         for split, rows in rows_of.items():
-            limit = self.run.eval_steps if self.run.mode == "eval" else None
-            num_steps = min(rows.num_steps, limit or rows.num_steps)
             metrics = metrics_of_split[split] = task.make_metrics()
-            for plan, logits in zip(rows.plan, self._logits_of(split, num_steps), strict=False):
+            computed = self._logits_of(split, rows.num_steps)
+            for plan, logits in zip(rows.plan, computed, strict=True):
                 targets = {name: array[plan] for name, array in rows.targets.items()}
                 metrics.update({"logits": logits}, targets, plan)
         config = open_checkpoint(self.job.checkpoint).config
@@ -430,7 +429,8 @@ class Worker:
         total = task.make_metrics()
         figures = figures_of(total, metrics_of_split)
         step = config.get("step", 0)
-        self.metrics_file.on_figures("eval", step, figures)
+        facts = {**self.job.evaluation, "num_examples": len(total)}
+        self.metrics_file.on_figures("eval", step, figures, facts=facts)
         print(f"Evaluated {self.job.checkpoint} on {len(total):,} rows")
         for name, value in figures.items():
             print(f"  {name.removeprefix('eval/')}: {value:.4f}")

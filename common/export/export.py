@@ -44,6 +44,9 @@ class Classifier:
     quantize: str | None = None  # one of onnx.QUANTIZATIONS
     data: str = ""  # a description of its rows
     trained_with: dict | None = None  # {section: {key: value}}, the params of its training
+    evaluation: dict = field(default_factory=dict)  # what `metrics` are of: EVALUATION_FACTS
+    per_class: list = field(default_factory=list)  # the figures of each class, as in a report
+    calibration: list = field(default_factory=list)  # (name, text) of `fold_calibration`
 
     @property
     def label_names(self):
@@ -70,6 +73,12 @@ class Classifier:
     def text_names(self):
         """The names of the texts of a row: ("text",) or ("text_a", "text_b")."""
         return ("text",) if self.text_features.texts_per_row == 1 else ("text_a", "text_b")
+
+    @property
+    def example(self):
+        """A row to show in the card: a tuple of str, which no user's data are taken for."""
+        is_single = self.text_features.texts_per_row == 1
+        return ("a text to classify",) if is_single else ("the first text", "the second text")
 
     @property
     def mask_meaning(self):
@@ -135,6 +144,7 @@ def export(format, classifier, export_dir, score=None):
                 "step": classifier.step,
                 "do_lower_case": classifier.params.predict_input.do_lower,
                 "metrics": classifier.metrics,
+                "evaluation": classifier.evaluation,
                 "metrics_of_files": scores,
                 "notes": notes,
                 "versions": versions(),

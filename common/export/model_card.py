@@ -53,8 +53,10 @@ def model_card(format, classifier, files, scores, notes, usage):
         f"{cfg.layer_norm_epsilon:g}, row vector `{cfg.pooler_type}`; "
         f"{num_parameters:,} parameters in float32",
         "Data": classifier.data or f"read by {data.data_processor}",
+        **dict(classifier.calibration),
     }
     metrics = {"in training": classifier.metrics} if classifier.metrics else {}
+    measured = "The figures in training are of {num_examples:,} rows: {source}."
     metrics |= {f"`{file}`": figures for file, figures in scores.items()}
     trained_with = classifier.trained_with
     made = "The params of its training." if trained_with else "The params of this export alone."
@@ -69,6 +71,8 @@ def model_card(format, classifier, files, scores, notes, usage):
         *([f"Note: {note}." for note in notes]),
         "## How good it is",
         metrics_table(metrics) if metrics else "It was exported without an evaluation.",
+        *([measured.format(**classifier.evaluation)] if classifier.evaluation else []),
+        *([per_class_table(classifier.per_class)] if classifier.per_class else []),
         "## How it was made",
         made,
         f"```yaml\n{params_text(sections)}```",
@@ -84,7 +88,8 @@ def model_card(format, classifier, files, scores, notes, usage):
 
 
 def params_text(sections):
-    """Params as YAML, without paths of the machine and its cluster.
+    """Params as YAML, without paths of the machine and its cluster, keys that have no effect here,
+    and those that are not given (null).
 
     sections: {section: {key: value}}.
     """
@@ -93,6 +98,8 @@ def params_text(sections):
         public = kept[name] = {}
         for key, value in section.items():
             known = every_key().get(f"{name}.{key}", Properties())
+            if known.no_effect or value is None:
+                continue
             if known.names_data and value:
                 public[key] = PurePath(value).name
             elif known.names_data or not known.is_local:
@@ -109,6 +116,16 @@ def metrics_table(metrics):
         for name in names
     ]
     return table(("evaluation", *metrics), rows)
+
+
+def per_class_table(per_class):
+    """A row for each class. per_class: list of {"label", metrics, "support"}."""
+    names = [name for name in per_class[0] if name not in ("label", "support")]
+    rows = [
+        (of["label"], *(f"{of[name]:.4f}" for name in names), f"{of['support']:,}")
+        for of in per_class
+    ]
+    return table(("class", *names, "rows"), rows)
 
 
 def table(head, rows):

@@ -359,7 +359,7 @@ def make_predict_step(path, num_threads=0):
 
 def usage(classifier):
     data = classifier.params.predict_input
-    texts = ", ".join(f'"{name}"' for name in classifier.text_names)
+    texts = ", ".join(f'"{text}"' for text in classifier.example)
     row = texts if len(classifier.text_names) == 1 else f"({texts})"
     bare = "" if data.add_special_tokens else ", add_special_tokens=False"
     mask = "np.array([row.attention_mask for row in rows], np.int32)"

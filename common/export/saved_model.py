@@ -56,8 +56,7 @@ def write(classifier, folder):
 
 
 def usage(classifier):
-    examples = {"text": "never once dull", "text_a": "It never dragged.", "text_b": "It was dull."}
-    row = {name: examples[name] for name in classifier.text_names}
+    row = dict(zip(classifier.text_names, classifier.example, strict=True))
     body = {"signature_name": TEXT_SIGNATURE, "instances": [row, row]}
     texts = ", ".join(f"{name}=tf.constant([{json.dumps(text)}])" for name, text in row.items())
     served = ", ".join(f"`{name}`" for name in classifier.answer.served)

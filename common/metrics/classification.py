@@ -72,26 +72,44 @@ def matthews_correlation(confusion):
     return float(covariance / np.sqrt(variances)) if variances > 0 else 0.0
 
 
+def balanced_accuracy(confusion):
+    """Returns the mean recall of the classes that occur, float in [0, 1].
+
+    Brodersen et al. 2010 (ICPR, "The balanced accuracy and its posterior distribution").
+    """
+    support = confusion.sum(axis=1)
+    return float(ratio(np.diag(confusion), support)[support > 0].mean())
+
+
+def weighted_f1(confusion):
+    """Returns the F1 of the classes, weighted by how often each occurs, float in [0, 1]."""
+    return float(np.average(per_class_metrics(confusion)["f1"], weights=confusion.sum(axis=1)))
+
+
+# Of any number of classes, besides the original's; each is one of `classification_report`, too.
+MEANS = ("macro_f1", "weighted_f1", "balanced_accuracy", "mcc")
+
+
 def classification_metrics(logits, labels, num_classes):
-    """Returns the metrics the original names, over every row given, of `classification_report`.
+    """Returns the metrics the original names and MEANS, over every row given.
 
     logits: float [N, C]; labels: int [N] in [0, C). Returns {"loss": mean cross entropy,
-    "eval/accuracy_cls": share of rows whose largest logit is the label's} and for two classes
-    {"eval/f1_score": F1 of class 1, "eval/mcc"}.
+    "eval/accuracy_cls": share of rows whose largest logit is the label's}, for two classes
+    {"eval/f1_score": F1 of class 1}, and {"eval/<name>" of MEANS}.
     """
     report = classification_report(logits, labels, range(num_classes))
     metrics = {"loss": report["loss"], "eval/accuracy_cls": report["accuracy"]}
     if num_classes == 2:
         metrics["eval/f1_score"] = report["per_class"][1]["f1"]
-        metrics["eval/mcc"] = report["mcc"]
-    return metrics
+    return metrics | {f"eval/{name}": report[name] for name in MEANS}
 
 
 def classification_report(logits, labels, label_names):
     """Returns everything about the rows of a split, in plain Python values that JSON can hold.
 
     logits: float [N, C]; labels: int [N] in [0, C); label_names: C strings. Returns
-    {"num_examples": N, "accuracy", "loss": mean cross entropy, "mcc", "macro_f1": mean of classes,
+    {"num_examples": N, "accuracy", "loss": mean cross entropy, MEANS (the macro F1 is the mean of
+    all classes, a class that neither occurs nor is predicted counting as 0),
     "per_class": C x {"label", "precision", "recall", "f1", "support"}, "confusion": C lists of C
     counts, rows true and columns predicted}. Raises UserError for a split without rows.
     """
@@ -108,6 +126,8 @@ def classification_report(logits, labels, label_names):
         "loss": float(cross_entropy(logits, labels).mean()),
         "mcc": matthews_correlation(confusion),
         "macro_f1": float(per_class["f1"].mean()),
+        "weighted_f1": weighted_f1(confusion),
+        "balanced_accuracy": balanced_accuracy(confusion),
         "per_class": [
             {"label": name, **{metric: values[i].item() for metric, values in per_class.items()}}
             for i, name in enumerate(label_names)
@@ -129,8 +149,9 @@ class ClassificationMetrics(RowMetrics):
     def __init__(self, label_names, num_classes):
         super().__init__()
         self.label_names, self.num_classes = label_names, num_classes
-        of_two = ("eval/f1_score", "eval/mcc") if num_classes == 2 else ()
-        self.names = ("loss", "eval/accuracy_cls", *of_two)
+        of_two = ("eval/f1_score",) if num_classes == 2 else ()
+        means = (f"eval/{name}" for name in MEANS)
+        self.names = ("loss", "eval/accuracy_cls", *of_two, *means)
 
     def compute(self):
         logits, labels = self.outputs["logits"], self.targets["labels"]
@@ -151,7 +172,27 @@ class ClassificationMetrics(RowMetrics):
 
     def describe_difference(self, other):
         ours, theirs = (each.outputs["logits"].argmax(axis=-1) for each in (self, other))
-        return f"{(ours != theirs).sum()} of {len(self)} rows have another label"
+        number = int((ours != theirs).sum())
+        return f"{number} of {len(self)} rows {'has' if number == 1 else 'have'} another label"
+
+
+def compare_classes(outputs, targets, label_names, temperature=1.0):
+    """Returns a record for each row: list of {"label_true": str, "correct": "yes" or "no"}, and the
+    probability of each wrong answer, float64 [N]; 0 where it is right or no label is known.
+
+    outputs: {"logits": float [N, C]}; targets: {"labels": int [N]}, below 0 where not known.
+    """
+    labels = np.asarray(targets["labels"])
+    probabilities = softmax(np.asarray(outputs["logits"], np.float64) / temperature)
+    is_known = labels >= 0
+    is_right = probabilities.argmax(axis=-1) == labels
+    records = [
+        {"label_true": label_names[label], "correct": "yes" if right else "no"}
+        if known
+        else {"label_true": "", "correct": ""}
+        for label, known, right in zip(labels.tolist(), is_known, is_right, strict=True)
+    ]
+    return records, np.where(is_known & ~is_right, probabilities.max(axis=-1), 0.0)
 
 
 def classification_predictions(outputs, label_names, temperature=1.0):

@@ -153,6 +153,29 @@ class MultiLabelMetrics(RowMetrics):
         return self.targets["labels"]
 
 
+def compare_label_sets(outputs, targets, label_names, thresholds, separator):
+    """Returns a record for each row: list of {"label_true": str, "correct": "yes" or "no"}, both ""
+    where no labels are known; and how far the worst wrong label's probability is from the truth,
+    float64 [N]; 0 where all are right or none is known.
+
+    targets: {"labels": float [N, C]}, below 0 where not known. Others: as below.
+    """
+    probabilities, labels = sigmoid(outputs["logits"]), np.asarray(targets["labels"])
+    is_known = (labels >= 0).all(axis=1)
+    is_wrong = (probabilities >= np.asarray(thresholds)) != (labels > HALF)
+    records = [
+        {
+            "label_true": separator.join(np.array(label_names)[row > HALF].tolist()),
+            "correct": "no" if wrong.any() else "yes",
+        }
+        if known
+        else {"label_true": "", "correct": ""}
+        for row, wrong, known in zip(labels, is_wrong, is_known, strict=True)
+    ]
+    distances = np.where(is_wrong, np.abs(probabilities - labels), 0.0).max(axis=1)
+    return records, np.where(is_known, distances, 0.0)
+
+
 def multi_label_predictions(outputs, label_names, thresholds, separator):
     """Returns a record for each row: list of {"label": str, "p_<label>": float of each label}.
 

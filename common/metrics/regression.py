@@ -76,6 +76,21 @@ class RegressionMetrics(RowMetrics):
         return regression_report(self.outputs["logits"], self.targets["labels"])
 
 
+def compare_values(outputs, targets):
+    """Returns a record for each row: list of {"value_true": float, "error": float}, both "" where
+    no value is known; and the absolute errors, float64 [N].
+
+    outputs: {"logits": float [N, 1]}; targets: {"labels": float [N]}, NaN where not known.
+    """
+    labels = np.asarray(targets["labels"], np.float64)
+    errors = np.asarray(outputs["logits"], np.float64)[:, 0] - labels
+    records = [
+        {"value_true": label, "error": error} if error == error else {"value_true": "", "error": ""}
+        for label, error in zip(labels.tolist(), errors.tolist(), strict=True)
+    ]
+    return records, np.nan_to_num(np.abs(errors))
+
+
 def regression_predictions(outputs):
     """Returns a record for each row: list of {"value": float}. outputs: {"logits": [N, 1]}."""
     return [{"value": float(value)} for (value,) in outputs["logits"]]

@@ -118,6 +118,11 @@ def _concatenate(parts):
     )
 
 
+def figure_name(name):
+    """Returns a figure's name as people read it: accuracy for eval/accuracy_cls."""
+    return name.removeprefix("eval/").removesuffix("_cls")
+
+
 def figures_of(total, scores):
     """Returns {name: float}: of all splits together, and what each of several has for itself.
 

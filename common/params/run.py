@@ -36,7 +36,9 @@ class RunParams(Section):
         None, "Folder of checkpoints, events and results. Usually given as --model_dir."
     )
     checkpoint_path: Path | None = FlagKey(
-        None, "Weights to start training from, or to score in eval and predict."
+        None,
+        "Weights to start training from, or to use in eval, predict and export: a path, or of "
+        "model_dir the `best` or the `newest`. Not given: the best where best_metric chose one.",
     )
     validate_only: Switch = FlagKey(
         False, "Check everything, train nothing. Usually given as --validate_only."
@@ -63,7 +65,9 @@ class RunParams(Section):
     steps: Count | None = FlagKey(None, "Train this many more steps.")
     max_steps: Count | None = FlagKey(None, "Train until this global step.")
     eval_steps: Annotated[int, BeforeValidator(to_int)] | None = FlagKey(
-        None, "Number of batches to evaluate. 0 or null: the whole split."
+        None,
+        "Number of batches to evaluate, of rows drawn at random, the same ones each time. 0 or "
+        "null: the whole split.",
     )
     throttle_secs: Whole = CourseKey(
         0, "Smallest number of seconds between two evaluations in train_and_eval."

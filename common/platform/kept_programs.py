@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from common.console import log
+from common.console import counted, log
 from common.errors import RunError
 from common.files import hash_of, sha256, write_whole
 from common.params import compiled_keys
@@ -216,8 +216,8 @@ class ProgramCache(ProgramLibrary):
             log(f"Compiled program {name} is not kept: {error}")
 
 
-def open_programs(compiled, params, is_cache):
-    """Returns the ProgramLibrary for complete Params, or None; prints which.
+def open_programs(compiled, params, is_cache, tell=log):
+    """Returns the ProgramLibrary for complete Params, or None; tells which.
 
     compiled: path-like, a folder as `machine_code.py` describes it. is_cache: bool. Whether it is
     that of `open_cache`, or else that of `--compile_only`.
@@ -226,12 +226,13 @@ def open_programs(compiled, params, is_cache):
     if is_cache:
         programs = ProgramCache(compiled, params)
         if programs.entries:
-            log(f"Loading {len(programs.entries)} programs that an earlier run kept in {folder}")
+            number = counted(len(programs.entries), "program")
+            tell(f"Loading {number} that an earlier run kept in {folder}")
         return programs
     programs = ProgramLibrary(folder)
     if programs.entries is not None:
-        count = len(programs.entries)
-        log(f"Loading {count} programs compiled ahead from {folder}, as they are used")
+        number = counted(len(programs.entries), "program")
+        tell(f"Loading {number} compiled ahead from {folder}, as they are used")
         return programs
     manifest = folder / MANIFEST
     if manifest.exists():

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of the latest evaluation: eval/report-validation.json, and a text table."""
+"""eval/report-validation.json, of the latest evaluation or the best of training; a text table."""
 
+import contextlib
+import json
 from pathlib import Path
 
+from common.console import counted
 from common.files import write_whole
 from common.reports.listener import Listener
 from common.reports.metrics_file import to_json
@@ -16,9 +19,19 @@ class EvaluationReport(Listener):
     def __init__(self, model_dir):
         self.path = Path(model_dir) / "eval" / "report-validation.json"
 
-    def on_evaluation(self, step, report):
+    def on_evaluation(self, step, report, is_chosen=True, rows=None):
+        if not is_chosen:
+            return
         content = {"name": "validation", "step": int(step), **report}
         write_whole(self.path, to_json(content, indent=2) + "\n")
+
+
+def read_report(model_dir):
+    """Returns the dict of the report that was written last; {} without one."""
+    with contextlib.suppress(OSError, ValueError):
+        report = json.loads(EvaluationReport(model_dir).path.read_text("utf-8"))
+        return report if isinstance(report, dict) else {}
+    return {}
 
 
 def evaluation_text(step, report):
@@ -27,7 +40,8 @@ def evaluation_text(step, report):
     names = ("accuracy", "loss") if is_matrix else report
     figures = {key: report[key] for key in names if isinstance(report[key], float)}
     listed = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
-    lines = [f"validation at step {step}: {listed}, {report['num_examples']} examples"]
+    examples = counted(report["num_examples"], "example")
+    lines = [f"validation at step {step}: {listed}, {examples}"]
     if classes:
         columns = [c for c in ("precision", "recall", "f1", "threshold") if c in classes[0]]
         rows = [["class", *columns, "examples"]]

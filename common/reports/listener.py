@@ -30,21 +30,23 @@ class Listener:
     def on_stop(self):
         """The training loop has ended: after its last step, by a signal or an exception."""
 
-    def on_figures(self, split, step, values, histograms=None):
+    def on_figures(self, split, step, values, histograms=None, facts=None):
         """Figures of a split, "train" or "eval", at a global step are due.
 
         values: {name: float}. histograms: {name: <float64>[K, 3]}: left edge, right edge and count
-        of K buckets.
+        of K buckets. facts: of an evaluation, see `Evaluator.evaluate`.
         """
 
     def on_batch(self, description, done, total):
         """`done` batches of an evaluation or prediction are done: 0 before the first."""
 
-    def on_evaluation(self, step, report):
+    def on_evaluation(self, step, report, is_chosen=True, rows=None):
         """Every split has been evaluated, with the weights of a global step.
 
         report: dict of figures, made by the task, with "num_examples". A classification has
-        "per_class" and "confusion" too.
+        "per_class" and "confusion" too. is_chosen: False where best_metric has chosen another
+        checkpoint, of which the files of an evaluation are. rows: () -> {split: (columns, rows,
+        mistakes)}, of `rows_of` and `BaseModel.compare`; or None.
         """
 
     def on_save(self, step, path):

@@ -5,6 +5,7 @@ from common.reports.evaluation_report import EvaluationReport
 from common.reports.listener import Listeners
 from common.reports.metrics_file import MetricsFile
 from common.reports.plots import Plots
+from common.reports.prediction_files import EvaluationRows
 from common.reports.progress import Console
 from common.reports.tensorboard import TensorBoard
 
@@ -16,5 +17,6 @@ def standard_listeners(model_dir, log_steps=100, outlasts=False):
     log_steps: int, training steps between two plain lines of progress. outlasts: as of `Listeners`.
     """
     metrics_file = MetricsFile(model_dir)
-    files = TensorBoard(model_dir, metrics_file), EvaluationReport(model_dir), Plots(model_dir)
-    return Listeners([metrics_file, *files, Console(log_steps)], outlasts)
+    files = [metrics_file, TensorBoard(model_dir, metrics_file)]
+    files += [kind(model_dir) for kind in (EvaluationReport, EvaluationRows, Plots)]
+    return Listeners([*files, Console(log_steps)], outlasts)

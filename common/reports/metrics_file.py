@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metrics.jsonl: one JSON object per line, {"time", "split", "step", names: values}."""
+"""metrics.jsonl: one JSON object per line, {"time", "split", "step", names: values}.
+
+Lines of evaluations have the keys of EVALUATION_FACTS, too; those of older versions lack them.
+"""
 
 import contextlib
 import json
@@ -14,6 +17,7 @@ from common.reports.listener import Listener
 
 METRICS_FILE = "metrics.jsonl"
 SPLITS = ("eval", "train")
+EVALUATION_FACTS = ("mode", "checkpoint", "source", "num_examples", "is_whole")
 
 
 class MetricsFile(Listener):
@@ -24,13 +28,13 @@ class MetricsFile(Listener):
         self.has_dropped = False  # whether the last resume removed lines from the file
         self._file = None
 
-    def on_figures(self, split, step, values, histograms=None):
+    def on_figures(self, split, step, values, histograms=None, facts=None):
         """Values that are not finite become strings: see `to_json`."""
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}; available: {', '.join(SPLITS)}")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         values = {name: float(value) for name, value in values.items()}
-        line = {"time": now, "split": split, "step": int(step), **values}
+        line = {"time": now, "split": split, "step": int(step), **(facts or {}), **values}
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():  # a torn line, after a kill, is cut off
@@ -47,7 +51,7 @@ class MetricsFile(Listener):
             raise not_written(self.path, error.strerror) from error
 
     def on_resume(self, step, evaluated_step):
-        """Removes the lines of later steps."""
+        """Removes the lines of later steps, but for evaluations of other runs' checkpoints."""
         last = {"train": step, "eval": evaluated_step}
         self.close()
         self.has_dropped = False
@@ -56,7 +60,7 @@ class MetricsFile(Listener):
         content = "".join(
             line
             for line, figures in _lines(self.path)
-            if figures["step"] <= last.get(figures["split"], step)
+            if figures["step"] <= last.get(figures["split"], step) or not is_own(figures)
         ).encode()
         if content != self.path.read_bytes():
             write_whole(self.path, content)
@@ -68,23 +72,59 @@ class MetricsFile(Listener):
             self._file = None
 
 
+def is_own(facts):
+    """Whether an evaluation is of a step of model_dir's own run: its checkpoint lies there."""
+    return "/" not in facts.get("checkpoint", "")
+
+
+def is_of_curves(facts):
+    """Whether an evaluation belongs to the curves of its model_dir.
+
+    One of a few rows does in training alone, where all are of the same rows.
+    """
+    is_comparable = facts.get("is_whole", True) or facts["mode"] == "train_and_eval"
+    return is_own(facts) and is_comparable
+
+
 def has_evaluation(model_dir, step):
-    """Whether the file has an evaluation of a step."""
+    """Whether training has evaluated a step, as the file says; --mode eval does not count."""
     return any(
         (figures["split"], figures["step"]) == ("eval", step)
+        and figures.get("mode", "train_and_eval") == "train_and_eval"
         for _, figures in _lines(Path(model_dir) / METRICS_FILE)
     )
+
+
+def read_evaluation(model_dir, step):
+    """Returns the figures, {name: float}, and the facts of the evaluation of a step of the run.
+
+    Of several the last one that scored every row counts; without one both are {}.
+    """
+    values, facts = {}, {}
+    for _, line in _lines(Path(model_dir) / METRICS_FILE):
+        if (line["split"], line["step"]) != ("eval", step):
+            continue
+        if is_own(line) and line.get("is_whole", True):
+            facts = {name: line[name] for name in EVALUATION_FACTS if name in line}
+            values = {
+                name: float(line[name])
+                for name in line.keys() - facts.keys() - {"time", "split", "step"}
+            }
+    return dict(sorted(values.items())), facts
 
 
 def read_curves(model_dir):
     """Returns {(split, name): {step: float}} with rising steps; {} without a file.
 
     Of a step that occurs twice, after a resume, the later figure counts. A torn line, after a kill,
-    is skipped.
+    is skipped. Evaluations are those of the rows that were evaluated first.
     """
-    curves = {}
+    curves, source = {}, None
     for _, figures in _lines(Path(model_dir) / METRICS_FILE):
-        for name in figures.keys() - {"time", "split", "step"}:
+        source = source or figures.get("source")
+        if not is_of_curves(figures) or figures.get("source", source) != source:
+            continue
+        for name in figures.keys() - {"time", "split", "step", *EVALUATION_FACTS}:
             curve = curves.setdefault((figures["split"], name), {})
             curve[figures["step"]] = float(figures[name])
     return {key: dict(sorted(curve.items())) for key, curve in sorted(curves.items())}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.console import counted
 from common.files import write_whole
 from common.reports.listener import Listener
 from common.reports.metrics_file import read_curves
@@ -33,9 +34,10 @@ class Plots(Listener):
     def __init__(self, model_dir):
         self.model_dir = Path(model_dir)
 
-    def on_evaluation(self, step, report):
-        if "confusion" in report:
-            scored = f"accuracy {report['accuracy']:.4f} over {report['num_examples']:,} examples"
+    def on_evaluation(self, step, report, is_chosen=True, rows=None):
+        if is_chosen and "confusion" in report:
+            examples = counted(report["num_examples"], "example")
+            scored = f"accuracy {report['accuracy']:.4f} over {examples}"
             figure = draw_confusion(report, f"validation, step {step:,}\n{scored}")
             self._save(figure, "confusion_validation.png")
             del figure

@@ -17,6 +17,9 @@ from common.reports.rate import StepRate
 
 LOG_BATCHES = 100  # batches of an evaluation between two plain lines
 REFRESH_SECONDS = 0.25  # between two drawings of a bar, which would flicker otherwise
+MIN_BAR_COLUMNS = 10
+# What a bar leaves out first where a terminal is narrow; other figures stay.
+LEFT_OUT_FIRST = ("input_wait", "learning_rate", "rate", "left")
 
 _SINGULAR = {"batches": "batch", "steps": "step"}
 
@@ -38,7 +41,7 @@ class Console(Listener):
         else:
             log(text, self.stream)
 
-    def on_evaluation(self, step, report):
+    def on_evaluation(self, step, report, is_chosen=True, rows=None):
         self.on_message(evaluation_text(step, report))
 
     def on_start(self, first_step, last_step, rate):
@@ -147,28 +150,39 @@ class Progress:
             self.bar.close()
 
     def _parts(self, figures):
-        """Returns the figures, the rate and the time left as a list of short texts."""
-        parts = []
+        """Returns the figures, the rate and the time left as short texts: {name: str}."""
+        parts = {}
         for name, value in figures.items():
             value, is_rate = float(value), name == "learning_rate"
             digits = ".2g" if is_rate else ".4f" if abs(value) < 1000 else ".6g"
-            parts.append(f"{'lr' if is_rate else name} {value:{digits}}")
+            parts[name] = f"{'lr' if is_rate else name} {value:{digits}}"
         rate = self.rate.per_second()
         if rate is not None:
-            parts.append(format_rate(rate, self.unit))
+            parts["rate"] = format_rate(rate, self.unit)
         input_wait = self.rate.input_wait()
         if input_wait is not None:
-            parts.append(f"input wait {input_wait:.1%}")
+            parts["input_wait"] = f"input wait {input_wait:.1%}"
         if rate and self.done < self.total:
-            parts.append(f"{format_duration((self.total - self.done) / rate)} left")
+            parts["left"] = f"{format_duration((self.total - self.done) / rate)} left"
         return parts
+
+    def _fitting(self, parts):
+        """Returns the texts, joined, without those for which a bar has no room."""
+        columns = self.bar.format_dict["ncols"]  # of the terminal at this moment
+        head = f"{self.description} 100% || {self.done}/{self.total}"
+        for name in ("", *LEFT_OUT_FIRST):
+            parts.pop(name, None)
+            text = ", ".join(parts.values())
+            if len(head) + MIN_BAR_COLUMNS + len(f", {text}") <= columns:
+                break
+        return text
 
     def _show(self, figures):
         self.shown = self.done
         if self.bar is not None:
             self.bar.n = self.done
-            self.bar.set_postfix_str(", ".join(self._parts(figures)), refresh=False)
+            self.bar.set_postfix_str(self._fitting(self._parts(figures)), refresh=False)
             self.bar.refresh()
             return
         head = f"{self.description} {_SINGULAR[self.unit]} {self.done}/{self.total}"
-        log(" · ".join([head, *self._parts(figures)]), self.stream)
+        log(" · ".join([head, *self._parts(figures).values()]), self.stream)

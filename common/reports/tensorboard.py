@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from common.reports.listener import Listener
-from common.reports.metrics_file import not_written
+from common.reports.metrics_file import is_of_curves, not_written
 
 
 class TensorBoard(Listener):
@@ -24,7 +24,9 @@ class TensorBoard(Listener):
         self.metrics_file = metrics_file
         self._writers = {}
 
-    def on_figures(self, split, step, values, histograms=None):
+    def on_figures(self, split, step, values, histograms=None, facts=None):
+        if split == "eval" and not is_of_curves(facts or {}):
+            return
         import tensorflow as tf
 
         # tf.summary.histogram takes values, and would need every gradient; these are buckets.

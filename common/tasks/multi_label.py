@@ -10,7 +10,12 @@ from keras import ops
 
 from common.errors import UserError
 from common.losses import MultiLabelLoss
-from common.metrics.multi_label import HALF, MultiLabelMetrics, multi_label_predictions
+from common.metrics.multi_label import (
+    HALF,
+    MultiLabelMetrics,
+    compare_label_sets,
+    multi_label_predictions,
+)
 from common.tasks.answer import Answer
 from common.tasks.row_task import RowTask
 from common.tasks.targets import (
@@ -155,6 +160,10 @@ class MultiLabelTask(RowTask):
 
     def predictions(self, outputs):
         return multi_label_predictions(outputs, self.label_names, self.thresholds, self.separator)
+
+    def compare(self, outputs, targets):
+        names, thresholds = self.label_names, self.thresholds
+        return compare_label_sets(outputs, targets, names, thresholds, self.separator)
 
     def shorten(self, record):
         probabilities = (record[f"p_{name}"] for name in self.label_names)

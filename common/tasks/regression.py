@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.losses import RegressionLoss
-from common.metrics.regression import RegressionMetrics, regression_predictions
+from common.metrics.regression import RegressionMetrics, compare_values, regression_predictions
 from common.tasks.answer import Answer
 from common.tasks.row_task import RowTask
 from common.tasks.targets import Targets, TargetSpec
@@ -90,6 +90,9 @@ class RegressionTask(RowTask):
 
     def predictions(self, outputs):
         return regression_predictions(outputs)
+
+    def compare(self, outputs, targets):
+        return compare_values(outputs, targets)
 
     def shorten(self, record):
         return [f"{record['value']:.4f}"]

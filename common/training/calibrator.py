@@ -8,6 +8,7 @@ import numpy as np
 from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.checkpoints.load import open_checkpoint
+from common.console import counted
 from common.files import write_whole
 
 
@@ -34,7 +35,7 @@ def calibrate(session, evaluator, batches_of_split, steps):
         shown = ", ".join(f"{number:.4f}" for number in np.atleast_1d(value))
         evaluator.listeners.on_message(
             f"{total.fits.capitalize()} {shown} of {path.name}, fitted to "
-            f"{fitted['num_examples']:,} rows: {', '.join(changes)}"
+            f"{counted(fitted['num_examples'], 'row')}: {', '.join(changes)}"
         )
         is_new = checkpoint.config.get(total.fits) != value
         if is_new and session.distribution.is_chief:

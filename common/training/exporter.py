@@ -8,7 +8,9 @@ from common.checkpoints.small_files import read_params_yaml
 from common.errors import UserError
 from common.export import onnx
 from common.export.export import Classifier, export
-from common.reports.metrics_file import read_curves
+from common.metrics.row_metrics import figure_name
+from common.reports.evaluation_report import read_report
+from common.reports.metrics_file import read_evaluation
 from common.training.result import Result
 
 
@@ -28,12 +30,9 @@ def export_checkpoint(evaluator, export_format, export_dir=None, quantize=None):
     step = session.checkpoint.config.get("step")
     # Of a checkpoint of model_dir alone: what the run measured, and its params.
     is_known = Path(path).resolve().is_relative_to(session.model_dir.resolve())
-    curves = read_curves(session.model_dir) if is_known else {}
-    figures = {
-        name: curve[step]
-        for (split, name), curve in curves.items()
-        if split == "eval" and step in curve
-    }
+    figures, facts = read_evaluation(session.model_dir, step) if is_known else ({}, {})
+    report = read_report(session.model_dir)
+    is_of_figures = report.get("step") == step and report.get("loss") == figures.get("loss")
     classifier = Classifier(
         model,
         params,
@@ -44,11 +43,14 @@ def export_checkpoint(evaluator, export_format, export_dir=None, quantize=None):
         quantize,
         data.describe(params.predict_input),
         (is_known and read_params_yaml(session.model_dir)) or None,
+        facts,
+        report.get("per_class", []) if is_of_figures else [],
+        calibration,
     )
     batches_of_split, comparison = None, []
     if quantize is not None:
         try:
-            batches_of_split = data.eval_input_fn(_padded(params))
+            batches_of_split = data.eval_input_fn(_whole_and_padded(params))
         except UserError as error:  # the export itself needs no data
             comparison.append(("Not scored", str(error)))
 
@@ -90,7 +92,7 @@ def _compare_onnx_files(evaluator, folder, batches_of_split):
         lines.append((name, ", ".join(f"{key.lower()} {text}" for key, text in described)))
     before, after = figures.values()
     lost = [
-        f"{before[key] - after[key]:.4f} of {key.removeprefix('eval/').removesuffix('_cls')}"
+        f"{before[key] - after[key]:.4f} of {figure_name(key)}"
         for key in before
         if key.startswith("eval/")
     ]
@@ -99,9 +101,9 @@ def _compare_onnx_files(evaluator, folder, batches_of_split):
     return figures, lines
 
 
-def _padded(params):
-    """The same params with evaluation rows that share no long row: other programs take none."""
-    cfg = params.eval_input
+def _whole_and_padded(params):
+    """The same params, evaluated on every row, none packed: other programs take no long ones."""
+    cfg, params = params.eval_input, params.with_runconfig(eval_steps=None)
     if cfg.packing == "none":
         return params
     return params.model_copy(update={"eval_input": cfg.model_copy(update={"packing": "buckets"})})

@@ -4,6 +4,7 @@
 import numpy as np
 
 from common.BaseModel import PREDICT
+from common.checkpoints import store
 from common.checkpoints.load import load_weights
 from common.kernels.shared_kernels import rounded_kernels, use_rounded
 from common.platform.kept_programs import variables_of
@@ -13,6 +14,23 @@ from common.signals import poll
 from common.tasks.targets import named
 from common.training.checks import check_trained
 from common.training.train_step import one_program_per_shape
+
+
+def records_of(model, rows, origins):
+    """Returns what the files say of each row: list of {column: str or float}; and how sure each
+    mistake is, see `BaseModel.compare`.
+
+    rows: RowMetrics. origins: Origins of `input/rows.py`, or None.
+    """
+    records, mistakes = model.predictions(rows.outputs), np.zeros(len(rows))
+    if rows.targets:
+        truths, mistakes = model.compare(rows.outputs, rows.targets)
+        if any(value != "" for truth in truths for value in truth.values()):
+            records = [record | truth for record, truth in zip(records, truths, strict=True)]
+    places = [] if origins is None else origins.places()
+    if places:
+        records = [record | {"place": place} for record, place in zip(records, places, strict=True)]
+    return records, mistakes
 
 
 class Inference:
@@ -32,6 +50,9 @@ class Inference:
         report = load_weights(self.model, checkpoint)
         check_trained(report, self.session.params.model.num_cls_classes)
         notes = "".join(f", {note}" for note in self.model.restore(checkpoint.config))
+        best, described = store.describe_best(self.session.model_dir)
+        if best == str(checkpoint.path):
+            notes += f"; the best of this run{described.removeprefix(best)}"
         self.listeners.on_message(f"Weights of {checkpoint.path} ({checkpoint.format}){notes}")
 
     def step(self):
@@ -50,7 +71,7 @@ class Inference:
             spec = session.model_fn(features, None, PREDICT, session.params, self.model)
         return spec.predictions
 
-    def collect(self, batches_of_split, make_metrics, what, predict_step=None, max_batches=None):
+    def collect(self, batches_of_split, make_metrics, what, predict_step=None):
         """Runs every batch of every split, and lets Metrics add them up over all workers.
 
         Args:
@@ -58,7 +79,6 @@ class Inference:
             make_metrics: () -> Metrics.
             what: str, for the progress.
             predict_step: of `step`, or alike; None is the network's own.
-            max_batches: int or None. Stop after so many of each split.
         Returns:
             {split: Metrics}.
         Raises:
@@ -74,7 +94,7 @@ class Inference:
         distribution, metrics_of_split = self.session.distribution, {}
         for split, batches in batches_of_split.items():
             metrics, description = make_metrics(), f"{what} {split}"
-            dataset, rows = self._share_of_worker(batches, max_batches)
+            dataset, rows = self._share_of_worker(batches)
             self.listeners.on_batch(description, 0, len(rows))
             computed = in_streams(compute, dataset, num_streams)
             for n, (batch, batch_rows) in enumerate(zip(computed, rows, strict=True), 1):
@@ -86,11 +106,10 @@ class Inference:
             metrics_of_split[split] = metrics
         return metrics_of_split
 
-    def _share_of_worker(self, batches, max_batches):
+    def _share_of_worker(self, batches):
         """Returns a dataset of this worker's share of some Batches, and its rows."""
         distribution = self.session.distribution
-        total = len(batches) if max_batches is None else min(max_batches, len(batches))
-        dataset, rows = batches.dataset.take(total), batches.rows[:total]
+        dataset, rows = batches.dataset, batches.rows
         if distribution.num_workers > 1:
             rows = rows[distribution.worker :: distribution.num_workers]
             if len(rows):

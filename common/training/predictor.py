@@ -3,8 +3,10 @@
 
 import time
 
+from common.console import counted
 from common.metrics.row_metrics import RowMetrics
 from common.reports.prediction_files import in_one_cell, write_predictions
+from common.training.inference import records_of
 from common.training.result import Result
 
 
@@ -18,17 +20,16 @@ def predict(session, inference):
     inference.load(session.checkpoint)
     batches, texts = session.data.predict_input_fn(session.params, session.texts)
     collected = inference.collect(batches, RowMetrics, "predict")
-    written, not_written, output, num_rows = [], [], [], 0
+    written, not_written, output, predictions, num_rows = [], [], [], [], 0
     for number, (split, rows) in enumerate(collected.items()):
-        records = model.predictions(rows.outputs)
+        origins = batches[split].origins()
+        records, _ = records_of(model, rows, origins)
         num_rows += len(records)
         if session.distribution.is_chief:
             folder, name = session.model_dir / "predict", f"predictions_tf_{number}"
-            columns = batches[split].origins().columns
+            beside = texts[split], records, origins.columns
             try:
-                paths = write_predictions(
-                    folder, name, rows.outputs, texts[split], records, columns
-                )
+                paths = write_predictions(folder, name, rows.outputs, *beside)
                 written += map(str, paths)
             except OSError as error:
                 not_written.append(f"{folder / name} could not be written: {error}")
@@ -37,9 +38,12 @@ def predict(session, inference):
                 "\t".join(map(in_one_cell, [*model.shorten(record), " | ".join(row)]))
                 for row, record in zip(texts[split], records, strict=True)
             ]
+            predictions += [
+                {"texts": row, **record} for row, record in zip(texts[split], records, strict=True)
+            ]
     return Result(
         mode=session.mode,
-        outcome=f"Predicted {num_rows:,} rows",
+        outcome=f"Predicted {counted(num_rows, 'row')}",
         model_dir=str(session.model_dir),
         seconds=time.monotonic() - started,
         num_examples=num_rows,
@@ -47,9 +51,10 @@ def predict(session, inference):
         written=written,
         not_written=not_written,
         lines=[
-            ("Predicted", f"{num_rows:,} rows"),
+            *([] if session.texts else [("Predicted", counted(num_rows, "row"))]),
             *(("Cut", each.truncation) for each in batches.values() if each.truncation),
-            *(("Written", path) for path in written),
+            *([] if session.texts else [("Written", path) for path in written]),
         ],
         output=output,
+        predictions=predictions,
     )

@@ -2,7 +2,6 @@
 """Result: the typed outcome of a mode. Trainers, evaluators and exporters return it, and print
 nothing; `run.py` prints it and keeps it in `runs/<id>/result-<mode>.json`."""
 
-import contextlib
 import math
 import shlex
 import time
@@ -11,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.checkpoints import store
 from common.console import format_duration
-from common.errors import UserError
 
 
 class Result(BaseModel):
@@ -34,7 +32,8 @@ class Result(BaseModel):
     written: tuple[str, ...] = ()  # paths
     not_written: tuple[str, ...] = ()  # sentences, where the mode did its work all the same
     lines: tuple[tuple[str, str], ...] = ()  # (name, text) for the reader, in order
-    output: tuple[str, ...] = ()  # lines for the standard output
+    output: tuple[str, ...] = ()  # lines for the standard output, in place of `lines`
+    predictions: tuple[dict, ...] = ()  # of the texts that the user gave: {"texts", columns}
 
     @property
     def exit_code(self):
@@ -44,19 +43,19 @@ class Result(BaseModel):
         return 1 if self.not_written else 0
 
 
-def result_of(session, model, outcome, started, lines=(), **values):
+def result_of(session, model, outcome, started, lines=(), checkpoint=None, **values):
     """Returns the Result of a mode that trained or evaluated in model_dir, with where all is.
 
     started: float, `time.monotonic()` of its beginning. lines: (name, text) of the figures.
+    checkpoint: str, the one that was used; None: the newest.
     """
     model_dir, seconds = session.model_dir, time.monotonic() - started
     saved = store.list_checkpoints(model_dir)
-    checkpoint, best = str(saved[-1][1]) if saved else None, None
-    with contextlib.suppress(UserError):
-        best = str(store.best_checkpoint(model_dir))
+    checkpoint = checkpoint or (saved and str(saved[-1][1])) or None
+    best, described = store.describe_best(model_dir)
     places = [
         ("Checkpoint", checkpoint),
-        ("Best", best),
+        ("Best", described),
         ("Metrics", str(model_dir / "metrics.jsonl")),
         ("Plots", str(model_dir / "plots")),
         ("TensorBoard", f"tensorboard --logdir {shlex.quote(str(model_dir))}"),

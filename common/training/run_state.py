@@ -38,14 +38,18 @@ class RunState:
         }
         return cls(**values)
 
+    def is_best(self, value, metric):
+        """Whether a BestMetric's figure is better than all that have been counted."""
+        return math.isfinite(value) and (
+            self.best_step < 0 or metric.is_better(value, self.best_value)
+        )
+
     def count_evaluation(self, step, value=None, metric=None):
         """Notes an evaluation, and what a BestMetric says of it. Returns whether it is the best."""
         self.evaluated_step = step
         if metric is None:
             return False
-        is_best = math.isfinite(value) and (
-            self.best_step < 0 or metric.is_better(value, self.best_value)
-        )
+        is_best = self.is_best(value, metric)
         if is_best:
             self.best_step, self.best_value, self.num_without_better = step, value, 0
         else:
@@ -82,3 +86,8 @@ class BestMetric:
 
     def is_better(self, value, than):
         return value > than if self.mode == "max" else value < than
+
+
+def best_metric_of(run):
+    """Returns the BestMetric of RunParams, or None where none is chosen by."""
+    return None if run.best_metric is None else BestMetric(run.best_metric, run.best_metric_mode)

@@ -113,6 +113,11 @@ class Saver:
         metric, mode = self.metric.name, self.metric.mode
         store.write_best(self.model_dir, step, metric=metric, mode=mode, value=value)
 
+    def is_best(self, figures):
+        """Whether an evaluation is the best so far; without a BestMetric, the latest always is."""
+        metric = self.metric
+        return metric is None or self.state.is_best(metric.value_in(figures), metric)
+
     def count_evaluation(self, step, figures):
         """Counts an evaluation, and keeps the checkpoint of the best so far.
 

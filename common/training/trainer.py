@@ -10,6 +10,7 @@ import time
 import zlib
 
 from common.checkpoints.load import load_weights
+from common.console import counted
 from common.optimizers.factory import optimizer_of
 from common.platform.machine import gpus_of
 from common.reports.metrics_file import has_evaluation
@@ -22,7 +23,7 @@ from common.training.lock import check_still_there
 from common.training.loop import NotFiniteError, Reached, is_evaluated, train
 from common.training.recovery import Recovery
 from common.training.result import result_of
-from common.training.run_state import BestMetric
+from common.training.run_state import best_metric_of
 from common.training.saver import Saver
 from common.training.train_step import make_train_step
 
@@ -40,9 +41,7 @@ class Trainer:
         self.model, self.listeners, self.programs = model, listeners, programs
         self.control, self.make_step = control, make_step
         self.distribution = session.distribution
-        self.metric = None
-        if self.run.best_metric is not None:
-            self.metric = BestMetric(self.run.best_metric, self.run.best_metric_mode)
+        self.metric = best_metric_of(self.run)
         self.evaluator = Evaluator(session, Inference(session, model, listeners, programs))
         self.evaluated = {}  # attributes of Result
         self.evaluated_at = float("-inf")  # seconds of time.monotonic()
@@ -187,8 +186,12 @@ class Trainer:
         if step < self.last_step and self.distribution.broadcast(is_early):
             return False
         with self.optimizer.averaged_weights():
-            figures, total = self.evaluator.evaluate(batches_of_split, step)
+            figures, total = self.evaluator.evaluate(
+                batches_of_split, step, is_chosen=self.saver.is_best
+            )
         lines = total.describe(figures)
+        if self.metric is not None:
+            lines = [("Last evaluation", f"step {step}"), *lines]
         self.evaluated = {"figures": figures, "num_examples": len(total), "lines": lines}
         self.evaluated_at = time.monotonic()
         best = self.saver.count_evaluation(step, figures)
@@ -239,7 +242,8 @@ class Trainer:
         per_step = self.params.optimizer.grad_accum_steps
         rows = f"{per_step} x {cfg.batch_size}" if per_step > 1 else cfg.batch_size
         return (
-            f"Training on {batches.num_rows:,} rows: {len(batches) // per_step:,} steps of "
+            f"Training on {counted(batches.num_rows, 'row')}: "
+            f"{counted(len(batches) // per_step, 'step')} of "
             f"{rows}, {batches.description}; "
             f"{batches.num_real / batches.num_computed:.0%} of the computed tokens are real"
             + (batches.truncation and f"; {batches.truncation}")
@@ -258,7 +262,7 @@ class Trainer:
         if self._is_exhausted() and step < last_step:
             state = self.saver.state
             outcome += (
-                f", early: {state.num_without_better} evaluations without a better "
+                f", early: {counted(state.num_without_better, 'evaluation')} without a better "
                 f"{self.metric.name} than {state.best_value:.4f} of step {state.best_step}"
             )
         return outcome

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from common.console import closing_summary, log
+from common.console import closing_summary, counted, log
 from common.optimizers.factory import optimizer_of
 from common.platform.kept_programs import (
     config_dir,
@@ -65,7 +65,7 @@ def compile_ahead(session):
             log("  ".join(f"{text:>12}" for text in (name, *row)))
     write_manifest(folder, params, entries)
     items = [
-        ("Compiled", f"{count} programs in {time.monotonic() - started:.0f} s"),
+        ("Compiled", f"{counted(count, 'program')} in {time.monotonic() - started:.0f} s"),
         ("Programs", f"{folder}, {total['file'] / 1e6:.1f} MB"),
         ("Machine code", f"{machine_dir(compiled) / 'xla'}, {total['code'] / 1e6:.1f} MB"),
         ("Next", "the same command without --compile_only loads them"),

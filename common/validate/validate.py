@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.checkpoints.load import check_finite, match_weights
-from common.console import closing_summary, log
+from common.console import closing_summary, counted, log
 from common.errors import RunError, UserError
 from common.files import existing_above, write_whole
 from common.optimizers.factory import optimizer_of
@@ -269,7 +269,8 @@ class Validation:
         }
         self.note(
             f"Data {split}",
-            f"{batches.num_rows:,} rows, {len(batches):,} batches of {batches.rows.shape[1]} "
+            f"{counted(batches.num_rows, 'row')}, "
+            f"{counted(len(batches), 'batch', 'batches')} of {batches.rows.shape[1]} "
             f"{batches.description}; {batches.truncation or 'max_sequence_length cuts no row'}; "
             f"{padding:.1%} of the computed tokens are padding",
         )

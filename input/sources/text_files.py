@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.console import counted
 from common.errors import UserError
 from common.tasks.targets import LabelColumn, normalized, number_form
 
@@ -442,6 +443,6 @@ class TextFileSource:
         listed = [f"  line {line}: {text}" for line, text in faults[:MAX_LISTED]]
         if len(faults) > MAX_LISTED:
             listed.append(f"  and {len(faults) - MAX_LISTED} more")
-        rows = f"{len(faults)} row{'s' * (len(faults) > 1)}"
+        rows = counted(len(faults), "row")
         advice = "Correct the file; or write on_bad_row: skip to leave such rows out"
         raise UserError("\n".join([f"{path}: {rows} cannot be used", *listed, advice]))

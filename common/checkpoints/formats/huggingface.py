@@ -326,7 +326,7 @@ def tokenizer_config_of(classifier):
 
 
 def usage(classifier):
-    arguments = ", ".join(f'["{name}"]' for name in classifier.text_names)
+    arguments = ", ".join(f'["{text}"]' for text in classifier.example)
     has_special_tokens = classifier.params.predict_input.add_special_tokens
     bare = "" if has_special_tokens else "add_special_tokens=False, "
     return f"""

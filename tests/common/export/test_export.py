@@ -174,6 +174,34 @@ def test_the_card_has_the_params_of_the_training_without_places(make_classifier,
         assert place not in card
 
 
+def test_the_card_leaves_out_keys_that_say_nothing_and_has_what_was_measured(
+    make_classifier, tmp_path
+):
+    sections = {
+        "train_input": {"batch_size": 7, "shuffle_buffer": 100, "use_multiple_workers": None},
+        "model": {"mlm_loss_weight": 1.0, "hidden_size": 6},
+        "csconfig": {"mgmt_address": None},
+    }
+    of_class = {"label": "awful", "precision": 0.25, "recall": 0.5, "f1": 1 / 3, "support": 1200}
+    classifier = replace(
+        make_classifier(),
+        trained_with=sections,
+        evaluation={"num_examples": 5321, "source": "dev.csv: body -> stars"},
+        per_class=[of_class],
+        calibration=[("Temperature", "1.2500, in the classifier's weights")],
+    )
+    folder, _ = export("saved_model", classifier, tmp_path / "out")
+    card = (folder / "README.md").read_text()
+    made = card[card.index("## How it was made") :]
+    assert "batch_size: 7" in made and "hidden_size: 6" in made
+    for dead in ("shuffle_buffer", "null", "csconfig"):
+        assert dead not in made
+    assert "5,321 rows: dev.csv: body -> stars." in card
+    assert "| awful | 0.2500 | 0.5000 | 0.3333 | 1,200 |" in card
+    assert "| Temperature | 1.2500, in the classifier's weights |" in card
+    assert "a text to classify" in card and "dull" not in card
+
+
 def test_what_the_written_files_score_stands_in_card_and_manifest(make_classifier, tmp_path):
     seen = []
 

@@ -124,7 +124,7 @@ def test_the_example_of_the_card_gives_the_networks_label(
     classifier = make_classifier(texts_per_row, rows=rows)
     folder, _ = export("onnx", classifier, tmp_path / "out")
     (example,) = code_of(folder, "python")
-    features = classifier.text_features(tf.constant([list(classifier.text_names)]))
+    features = classifier.text_features(tf.constant([classifier.example]))
     expected = classifier.model.build_model(features, PREDICT)["logits"].numpy()[0]
     label, logits = run_alone(f"{example}\nprint(logits[0].tolist())", folder).splitlines()
     assert label == classifier.label_names[expected.argmax()]

@@ -145,8 +145,8 @@ def test_a_regression_gives_its_number(make_classifier, tmp_path, code_of):
     classifier = make_classifier(num_classes=1)
     folder, _ = export("saved_model", classifier, tmp_path / "out")
     signature = tf.saved_model.load(folder / "1").signatures["serving_default"]
-    result = signature(text=tf.constant(["never once dull", "it"]))
-    features = classifier.text_features(tf.constant([["never once dull"], ["it"]]))
+    result = signature(text=tf.constant([*classifier.example, "it"]))
+    features = classifier.text_features(tf.constant([classifier.example, ["it"]]))
     expected = classifier.model.build_model(features, PREDICT)["logits"].numpy()[:, 0]
     assert set(result) == {"value", "logits"}
     np.testing.assert_allclose(result["value"], expected, rtol=0, atol=1e-5)

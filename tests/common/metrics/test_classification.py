@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.metrics.classification import (
+    ClassificationMetrics,
+    balanced_accuracy,
     classification_metrics,
     classification_report,
+    compare_classes,
     confusion_matrix,
     cross_entropy,
     matthews_correlation,
@@ -150,16 +153,40 @@ def test_metrics_of_two_classes_have_the_originals_names():
         "loss": pytest.approx(loss),
         "eval/accuracy_cls": 0.75,
         "eval/f1_score": pytest.approx(12 / 15),
+        "eval/macro_f1": pytest.approx((6 / 9 + 12 / 15) / 2),
+        "eval/weighted_f1": pytest.approx((4 * 6 / 9 + 8 * 12 / 15) / 12),
+        "eval/balanced_accuracy": pytest.approx((3 / 4 + 6 / 8) / 2),
         "eval/mcc": pytest.approx(MCC),
     }
 
 
-def test_metrics_of_three_classes_leave_out_those_of_two():
-    logits = np.eye(3, dtype=np.float32)
-    assert classification_metrics(logits, np.array([0, 1, 0]), 3).keys() == {
-        "loss",
-        "eval/accuracy_cls",
+def test_metrics_of_three_classes_by_hand():
+    # True classes of 6, 6 and 4 rows, predicted ones of 7, 4 and 5; 12 of 16 are right.
+    confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
+    predicted, labels = _rows_of(confusion)
+    metrics = classification_metrics(np.eye(3, dtype=np.float32)[predicted], labels, 3)
+    f1 = 2 * 5 / (6 + 7), 2 * 3 / (6 + 4), 2 * 4 / (4 + 5)
+    covariance = 12 * 16 - (6 * 7 + 6 * 4 + 4 * 5)
+    variances = (16**2 - (7**2 + 4**2 + 5**2)) * (16**2 - (6**2 + 6**2 + 4**2))
+    del metrics["loss"]
+    assert metrics == {
+        "eval/accuracy_cls": 12 / 16,
+        "eval/macro_f1": pytest.approx(sum(f1) / 3),
+        "eval/weighted_f1": pytest.approx((6 * f1[0] + 6 * f1[1] + 4 * f1[2]) / 16),
+        "eval/balanced_accuracy": pytest.approx((5 / 6 + 3 / 6 + 4 / 4) / 3),
+        "eval/mcc": pytest.approx(covariance / math.sqrt(variances)),
     }
+
+
+def test_a_class_that_does_not_occur_has_no_part_in_the_balanced_accuracy():
+    assert balanced_accuracy(np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])) == (3 / 4 + 1) / 2
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_every_figure_is_named_before_an_evaluation(num_classes):
+    metrics = ClassificationMetrics((), num_classes)
+    metrics.update({"logits": np.eye(num_classes)[:2]}, {"labels": np.arange(2)}, np.arange(2))
+    assert set(metrics.names) == set(metrics.compute())
 
 
 def test_report_agrees_with_the_metrics_and_survives_json():
@@ -214,3 +241,16 @@ def test_empty_split_is_refused():
 def test_label_names_must_be_as_many_as_the_logits():
     with pytest.raises(ValueError, match="3 label_names for 2 classes"):
         classification_report(np.eye(2), np.array([0, 1]), ("a", "b", "c"))
+
+
+def test_a_wrong_answer_counts_with_its_probability_and_one_without_a_truth_not_at_all():
+    logits = np.log([[1, 3], [3, 1], [1, 4], [4, 1]])
+    outputs, targets = {"logits": logits}, {"labels": np.array([1, 1, -1, 1], np.int32)}
+    records, mistakes = compare_classes(outputs, targets, ("no", "yes"))
+    assert [tuple(record.values()) for record in records] == [
+        ("yes", "yes"),
+        ("yes", "no"),
+        ("", ""),
+        ("yes", "no"),
+    ]
+    assert mistakes.tolist() == pytest.approx([0, 3 / 4, 0, 4 / 5])

@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.metrics.multi_label import (
     MultiLabelMetrics,
     best_threshold,
+    compare_label_sets,
     multi_label_metrics,
     multi_label_predictions,
     multi_label_report,
@@ -124,3 +125,12 @@ def test_differing_answers_are_counted_by_row():
 
     other = LOGITS * np.array([[1], [1], [-1], [1]])
     assert of(LOGITS).describe_difference(of(other)) == "1 of 4 rows have other labels"
+
+
+def test_label_sets_are_right_as_a_whole_and_the_worst_label_says_how_wrong():
+    logits = np.log([[3, 1 / 3], [3, 4], [1 / 9, 3]])  # probabilities 3/4 1/4, 3/4 4/5, 1/10 3/4
+    targets = {"labels": np.array([[1, 0], [0, 0], [-1, -1]], np.float32)}
+    names, thresholds = ("a", "b"), (0.5, 0.5)
+    records, mistakes = compare_label_sets({"logits": logits}, targets, names, thresholds, ", ")
+    assert [tuple(record.values()) for record in records] == [("a", "yes"), ("", "no"), ("", "")]
+    assert mistakes.tolist() == pytest.approx([0, 4 / 5, 0])

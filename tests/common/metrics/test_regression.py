@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.metrics.regression import (
+    compare_values,
     pearson_correlation,
     ranks,
     regression_metrics,
@@ -78,3 +79,14 @@ def test_a_split_that_cannot_be_scored_is_refused():
         regression_metrics(np.zeros((0, 1)), np.zeros(0))
     with pytest.raises(UserError, match="label nan in row 1"):
         regression_metrics(np.zeros((2, 1)), np.array([0, np.nan]))
+
+
+def test_a_value_stands_beside_the_true_one_with_the_error():
+    outputs = {"logits": np.array([[1.5], [2.0], [-1.0]], np.float32)}
+    records, errors = compare_values(outputs, {"labels": np.array([1.0, np.nan, 1.5])})
+    assert records == [
+        {"value_true": 1.0, "error": 0.5},
+        {"value_true": "", "error": ""},
+        {"value_true": 1.5, "error": -2.5},
+    ]
+    assert errors.tolist() == [0.5, 0.0, 2.5]

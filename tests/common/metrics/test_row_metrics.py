@@ -76,10 +76,11 @@ def test_a_classification_describes_its_accuracy_with_the_count():
     metrics.update({"logits": logits}, {"labels": labels}, np.arange(3))
     lines = metrics.describe(metrics.compute())
     assert lines[0] == ("Accuracy", "0.6667 (2 of 3)")
-    assert [name for name, _ in lines] == ["Accuracy", "loss"]
+    means = ["macro_f1", "weighted_f1", "balanced_accuracy", "mcc"]
+    assert [name for name, _ in lines] == ["Accuracy", "loss", *means]
     other = ClassificationMetrics(LABELS, 3)
     other.update({"logits": logits[[0, 1, 1]]}, {"labels": labels}, np.arange(3))
-    assert metrics.describe_difference(other) == "1 of 3 rows have another label"
+    assert metrics.describe_difference(other) == "1 of 3 rows has another label"
 
 
 def test_a_regression_describes_its_figures_alone():

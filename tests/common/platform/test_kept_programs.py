@@ -141,7 +141,7 @@ def test_the_next_run_loads_the_programs_and_has_the_same_bits(tmp_path, capsys,
         context.context().clear_kernel_cache()
     name = f"{'add' if optimizer else 'train'}-3x7"
     assert library.loaded == [name] and library.entries[name]["devices"]
-    assert "Loading 1 programs that an earlier run kept" in capsys.readouterr().err
+    assert "Loading 1 program that an earlier run kept" in capsys.readouterr().err
     for figures, weights in results:
         assert figures == expected
         for key, values in expected_weights.items():

@@ -177,6 +177,18 @@ def test_terminal_gets_a_bar_with_the_same_figures_and_text_between():
     assert lines[-2:] == ["after the end", ""]
 
 
+def test_a_line_of_80_columns_keeps_a_bar_and_leaves_out_what_matters_least():
+    training = Training(123_456, first_step=100_000, stream=Terminal())  # 80 columns
+    training.steps(12, seconds=3.0, waited=0.5, loss=0.69, learning_rate=1.9e-5)
+    *_, line = training.stream.lines()
+    assert len(line) <= 80 and line.endswith("19 h 32 min left")
+    assert len(line.split("|")[1]) >= 10 and "loss 0.6900" in line
+    assert "input wait" not in line and "lr" not in line
+    one = Training(1, stream=(stream := io.StringIO()))
+    one.console.on_evaluation(1, {"num_examples": 1, "pearson": 0.5})
+    assert stream.getvalue().endswith("1 example\n")
+
+
 def test_text_off_a_terminal_is_a_line(capsys):
     console = Console()
     console.on_message("before")

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation of checkpoints: every row, figures of the textbook, the files and the Result."""
 
+import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +14,15 @@ from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
 from common.metrics.row_metrics import Metrics
 from common.reports.listeners import standard_listeners
+from common.reports.metrics_file import read_curves, read_evaluation
 from common.training.evaluator import Evaluator
 from common.training.inference import Inference
 from tests.reference.tiny_bert import randomize
 from tests.reference.toy_session import (
+    LABELS,
     SPLITS,
     VOCAB,
+    eval_input_fn,
     lines_of,
     logits_in_rows,
     make_evaluator,
@@ -57,11 +62,75 @@ def test_evaluation_covers_every_row_and_matches_numpy(trained, tmp_path):
     assert result.num_examples == 21 and result.step == 8
 
 
-def test_eval_steps_limits_the_batches_of_each_split(trained, tmp_path):
-    params = make_params(tmp_path, mode="eval", eval_steps=2)
-    make_evaluator(params, checkpoint=open_checkpoint(trained)).evaluate_checkpoint()
+def test_an_evaluation_of_another_runs_checkpoint_stays_out_of_curves_and_cards(trained, tmp_path):
+    path = trained / "checkpoint-8"
+    evaluator = make_evaluator(make_params(tmp_path, mode="eval"), checkpoint=open_checkpoint(path))
+    evaluator.evaluate_checkpoint()
+    (line,) = lines_of(tmp_path, "eval")
+    facts = {"mode": "eval", "checkpoint": str(path), "source": "toy rows", "is_whole": True}
+    assert line.items() >= (facts | {"num_examples": 21, "step": 8}).items()
+    assert read_curves(tmp_path) == {} and read_evaluation(tmp_path, 8) == ({}, {})
+    assert not list((tmp_path / "eval").glob("events.*"))
     report = json.loads((tmp_path / "eval" / "report-validation.json").read_text())
-    assert report["num_examples"] == 2 * 2 * 3
+    assert report.items() >= (facts | {"num_examples": 21, "step": 8}).items()
+
+
+def test_every_row_is_kept_beside_the_truth_and_the_surest_mistake_is_first(trained, tmp_path):
+    params = make_params(tmp_path, mode="eval")
+    evaluator = make_evaluator(params, checkpoint=open_checkpoint(trained / "checkpoint-4"))
+    evaluator.evaluate_checkpoint()
+    for split, tokens in SPLITS.items():
+        rows, errors = (read_tsv(tmp_path / "eval" / f"{name}_{split}.tsv") for name in FILES)
+        labels = [LABELS[label] for label in tokens.targets["labels"]]
+        assert [row["label_true"] for row in rows] == labels
+        logits = logits_in_rows(evaluator.model, tokens)
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        for row, share in zip(rows, shares, strict=True):
+            assert row["label"] == LABELS[share.argmax()]
+            assert float(row["p_with"]) == pytest.approx(share[1], abs=2e-6)
+            assert row["correct"] == ("yes" if row["label"] == row["label_true"] else "no")
+        wrong = [n for n, row in enumerate(rows) if row["correct"] == "no"]
+        surest = sorted(wrong, key=lambda n: -shares[n].max())
+        assert errors == [rows[n] for n in surest]
+    assert wrong  # there was something to sort
+
+
+FILES = ("rows", "errors")
+
+
+def read_tsv(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_a_limited_evaluation_does_not_replace_the_figures_of_the_whole_one(trained, tmp_path):
+    model_dir = shutil.copytree(trained, tmp_path / "model_dir")
+    evaluator = make_evaluator(make_params(model_dir, mode="eval"))
+    evaluator.evaluate(eval_input_fn(None), 8)
+    curves, before = read_curves(model_dir), read_evaluation(model_dir, 8)
+    assert before[0]["loss"] == curves["eval", "loss"][8] and before[1]["num_examples"] == 21
+    evaluator.model.weights_by_name()["classifier/bias"].assign([3.0, -3.0])
+    few = {
+        split: replace(batches, is_whole=False) for split, batches in eval_input_fn(None).items()
+    }
+    evaluator.evaluate(few, 8)
+    evaluator.listeners.close()
+    last = lines_of(model_dir, "eval")[-1]
+    assert last["checkpoint"] == "checkpoint-8" and last["loss"] != before[0]["loss"]
+    assert not last["is_whole"]
+    assert read_curves(model_dir) == curves and read_evaluation(model_dir, 8) == before
+
+
+def test_the_best_of_all_checkpoints_is_the_one_by_best_metric(trained):
+    values = {"best_metric": "eval/loss", "best_metric_mode": "max"}
+    result = make_evaluator(make_params(trained, mode="eval_all", **values)).evaluate_all()
+    losses = [float(line.split()[3]) for line in result.output]
+    worst = (4, 8, 12)[np.argmax(losses)]
+    assert all(line.split()[2::2][:2] == ["loss", "accuracy"] for line in result.output)
+    assert [line.split()[1] for line in result.output if line.endswith("best")] == [str(worst)]
+    assert result.step == worst and result.checkpoint == str(trained / f"checkpoint-{worst}")
+    report = json.loads((trained / "eval" / "report-validation.json").read_text())
+    assert report["step"] == worst
 
 
 def test_every_checkpoint_is_evaluated_and_the_best_is_marked(trained):
@@ -97,7 +166,7 @@ def test_a_checkpoint_that_training_deletes_meanwhile_is_left_out(trained, tmp_p
             shutil.rmtree(model_dir / f"checkpoint-{step}", ignore_errors=True)
 
     evaluator.inference.load = load_and_delete
-    assert evaluator.evaluate_all().outcome == "Evaluated 2 checkpoints"  # 4 and 12
+    assert evaluator.evaluate_all().outcome.startswith("Evaluated 2 checkpoints, ")  # 4 and 12
     assert "checkpoint-8: it was deleted meanwhile" in capsys.readouterr().err
 
 

@@ -2,15 +2,18 @@
 """Export of a checkpoint, and what int8 costs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from common.checkpoints.load import open_checkpoint
+from common.reports.metrics_file import read_evaluation
 from common.training.exporter import export_checkpoint
 from tests.reference.toy_session import (
     DATA,
     SPLITS,
+    eval_input_fn,
     logits_in_rows,
     make_evaluator,
     make_params,
@@ -32,7 +35,7 @@ def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(trained, tmp_
     lines = dict(result.lines)
     assert lines["model.onnx"].startswith(f"accuracy {before:.4f} ({round(21 * before)} of 21)")
     assert lines["Lost to int8"].startswith(f"{before - after:.4f} of accuracy")
-    assert lines["Lost to int8"].endswith("of 21 rows have another label")
+    assert lines["Lost to int8"].endswith("another label")
     assert "| evaluation | `model.onnx` | `model_int8.onnx` |" in (folder / "README.md").read_text()
 
 
@@ -50,3 +53,23 @@ def test_files_are_scored_on_padded_rows_where_our_evaluation_packs_them(
     evaluator = make_evaluator(params, checkpoint=open_checkpoint(trained))
     export_checkpoint(evaluator, "onnx", tmp_path / "onnx", "int8")
     assert asked == ["buckets"]
+
+
+def test_the_card_has_the_whole_evaluation_of_its_own_checkpoint(trained, tmp_path):
+    step, model_dir = 12, shutil.copytree(trained, tmp_path / "model_dir")
+    checkpoint = open_checkpoint(model_dir / "checkpoint-12")
+    evaluator = make_evaluator(make_params(model_dir, mode="export"), checkpoint=checkpoint)
+    evaluator.inference.load(checkpoint)
+    evaluator.evaluate(eval_input_fn(None), step)
+    evaluator.listeners.close()
+    figures, _ = read_evaluation(model_dir, step)
+    export_checkpoint(evaluator, "keras", tmp_path / "keras")
+    manifest = json.loads((tmp_path / "keras" / "export.json").read_text())
+    assert manifest["step"] == step and manifest["metrics"] == pytest.approx(figures)
+    assert manifest["evaluation"]["checkpoint"] == "checkpoint-12"
+    card = (tmp_path / "keras" / "README.md").read_text()
+    assert "21 rows: toy rows." in card
+    (of_class, *_) = json.loads((model_dir / "eval/report-validation.json").read_text())[
+        "per_class"
+    ]
+    assert f"| {of_class['label']} | {of_class['precision']:.4f} |" in card

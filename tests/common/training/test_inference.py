@@ -36,10 +36,10 @@ class Rows(RowMetrics):
         self.rows += rows[rows >= 0].tolist()
 
 
-def collect(inference, batches, predict_step=None, max_batches=None):
+def collect(inference, batches, predict_step=None):
     """Returns the logits [N, C] in row order, and which rows they are."""
     splits = {"split": batches}
-    collected = inference.collect(splits, Rows, "eval", predict_step, max_batches)["split"]
+    collected = inference.collect(splits, Rows, "eval", predict_step)["split"]
     return collected.outputs["logits"], sorted(collected.rows)
 
 
@@ -73,16 +73,6 @@ def test_every_row_is_scored_once_and_in_order_for_any_batch_size(
     logits, rows = collect(INFERENCE, batches, fingerprints)
     assert rows == list(range(num_rows))
     np.testing.assert_array_equal(logits, expected_fingerprints(tokens))
-
-
-def test_a_limit_of_batches_scores_their_rows_and_says_which():
-    tokens = toy_tokens(17)
-    batches = toy_eval_batches(tokens, 5, num_buckets=2)
-    logits, rows = collect(INFERENCE, batches, fingerprints, max_batches=2)
-    assert len(rows) == 10 and set(rows) == set(batches.rows[:2].ravel())
-    np.testing.assert_array_equal(logits, np.array(expected_fingerprints(tokens))[rows])
-    logits, rows = collect(INFERENCE, batches, fingerprints, max_batches=99)
-    assert len(rows) == len(logits) == 17
 
 
 def test_every_batch_is_told_under_its_description():

@@ -4,6 +4,7 @@
 import csv
 
 import numpy as np
+import pytest
 
 from common.checkpoints.load import open_checkpoint
 from common.training import predictor
@@ -33,6 +34,10 @@ def test_predictions_are_those_of_the_checkpoint_for_every_row(trained, tmp_path
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
         assert [row["text"] for row in rows] == [f"text {i}" for i in range(len(tokens))]
         assert [row["label"] for row in rows] == [LABELS[i] for i in expected.argmax(axis=1)]
+        truths = tokens.targets["labels"]
+        assert [row["label_true"] for row in rows] == [LABELS[i] for i in truths]
+        is_right = expected.argmax(axis=1) == truths
+        assert [row["correct"] for row in rows] == ["yes" if right else "no" for right in is_right]
     assert result.num_examples == 21 and len(result.written) == 4
     assert result.output == ()  # the splits go to files alone
 
@@ -51,6 +56,9 @@ def test_given_texts_have_a_line_each(trained, tmp_path):
     logits = logits_in_rows(model, SPLITS["validation_matched"])[0]
     share = np.exp(logits.max()) / np.exp(logits).sum()
     assert result.output[0] == f"{LABELS[logits.argmax()]}\t{share:.4f}\ttext 0"
+    assert result.lines == ()  # a text is answered by its line alone
+    assert result.predictions[0]["texts"] == ("text 0",)
+    assert result.predictions[0][f"p_{LABELS[logits.argmax()]}"] == pytest.approx(share, abs=1e-6)
 
 
 def test_a_label_with_a_tab_leaves_the_columns_of_a_line_alone(trained, tmp_path):

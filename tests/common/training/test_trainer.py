@@ -234,6 +234,39 @@ def test_kills_around_saves_and_evaluations_change_neither_bits_nor_figures(tmp_
     assert [line["step"] for line in lines_of(killed, "eval")] == [2, 4, 6, 8, 10]
 
 
+def test_an_evaluation_between_a_stop_and_the_resume_changes_nothing(tmp_path):
+    values = {
+        "mode": "train_and_eval",
+        "max_steps": 8,
+        "eval_every_steps": 4,
+        "save_checkpoints_steps": 100,
+        "best_metric": "eval/loss",
+        "early_stopping_patience": 5,
+    }
+    through, stopped = tmp_path / "through", tmp_path / "stopped"
+    train(through, **values)
+    train(stopped, AtCall("on_step", 3, terminate), **values)
+    checkpoint = open_checkpoint(stopped / "checkpoint-3")
+    make_evaluator(make_params(stopped, mode="eval"), checkpoint=checkpoint).evaluate_checkpoint()
+    train(stopped, **values)
+    assert bits_of(stopped / "checkpoint-8") == bits_of(through / "checkpoint-8")  # counts, too
+    trained_lines = [x for x in lines_of(stopped, "eval") if x["mode"] == "train_and_eval"]
+    assert [line["step"] for line in trained_lines] == [4, 8]
+
+
+def test_report_and_summary_are_of_the_checkpoint_that_best_metric_chose(tmp_path):
+    values = {"mode": "train_and_eval", "max_steps": 4, "eval_every_steps": 2}
+    result = train(tmp_path, best_metric="eval/loss", **values)
+    of_step = {line["step"]: line["loss"] for line in lines_of(tmp_path, "eval")}
+    best = min(of_step, key=of_step.get)
+    assert best == 2  # not the last one
+    report = json.loads((tmp_path / "eval" / "report-validation.json").read_text())
+    assert (report["step"], report["loss"]) == (best, of_step[best])
+    text = f"{tmp_path / f'checkpoint-{best}'}, eval/loss {of_step[best]:.4f}"
+    assert dict(result.lines)["Best"] == text
+    assert dict(result.lines)["Last evaluation"] == "step 4"
+
+
 class Measured:
     """In the place of an Evaluator: what it measures is given."""
 
@@ -244,7 +277,7 @@ class Measured:
         targets = {"labels": np.zeros(10, int)}
         self.metrics.update({"logits": np.zeros((10, 2))}, targets, rows)
 
-    def evaluate(self, batches_of_split, step):
+    def evaluate(self, batches_of_split, step, is_chosen):
         figures = {"loss": 0.5, "eval/accuracy_cls": next(self.accuracies)}
         self.listeners.on_figures("eval", step, figures)
         return figures, self.metrics

@@ -136,9 +136,7 @@ def test_auto_tokenizer_and_the_card_give_the_networks_label(
     np.testing.assert_array_equal(rows["attention_mask"], 1 - features["input_mask"])
     np.testing.assert_array_equal(rows["token_type_ids"], features["segment_ids"])
     (example,) = code_of(folder, "python")
-    features = classifier.text_features(tf.constant([["text_a", "text_b"]]))
-    if texts_per_row == 1:
-        features = classifier.text_features(tf.constant([["text"]]))
+    features = classifier.text_features(tf.constant([classifier.example]))
     best = classifier.model.build_model(features, PREDICT)["logits"].numpy().argmax()
     assert run_alone(example, folder).split("\n")[-2] == classifier.label_names[best]
 
