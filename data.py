@@ -155,7 +155,8 @@ def train_input_fn(params, first_step, last_step):
     steps = first_step * per_step, last_step * per_step
     packed = _packed_plan(params, plan)
     make, plan = (make_batches, plan) if packed is None else (make_packed_batches, packed)
-    return _make_batches(make, cfg, tokens, plan.steps(*steps), with_weights=False)
+    batches = _make_batches(make, cfg, tokens, plan.steps(*steps), with_weights=False)
+    return replace(batches, notes=get_tokenizer(cfg).notes_on_case(tokens.ids))
 
 
 def eval_input_fn(params):
@@ -304,10 +305,7 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
         complete Params; label names, tuple of str; the vocabulary, list of str.
     """
     params = params.with_vocab_file(checkpoint_config.get("vocab_file"))
-    if params.model.mixed_precision == "auto":
-        details = map(tf.config.experimental.get_device_details, gpus_of(params.runconfig.device))
-        capabilities = [each.get("compute_capability", (0, 0)) for each in details]
-        params = params.with_precision(best_precision(capabilities))
+    params = resolve_precision(params)
     _check_task(params, checkpoint_config)
     _check_tokenizers(params, checkpoint_config)
     vocab = get_tokenizer(params.predict_input).vocab
@@ -376,6 +374,15 @@ def _label_names(params, checkpoint_config):
             "for the one in its place"
         )
     return names
+
+
+def resolve_precision(params):
+    """The same params with what `mixed_precision: auto` stands for on this machine."""
+    if params.model.mixed_precision != "auto":
+        return params
+    details = map(tf.config.experimental.get_device_details, gpus_of(params.runconfig.device))
+    capabilities = [each.get("compute_capability", (0, 0)) for each in details]
+    return params.with_precision(best_precision(capabilities))
 
 
 def _check_tokenizers(params, checkpoint_config):

@@ -44,7 +44,7 @@ from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
 from common.training.lock import check_written, locked
 from common.training.run_record import RunRecord
-from utils import get_params, parse_override
+from utils import SAVED, get_params, parse_override
 
 DEFAULT_MODEL_DIR = Path(__file__).parent / "model_dir"
 
@@ -283,6 +283,10 @@ def main(argv=None):
     escape_unencodable()
     parser = make_parser()
     args = parser.parse_args(argv)
+    if args.params is None and args.mode in ("eval", "eval_all", "predict", "export"):
+        args.model_dir = args.model_dir or str(DEFAULT_MODEL_DIR)
+        saved = Path(args.model_dir).expanduser() / SAVED
+        args.params = [str(saved)] if saved.is_file() else None
     if args.params is None and args.mode != "inspect":
         parser.error("--params is missing: the YAML file, see configs/")
     if args.params is not None and len(args.params) > 1:

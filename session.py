@@ -9,6 +9,7 @@ import dataclasses
 import os
 import secrets
 import sys
+from pathlib import Path
 
 import data
 from common.checkpoints import store
@@ -17,12 +18,18 @@ from common.console import log
 from common.errors import UserError
 from common.export.export import check_folder, check_format
 from common.params import may_change
+from common.params.optimizer import default_epsilon
 from common.tasks.targets import places_in
-from common.training.checks import check_network_size, check_plan_size, check_precision
+from common.training.checks import (
+    check_network_size,
+    check_plan_size,
+    check_precision,
+    check_vocab,
+)
 from common.training.distribution import ONE_DEVICE
 from common.training.session import Session
 from model import make_model, model_fn
-from utils import changes_from, save_params
+from utils import SAVED, changes_from, get_params, save_params
 
 BEST, NEWEST = "best", "newest"  # as --checkpoint_path
 SPLITS = {"train_file": "train", "eval_file": "validation"}  # {key: the split that is read from it}
@@ -51,7 +58,7 @@ def open_session(
         UserError: the mode cannot run with these params, checkpoint or data.
     """
     run, mode = params.runconfig, params.runconfig.mode
-    resumed, chosen = None, run.checkpoint_path if run.is_training else None
+    resumed, chosen = None, run.origin if run.is_training else None
     if needs_checkpoint:
         with attempt("checkpoint"):
             resumed, chosen = choose_checkpoint(run)
@@ -66,6 +73,8 @@ def open_session(
         seed = config.get("tf_random_seed") if resumed else None
         seed = secrets.randbelow(2**31) if seed is None else seed
         params = params.with_runconfig(tf_random_seed=distribution.broadcast(seed))
+    if resumed and params.optimizer.epsilon is None:
+        params = with_former_epsilon(params)
     rows, as_rows = [], None  # texts, or else params that read the rows of a file
     if mode == "predict":
         with attempt("texts"):
@@ -115,6 +124,7 @@ def open_session(
         check_export,
         check_batch_size,
         check_vocab_size,
+        check_vocab_unchanged,
         check_unchanged_meaning,
     )
     for check in checks:
@@ -126,7 +136,8 @@ def open_session(
 def choose_checkpoint(run):
     """Returns (path to resume or None, path to load or None) for the mode.
 
-    Training resumes the newest checkpoint of model_dir, else it starts from --checkpoint_path.
+    Training resumes the newest checkpoint of model_dir, else it starts from --checkpoint_path, else
+    from what the saved params were started from.
     Evaluation, prediction and export use --checkpoint_path, else the `best`, which best.json of
     model_dir names, else the `newest`. Raises UserError where a checkpoint is needed and there is
     none, or none of those in model_dir verifies.
@@ -150,7 +161,7 @@ def choose_checkpoint(run):
     if run.is_training:
         if newest is not None and run.checkpoint_path is not None:
             print(f"--checkpoint_path is not used: {newest} is resumed", file=sys.stderr)
-        return newest, newest or run.checkpoint_path
+        return newest, newest or run.origin
     if newest is None:
         raise UserError(
             f"{run.model_dir} holds no checkpoint to use; train first"
@@ -174,6 +185,28 @@ def open_used(run, chosen):
     return open_used(run, choose_checkpoint(run)[1])
 
 
+def former_params(model_dir):
+    """The Params that the runs of a model_dir keep there; None where they cannot be read."""
+    with contextlib.suppress(UserError):
+        return get_params(model_dir / SAVED)
+    return None
+
+
+def with_former_epsilon(params):
+    """The same params with the epsilon of the run to resume, if an earlier version began it.
+
+    Those began `mixed_precision: auto` with the epsilon of float32, whatever it stood for.
+    """
+    former = former_params(Path(params.runconfig.model_dir))
+    epsilon = default_epsilon(params.optimizer.optimizer_type, "float32")
+    if former is None or former.optimizer.epsilon != epsilon:
+        return params
+    if former.model.dtype_policy != "float32":
+        text = f"optimizer.epsilon stays {epsilon}, with which {params.runconfig.model_dir} began"
+        print(text, file=sys.stderr)
+    return params.with_epsilon(epsilon)
+
+
 def without_data(params, config, params_path):
     """`data.complete_params` for data that cannot be read: from params and checkpoint only.
 
@@ -181,6 +214,7 @@ def without_data(params, config, params_path):
     """
     with contextlib.suppress(UserError):  # the shapes may not need a vocabulary
         params = params.with_vocab_file(config.get("vocab_file"))
+    params = data.resolve_precision(params)
     of_task = data.get_targets(params.predict_input).label_names
     classes = params.model.num_cls_classes or len(config.get("label_names", of_task or ())) or 2
     return params.complete(config, {"num_cls_classes": classes}, params_path), (), []
@@ -215,9 +249,18 @@ def check_vocab_size(session):
         )
 
 
+def check_vocab_unchanged(session):
+    """Raises UserError if weights are used with another vocabulary than they were trained with."""
+    if session.is_training or session.checkpoint is None or not session.vocab:
+        return  # a resumed training is checked where its weights are
+    former = session.checkpoint.config.get("vocab_file")
+    if former is not None:
+        check_vocab(session.vocab, former, session.checkpoint.path)
+
+
 def check_unchanged_meaning(session):
     """Raises UserError if params or data have changed the meaning of the resumed run."""
-    former = session.model_dir / "params.yaml"
+    former = session.model_dir / SAVED
     if session.run.compile_only:  # resumes nothing; programs of other params lie beside the former
         return
     if session.resumed and session.is_complete:
@@ -271,8 +314,18 @@ def changes_of_data(session):
 
 
 def write_params(session):
-    """Writes params.yaml into model_dir, and prints the changes."""
-    for key, old, new in save_params(session.saved_params, session.model_dir):
+    """Writes params.yaml into model_dir, and prints the changes.
+
+    What the run was started from is kept apart from checkpoint_path, which would say what to use.
+    """
+    origin = session.run.origin
+    if session.resumed:
+        # As it was started, whatever is given now.
+        former = former_params(session.model_dir)
+        origin = False if former is None else former.runconfig.started_from
+    values = {"checkpoint_path": None, "started_from": origin or False}
+    params = session.saved_params.with_runconfig(**values)
+    for key, old, new in save_params(params, session.model_dir):
         print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
 
 

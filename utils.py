@@ -7,6 +7,7 @@ is accepted. It does not import TensorFlow, so it answers at once.
 
 import itertools
 import os
+import re
 from pathlib import Path
 
 import yaml
@@ -28,6 +29,8 @@ from common.params import (
 from common.params.yaml_faults import describe, validate
 from common.params.yaml_file import MAX_BYTES, Fault, NodeFault, read_value, read_yaml
 
+SAVED = "params.yaml"  # in model_dir
+
 
 def get_params(path, overrides=None, on_warning=None):
     """Reads and checks a YAML file.
@@ -45,6 +48,7 @@ def get_params(path, overrides=None, on_warning=None):
     """
     path = os.fspath(path)
     values, lines, faults = read_yaml(path)
+    move_origin(path, values)
     apply_overrides(values, lines, overrides or {})
     faults += move_initializer(values, lines)
     faults += with_pretrain_params(path, values, lines)
@@ -97,6 +101,22 @@ def set_value(values, lines, path, value):
 def copy_lines(lines, section, new):
     """Gives the keys of a section their lines at another path, too."""
     lines.update({(*new, *path[1:]): n for path, n in lines.items() if path[0] == section})
+
+
+# What `save_params` has always written, and nobody writes in full.
+SAVED_KEYS = {"mode", "model_dir", "tf_random_seed", "deterministic", "allow_changed_params"}
+
+
+def move_origin(path, values):
+    """Reads checkpoint_path as started_from in params that a version without that key has saved.
+
+    There it is what a training was started from; what the training made lies beside the file.
+    """
+    run, name = values.get("runconfig"), os.path.basename(path)
+    if not isinstance(run, dict) or not re.fullmatch(r"params(\.\d+)?\.yaml", name):
+        return
+    if run.keys() >= SAVED_KEYS and "started_from" not in run:
+        run["started_from"] = run.pop("checkpoint_path", None) or False
 
 
 def move_initializer(values, lines):
@@ -210,7 +230,7 @@ def save_params(params, model_dir):
         there are none, or no previous run.
     """
     model_dir = Path(model_dir)
-    path = model_dir / "params.yaml"
+    path = model_dir / SAVED
     changes = []
     try:
         if path.exists():

@@ -2,6 +2,7 @@
 """The flags of run.py, and the combinations that are refused."""
 
 import argparse
+import os
 
 from common.cs import target
 from common.errors import UserError
@@ -13,7 +14,7 @@ MODES = ("train", "eval", "train_and_eval", "eval_all", "predict", "export", "in
 def make_parser():
     parser = argparse.ArgumentParser(
         prog="run.py",
-        usage="run.py --mode MODE --params YAML [--model_dir DIR] [--checkpoint_path PATH] ...\n"
+        usage="run.py --mode MODE [--params YAML] [--model_dir DIR] [--checkpoint_path PATH] ...\n"
         "       run.py --help",
         description="Fine-tunes, evaluates and runs a BERT classifier from one YAML file.",
         epilog="Flags override the YAML file. Example: python run.py --mode train_and_eval "
@@ -67,6 +68,7 @@ def make_parser():
     add("--text", action="append", default=[], help="predict: classify this text; repeatable")
     add(
         "--input_file",
+        type=os.path.expanduser,
         metavar="FILE",
         help="predict: classify each row of a .csv, .tsv or .jsonl file, or each line of another; "
         "a tab separates the two texts of a pair",
@@ -74,6 +76,7 @@ def make_parser():
     add("--export_format", choices=EXPORT_FORMATS, help="export: the format to write")
     add(
         "--export_dir",
+        type=os.path.expanduser,
         metavar="DIR",
         help="export: the folder to write (default: export/<format> in model_dir)",
     )
@@ -88,8 +91,10 @@ def add_params(parser):
         "-p",
         "--params",
         action="append",
+        type=os.path.expanduser,
         metavar="YAML",
-        help="the params file, see configs/ (not for inspect); repeatable with --compile_only",
+        help="the params file, see configs/ (not for inspect; eval, eval_all, predict and export "
+        "read params.yaml of model_dir if none is given); repeatable with --compile_only",
     )
 
 

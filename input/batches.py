@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens and a plan -> batches of the documented features, assembled in the graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ class Batches:
     row_hashes: np.ndarray  # int64 [N], of `summary.row_hashes`
     is_whole: bool = True  # whether they have all usable rows of the split, and not a sample
     origins: Callable | None = None  # () -> `rows.Origins`, of rows to score or predict
+    notes: Sequence[str] = ()  # on the tokens, for whoever trains on them
 
     def __len__(self):
         return len(self.rows)

@@ -765,6 +765,17 @@ def test_rows_are_described_by_names_without_folders(make_params):
     assert described == "train.csv and eval.csv: body -> stars"
 
 
+# ---- Case ---------------------------------------------------------------------------------------
+
+
+def test_texts_that_the_vocabulary_does_not_fit_are_told_before_training(make_params, folder):
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "The", "the"]
+    (folder / "cased.txt").write_text("".join(f"{token}\n" for token in vocab))
+    notes = data.train_input_fn(make_params(vocab_file=str(folder / "cased.txt")), 0, 1).notes
+    assert "1 of 6 entries" in notes[0] and "of the tokens are [UNK]" in notes[1]
+    assert not data.train_input_fn(make_params(), 0, 1).notes
+
+
 # ---- Precision -----------------------------------------------------------------------------------
 
 

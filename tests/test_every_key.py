@@ -731,6 +731,7 @@ KEYS = [
     ("runconfig.mode", "predict", chosen_checkpoint, {"runconfig.mode": "train"}),
     ("runconfig.model_dir", "$/other", chosen_checkpoint, {"runconfig.mode": "predict"}),
     ("runconfig.checkpoint_path", "$/weights", chosen_checkpoint, {"runconfig.mode": "predict"}),
+    ("runconfig.started_from", "$/weights", chosen_checkpoint, {"runconfig.mode": "train"}),
     ("runconfig.deterministic", False, determinism, {}),
     ("runconfig.allow_changed_params", True, resumed, {}),
     ("runconfig.eval_every_steps", 5, training, EVERY_3),

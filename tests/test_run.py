@@ -283,16 +283,17 @@ def test_eval_gives_the_figures_of_the_evaluation_while_training(uninterrupted, 
     assert (model_dir / "plots" / "confusion_validation.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_eval_all_lists_every_checkpoint_and_marks_the_best(uninterrupted, tiny):
+def test_eval_all_lists_every_checkpoint_of_a_model_dir_by_its_own_params(uninterrupted):
     model_dir = uninterrupted[0]
     expected = {line["step"]: line["eval/accuracy_cls"] for line in lines_of(model_dir, "eval")}
-    done = succeed("--mode", "eval_all", *tiny, "--model_dir", model_dir)
+    done = succeed("--mode", "eval_all", "--model_dir", model_dir)
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [int(row[1]) for row in rows] == checkpoint_steps(model_dir)
-    for row in rows:
-        assert row[3] == f"{expected[int(row[1])]:.4f}"
-    best = max(float(row[3]) for row in rows)
-    assert [float(row[3]) for row in rows if row[-1] == "best"] == [best]
+    figures = [dict(zip(row[::2], row[1::2], strict=False)) for row in rows]  # name, value, ...
+    assert [int(row["step"]) for row in figures] == checkpoint_steps(model_dir)
+    for row in figures:
+        assert row["accuracy"] == f"{expected[int(row['step'])]:.4f}"
+    losses = [float(row["loss"]) for row in figures]  # the run's best_metric is eval/loss
+    assert [row[-1] == "best" for row in rows] == [loss == min(losses) for loss in losses]
 
 
 # ---- Prediction ----------------------------------------------------------------------------------
@@ -419,6 +420,16 @@ def test_modes_that_need_a_checkpoint_say_that_there_is_none(tmp_path, capsys, m
     assert f"{model_dir} holds no checkpoint" in message and "train first" in message
     assert ("--checkpoint_path" in message) == (mode != "eval_all")
     assert not model_dir.exists()
+
+
+@pytest.mark.parametrize("mode", ["train", "predict"])
+def test_params_are_needed_to_train_and_where_model_dir_has_none(tmp_path, capsys, mode):
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "params.yaml").write_text("model: {}\n")
+    model_dir = tmp_path / ("trained" if mode == "train" else "elsewhere")
+    with pytest.raises(SystemExit, match="2"):
+        run.main(["--mode", mode, "--model_dir", str(model_dir)])
+    assert "--params is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

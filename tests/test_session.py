@@ -2,8 +2,10 @@
 """open_session: the one resolution of params, checkpoint, seed and data."""
 
 import contextlib
+import dataclasses
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from session import (
     write_params,
 )
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
+from utils import get_params
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrs"]  # 23, of the checkpoint
 NETWORK = {
@@ -245,6 +248,22 @@ def test_a_vocabulary_larger_than_the_embedding_table_is_refused(folder):
         open_session(params_of(folder, model=NETWORK | {"vocab_size": 20}))
 
 
+@pytest.mark.parametrize("mode", ["eval", "predict", "export"])
+def test_another_vocabulary_of_as_many_entries_than_the_weights_had_is_refused(folder, mode):
+    save_checkpoint(folder, 7)
+    open_session(params_of(folder, mode=mode))
+    other = [*VOCAB[:4], *reversed(VOCAB[4:])]
+    (folder / "other.txt").write_text("".join(f"{token}\n" for token in other))
+    params = params_of(folder, mode=mode)
+    inputs = {
+        name: section.model_copy(update={"vocab_file": str(folder / "other.txt")})
+        for name, section in params.inputs.items()
+    }
+    text = r"'s' is token 4 of the vocabulary, where .*checkpoint-7 has 'a'; leave vocab_file out"
+    with pytest.raises(UserError, match=text):
+        open_session(params.model_copy(update=inputs))
+
+
 def test_params_of_another_meaning_are_refused_where_they_would_be_resumed(folder):
     former = open_session(params_of(folder, tf_random_seed=5))
     save_checkpoint(folder, 1, tf_random_seed=5)
@@ -254,6 +273,67 @@ def test_params_of_another_meaning_are_refused_where_they_would_be_resumed(folde
     with pytest.raises(UserError, match=r"tf_random_seed was 5, is now 6"):
         open_session(params_of(folder, tf_random_seed=6, validate_only=True))
     open_session(params_of(folder, tf_random_seed=6, compile_only=True))
+
+
+def test_a_run_in_auto_precision_is_resumed_with_the_epsilon_it_began_with(
+    folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(data, "best_precision", lambda gpu_capabilities: "mixed_bfloat16")
+    auto = params_of(folder, NETWORK | {"mixed_precision": "auto"}, tf_random_seed=5)
+    new = open_session(auto)
+    assert new.params.optimizer.epsilon == 1e-5
+    earlier = new.params.with_epsilon(1e-8)  # an earlier version took that of float32
+    write_params(dataclasses.replace(new, params=earlier))
+    save_checkpoint(folder, 1, tf_random_seed=5)
+    assert open_session(auto).params.optimizer.epsilon == 1e-8
+    assert "optimizer.epsilon stays 1e-08" in capsys.readouterr().err
+
+
+# ---- What a run was started from -----------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(folder):
+    """params.yaml of a run that was started from weights, and has made checkpoint-7."""
+    weights = str(folder / "weights")
+    session = open_session(params_of(folder, checkpoint_path=weights, tf_random_seed=5))
+    write_params(session)
+    keys = ("encoder_nonlinearity", "layer_norm_epsilon")
+    save_checkpoint(folder, 7, **{key: getattr(session.params.model, key) for key in keys})
+    return folder / "model_dir" / "params.yaml"
+
+
+def used_by(saved, **overrides):
+    """Path of the checkpoint that is used with a saved file."""
+    params = get_params(saved, {f"runconfig.{key}": value for key, value in overrides.items()})
+    return Path(open_session(params).checkpoint.path)
+
+
+def test_saved_params_use_what_the_run_made_and_not_what_it_was_started_from(folder, saved):
+    origin = folder / "weights"
+    run = get_params(saved).runconfig
+    assert (run.checkpoint_path, run.started_from) == (None, str(origin))
+    for mode in ("eval", "predict", "export"):
+        assert used_by(saved, mode=mode) == saved.parent / "checkpoint-7"
+    assert used_by(saved, mode="eval", checkpoint_path=str(origin)) == origin
+    assert used_by(saved, model_dir=str(folder / "again")) == origin  # the same training again
+    write_params(open_session(params_of(folder, tf_random_seed=5)))  # resumed, by the YAML alone
+    assert get_params(saved).runconfig.started_from == str(origin)
+
+
+def test_params_that_an_earlier_version_saved_are_read_so_too(folder, saved):
+    origin, text = folder / "weights", saved.read_text()
+    earlier = text.replace("  started_from:", "  checkpoint_path:")
+    for name in ("params.yaml", "params.2.yaml"):
+        (saved.parent / name).write_text(earlier)
+        assert used_by(saved.parent / name, mode="eval") == saved.parent / "checkpoint-7"
+    # A checkpoint_path that a person writes is what is used.
+    (folder / "mine.yaml").write_text(earlier)
+    assert used_by(folder / "mine.yaml", mode="eval") == origin
+    saved.write_text(
+        text.replace("  started_from:", f"  checkpoint_path: {origin}\n  started_from:")
+    )
+    assert used_by(saved, mode="eval") == origin
 
 
 # ---- Keys that have changed since the checkpoint -------------------------------------------------

@@ -235,6 +235,18 @@ model:
             VALID + "max_stepz: 3\n",
             "line 13: max_stepz: unknown key; did you mean max_steps of runconfig?",
         ),
+        # Names in other programs
+        (VALID + "seed: 3\n", "line 13: seed: unknown key; write runconfig.tf_random_seed"),
+        (
+            VALID.replace("  max_steps: 11", "  epochs: 3"),
+            "line 12: runconfig.epochs: unknown key; write runconfig.max_steps, of which an epoch "
+            "has (rows / batch_size)",
+        ),
+        (
+            change("num_heads: 3", "warmup-ratio: 0.1"),
+            "line 8: model.warmup-ratio: unknown key; write optimizer.learning_rate as a list of "
+            "schedules, the first of which rises",
+        ),
         (
             VALID + '"\\e[1m": 3\n',
             "line 13: '\\x1b[1m': unknown key; accepted: train_input, eval_input, predict_input, "

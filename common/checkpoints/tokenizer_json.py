@@ -48,7 +48,19 @@ def read_vocab(path):
 
 def read_normalization(path):
     """dict of "lowercase", "strip_accents", "handle_chinese_chars", where the file has them."""
-    return _mapping(_read(path).get("normalizer"))
+    normalizer = _mapping(_read(path).get("normalizer"))
+    steps = normalizer.get("normalizers")  # of a Sequence
+    found = {}
+    for step in map(_mapping, steps if isinstance(steps, list) else [normalizer]):
+        found |= {"lowercase": True} if step.get("type") == "Lowercase" else step
+    return found
+
+
+def read_added(path):
+    """The texts of its added tokens: list of str."""
+    added = _read(path).get("added_tokens")
+    texts = [_mapping(token).get("content") for token in (added if isinstance(added, list) else ())]
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _read(path):

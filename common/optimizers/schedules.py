@@ -84,11 +84,9 @@ def make_schedule(cfg, ops=np):
         ops: module or class with full_like, where, minimum, maximum, clip, floor, ceil, cos and
             power, of the library that the step is of.
     """
-    stages = cfg.learning_rate
-    if isinstance(stages, float | int):
-        return lambda step: ops.full_like(step * 1.0, stages)
-    stages = stages if isinstance(stages, tuple | list) else (stages,)
-    starts = [sum(stage.length for stage in stages[:n]) for n in range(len(stages))]
+    if isinstance(cfg.learning_rate, float | int):
+        return lambda step: ops.full_like(step * 1.0, cfg.learning_rate)
+    stages, starts = _stages_of(cfg)
 
     def rate(step):
         step = step * 1.0  # an integer of NumPy becomes float64; `full_like` would round the rate
@@ -110,6 +108,41 @@ def make_schedule(cfg, ops=np):
 def is_decayed(name, cfg):
     """Whether a weight of this neutral name decays under OptimizerParams `cfg`."""
     return not any(re.search(pattern, name) for pattern in cfg.exclude_from_weight_decay)
+
+
+def _stages_of(cfg):
+    """The schedules of OptimizerParams that have some, and the step at which each starts."""
+    stages = cfg.learning_rate
+    stages = stages if isinstance(stages, tuple | list) else (stages,)
+    return stages, [sum(stage.length for stage in stages[:n]) for n in range(len(stages))]
+
+
+def notes_on_schedule(cfg, last_step):
+    """What a reader should know where schedule and training end at different steps: list of str.
+
+    cfg: OptimizerParams; last_step: int, the step at which training ends.
+    """
+    if isinstance(cfg.learning_rate, float | int):
+        return []
+    stages, starts = _stages_of(cfg)
+    begin = 0 if cfg.disable_lr_steps_reset else starts[-1]
+    end = max(starts[-1], begin + stages[-1].end)  # from here on the rate is that of the last stage
+    rate = make_schedule(cfg)
+    steps = np.unique([*np.linspace(0, end, 1001).astype(int), *starts, max(last_step - 1, 0)])
+    rates = rate(steps)
+    peak, final, reached = rates.max(), rate(np.array(end)), rates[steps < last_step]
+    if last_step > end and final < 0.01 * peak:
+        text = f"the rate is {final:.3g} in {last_step - end:,} of {last_step:,} steps"
+    elif 0 < last_step < end and reached.max() < 0.99 * peak:
+        text = f"the rate is still rising, at {reached.max():.3g} of {peak:.3g}"
+    elif 0 < last_step < end and abs(reached[-1] - final) > 0.05 * peak:
+        text = f"the last rate is {reached[-1]:.3g}, not {final:.3g}"
+    else:
+        return []
+    return [
+        f"The schedule of optimizer.learning_rate ends at step {end:,} and training at step "
+        f"{last_step:,}: {text}; let both end at the same step, unless this is meant"
+    ]
 
 
 def layer_rate_factor(name, decay, num_layers):

@@ -32,6 +32,8 @@ def every_key():
                 own = dataclasses.replace(own, changes=own.changes_in_evaluation)
             if names_a_path(field.annotation):
                 own = dataclasses.replace(own, is_local=True)
+            if own.no_effect is not None:
+                own = dataclasses.replace(own, changes="nothing")
             keys[f"{section}.{key}"] = dataclasses.replace(own, **shared)
     return keys
 

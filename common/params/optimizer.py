@@ -34,6 +34,11 @@ class Schedule(Section):
         """Steps until the next schedule of a list begins; None if not given."""
         return self.steps
 
+    @property
+    def end(self):
+        """The step from which the rate stays as it is; 0 where it always does, or never."""
+        return 0
+
 
 class ConstantSchedule(Schedule):
     """The same rate at every step."""
@@ -50,6 +55,10 @@ class PiecewiseConstantSchedule(Schedule):
         ..., "The last step of each rate but the last, increasing.", min_length=1
     )
     values: tuple[NonNegative, ...] = Key(..., "The rates, one more than boundaries.")
+
+    @property
+    def end(self):
+        return self.boundaries[-1] + 1
 
 
 class ExponentialSchedule(Schedule):
@@ -82,6 +91,10 @@ class LinearSchedule(Schedule):
     steps: Count = Key(..., "Steps from the first rate to the last.")
     cycle: Switch = Key(False, "At the end, start again with more steps.")
 
+    @property
+    def end(self):
+        return 0 if self.cycle else self.steps
+
 
 class PolynomialSchedule(LinearSchedule):
     """A power of the remaining steps, from one rate to another, which then stays."""
@@ -105,6 +118,10 @@ class CosineSchedule(Schedule):
     @property
     def length(self):
         return self.decay_steps if self.steps is None else self.steps
+
+    @property
+    def end(self):
+        return self.decay_steps
 
 
 # Another schedule is another class here, with a `scheduler` name of its own.
@@ -144,6 +161,16 @@ LOSS_SCALES = {
 
 # The default of TF1's RMSProp, which adds it under the square root.
 RMSPROP_EPSILON = 1e-10
+
+
+def default_epsilon(optimizer_type, mixed_precision):
+    """`epsilon` where it is not given; None while `mixed_precision: auto` is not resolved."""
+    if to_lower(optimizer_type) == "rmsprop":
+        return RMSPROP_EPSILON
+    if mixed_precision == "auto":
+        return None
+    is_mixed = mixed_precision is True or mixed_precision in ("mixed_float16", "mixed_bfloat16")
+    return 1e-5 if is_mixed else 1e-8
 
 
 class OptimizerParams(Section):

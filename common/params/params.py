@@ -25,10 +25,10 @@ from common.params.model import (
     NONLINEARITIES,
     ModelParams,
 )
-from common.params.optimizer import RMSPROP_EPSILON, OptimizerParams
+from common.params.optimizer import OptimizerParams, default_epsilon
 from common.params.rules import checkpoint_name, contradictions, fault_list, rule_faults
 from common.params.run import RunParams
-from common.params.values import Key, Section, as_yaml, properties_of, to_lower, to_path
+from common.params.values import Key, Section, as_yaml, properties_of, to_path
 
 
 def as_mapping(section):
@@ -104,10 +104,7 @@ class Params(Section):
         if isinstance(optimizer, dict) and optimizer.get("epsilon") is None:
             model = as_mapping(model)
             policy = model.get("mixed_precision") if isinstance(model, dict) else None
-            mixed = policy is True or policy in ("mixed_float16", "mixed_bfloat16")
-            epsilon = 1e-5 if mixed else 1e-8
-            if to_lower(optimizer.get("optimizer_type")) == "rmsprop":
-                epsilon = RMSPROP_EPSILON
+            epsilon = default_epsilon(optimizer.get("optimizer_type"), policy)
             values["optimizer"] = optimizer | {"epsilon": epsilon}
         return values
 
@@ -147,9 +144,16 @@ class Params(Section):
         return self.model_copy(update={"runconfig": runconfig})
 
     def with_precision(self, mixed_precision):
-        """The same params with another value of model.mixed_precision."""
+        """The same params with another model.mixed_precision; `auto` gets the epsilon of it."""
         model = self.model.model_copy(update={"mixed_precision": mixed_precision})
-        return self.model_copy(update={"model": model})
+        epsilon = default_epsilon(self.optimizer.optimizer_type, mixed_precision)
+        params = self if self.optimizer.epsilon is not None else self.with_epsilon(epsilon)
+        return params.model_copy(update={"model": model})
+
+    def with_epsilon(self, epsilon):
+        """The same params with another value of optimizer.epsilon."""
+        optimizer = self.optimizer.model_copy(update={"epsilon": epsilon})
+        return self.model_copy(update={"optimizer": optimizer})
 
     @property
     def label_names(self):

@@ -40,6 +40,11 @@ class RunParams(Section):
         "Weights to start training from, or to use in eval, predict and export: a path, or of "
         "model_dir the `best` or the `newest`. Not given: the best where best_metric chose one.",
     )
+    started_from: Literal[False] | Path | None = CourseKey(
+        None,
+        "What the training of a saved params.yaml was started from, and is again where model_dir "
+        "has no checkpoint and no checkpoint_path is given. false: nothing that is known.",
+    )
     validate_only: Switch = FlagKey(
         False, "Check everything, train nothing. Usually given as --validate_only."
     )
@@ -202,6 +207,11 @@ class RunParams(Section):
     def calibrates(self):
         """Whether something is fitted to the evaluation rows after training."""
         return self.calibrate_temperature or self.tune_thresholds
+
+    @property
+    def origin(self):
+        """What training starts from where model_dir has no checkpoint; None: fresh weights."""
+        return self.checkpoint_path or self.started_from or None
 
     @property
     def recovery_factor(self):

@@ -180,12 +180,34 @@ def accepted_keys(path, values):
     )
 
 
+# What other programs call a key -> what to write here.
+FOREIGN_NAMES = {
+    **dict.fromkeys(("seed", "random_seed"), "runconfig.tf_random_seed"),
+    **dict.fromkeys(
+        ("epochs", "num_epochs", "num_train_epochs"),
+        "runconfig.max_steps, of which an epoch has (rows / batch_size)",
+    ),
+    **dict.fromkeys(
+        ("warmup", "warmup_ratio", "warmup_steps", "num_warmup_steps", "lr_scheduler_type"),
+        "optimizer.learning_rate as a list of schedules, the first of which rises",
+    ),
+    "lr": "optimizer.learning_rate",
+    "gradient_accumulation_steps": "optimizer.grad_accum_steps",
+    **dict.fromkeys(("fp16", "bf16"), "model.mixed_precision"),
+    **dict.fromkeys(("num_labels", "num_classes"), "model.num_cls_classes"),
+    "output_dir": "runconfig.model_dir",
+    **dict.fromkeys(("model_name_or_path", "init_checkpoint"), "runconfig.checkpoint_path"),
+}
+
+
 def unknown_key(path, values):
     key, text = str(path[-1]), "unknown key"
     others = {name: each.model_fields for name, each in SECTIONS.items() if name != path[0]}
     homes = [name for name, keys in others.items() if key in keys]
     if homes:
         return f"{text}; it belongs to {', '.join(homes)}"
+    if foreign := FOREIGN_NAMES.get(spelled(key)):
+        return f"{text}; write {foreign}"
     accepted = accepted_keys(path, values)
     if near := nearest(key, accepted):
         return f"{text}; did you mean {near}?"
@@ -195,9 +217,12 @@ def unknown_key(path, values):
     return f"{text}; accepted: {', '.join(accepted)}"
 
 
+def spelled(key):
+    return key.lower().replace("-", "_")
+
+
 def nearest(key, accepted, cutoff=0.6):
-    spelled = key.lower().replace("-", "_")
-    near = difflib.get_close_matches(spelled, list(accepted), n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(spelled(key), list(accepted), n=1, cutoff=cutoff)
     return near[0] if near else None
 
 

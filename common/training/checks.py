@@ -9,8 +9,10 @@ import itertools
 import os
 from pathlib import Path
 
+from common.checkpoints.vocab import read_vocab
 from common.errors import UserError
 from common.metrics.row_metrics import names_of_figures
+from common.optimizers.schedules import notes_on_schedule
 from common.platform.machine import ONEDNN_LIMIT, available_bytes, gpus_of, onednn_has_bfloat16
 
 
@@ -106,14 +108,14 @@ def check_vocab(vocab, vocab_file, path):
 
     vocab: list of str; vocab_file: path of the checkpoint's; path: of the checkpoint.
     """
-    former = Path(vocab_file).read_text("utf-8", "replace").split("\n")[:-1]
+    former = read_vocab(vocab_file)
     if former == vocab:
         return
     pairs = itertools.zip_longest(vocab, former)
     place, (ours, theirs) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
     raise UserError(
-        f"{ours!r} is token {place} of the vocabulary, where {path.name} has {theirs!r}; give "
-        "the vocabulary it was trained with, or another --model_dir"
+        f"{ours!r} is token {place} of the vocabulary, where {Path(path).name} has {theirs!r}; "
+        "leave vocab_file out, or give the vocabulary it was trained with"
     )
 
 
@@ -141,6 +143,13 @@ def last_step_of(run, first_step):
             f"runconfig.max_steps in the params file{or_steps}"
         )
     return min(goals)
+
+
+def notes_on_length(params, last_step):
+    """`notes_on_schedule` of a training to last_step, or to max_steps if it goes there in parts."""
+    is_part = params.runconfig.max_steps is not None and params.train_input.repeat
+    end = params.runconfig.max_steps if is_part else last_step
+    return notes_on_schedule(params.optimizer, end)
 
 
 def set_up(run):

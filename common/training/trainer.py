@@ -16,7 +16,7 @@ from common.platform.machine import gpus_of
 from common.reports.metrics_file import has_evaluation
 from common.signals import listening, poll
 from common.training.calibrator import calibrate
-from common.training.checks import check_calibration, check_metric, last_step_of
+from common.training.checks import check_calibration, check_metric, last_step_of, notes_on_length
 from common.training.evaluator import Evaluator
 from common.training.inference import Inference
 from common.training.lock import check_still_there
@@ -127,7 +127,8 @@ class Trainer:
                 evaluate(first_step)
             if last_step <= first_step or self._is_exhausted():
                 return Reached(first_step)
-            for note in model.prepare_training(batches.targets):
+            notes = notes_on_length(self.params, last_step)
+            for note in (*batches.notes, *notes, *model.prepare_training(batches.targets)):
                 self.listeners.on_message(note)
             read = {"train": batches, **(evaluation or {})}
             for summary in self.session.data.summarize(self.params, read):

@@ -36,6 +36,7 @@ from common.training.checks import (
     check_trained,
     check_vocab,
     last_step_of,
+    notes_on_length,
     set_up,
 )
 from common.training.distribution import ONE_DEVICE, make_distribution
@@ -163,7 +164,7 @@ class Validation:
         self.facts["model_dir"] = {"checkpoints": len(listed), "damaged": faults}
         checkpoint, resumed = self.session.checkpoint, self.session.resumed
         if checkpoint is None:
-            asked = self.run.checkpoint_path
+            asked = self.run.origin if self.is_training else self.run.checkpoint_path
             self.note("Checkpoint", "none" if asked is None else f"{asked}: unusable")
             return
         use = "to resume" if resumed else "to start from" if self.is_training else "to use"
@@ -222,6 +223,9 @@ class Validation:
                 last_step = max(last_step, first_step + 1)
                 read["train"] = data.train_input_fn(params, first_step, last_step)
                 self._describe("train", read["train"], self.params.train_input)
+                num_steps = len(read["train"]) // self.params.optimizer.grad_accum_steps
+                for note in notes_on_length(self.params, first_step + num_steps):
+                    self.note("Schedule", note)
         if self.mode == "predict":
             with self.collecting():
                 read |= data.predict_input_fn(params, self.session.texts)[0]
@@ -279,6 +283,8 @@ class Validation:
             for name, each in first_batch.items()
         )
         self.note("", "; ".join(ranges))
+        for note in batches.notes:
+            self.note("", note)
 
     # ---- programs --------------------------------------------------------------------------------
 

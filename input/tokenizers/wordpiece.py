@@ -24,11 +24,11 @@ import hashlib
 import json
 import re
 import unicodedata
-from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
-from common.checkpoints import tokenizer_json
+from common.checkpoints.vocab import read_vocab
 from common.errors import UserError
 from common.platform.tf_private import fast_wordpiece_tokenizer
 from input.tokenizers.unicode_tables import (
@@ -48,6 +48,9 @@ PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 CONTINUATION = "##"  # prefix of the vocabulary entries that continue a word
 MAX_WORD_CHARACTERS = 100  # max_input_chars_per_word of the reference; google-research/bert: 200
 MAX_ENTRY_BYTES = 256  # limit of tensorflow-text's trie
+# BERT's uncased vocabulary has none that is unreachable.
+MAX_UNREACHABLE_SHARE = 0.01
+MAX_UNKNOWN_SHARE = 0.02
 TOO_LONG = "a" * (4 * MAX_WORD_CHARACTERS + 1)  # over the byte limit of the trie: always [UNK]
 
 
@@ -59,7 +62,7 @@ class WordPieceTokenizer:
         do_lower: bool. True for an uncased vocabulary: lower-case and without accents.
         source: str or Path, names the vocabulary in an error.
     Attributes:
-        vocab, do_lower: the arguments.
+        vocab, do_lower, source: the arguments.
         vocab_size: int, number of entries.
         pad_id, unk_id, cls_id, sep_id: int, ids of the special tokens.
         fingerprint: str, SHA-256 of everything the ids depend on. Equal fingerprint, equal ids.
@@ -70,6 +73,7 @@ class WordPieceTokenizer:
     def __init__(self, vocab, do_lower=True, source="vocabulary"):
         self.vocab = list(vocab)
         self.do_lower = bool(do_lower)
+        self.source = source
         _check_entries(self.vocab, source)
         self.vocab_size = len(self.vocab)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id = (
@@ -80,33 +84,38 @@ class WordPieceTokenizer:
 
     @classmethod
     def from_vocab_file(cls, path, do_lower=True):
-        """Reads a vocabulary: UTF-8, one entry per line, the id is the line number from 0.
+        """Reads a vocabulary, as `read_vocab` does; its entries are checked, too."""
+        return cls(read_vocab(path), do_lower, source=path)
 
-        A file named .json is read as a `tokenizer.json`.
+    @functools.cached_property
+    def num_unreachable(self):
+        """Number of entries that no text can contain, because it is lower-cased. Takes 30 ms."""
+        bodies = [_body(entry) for entry in self.vocab if not re.fullmatch(r"\[.+\]", entry)]
+        return sum(_lower(body) != body for body in bodies) if self.do_lower else 0
 
-        Raises:
-            UserError: no such file, not UTF-8, or invalid entries, each with its line.
+    def notes_on_case(self, ids):
+        """What suggests that vocabulary and texts are of different case: list of sentences.
+
+        ids: <int32>[N], tokens of the texts.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise UserError(
-                f"{path}: no such vocabulary file; set vocab_file to the checkpoint's vocab.txt."
+        notes, size = [], f"{self.vocab_size:,} entries of {self.source}"
+        if self.num_unreachable > MAX_UNREACHABLE_SHARE * self.vocab_size:
+            notes.append(
+                f"{self.num_unreachable:,} of {size} have capital letters or accents, which "
+                "do_lower: true removes from every text; if the vocabulary is cased, write "
+                "do_lower: false"
             )
-        if path.suffix == ".json":
-            return cls(tokenizer_json.read_vocab(path), do_lower)
-        content = path.read_bytes()
-        try:
-            # Split at line feeds only, because characters such as U+2028 can be entries.
-            lines = content.decode("utf-8").removesuffix("\n").split("\n")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise UserError(
-                f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; "
-                "save the vocabulary as UTF-8."
-            ) from None
-        # The reference removes white space at the end of an entry.
-        vocab = [line.rstrip() or line.rstrip("\r") for line in lines]
-        return cls(vocab, do_lower, source=path)
+        share = np.mean(ids == self.unk_id) if len(ids) else 0.0
+        if share > MAX_UNKNOWN_SHARE:
+            has_capitals = any(_lower(entry) != entry for entry in self.vocab if "[" not in entry)
+            advice = "give the vocabulary that the weights were trained with"
+            if not self.do_lower and not has_capitals:
+                advice = "none of them has a capital letter, so write do_lower: true"
+            notes.append(
+                f"{share:.1%} of the tokens are {UNK}, words that cannot be made of the {size}; "
+                f"{advice}"
+            )
+        return notes
 
     def _prepare(self):
         """Builds the tables and tries of `tokenize`, unless all tokens come from the cache.
@@ -269,6 +278,14 @@ def _check_entries(vocab, source):
 def _body(entry):
     """Returns an entry without the prefix of a continuation."""
     return entry.removeprefix(CONTINUATION)
+
+
+def _lower(text):
+    """The text in lower case and without accents, as a tokenizer with do_lower makes it."""
+    if text.isascii():
+        return text.lower()
+    parts = unicodedata.normalize("NFD", text)
+    return "".join(part.lower() for part in parts if unicodedata.category(part) != "Mn")
 
 
 def _is_reachable(entry):

@@ -61,6 +61,8 @@ NAMES = {
     ("weight", "bias"),
 )
 
+SPECIAL_TOKENS = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
+
 DEFAULT_LAYER_NORM_EPS = 1e-12  # of a config.json without the key
 
 
@@ -98,10 +100,11 @@ def read_config(path):
 def tokenizer_of(folder, vocab_file, config_json):
     """vocab_file, do_lower_case and notes of `read_config`. vocab_file: the vocab.txt, or None."""
     file = folder / tokenizer_json.NAME
-    normalization = {}
-    if vocab_file is None and file.is_file():
-        vocab_file = str(file)
+    normalization, added = {}, list(read_json(folder / "added_tokens.json") or {})
+    if file.is_file():
+        vocab_file = vocab_file or str(file)
         normalization = tokenizer_json.read_normalization(file)
+        added += tokenizer_json.read_added(file)
     settings = read_json(folder / "tokenizer_config.json") or {}
     candidates = (
         settings.get("do_lower_case"),
@@ -115,6 +118,13 @@ def tokenizer_of(folder, vocab_file, config_json):
         notes.append(
             f"tokenizer: trained with strip_accents {str(strips).lower()}; here do_lower: true "
             "removes accents, and false keeps them"
+        )
+    added = sorted({token for token in added if token not in SPECIAL_TOKENS})
+    if added:
+        shown = ", ".join(f"{token:.40}" for token in added[:3]) + ", ..." * (len(added) > 3)
+        notes.append(
+            f"tokenizer: {len(added)} tokens were added to its vocabulary ({shown}); here they are "
+            "words like any other, split at spaces and punctuation"
         )
     splits = settings.get("tokenize_chinese_chars")
     if normalization.get("handle_chinese_chars", splits) is False:

@@ -4,6 +4,8 @@
 `rates` computes each by NumPy in float64 and by TensorFlow in float32, and compares the two.
 """
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.optimizers.schedules import make_schedule
+from common.optimizers.schedules import make_schedule, notes_on_schedule
 from common.params import OptimizerParams
 
 
@@ -227,3 +229,65 @@ def test_the_rate_is_the_same_inside_a_traced_function():
     steps = [tf.constant(step, tf.float32) for step in range(16)]
     # To a rounding: the graph may multiply by a reciprocal where single operations divide.
     assert_rates([traced(step) for step in steps], [schedule(step) for step in steps])
+
+
+# ---- Schedule and length of training -------------------------------------------------------------
+
+WARM_UP = linear(0, 1e-4, 10)
+COSINE = {"scheduler": "Cosine", "initial_learning_rate": 1e-4, "decay_steps": 30}
+CONSTANT = {"scheduler": "Constant", "learning_rate": 1e-4}
+NO_LEARNING = {"scheduler": "PiecewiseConstant", "boundaries": [9], "values": [1e-4, 0]}
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "last_step", "text"),
+    [
+        # The update of step n, from 0, has the rate of step n: those of 10 to 39 have the last one.
+        (
+            linear(1e-4, 0, 10),
+            40,
+            "step 10 and training at step 40: the rate is 0 in 30 of 40 steps;",
+        ),
+        ([WARM_UP, linear(1e-4, 0, 30)], 50, "step 40 .* 50: the rate is 0 in 10 of 50 steps;"),
+        ([WARM_UP, COSINE], 41, "step 40 .* 41: the rate is 0 in 1 of 41 steps;"),
+        (NO_LEARNING, 30, "step 10 .* 30: the rate is 0 in 20 of 30 steps;"),
+        # 1e-4 * 4 / 10 at the fifth step
+        ([WARM_UP, CONSTANT], 5, "step 10 .* 5: the rate is still rising, at 4e-05 of 0.0001"),
+        ([WARM_UP, linear(1e-4, 0, 30)], 10, "step 40 .* 10: the rate is still rising, at 9e-05"),
+        # 1e-4 * (1 - 4 / 10)
+        (linear(1e-4, 0, 10), 5, "step 10 .* 5: the last rate is 6e-05, not 0"),
+    ],
+)
+def test_a_schedule_that_ends_at_another_step_than_training_is_told(learning_rate, last_step, text):
+    cfg = OptimizerParams.model_validate({"learning_rate": learning_rate})
+    (note,) = notes_on_schedule(cfg, last_step)
+    assert re.search(text, note)
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "last_step"),
+    [
+        (1e-4, 7),
+        (0.0, 7),  # nothing is trained on purpose
+        (CONSTANT, 7),
+        (WARM_UP, 90),  # the rate stays after the warm-up
+        ([WARM_UP, CONSTANT], 11),
+        ([WARM_UP, linear(1e-4, 0, 30)], 40),
+        (linear(1e-4, 5e-5, 10), 40),
+        (linear(1e-4, 0, 10, cycle=True), 40),
+        ([WARM_UP, COSINE], 40),
+        (COSINE | {"alpha": 0.5}, 10**12),
+    ],
+)
+def test_a_schedule_that_fits_the_training_is_not_mentioned(learning_rate, last_step):
+    cfg = OptimizerParams.model_validate({"learning_rate": learning_rate})
+    assert notes_on_schedule(cfg, last_step) == []
+
+
+def test_schedules_that_all_count_from_step_0_end_where_the_last_of_them_does():
+    # Google's BERT: the decay of 30 steps runs during the warm-up, and ends at step 30, not 40.
+    learning_rate = [WARM_UP, linear(1e-4, 0, 30)]
+    values = {"learning_rate": learning_rate, "disable_lr_steps_reset": True}
+    cfg = OptimizerParams.model_validate(values)
+    assert notes_on_schedule(cfg, 30) == []
+    assert "the rate is 0 in 10 of 40 steps" in notes_on_schedule(cfg, 40)[0]

@@ -46,6 +46,11 @@ def test_every_key_of_a_section_states_its_properties():
             assert any(isinstance(item, Properties) for item in field.metadata), f"{name}.{key}"
 
 
+@pytest.mark.parametrize("dotted", no_effect())
+def test_a_key_without_effect_may_change(dotted):
+    assert may_change(dotted)
+
+
 @pytest.mark.parametrize("key", ["changes", "changes_in_evaluation"])
 def test_what_a_key_changes_is_one_of_four(key):
     with pytest.raises(ValueError, match="sped"):

@@ -228,12 +228,19 @@ def test_mixed_precision_names_a_dtype_policy(value, policy):
 
 @pytest.mark.parametrize(
     ("mixed_precision", "epsilon"),
-    [(False, 1e-8), ("float32", 1e-8), (True, 1e-5), ("mixed_bfloat16", 1e-5)],
+    [(False, 1e-8), ("float32", 1e-8), (True, 1e-5), ("mixed_bfloat16", 1e-5), ("auto", None)],
 )
 def test_epsilon_follows_the_precision_where_it_is_not_given(mixed_precision, epsilon):
     model = {"mixed_precision": mixed_precision}
     assert params(model).optimizer.epsilon == epsilon
     assert params(model, optimizer={"epsilon": 0.5}).optimizer.epsilon == 0.5
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("optimizer", [{}, {"epsilon": 0.5}, {"optimizer_type": "rmsprop"}])
+def test_auto_precision_is_the_training_of_the_precision_it_stands_for(policy, optimizer):
+    auto = params({"mixed_precision": "auto"}, optimizer=optimizer).with_precision(policy)
+    assert auto == params({"mixed_precision": policy}, optimizer=optimizer)
 
 
 def test_head_size_is_the_width_of_a_head():

@@ -427,6 +427,12 @@ def test_the_result_has_the_figures_of_the_last_evaluation(tmp_path):
     assert result.num_parameters == embeddings + layer + (6 * 6 + 6) + (6 * 2 + 2)
 
 
+def test_a_schedule_that_ends_before_the_training_is_told(tmp_path, capsys):
+    falling = {"scheduler": "Linear", "initial_learning_rate": 1e-3, "end_learning_rate": 0}
+    train(tmp_path, optimizer={"learning_rate": falling | {"steps": 1}}, max_steps=3, steps=1)
+    assert "the rate is 0 in 2 of 3 steps" in capsys.readouterr().err
+
+
 def test_a_trainer_prints_nothing_by_itself(tmp_path, capsys):
     params = make_params(tmp_path, mode="train_and_eval", max_steps=2)
     session = make_session(params)

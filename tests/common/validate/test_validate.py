@@ -307,6 +307,18 @@ def test_the_two_flags_together_are_refused(folder, capsys):
     assert code == 2 and "both true" in capsys.readouterr().err
 
 
+def test_a_schedule_that_ends_before_the_training_is_told(folder, monkeypatch, capsys):
+    monkeypatch.setattr(validate_module.Validation, "check_programs", lambda *_: None)
+    falling = {
+        "scheduler": "Linear",
+        "initial_learning_rate": 1,
+        "end_learning_rate": 0,
+        "steps": 2,
+    }
+    code, _ = validate(folder, {"optimizer.learning_rate": falling}, "--max_steps", 8)
+    assert code == 0 and "the rate is 0 in 6 of 8 steps" in capsys.readouterr().out
+
+
 def test_validation_waits_for_no_worker_and_asks_for_no_cluster(folder, monkeypatch):
     monkeypatch.setattr(validate_module.Validation, "check_programs", lambda *_: None)
     monkeypatch.delenv("TF_CONFIG", raising=False)

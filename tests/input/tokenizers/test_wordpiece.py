@@ -6,6 +6,7 @@ import json
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -378,3 +379,31 @@ def test_the_fingerprint_tells_what_decides_the_ids(uncased, cased, tmp_path, mo
     monkeypatch.setattr("input.tokenizers.wordpiece.ALGORITHM_VERSION", 2)
     others.append(WordPieceTokenizer(vocab).fingerprint)
     assert len({same, *others}) == 5
+
+
+# ---- Case of vocabulary and texts ----------------------------------------------------------------
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]"]
+
+
+def test_entries_that_no_lower_cased_text_contains_are_told():
+    vocab = [*SPECIAL, "Paris", "##É", "paris", "ß"]
+    tokenizer = WordPieceTokenizer(vocab, source="vocab.txt")
+    (note,) = tokenizer.notes_on_case(np.array([8, 8, 9]))
+    assert note.startswith("2 of 10 entries of vocab.txt have capital letters or accents")
+    assert "write do_lower: false" in note
+    assert WordPieceTokenizer(vocab, do_lower=False).notes_on_case(np.array([8])) == []
+
+
+def test_more_than_two_in_a_hundred_unknown_tokens_are_told():
+    ids = np.array([6] * 98 + [1] * 2)
+    cased = WordPieceTokenizer([*SPECIAL, "paris"], do_lower=False)
+    assert cased.notes_on_case(ids) == []
+    (note,) = cased.notes_on_case(np.append(ids, [1, 1]))  # 4 of 102
+    assert note.startswith("3.9% of the tokens are [UNK]") and "write do_lower: true" in note
+    (note,) = WordPieceTokenizer([*SPECIAL, "paris"]).notes_on_case(np.array([1]))
+    assert note.startswith("100.0% of the tokens") and "that the weights were trained with" in note
+
+
+def test_googles_vocabulary_is_reachable_as_a_whole_where_texts_are_lower_cased(google_uncased):
+    assert google_uncased.num_unreachable == 0

@@ -221,6 +221,33 @@ def test_lower_casing_is_told_by_the_tokenizer_or_else_the_config(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "normalizer",
+    [
+        {"type": "BertNormalizer", "lowercase": False},
+        {"type": "Sequence", "normalizers": [{"type": "BertNormalizer", "lowercase": False}]},
+    ],
+)
+def test_a_tokenizer_json_beside_a_vocabulary_says_whether_to_lower(tmp_path, normalizer):
+    folder = save_huggingface(tmp_path, huggingface_tensors())
+    (folder / "vocab.txt").write_text("a\n")
+    (folder / "tokenizer.json").write_text(json.dumps({"normalizer": normalizer}))
+    config = huggingface.read_config(folder)
+    assert config["do_lower_case"] is False and config["vocab_file"] == str(folder / "vocab.txt")
+    lowering = {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}
+    (folder / "tokenizer.json").write_text(json.dumps({"normalizer": lowering}))
+    assert huggingface.read_config(folder)["do_lower_case"] is True
+
+
+def test_tokens_that_were_added_to_the_vocabulary_are_named(tmp_path):
+    folder = save_huggingface(tmp_path, huggingface_tensors())
+    special = [{"content": token, "id": i} for i, token in enumerate(["[PAD]", "[CLS]", "<user>"])]
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": special}))
+    (folder / "added_tokens.json").write_text('{"[MASK]": 4, "[NEW]": 23, "covid-19": 24}')
+    (note,) = huggingface.read_config(folder)["notes"]
+    assert "3 tokens were added to its vocabulary (<user>, [NEW], covid-19)" in note
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"model_type": "roberta"}, r"model_type is 'roberta'; only 'bert'"),
