@@ -783,7 +783,7 @@ def find_data(data_dir):
         if (folder / "glue" / "sst2").is_dir():
             return folder.resolve(), None
     if data_dir:
-        raise SystemExit(f"--data_dir {data_dir} has no glue/sst2; see README, 'Data'")
+        raise SystemExit(f"--data_dir {data_dir} has no glue/sst2; see docs/input.md, 'Data sets'")
     return None, "sample_glue/sst2"
 
 
