@@ -420,6 +420,7 @@ def resumed(params):
 
 def training(params, nan_at=None):
     """How a training of twelve steps ends, whose second evaluation is the best."""
+    Path(params.runconfig.model_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=params.runconfig.model_dir))
     params = params.with_runconfig(model_dir=folder, mode="train_and_eval")
     session = session_of(params)
@@ -430,7 +431,7 @@ def training(params, nan_at=None):
         cost = np.nan if len(steps) == nan_at else 0.5
         return {"train/cost_cls": cost, "train/unclipped_grad_norm": 1.0}
 
-    def evaluate(batches_of_split, step):
+    def evaluate(batches_of_split, step, **keywords):
         evaluated.append(step)
         return {"eval/accuracy_cls": 0.9 if len(evaluated) == 2 else 0.5}, metrics
 
@@ -568,6 +569,7 @@ TFDS = {
     "train_input.data_processor": "TfdsDataProcessor",
     "train_input.text_keys": "sentence",
 }
+FROM_THE_START = {"runconfig.mode": "train", "runconfig.model_dir": "$/empty"}
 EVERY_3 = {"runconfig.eval_every_steps": 3}
 BEST = EVERY_3 | {"runconfig.best_metric": "eval/accuracy_cls"}
 
@@ -731,7 +733,7 @@ KEYS = [
     ("runconfig.mode", "predict", chosen_checkpoint, {"runconfig.mode": "train"}),
     ("runconfig.model_dir", "$/other", chosen_checkpoint, {"runconfig.mode": "predict"}),
     ("runconfig.checkpoint_path", "$/weights", chosen_checkpoint, {"runconfig.mode": "predict"}),
-    ("runconfig.started_from", "$/weights", chosen_checkpoint, {"runconfig.mode": "train"}),
+    ("runconfig.started_from", "$/weights", chosen_checkpoint, FROM_THE_START),
     ("runconfig.deterministic", False, determinism, {}),
     ("runconfig.allow_changed_params", True, resumed, {}),
     ("runconfig.eval_every_steps", 5, training, EVERY_3),

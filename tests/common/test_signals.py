@@ -15,6 +15,14 @@ from common import signals
 from common.signals import SAVING, STOPPING, Control, Stopped, listening, poll
 
 
+@pytest.fixture(autouse=True)
+def no_nohup():
+    """These tests may themselves run under nohup, which ignores SIGHUP in all that it starts."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_is_raised_where_the_work_polls(number):
     with listening() as control:
