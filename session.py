@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import sys
 from pathlib import Path
 
 import data
@@ -157,10 +156,10 @@ def choose_checkpoint(run):
             "or, to start without them, move them away or choose another --model_dir"
         )
     for text in skipped:
-        print(text, file=sys.stderr)
+        log(text)
     if run.is_training:
         if newest is not None and run.checkpoint_path is not None:
-            print(f"--checkpoint_path is not used: {newest} is resumed", file=sys.stderr)
+            log(f"--checkpoint_path is not used: {newest} is resumed")
         return newest, newest or run.origin
     if newest is None:
         raise UserError(
@@ -202,8 +201,7 @@ def with_former_epsilon(params):
     if former is None or former.optimizer.epsilon != epsilon:
         return params
     if former.model.dtype_policy != "float32":
-        text = f"optimizer.epsilon stays {epsilon}, with which {params.runconfig.model_dir} began"
-        print(text, file=sys.stderr)
+        log(f"optimizer.epsilon stays {epsilon}, with which {params.runconfig.model_dir} began")
     return params.with_epsilon(epsilon)
 
 
@@ -326,7 +324,7 @@ def write_params(session):
     values = {"checkpoint_path": None, "started_from": origin or False}
     params = session.saved_params.with_runconfig(**values)
     for key, old, new in save_params(params, session.model_dir):
-        print(f"params.yaml: {key} was {old}, is now {new}", file=sys.stderr)
+        log(f"params.yaml: {key} was {old}, is now {new}")
 
 
 def best_session(session):
