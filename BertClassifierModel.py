@@ -38,7 +38,7 @@ class BertClassifierModel(RowTask):
     def answer(self):
         return classes(self.label_names)
 
-    def prepare_training(self, targets):
+    def prepare_training(self, targets, token_counts=None):
         """Counts the labels for `class_weights: auto`. See BaseModel."""
         weights = self.loss_of.balance(targets["labels"])
         if weights is None:
@@ -51,10 +51,10 @@ class BertClassifierModel(RowTask):
     def build_eval_metric_ops(self):
         return ClassificationMetrics(self.label_names, self.num_outputs)
 
-    def predictions(self, outputs):
+    def predictions(self, outputs, origins=None):
         return classification_predictions(outputs, self.label_names, self.temperature)
 
-    def compare(self, outputs, targets):
+    def compare(self, outputs, targets, origins=None):
         return compare_classes(outputs, targets, self.label_names, self.temperature)
 
     def shorten(self, record):

@@ -6,13 +6,20 @@ from typing import Any
 
 from BertClassifierModel import BertClassifierModel
 from common.BaseModel import PREDICT, TRAIN, BaseModel
+from common.tasks.distillation import distilled
 from common.tasks.multi_label import MultiLabelTask
+from common.tasks.pretraining import PretrainingTask
+from common.tasks.question_answering import QuestionAnsweringTask
 from common.tasks.regression import RegressionTask
 from common.tasks.targets import named
+from common.tasks.token_classification import TokenClassificationTask
 
 TASKS = {
     "classification": BertClassifierModel,
     "multi_label": MultiLabelTask,
+    "pretraining": PretrainingTask,
+    "question_answering": QuestionAnsweringTask,
+    "token_classification": TokenClassificationTask,
     "regression": RegressionTask,
 }
 
@@ -24,15 +31,21 @@ class ModelSpec:
     model: BaseModel  # whose weights it uses
     predictions: dict[str, Any]  # the task's outputs; a classifier's "logits" <float32>[B, C]
     loss: Any = None  # <float32>[], None in prediction
+    losses: tuple = ()  # of the model's `loss_figures`; the first is `loss`
     trainable_variables: tuple = ()  # the weights that `loss` trains; empty outside training
 
 
 def make_model(params, label_names=()):
     """Returns the built model of complete Params, with fresh weights.
 
+    A training with a teacher has the task with its losses; everything else the task alone.
+
     label_names: str of each class, for reports and predictions.
     """
-    model = TASKS[params.task](params, label_names)
+    task = TASKS[params.task]
+    if params.runconfig.is_training and params.distillation is not None:
+        task = distilled(task)
+    model = task(params, label_names)
     model.build()
     return model
 
@@ -54,6 +67,6 @@ def model_fn(features, labels, mode, params, model=None):
     outputs = model.build_model(features, mode)
     if mode == PREDICT:
         return ModelSpec(model, outputs)
-    loss = model.build_total_loss(outputs, named(labels))
+    loss, *parts = model.build_losses(outputs, named(labels))
     trainable_variables = tuple(model.build_train_ops(loss)) if mode == TRAIN else ()
-    return ModelSpec(model, outputs, loss, trainable_variables)
+    return ModelSpec(model, outputs, loss, (loss, *parts), trainable_variables)

@@ -12,26 +12,45 @@ from pathlib import Path
 
 import data
 from common.checkpoints import store
+from common.checkpoints.extension import with_new_words
+from common.checkpoints.layer_choice import with_layers
 from common.checkpoints.load import open_checkpoint
-from common.console import log
+from common.console import counted, log
 from common.errors import UserError
 from common.export.export import check_folder, check_format
-from common.params import may_change
+from common.params import has_effect, may_change
 from common.params.optimizer import default_epsilon
+from common.reports.tracking import check_trackers
 from common.tasks.targets import places_in
 from common.training.checks import (
+    check_batch_fits,
     check_network_size,
     check_plan_size,
     check_precision,
     check_vocab,
 )
 from common.training.distribution import ONE_DEVICE
+from common.training.length import (
+    check_end,
+    depends_on_rows,
+    notes_on_evaluations,
+    resolve_length,
+    with_former_budget,
+)
 from common.training.session import Session
-from model import make_model, model_fn
+from common.training.teacher import fingerprint_of, params_of
+from model import TASKS, make_model, model_fn
 from utils import SAVED, changes_from, get_params, save_params
 
 BEST, NEWEST = "best", "newest"  # as --checkpoint_path
-SPLITS = {"train_file": "train", "eval_file": "validation"}  # {key: the split that is read from it}
+TEACHER = "teacher"  # among the contents that a checkpoint remembers
+# {key: the split that is read from it}
+SPLITS = {
+    "train_file": "train",
+    "eval_file": "validation",
+    "train_documents": "train",
+    "eval_documents": "validation",
+}
 
 
 def open_session(
@@ -61,12 +80,24 @@ def open_session(
     if needs_checkpoint:
         with attempt("checkpoint"):
             resumed, chosen = choose_checkpoint(run)
-    checkpoint = None
+    checkpoint, teacher = None, None
+    if run.is_training and params.distillation is not None:
+        with attempt("checkpoint"):
+            teacher = open_checkpoint(params.distillation.teacher)
+            if chosen is None and params.distillation.student_layers is not None:
+                checkpoint = with_layers(teacher, params.distillation.student_layers)
     if chosen is not None:
         with attempt("checkpoint"):
             checkpoint = open_checkpoint(chosen) if run.is_training else open_used(run, chosen)
+            if run.is_training and not resumed:
+                checkpoint = with_new_words(checkpoint, params.predict_input.vocab_file)
     resumed = None if checkpoint is None else resumed
     config = {} if checkpoint is None else checkpoint.config
+    if teacher is not None:  # which brings what a network from elsewhere would
+        named_there = {key: teacher.config.get(key) for key in ("vocab_file", "do_lower_case")}
+        config = {key: each for key, each in named_there.items() if each is not None} | config
+    with attempt("params"):
+        check_batch_fits(params, config, distribution.num_replicas)
     if run.tf_random_seed is None:
         # Drawn once and saved with the checkpoint, so that a resumed run has the same seed.
         seed = config.get("tf_random_seed") if resumed else None
@@ -74,6 +105,11 @@ def open_session(
         params = params.with_runconfig(tf_random_seed=distribution.broadcast(seed))
     if resumed and params.optimizer.epsilon is None:
         params = with_former_epsilon(params)
+    budget = None
+    if resumed:
+        with attempt("params"):
+            params, budget = with_former_budget(params, checkpoint)
+    params = params.with_case(config.get("do_lower_case"))
     rows, as_rows = [], None  # texts, or else params that read the rows of a file
     if mode == "predict":
         with attempt("texts"):
@@ -82,7 +118,7 @@ def open_session(
                 raise UserError(f"--text and --input_file {input_file}: give one of the two")
             params = as_rows or params
             rows = [] if as_rows else data.read_texts(texts, input_file)
-    given_params, completed, contents = params, None, {}
+    given_params, completed, contents, num_batches = params, None, {}, None
     # If several workers share a data_dir, the chief prepares it.
     with attempt("data"), distribution.chief_first():
         completed = data.complete_params(
@@ -90,6 +126,12 @@ def open_session(
         )
         if params.runconfig.is_training:
             contents = data.contents(completed[0])
+            if depends_on_rows(completed[0]):
+                num_batches = data.batches_per_epoch(completed[0])
+            if teacher is not None:
+                contents = contents | {TEACHER: fingerprint_of(teacher)}
+                of_teacher = params_of(completed[0], teacher, completed[1], completed[2])
+                completed = completed[0].with_teacher(of_teacher), *completed[1:]
     if completed is None:  # its fault was collected
         with attempt("params"):
             completed = without_data(params, config, params_path)
@@ -99,6 +141,17 @@ def open_session(
             check_network_size(completed[0])
             is_complete = True
     params, label_names, vocab = completed or (params, (), [])
+    if params.runconfig.is_training and params.teacher is None:  # or its fault was collected
+        params = params.with_teacher(None)
+    if params.runconfig.is_training:
+        with attempt("params"):
+            check_end(params)
+    before_length = params
+    if params.runconfig.is_training:
+        params = resolve_length(params, num_batches)
+        if params.runconfig.mode == "train_and_eval":
+            for note in notes_on_evaluations(before_length, params, num_batches):
+                log(note)
     if mode == "export":  # an exported model always computes in float32
         params = params.with_precision("float32")
     session = Session(
@@ -109,6 +162,7 @@ def open_session(
         given_params,
         params_path,
         checkpoint,
+        teacher,
         resumed,
         tuple(label_names),
         vocab,
@@ -117,10 +171,13 @@ def open_session(
         is_complete,
         input_file if as_rows else None,
         contents,
+        before_length,
+        budget,
     )
     checks = (
         check_machine,
         check_export,
+        check_tracking,
         check_batch_size,
         check_vocab_size,
         check_vocab_unchanged,
@@ -130,6 +187,31 @@ def open_session(
         with attempt("params"):
             check(session)
     return session
+
+
+def prepare_data(params):
+    """Makes what a training reads, ahead of it. Returns the Result."""
+    path = params.runconfig.checkpoint_path
+    config = {} if path is None else open_checkpoint(path).config
+    return data.prepare_data(params.with_vocab_file(config.get("vocab_file")))
+
+
+def data_report(params, folder, with_texts):
+    """Looks at the rows that a training would read. Returns the Result.
+
+    The vocabulary and the sizes of the network are those of the params, or else of the checkpoint
+    that a training would begin from. params: Params with model_dir; others: as of
+    `data.data_report`.
+    """
+    run = params.runconfig
+    path = choose_checkpoint(run)[1] if run.checkpoint_path in (BEST, NEWEST) else run.origin
+    path = path or store.newest_checkpoint(run.model_dir)
+    config = {} if path is None else open_checkpoint(path).config
+    params = params.with_case(config.get("do_lower_case"))
+    params = params.with_vocab_file(config.get("vocab_file"))
+    names = ("hidden_size", "num_hidden_layers", "filter_size", "max_position_embeddings")
+    sizes = {name: getattr(params.model, name) or config.get(name) for name in names}
+    return data.data_report(params, sizes, folder, with_texts)
 
 
 def choose_checkpoint(run):
@@ -208,14 +290,14 @@ def with_former_epsilon(params):
 def without_data(params, config, params_path):
     """`data.complete_params` for data that cannot be read: from params and checkpoint only.
 
-    The number of outputs is that of the params, of the checkpoint, of the task, or else 2.
+    The number of outputs is that of the params, of the checkpoint, or of the task.
     """
     with contextlib.suppress(UserError):  # the shapes may not need a vocabulary
         params = params.with_vocab_file(config.get("vocab_file"))
     params = data.resolve_precision(params)
-    of_task = data.get_targets(params.predict_input).label_names
-    classes = params.model.num_cls_classes or len(config.get("label_names", of_task or ())) or 2
-    return params.complete(config, {"num_cls_classes": classes}, params_path), (), []
+    targets = data.get_targets(params.predict_input)
+    outputs = params.model.num_cls_classes or targets.num_outputs(config.get("label_names"))
+    return params.complete(config, {"num_cls_classes": outputs}, params_path), (), []
 
 
 def check_machine(session):
@@ -227,8 +309,14 @@ def check_machine(session):
 def check_export(session):
     """Raises UserError if the best checkpoint could not be exported after the training."""
     if session.mode == "train_and_eval" and session.run.export_best is not None:
-        check_format(session.run.export_best, session.params)
+        check_format(session.run.export_best, session.params, TASKS[session.params.task])
         check_folder(session.model_dir / "export" / session.run.export_best)
+
+
+def check_tracking(session):
+    """Raises UserError if a tracker of the training is not installed."""
+    if session.is_training:
+        check_trackers(session.run)
 
 
 def check_batch_size(session):
@@ -267,7 +355,7 @@ def check_unchanged_meaning(session):
             changes += [
                 change
                 for change in changes_from(former, session.saved_params)
-                if not is_moved(session, *change)
+                if not is_moved(session, *change) and has_effect(change[0], session.params)
             ]
         refuse_changes_of_meaning(changes, session.resumed, session.run.allow_changed_params)
 
@@ -280,11 +368,32 @@ def refuse_changes_of_meaning(changes, checkpoint, is_allowed):
     changed = [change for change in changes if not may_change(change[0])]
     if not changed or is_allowed:
         return
-    listed = "\n".join(f"  {key} was {old}, is now {new}" for key, old, new in changed)
+    listed = "\n".join(
+        f"  {key} was {rate_in_words(old)}, is now {rate_in_words(new)}"
+        for key, old, new in changed
+    )
     raise UserError(
         f"{checkpoint} cannot be resumed with params of another meaning:\n{listed}\n"
         "Give back the former values (params.yaml beside it has them), choose another --model_dir, "
         "or go on with the new ones: --allow_changed_params"
+    )
+
+
+# Of a schedule that num_epochs, warmup_ratio and decay: linear make.
+LINE = {"scheduler", "initial_learning_rate", "end_learning_rate", "steps", "cycle"}
+
+
+def rate_in_words(value):
+    """Straight lines of a learning rate, as people say them; any other value as it is."""
+    stages = value if isinstance(value, list) else [None]
+    for stage in stages:
+        is_line = isinstance(stage, dict) and stage.keys() == LINE and not stage["cycle"]
+        if not is_line or stage["scheduler"] != "Linear" or not isinstance(stage["steps"], int):
+            return value
+    return ", then ".join(
+        f"{stage['initial_learning_rate']} to {stage['end_learning_rate']} in "
+        f"{counted(stage['steps'], 'step')}"
+        for stage in stages
     )
 
 
@@ -304,7 +413,8 @@ def changes_of_data(session):
         log(f"{session.resumed} is of an earlier version: whether its rows changed is not known")
     for split, rows in session.contents.items():
         if former and former.get(split, rows) != rows:
-            changes.append((f"the content of split {split}", former[split], rows))
+            what = "the teacher" if split == TEACHER else f"the content of split {split}"
+            changes.append((what, former[split], rows))
     known = names and session.label_names
     if known and places_in(names, session.label_names) != list(range(len(names))):
         changes.append(("the label names", ", ".join(names), ", ".join(session.label_names)))
@@ -331,7 +441,7 @@ def best_session(session):
     """Returns the Session that exports the best checkpoint of a training Session's model_dir."""
     return dataclasses.replace(
         session,
-        params=session.params.with_precision("float32"),
+        params=session.params.with_precision("float32").with_teacher(None),
         checkpoint=open_checkpoint(store.best_checkpoint(session.model_dir)),
         resumed=None,
     )

@@ -15,9 +15,13 @@ import yaml
 from common.errors import UserError
 from common.files import write_whole
 from common.params import (
+    FILE_KEYS,
     INPUTS,
+    OF_FILES,
     SECTIONS,
+    WITHOUT_SECTION,
     ModelParams,
+    VocabularyFile,
     as_yaml,
     derive_inputs,
     differences,
@@ -26,30 +30,51 @@ from common.params import (
     no_effect,
     plain_differences,
 )
+from common.params.everyday import everyday_values, fill_in
 from common.params.yaml_faults import describe, validate
 from common.params.yaml_file import MAX_BYTES, Fault, NodeFault, read_value, read_yaml
 
 SAVED = "params.yaml"  # in model_dir
+COMMAND_LINE = "command line"  # in messages, where there is no file
+
+
+def find_file(path):
+    """The path, or where the working directory lacks it that of a config of this program.
+
+    So `configs/params_bert_minilm_sst2.yaml` can be named from everywhere.
+    """
+    shipped = Path(__file__).parent / path
+    if str(path).startswith("configs/") and not os.path.exists(path) and shipped.is_file():
+        return str(shipped)
+    return os.fspath(path)
 
 
 def get_params(path, overrides=None, on_warning=None):
     """Reads and checks a YAML file.
 
     Args:
-        path: str or path-like. The file.
+        path: str or path-like. The file. None: there is none, and overrides name a file of rows,
+            as `*_input.train_file`; `common/params/everyday.py` has the values of other keys.
         overrides: {dotted key: value} or None. Values of the command line, which replace the
             file's: {"runconfig.max_steps": 10}. None removes the file's value.
             `*_input.data_dir` is the key in every input of the file.
-        on_warning: callable(str) or None. Called for each key that has no effect here.
+        on_warning: callable(str) or None. Called for each key that has no effect here, and for
+            what is chosen in place of a file.
     Returns:
         Params, frozen. Values that a checkpoint brings are still None: see `Params.complete`.
     Raises:
         UserError: the file cannot be read, or has faults; the text lists all of them.
     """
-    path = os.fspath(path)
-    values, lines, faults = read_yaml(path)
-    move_origin(path, values)
-    apply_overrides(values, lines, overrides or {})
+    if path is None:
+        path, faults = COMMAND_LINE, []
+        values, lines, told = values_without_file(overrides or {})
+    else:
+        path = find_file(path)
+        values, lines, faults = read_yaml(path)
+        move_origin(path, values)
+        told = [f"{path}: {text}" for text in lost_schedules(values, lines, overrides or {})]
+        apply_overrides(values, lines, overrides or {})
+    faults += faults_of_length(values, lines)
     faults += move_initializer(values, lines)
     faults += with_pretrain_params(path, values, lines)
     params, more = validate(values)
@@ -58,26 +83,121 @@ def get_params(path, overrides=None, on_warning=None):
         raise UserError(describe(path, faults, lines))
     for text in warnings_of(values, lines) if on_warning else ():
         on_warning(f"{path}: {text}")
+    for text in told if on_warning else ():
+        on_warning(text)
     return params
+
+
+def get_vocabulary_file(path, overrides=None):
+    """Reads and checks a YAML file for `--mode train_vocab`. Returns VocabularyFile, frozen.
+
+    path, overrides, and what is raised: as of `get_params`.
+    """
+    path = find_file(path)
+    values, lines, faults = read_yaml(path)
+    apply_overrides(values, lines, overrides or {})
+    file, more = validate(values, VocabularyFile)
+    if faults + more:
+        raise UserError(describe(path, faults + more, lines))
+    return file
 
 
 # ---- The command line over the file --------------------------------------------------------------
 
 
+# A value of the command line -> keys of the file that say the same otherwise, and give way.
+GIVE_WAY = {
+    "runconfig.max_steps": ("runconfig.num_epochs", "runconfig.max_seconds"),
+    "runconfig.num_epochs": ("runconfig.max_steps", "runconfig.steps", "runconfig.max_seconds"),
+    "runconfig.max_seconds": ("runconfig.max_steps", "runconfig.steps", "runconfig.num_epochs"),
+    "optimizer.learning_rate": (
+        "optimizer.warmup_ratio",
+        "optimizer.decay",
+        "optimizer.decay_end",
+    ),
+}
+
+
 def apply_overrides(values, lines, overrides):
-    """Replaces values of the file by those of the command line; `lines` then has the flag."""
-    for dotted, value in overrides.items():
+    """Replaces values of the file by those of the command line; `lines` then has the flag.
+
+    A value for every input comes before those for one.
+    """
+    give_way(values, overrides)
+    for_every_input = {k: value for k, value in overrides.items() if k.startswith("*_input.")}
+    for dotted, value in (for_every_input | overrides).items():
         section, *keys = dotted.split(".")
-        if section == "*_input":
-            names = [name for name in INPUTS if isinstance(values.get(name), dict)]
-        else:
-            names = [section]
+        names = inputs_with(keys[0], values) if dotted in for_every_input else [section]
+        flag = dotted.rpartition(".")[2]
+        flag = flag if flag_keys().get(flag) == dotted else "override"
         for name in names:
-            set_value(values, lines, (name, *keys), value)
+            set_value(values, lines, (name, *keys), value, f"--{flag}")
 
 
-def set_value(values, lines, path, value):
-    """Sets one value, and creates the mappings on the path to it."""
+def lost_schedules(values, lines, overrides):
+    """Yields what is told where a rate of the command line takes the place of schedules."""
+    optimizer, rate = values.get("optimizer"), overrides.get("optimizer.learning_rate")
+    former = optimizer.get("learning_rate") if isinstance(optimizer, dict) else None
+    is_shaped = {"optimizer.decay", "optimizer.warmup_ratio"} & overrides.keys()
+    if rate is None or is_shaped or isinstance(rate, list | dict):
+        return
+    if isinstance(former, list | dict):
+        line = lines.get(("optimizer", "learning_rate"), "of the file")
+        yield (
+            f"line {line}: the schedules of learning_rate give way to the rate {rate} of the "
+            "command line, which is constant; for a warm-up and a decay add --override "
+            "optimizer.warmup_ratio=0.1 --override optimizer.decay=linear"
+        )
+
+
+def values_without_file(overrides):
+    """What `read_yaml` and `apply_overrides` make of a file, without one; and what is told."""
+    from input.sources.columns import find_columns  # here: a params file needs none of its modules
+
+    values, lines = everyday_values(), {}
+    apply_overrides(values, lines, overrides)
+    return values, lines, fill_in(values, find_columns)
+
+
+def inputs_with(key, values):
+    """The inputs of a file that a value for every input is for; all, where none has such a key."""
+    names = [name for name in INPUTS if isinstance(values.get(name), dict)]
+    if key not in FILE_KEYS:
+        return names
+    derived = derive_inputs(values)
+    of_files = [name for name in names if derived[name].get("data_processor") in OF_FILES]
+    return of_files or names
+
+
+def give_way(values, overrides):
+    """Removes what the file says otherwise than the command line, as GIVE_WAY lists it."""
+    for dotted, others in GIVE_WAY.items():
+        value = overrides.get(dotted)
+        is_rate = dotted == "optimizer.learning_rate" and not isinstance(value, list | dict)
+        for section, key in (other.split(".") for other in others if other not in overrides):
+            if value is not None and not is_rate and isinstance(values.get(section), dict):
+                values[section].pop(key, None)
+
+
+def faults_of_length(values, lines):
+    """Faults of num_epochs and steps where both stand in the file, or on the command line.
+
+    `--steps` with a file that has num_epochs trains so many steps of them.
+    """
+    run, paths = values.get("runconfig"), [("runconfig", key) for key in ("num_epochs", "steps")]
+    if not isinstance(run, dict) or any(run.get(key) is None for _, key in paths):
+        return []
+    if len({isinstance(lines.get(path), str) for path in paths}) == 2:
+        return []
+    text = f"is {run['steps']}, and num_epochs is {run['num_epochs']}; training has one length, so "
+    return [Fault(paths[1], f"{text}leave one of the two out")]
+
+
+def set_value(values, lines, path, value, flag="--override"):
+    """Sets one value, and creates the mappings on the path to it. flag: str, what gives it."""
+    if path[0] == "optimizer" and len(path) > 1 and values.get("optimizer") is None:
+        values["optimizer"] = dict(WITHOUT_SECTION)  # what it has without the section
+        give_way(values, {".".join(path): value})
     if path[0] == "eval_input" and len(path) > 1 and values.get("eval_input") is None:
         # Without an eval_input it has the keys of train_input: copy those, then set this one.
         values["eval_input"] = derive_inputs(values).get("eval_input")
@@ -85,17 +205,22 @@ def set_value(values, lines, path, value):
     for i, key in enumerate(path[:-1]):
         if values.get(key) is None:
             values[key] = {}
-            lines.setdefault(path[: i + 1], "--override")
+            lines.setdefault(path[: i + 1], flag)
         if isinstance(values[key], list) and i > 0:
             raise UserError(
                 f"--override {'.'.join(path)}: {key} is a list, which is set as a whole: "
                 f"--override '{'.'.join(path[: i + 1])}=[...]'"
             )
+        if not isinstance(values[key], dict) and i > 0:
+            raise UserError(
+                f"--override {'.'.join(path)}: {key} is {as_yaml(values[key])}, which has no keys "
+                f"below it; set it as a whole: --override '{'.'.join(path[: i + 1])}=...'"
+            )
         if not isinstance(values[key], dict):
             return  # not a mapping, which `validate` reports
         values = values[key]
     values[path[-1]] = value
-    lines[path] = f"--{path[-1]}" if path[-1] in flag_keys() else "--override"
+    lines[path] = flag
 
 
 def copy_lines(lines, section, new):

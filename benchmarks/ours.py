@@ -18,11 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.platform.huge_pages import use_huge_pages
-from common.platform.machine_code import use_multi_output_fusion
+from common.platform.machine_code import set_xla_flags
 
 if __name__ == "__main__":
     use_huge_pages()
-    use_multi_output_fusion()
+    set_xla_flags()
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -127,8 +127,8 @@ class LastFigures(Listener):
     def __init__(self):
         self.values = {}
 
-    def on_figures(self, split, step, values, histograms=None):
-        del split, step, histograms
+    def on_figures(self, split, step, values, histograms=None, facts=None):
+        del split, step, histograms, facts
         self.values = values
 
 
@@ -156,16 +156,28 @@ def measure_training(args, gate):
         "flops_per_epoch": float(flops.sum()),
         "steps_per_epoch": len(epoch),
     }
-    figures, done = LastFigures(), 0
     rows, flops = args.steps * args.batch_size, float(flops[first : first + args.steps].sum())
+    run_blocks(
+        step, batches, params.runconfig, args.steps, gate, rows, model.loss_figures, flops=flops
+    )
+
+
+def run_blocks(step, batches, run, num_steps, gate, count, losses, **facts):
+    """Trains for ever on the batches, in the loop of a training; a block is num_steps steps.
+
+    losses: `loss_figures` of the model.
+    """
+    figures, done = LastFigures(), 0
 
     def gated_step(features, targets):
         nonlocal done
-        if done % args.steps == 0:
+        if done % num_steps == 0:
             if done:
-                wait = figures.values.get("train/input_wait")  # known from the third step on
+                values = figures.values
+                wait = values.get("train/input_wait")  # known from the third step on
                 known = {} if wait is None else {"input_wait": wait}
-                gate.end(rows, flops=flops, loss=figures.values["train/cost_cls"], **known)
+                loss = values[losses[0]]
+                gate.end(count, loss=loss, **known, **facts)
             gate.begin()
         done += 1
         return step(features, targets)
@@ -176,11 +188,12 @@ def measure_training(args, gate):
         endless,
         0,
         sys.maxsize,
-        params.runconfig,
+        run,
         figures,
         Control(),
         save=lambda step: None,
         is_ahead=True,
+        loss_figures=losses,
     )
 
 

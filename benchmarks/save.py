@@ -22,11 +22,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
 from common.checkpoints import store
-from common.checkpoints.names import WEIGHTS
+from common.checkpoints.names import NOT_OF_A_CLASSIFIER, WEIGHTS
 from common.checkpoints.writer import CheckpointWriter
 
 SIZES = {"V": 30522, "P": 512, "S": 2, "D": 768, "F": 3072, "C": 2}  # Devlin et al. 2019
-NOT_OF_A_CLASSIFIER = ("nsp/", "mlm/", "encoder/final_layer_norm/", "embeddings/projection/")
 
 
 def make_variables(num_layers):

@@ -6,6 +6,7 @@ They are written under a temporary name, flushed to disk, and renamed.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from common.errors import UserError
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 # Where a file system has no locks, older temporary files are those of killed processes.
 MAX_WRITE_SECONDS = 60
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")  # with which such a file begins
 
 
 def cache_dir():
@@ -123,14 +125,15 @@ def _lock(descriptor, waits=False):
     return True
 
 
-def check_no_links(folder, names):
+def check_no_links(folder, names, looks_below=True):
     """Raises UserError where a file or folder of these names, or a folder in it, is a link.
 
     A link in a folder that somebody sent may lead anywhere. folder: path-like; names: of str.
     """
     paths = [Path(folder, name) for name in names]
+    walked = paths if looks_below else []
     below = [
-        Path(parent, name) for path in paths for parent, subs, _ in os.walk(path) for name in subs
+        Path(parent, name) for path in walked for parent, subs, _ in os.walk(path) for name in subs
     ]
     for path in (*paths, *below):
         if path.is_symlink():
@@ -138,6 +141,20 @@ def check_no_links(folder, names):
                 f"{path} is a symbolic link, to {os.readlink(path)}: nothing is written or deleted "
                 "through links. Replace it by what it leads to, or delete it"
             )
+
+
+def utf8_text(content, source):
+    """Returns the text of a file's bytes. Raises UserError where they are not UTF-8, with the line.
+
+    source: str, names the file in the message.
+    """
+    if content.startswith(UTF16_MARKS):
+        raise UserError(f"{source} is UTF-16; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{source}, line {line} is not UTF-8; save it as UTF-8") from None
 
 
 def flush(path):
@@ -152,6 +169,21 @@ def flush(path):
 def hash_of(value):
     """Returns the SHA-256 of a JSON value, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_once(path):
+    """As `sha256`, which is computed anew only for a file that has changed since in this process.
+
+    A file has changed where its size, its node or the time of its last change differs.
+    """
+    status = os.stat(path)
+    return _sha256_of(os.fspath(path), status.st_size, status.st_ino, status.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_of(path, *status):
+    del status
+    return sha256(path)
 
 
 def sha256(path):

@@ -116,6 +116,62 @@ class ClassificationLoss:
         return ops.mean(ops.sum(terms, axis=-1)) / 2
 
 
+def token_cross_entropy(logits, ids):
+    """<float32>[..., V], <int32>[...] -> <float32>[...], the cross entropy of each token."""
+    return ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+
+
+class MaskedLmLoss:
+    """The losses of masked words, summed over a batch and divided by its masked words, or
+    with the scaling "batch_size" by its rows.
+
+    The original's "num_masked" divided by the rows too, and its "precomputed_num_masked" scaled the
+    weights where they were read, in float16 (docs/deviations.md).
+
+    Call:
+        losses: <float32>[R, P], cross entropy of each word; weights: <float32>[R, P], 1 on masked
+        words and 0 on filler; num_rows: <float32>[], None: R. Returns <float32>[].
+    """
+
+    def __init__(self, scaling="precomputed_num_masked"):
+        self.of_rows = scaling == "batch_size"
+
+    def __call__(self, losses, weights, num_rows=None):
+        total = ops.sum(weights * losses)
+        if self.of_rows:
+            return total / (weights.shape[0] if num_rows is None else num_rows)
+        return total / ops.maximum(ops.sum(weights), 1.0)
+
+
+class WordLoss(ClassificationLoss):
+    """The cross entropy of the labelled tokens: their mean, or the original's sum.
+
+    With class weights it is weighted, and still divided by the number of labelled tokens.
+
+    Args:
+        num_classes, class_weights: as of ClassificationLoss.
+        loss_weight: float or None. If given, the sum over the batch is multiplied by it and divided
+            by the number of rows, as in the original, where it is 1 / (labelled tokens in a row).
+    Call:
+        logits: <float32>[B, T, C]; labels: <int32>[B, T], -1 on tokens without a label. Returns
+        <float32>[].
+    """
+
+    def __init__(self, num_classes, class_weights=None, loss_weight=None):
+        super().__init__(num_classes, class_weights)
+        self.loss_weight = loss_weight
+
+    def __call__(self, logits, labels):
+        is_labelled = ops.cast(labels >= 0, "float32")
+        labels = ops.maximum(labels, 0)
+        losses = token_cross_entropy(logits, labels) * is_labelled  # [B, T]
+        if self.weights is not None:
+            losses = losses * ops.take(self.weights, labels, axis=0)
+        if self.loss_weight is not None:
+            return ops.sum(losses) * (self.loss_weight / labels.shape[0])
+        return ops.sum(losses) / ops.maximum(ops.sum(is_labelled), 1.0)
+
+
 class MultiLabelLoss:
     """Mean binary cross entropy of a sigmoid for each label, over rows and labels.
 
@@ -148,3 +204,37 @@ class RegressionLoss:
     def difference(self, first, second):
         """Mean square instead of the divergence: Liang et al. 2021, appendix B.1."""
         return ops.mean(ops.square(first - second))
+
+
+# ---- Soft targets: a teacher's outputs in place of labels ----------------------------------------
+
+
+def soft_cross_entropy(logits, teacher, temperature=1.0):
+    """T^2 KL(p || q) over the last axis, p = softmax(teacher / T), q = softmax(logits / T).
+
+    Hinton et al. 2015 (arXiv:1503.02531, section 2): T^2 keeps the gradient's size whatever T is.
+    The divergence is their cross entropy without the entropy of p, which nothing is trained by.
+
+    logits, teacher: <float32>[..., C]; temperature: float > 0. Returns <float32>[...].
+    """
+    ours, theirs = (ops.log_softmax(each / temperature, axis=-1) for each in (logits, teacher))
+    return temperature**2 * ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1)
+
+
+def soft_binary_cross_entropy(logits, teacher, temperature=1.0):
+    """As `soft_cross_entropy`, of a sigmoid for each label, and the mean over the labels.
+
+    logits, teacher: <float32>[..., C]. Returns <float32>[...].
+    """
+    ours, theirs = logits / temperature, teacher / temperature
+    terms = sum(
+        ops.sigmoid(sign * theirs) * (ops.log_sigmoid(sign * theirs) - ops.log_sigmoid(sign * ours))
+        for sign in (1.0, -1.0)
+    )
+    return temperature**2 * ops.mean(terms, axis=-1)
+
+
+def soft_square(logits, teacher, temperature=1.0):
+    """The mean square of the difference over the last axis, of numbers: <float32>[...]."""
+    del temperature  # a number is no distribution
+    return ops.mean(ops.square(logits - teacher), axis=-1)

@@ -130,7 +130,8 @@ def _handling(control):
         return
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
-    watcher = threading.Thread(target=_watch, args=(readable, control), daemon=True)
+    stderr = os.dup(2)  # descriptor 2 leads nowhere while TensorFlow is imported
+    watcher = threading.Thread(target=_watch, args=(readable, control, stderr), daemon=True)
     watcher.start()
     former_fd = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
     handled = [*STOPPING, SAVING]
@@ -146,11 +147,12 @@ def _handling(control):
         os.close(writable)  # ends the watcher
         watcher.join()
         os.close(readable)
+        os.close(stderr)
 
 
-def _watch(readable, control):
+def _watch(readable, control, stderr):
     """Ends the process as the head of this file says, also while the main thread is in a long
-    library call."""
+    library call. readable, stderr: descriptors."""
     first = None
     while True:
         is_readable, *_ = select.select(
@@ -159,7 +161,7 @@ def _watch(readable, control):
         if not is_readable:
             if not control.has_unsaved:
                 with contextlib.suppress(OSError):
-                    os.write(2, f"\nThe run was {Stopped(first)}\n".encode())
+                    os.write(stderr, f"\nThe run was {Stopped(first)}\n".encode())
                 exit_at_once(first)
             continue
         data = os.read(readable, 1)

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens and a plan -> batches of the documented features, assembled in the graph."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from common.console import counted
+from common.tasks.targets import POSITIONS
 from input.epoch_plan import truncated_lengths
-from input.features import STANDARD_LAYOUT, assemble_features, assemble_packed_features
+from input.features import (
+    STANDARD_LAYOUT,
+    assemble_features,
+    assemble_packed_features,
+    assemble_token_targets,
+)
 from input.summary import row_hashes
+from input.word_rows import WordRows
 
 NUM_PREFETCHED = 2  # batches assembled during a step
 
@@ -36,9 +45,41 @@ class Batches:
     is_whole: bool = True  # whether they have all usable rows of the split, and not a sample
     origins: Callable | None = None  # () -> `rows.Origins`, of rows to score or predict
     notes: Sequence[str] = ()  # on the tokens, for whoever trains on them
+    num_per_epoch: int | None = None  # whole batches of an epoch, in training
+    token_counts: np.ndarray | None = None  # int [V], how often the rows have each token
+    word_rows: WordRows | None = None  # of tasks that answer for words; `targets` are of words
 
     def __len__(self):
         return len(self.rows)
+
+    @property
+    def batch_size(self):
+        """int, B."""
+        return self.rows.shape[1]
+
+    def rows_of(self, first, last):
+        """Returns the rows of the batches first <= number < last: int [last - first, B]."""
+        return self.rows[first:last]
+
+    def from_batch(self, number):
+        """Returns a tf.data.Dataset of the batches from a number on."""
+        return self.dataset.skip(number)
+
+    @property
+    def checksum(self):
+        """int, the same for the same rows in the same batches."""
+        return zlib.crc32(self.rows)
+
+    @property
+    def distinct_shapes(self):
+        """The shapes that features of a batch can have: increasing list of [rows, tokens]."""
+        return np.unique(self.shapes, axis=0).tolist()
+
+    def num_predictions(self, length):
+        """Returns how many tokens to predict a row of the features has, whose length is given: int,
+        or None where there are none."""
+        positions = self.dataset.element_spec[0].get(POSITIONS)
+        return None if positions is None else positions.shape[1]
 
     @property
     def num_rows(self):
@@ -56,7 +97,7 @@ class Batches:
         if not self.num_truncated:
             return ""
         return (
-            f"max_sequence_length cuts {self.num_truncated:,} of {self.num_rows:,} rows "
+            f"max_sequence_length cuts {self.num_truncated:,} of {counted(self.num_rows, 'row')} "
             f"({self.num_truncated / self.num_rows:.1%}), tokens lost: {self.num_cut.sum():,}"
         )
 
@@ -68,12 +109,13 @@ class Batches:
     @property
     def num_packed(self):
         """int, rows in the long rows of a batch; None if the batches are not packed."""
-        return self.rows.shape[1] if self.is_packed else None
+        return self.batch_size if self.is_packed else None
 
     @property
     def description(self):
         """str, for the log: how rows of different length share a batch."""
-        counts, lengths = (", ".join(map(str, np.unique(sizes))) for sizes in self.shapes.T)
+        sizes = zip(*self.distinct_shapes, strict=True)
+        counts, lengths = (", ".join(map(str, sorted(set(each)))) for each in sizes)
         if self.is_packed:
             return f"packed into {counts} rows of {lengths} tokens"
         return f"padded to {lengths} tokens"
@@ -87,6 +129,11 @@ class Batches:
     def num_real(self):
         """int, tokens of all batches, without padding."""
         return int(self.num_tokens[self.rows[self.rows >= 0]].sum())
+
+    @property
+    def share_real(self):
+        """float, the share of the computed tokens that is no padding."""
+        return self.num_real / self.num_computed
 
     def __iter__(self):
         return iter(self.dataset)
@@ -153,13 +200,22 @@ def _batches(features_of, plan, shapes, tokens, max_sequence_length, with_weight
         starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
         counts = tf.constant(cut, tf.int32)
         targets = {name: tf.constant(each) for name, each in tokens.targets.items()}
+        of_tokens = {
+            name: tf.constant(np.append(each, np.int32(-1)))
+            for name, each in tokens.token_targets.items()
+        }
 
         # No control flow depends on a tensor, so AutoGraph would cost 0.4 s for nothing.
         @tf.autograph.experimental.do_not_convert
         def assemble(batch_rows, *place):
             rows = tf.maximum(batch_rows, 0)  # filler is row 0 with weight 0
-            features = features_of(ids, tf.gather(starts, rows), tf.gather(counts, rows), *place)
-            batch = features, {name: tf.gather(each, rows) for name, each in targets.items()}
+            where = tf.gather(starts, rows), tf.gather(counts, rows)
+            features = features_of(ids, *where, *place)
+            batch_targets = {name: tf.gather(each, rows) for name, each in targets.items()}
+            if of_tokens:
+                length = tf.shape(features["input_ids"])[1]
+                batch_targets |= assemble_token_targets(of_tokens, *where, length, layout)
+            batch = features, batch_targets
             return (*batch, tf.cast(batch_rows >= 0, tf.float32)) if with_weights else batch
 
         dataset = tf.data.Dataset.from_tensor_slices(plan).map(assemble).prefetch(NUM_PREFETCHED)

@@ -28,7 +28,7 @@ def truncated_lengths(lengths, room, ops=np):
     return ops.stack([ops.minimum(first, max_first), ops.minimum(second, max_second)], axis=1)
 
 
-def choose_bucket_lengths(row_lengths, num_buckets):
+def choose_bucket_lengths(row_lengths, num_buckets, counts=None):
     """Returns the lengths to pad to so that the fewest tokens are computed, increasing list of int.
 
     Dynamic programme over the distinct lengths l_1 < ... < l_n with counts c: with k lengths, the
@@ -36,9 +36,12 @@ def choose_bucket_lengths(row_lengths, num_buckets):
     c_(i+1..j).
 
     row_lengths: int [N], tokens of each row with its special tokens. num_buckets: int > 0. The
-    number of lengths, at most.
+    number of lengths, at most. counts: int [N], if the lengths are distinct and increasing: how
+    many rows have each.
     """
-    distinct, counts = np.unique(row_lengths, return_counts=True)
+    distinct = row_lengths
+    if counts is None:
+        distinct, counts = np.unique(row_lengths, return_counts=True)
     rows_up_to = np.concatenate([[0], np.cumsum(counts)])
     n = len(distinct)
     cost = np.full(n + 1, np.inf)

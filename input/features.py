@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from input.epoch_plan import truncated_lengths
+from input.tokenizers.library import LibraryTokenizer
 from input.tokenizers.wordpiece import WordPieceTokenizer
 
 
@@ -16,9 +17,11 @@ class Layout:
     add_special_tokens: bool = True  # [CLS] before the texts and [SEP] after each, or neither
     invert_mask: bool = True  # input_mask is 1 on padding, or else on tokens
     pad_id: int | None = None  # None: the vocabulary's [PAD]
+    num_between: int = 1  # [SEP]s between the texts of a row, of the tokenizer
 
     def num_special_tokens(self, texts_per_row):
-        return 1 + texts_per_row if self.add_special_tokens else 0
+        between = self.num_between * (texts_per_row - 1)
+        return 2 + between if self.add_special_tokens else 0
 
 
 STANDARD_LAYOUT = Layout()
@@ -30,7 +33,7 @@ def assemble_features(tokenizer, ids, starts, counts, length, layout=STANDARD_LA
     B rows, K texts per row (1 or 2), T = length.
 
     Args:
-        tokenizer: WordPieceTokenizer, for the ids of [CLS], [SEP] and [PAD].
+        tokenizer: for the ids of [CLS], [SEP] and [PAD].
         ids: <int32>[at least 1], token ids of many texts.
         starts, counts: <int32>[B, K], where each text begins in `ids`, and how many ids to take.
         length: <int32>[], at least the longest row with its special tokens.
@@ -73,7 +76,7 @@ def _fill(tokenizer, ids, starts, counts, position, layout):
     first, *rest = tf.unstack(counts, axis=-1)
     second = rest[0] if rest else tf.zeros_like(first)
     begin_first = 1 if layout.add_special_tokens else 0  # after [CLS]
-    begin_second = 2 * begin_first + first  # after [SEP]
+    begin_second = first + begin_first * (1 + layout.num_between)  # after [SEP]
     in_first = (position >= begin_first) & (position < begin_first + first)
     in_second = (position >= begin_second) & (position < begin_second + second)
     in_text = in_first | in_second
@@ -91,6 +94,23 @@ def _fill(tokenizer, ids, starts, counts, position, layout):
     }
 
 
+def assemble_token_targets(arrays, starts, counts, length, layout=STANDARD_LAYOUT):
+    """Puts what is true of each token where the token stands in its row.
+
+    Args:
+        arrays: {name: <int32>[at least 1]}, of the tokens of many texts.
+        starts, counts: <int32>[B, 1], as of `assemble_features`.
+        length: <int32>[], T.
+    Returns:
+        {name: <int32>[B, T]}, -1 on special tokens and padding.
+    """
+    begin = 1 if layout.add_special_tokens else 0
+    place = tf.range(length)[None, :] - begin  # [1, T], in the text
+    in_text = (place >= 0) & (place < counts)  # [B, T]
+    source = tf.where(in_text, starts + place, 0)
+    return {name: tf.where(in_text, tf.gather(array, source), -1) for name, array in arrays.items()}
+
+
 @dataclass(frozen=True)
 class TextFeatures:
     """Texts -> features in one graph, for an exported model.
@@ -99,10 +119,15 @@ class TextFeatures:
     texts <string>[B, K], and returns what `assemble_features` does.
     """
 
-    tokenizer: WordPieceTokenizer
+    tokenizer: WordPieceTokenizer | LibraryTokenizer
     texts_per_row: int  # K, 1 or 2
     max_sequence_length: int  # longer rows are truncated, see `epoch_plan.truncated_lengths`
     layout: Layout = STANDARD_LAYOUT
+
+    @property
+    def in_graph(self):
+        """Whether an exported graph can have the tokenizer."""
+        return self.tokenizer.in_graph
 
     def __call__(self, texts):
         tokens = self.tokenizer.tokenize(tf.reshape(texts, [-1]))  # [B * K, (tokens)]

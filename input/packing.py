@@ -125,7 +125,7 @@ class PackedPlan:
         """
         rows, _ = self.batches.steps(first_step, last_step)
         packed = pack(self.lengths[rows], self.num_rows)
-        return _placed(rows, packed, self.num_rows, round_up(packed[-1], self.choices))
+        return place(rows, packed, self.num_rows, round_up(packed[-1], self.choices))
 
 
 def pack_every_row(lengths, batch_size):
@@ -140,25 +140,37 @@ def pack_every_row(lengths, batch_size):
         rows, starts: int32 [steps, B], as in `PackedPlan.steps`; -1 for filler, first in a batch.
         shapes: int32 [steps, 2], at most two different ones.
     """
-    steps = -(-len(lengths) // batch_size)
-    dealt = np.full(steps * batch_size, -1)
-    dealt[: len(lengths)] = np.argsort(-lengths, kind="stable")
-    dealt = dealt.reshape(batch_size, steps)
-    dealt[1::2] = dealt[1::2, ::-1]
-    rows = dealt.T
+    rows = deal(lengths, batch_size)
     lengths = np.where(rows < 0, 0, lengths[rows])
     num_rows = choose_num_rows(lengths, np.max)
     packed = pack(lengths, num_rows)
     room = packed[-1]
-    return _placed(rows, packed, num_rows, round_up(room, choose_lengths(room, 2)))
+    return place(rows, packed, num_rows, round_up(room, choose_lengths(room, 2)))
 
 
-def _placed(rows, packed, num_rows, room):
-    """Returns rows, starts and shapes as `PackedPlan.steps`. packed: of `pack`; room: [steps]."""
+def deal(lengths, batch_size):
+    """Deals rows, the longest first, to batches in alternating direction.
+
+    lengths: int [N]. Returns the rows of each batch, int32 [steps, B]; -1 for filler.
+    """
+    steps = -(-len(lengths) // batch_size)
+    dealt = np.full(steps * batch_size, -1, np.int32)
+    dealt[: len(lengths)] = np.argsort(-lengths, kind="stable")
+    dealt = dealt.reshape(batch_size, steps)
+    dealt[1::2] = dealt[1::2, ::-1]
+    return dealt.T
+
+
+def place(rows, packed, num_rows, room):
+    """Returns rows, starts and shapes as `PackedPlan.steps`.
+
+    rows: int [steps, B]; packed: of `pack`; room: int [steps], tokens of the long rows.
+    """
     order, row, offset, _ = packed
     shapes = np.stack([np.full_like(room, num_rows), room], axis=1)
-    arrays = np.take_along_axis(rows, order, axis=1), row * room[:, None] + offset, shapes
-    return tuple(array.astype(np.int32) for array in arrays)
+    starts = row * room[:, None] + offset
+    rows = np.take_along_axis(rows, order, axis=1)
+    return rows, starts.astype(np.int32), shapes.astype(np.int32)
 
 
 def num_products(shapes, hidden_size):

@@ -10,14 +10,25 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from common.console import counted
 from common.errors import UserError
 from common.files import cache_dir, write_whole
+from input.sources.source import unreadable
 from input.token_cache import check_unchanged, load_tokens
 
 MAX_LISTED = 10  # skipped rows in the log; the file lists all
 
 
-def load_rows(cfg, source, split, tokenizer, model_dir=None, label_names=None, is_training=False):
+def load_rows(
+    cfg,
+    source,
+    split,
+    tokenizer,
+    model_dir=None,
+    label_names=None,
+    is_training=False,
+    is_ahead=False,
+):
     """Reads a split of a Source and selects its rows.
 
     Args:
@@ -25,6 +36,8 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, label_names=None, i
         model_dir: path-like, where the file that lists skipped rows goes; None: no file.
         label_names: tuple of str, the network's outputs; None: those of the source.
         is_training: bool. Which side of `eval_fraction` and of `max_*_samples` applies.
+        is_ahead: bool. Whether the rows are only counted now and used later: skipped ones are not
+            reported yet, and the tokens are kept until `forget_tokens`.
     Returns:
         Tokens of the selected rows; their numbers in the split: int [N]; whether no limit left
         any out.
@@ -32,15 +45,20 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, label_names=None, i
         UserError: the data cannot be read, no row is left, or rows lack a valid target although
             bad rows are not to be skipped.
     """
+    of_rows = cfg, source, split, tokenizer, label_names, is_training, is_ahead
+    *loaded, skipped = usable_rows(*of_rows)
+    if skipped and not is_ahead:
+        report_skipped(skipped, split, model_dir)
+    return tuple(loaded)
+
+
+def usable_rows(cfg, source, split, tokenizer, label_names=None, is_training=False, is_ahead=False):
+    """As `load_rows`, and a sentence for each row that is left out as a bad one: list of str."""
     try:
-        tokens = load_tokens(source, split, tokenizer, Path(cfg.cache_dir or cache_dir()))
+        folder = Path(cfg.cache_dir or cache_dir())
+        tokens = load_tokens(source, split, tokenizer, folder, is_ahead)
     except tf.errors.OpError as error:
-        what = f"split {split} of {source} cannot be read: {error.message.splitlines()[0]}"
-        raise UserError(
-            "\n  ".join([what, *source.damages(split)])
-            + "\nCopy it there again; or delete the folder to have it prepared again; or write "
-            "on_bad_row: skip to leave such rows out"
-        ) from error
+        raise unreadable(source, split, error.message.splitlines()[0]) from error
     skipped, rows = list(tokens.skipped), np.arange(len(tokens))
     if source.needs_targets:
         faults = source.targets.faults(tokens.targets)
@@ -52,15 +70,17 @@ def load_rows(cfg, source, split, tokenizer, model_dir=None, label_names=None, i
             f"{place}: {fault} is outside"
             for place, fault in zip(places, faults.values(), strict=True)
         ]
-    if skipped:
-        _report_skipped(skipped, split, model_dir)
     rows, is_whole = _selected_rows(cfg, len(tokens), is_training, rows)
     if not len(rows):
-        raise UserError(f"of the {len(tokens)} rows in split {split} of {source} none is left")
-    if label_names:
-        targets = source.targets.in_order_of(label_names, tokens.targets)
-        tokens = replace(tokens, targets=targets)
-    return (tokens if len(rows) == len(tokens) else tokens.take(rows)), rows, is_whole
+        rows = counted(len(tokens), "row")
+        raise UserError(f"of {rows} in split {split} of {source} none is left")
+    if label_names and tokens.words is not None:
+        labels = source.targets.in_order_of(label_names, {"labels": tokens.words.labels})
+        tokens = replace(tokens, words=replace(tokens.words, **labels))
+    elif label_names:
+        tokens = replace(tokens, targets=source.targets.in_order_of(label_names, tokens.targets))
+    tokens = tokens if len(rows) == len(tokens) else tokens.take(rows)
+    return tokens, rows, is_whole, skipped
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,8 @@ class Origins:
     texts: list[tuple[str, ...]]  # one or two of each row
     places: Callable[[], list[str]] = list  # file and line or record of each; none in a command
     columns: dict[str, list[str]] = field(default_factory=dict)  # of id_columns
+    words: list | None = None  # [(first character, the one after)] of each text that has words
+    answers: list | None = None  # the right answers of each question, lists of str
 
 
 def origins_of(source, split, rows, content):
@@ -84,12 +106,15 @@ def origins_of(source, split, rows, content):
         UserError: the source's files have changed since, or lack a column.
     """
     texts, rows = source.read_texts(split), rows.tolist()
-    columns = source.id_columns(split)
+    columns, words = source.id_columns(split), source.word_spans(split)
+    answers = source.answers(split)
     check_unchanged(source, split, content)
     return Origins(
         [texts[row] for row in rows],
         functools.partial(source.places, split, rows),
         {name: [cells[row] for row in rows] for name, cells in columns.items()},
+        None if words is None else [words[row] for row in rows],
+        None if answers is None else [answers[row] for row in rows],
     )
 
 
@@ -97,8 +122,8 @@ def _about_faults(source, split, faults):
     row, fault = next(iter(faults.items()))
     (place,) = source.places(split, [row])
     return (
-        f"row {row} of split {split} of {source} has {fault} ({len(faults)} such rows, the first "
-        f"in {place}); labels {source.targets.accepted}. A split without labels "
+        f"row {row} of split {split} of {source} has {fault} ({counted(len(faults), 'such row')}, "
+        f"the first in {place}); labels {source.targets.accepted}. A split without labels "
         f"({source.processor.label_key}) cannot be trained on or scored; on_bad_row: skip leaves "
         "out rows without one."
     )
@@ -122,7 +147,7 @@ def _selected_rows(cfg, num_rows, is_training, rows):
     return np.sort(selected), len(selected) == len(order)
 
 
-def _report_skipped(sentences, split, model_dir):
+def report_skipped(sentences, split, model_dir):
     """Lists skipped rows: the first on stderr, all of them in a file of model_dir."""
     listed = [f"  {sentence}" for sentence in sentences[:MAX_LISTED]]
     where = ""

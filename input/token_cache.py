@@ -8,7 +8,7 @@ sequence lengths share it, because special tokens, truncation and padding come l
 import contextlib
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,13 @@ from common.errors import UserError
 from common.files import delete_leftovers
 from common.platform.seal import NotSealed, read_sealed, write_sealed
 from common.signals import poll
+from input.word_rows import Words
 
+WORDS_PER_CALL = 16384
 ROWS_PER_CALL = 1024  # rows tokenised at once: enough to amortise a call, small in memory
-TARGETS = "targets/"  # prefix of their names in a file
+TARGETS, WORDS = "targets/", "words/"  # prefixes of their names in a file
+# {path: Tokens} of the split whose batches a start has counted and is about to make.
+_ahead = {}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Tokens:
     targets: dict[str, np.ndarray]  # {name: [N, ...]}; empty for texts without labels
     texts_per_row: int  # K, 1 or 2
     skipped: tuple[str, ...] = ()  # a sentence for each row of the source that was skipped
+    words: Words | None = None  # of the last text of each row, for tasks that answer for words
+    # {name: int32, as long as ids}, what is true of each token; -1 where nothing is.
+    token_targets: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self):
         return (len(self.offsets) - 1) // self.texts_per_row
@@ -49,12 +56,21 @@ class Tokens:
 
     def take(self, rows):
         """Returns the Tokens of some rows, in the order given. rows: int [M]."""
+        words = None if self.words is None else self.words.take(rows)
         lengths = self.lengths[rows]
         starts = self.offsets[:-1].reshape(len(self), self.texts_per_row)[rows].ravel()
         offsets = np.concatenate([[0], np.cumsum(lengths.ravel())])
         places = np.repeat(starts - offsets[:-1], lengths.ravel()) + np.arange(offsets[-1])
         targets = {name: array[rows] for name, array in self.targets.items()}
-        return replace(self, ids=self.ids[places], offsets=offsets, targets=targets)
+        of_tokens = {name: array[places] for name, array in self.token_targets.items()}
+        return replace(
+            self,
+            ids=self.ids[places],
+            offsets=offsets,
+            targets=targets,
+            words=words,
+            token_targets=of_tokens,
+        )
 
 
 def tokenize_rows(rows, tokenizer, texts_per_row):
@@ -86,17 +102,68 @@ def tokenize_rows(rows, tokenizer, texts_per_row):
     )
 
 
+def tokenize_source(source, split, tokenizer):
+    """Returns the Tokens of a split of a Source with texts."""
+    texts_per_row = len(source.processor.text_keys)
+    return tokenize_rows(source.read(split, ROWS_PER_CALL), tokenizer, texts_per_row)
+
+
 def tokenize_texts(rows, tokenizer):
     """Returns Tokens without targets of texts: a list of at least one tuple of K str."""
     texts = tf.data.Dataset.from_tensor_slices((list(map(list, rows)), {}))
     return tokenize_rows(texts.batch(ROWS_PER_CALL), tokenizer, len(rows[0]))
 
 
-def load_tokens(source, split, tokenizer, cache_dir):
+def tokenize_words(rows, labels, tokenizer, is_first_bare=False):
+    """Returns the Tokens of texts that are split into words, with `words`.
+
+    rows: list of sequences of str, the words of each text. labels: int [W], of all words, or -1.
+    is_first_bare: bool, as of `in_sentence` of the tokenizer.
+    """
+    flat = [word for row in rows for word in tokenizer.in_sentence(row, is_first_bare)]
+    ids, num_pieces = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for start in range(0, len(flat), WORDS_PER_CALL):
+        poll()
+        ragged = tokenizer.traced(tf.constant(flat[start : start + WORDS_PER_CALL], tf.string))
+        ids.append(ragged.flat_values.numpy())
+        num_pieces.append(ragged.row_lengths().numpy())
+    ids, num_pieces = np.concatenate(ids), np.concatenate(num_pieces)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    ends = np.concatenate([[0], np.cumsum(num_pieces)])
+    words = Words(offsets, num_pieces.astype(np.int32), np.asarray(labels, np.int32))
+    return Tokens(ids.astype(np.int32), ends[offsets].astype(np.int64), {}, 1, words=words)
+
+
+def tokenize_questions(texts, spans, answers, tokenizer):
+    """Returns the Tokens of questions and their texts, with `words` of the texts; and the tokens of
+    answers, a list of lists. A text of several questions is tokenised once.
+
+    texts: list of (question, context). spans: {context: [W, 2]}, where its words stand. answers:
+    list of str.
+    """
+    contexts = {context: n for n, context in enumerate(spans)}
+    rows = [[text[a:b] for a, b in spans[text].tolist()] for text in contexts]
+    labels = np.full(sum(map(len, rows)), -1, np.int32)
+    of_contexts = tokenize_words(rows, labels, tokenizer, is_first_bare=True)
+    questions = tokenize_texts([(question,) for question, _ in texts], tokenizer)
+    of_answers = tokenize_texts([(answer,) for answer in answers], tokenizer)
+    numbers = np.array([contexts[context] for _, context in texts])
+    taken = of_contexts.take(numbers)
+    lengths = np.stack([questions.lengths[:, 0], taken.lengths[:, 0]], axis=1).ravel()
+    parts = [None] * len(lengths)
+    parts[::2] = np.split(questions.ids, questions.offsets[1:-1])
+    parts[1::2] = np.split(taken.ids, taken.offsets[1:-1])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    tokens = Tokens(np.concatenate(parts), offsets, {}, 2, words=taken.words)
+    return tokens, [each.tolist() for each in np.split(of_answers.ids, of_answers.offsets[1:-1])]
+
+
+def load_tokens(source, split, tokenizer, cache_dir, is_ahead=False):
     """Returns the Tokens of a split of a Source, from the cache or else tokenised and then cached.
 
     cache_dir: Path, created if absent. If it cannot be written, nothing is cached; what another
     user has written there is not read (`common/platform/seal.py`).
+    is_ahead: bool. Whether the tokens are kept in memory until `forget_tokens`, for the next call.
 
     Raises:
         UserError: the source's files change while they are read.
@@ -106,15 +173,25 @@ def load_tokens(source, split, tokenizer, cache_dir):
     name = re.sub(r"[^\w.-]", "-", f"{source.processor.dataset}-{split}")
     path = Path(cache_dir) / f"{name}-{fingerprint[:16]}.safetensors"
     texts_per_row = len(source.processor.text_keys)
-    tokens = _read(path, texts_per_row, fingerprint, tokenizer.vocab_size)
+    tokens = _ahead.get(path)
     if tokens is None:
-        tokens = tokenize_rows(source.read(split, ROWS_PER_CALL), tokenizer, texts_per_row)
+        tokens = _read(path, texts_per_row, fingerprint, tokenizer.vocab_size)
+    if tokens is None:
+        tokens = source.tokenize(split, tokenizer)
         tokens = replace(tokens, skipped=tuple(source.skipped(split)))
         check_unchanged(source, split, content)
         with contextlib.suppress(OSError):  # without a cache on a read-only or full disk
             write_sealed(path, _serialized(tokens), fingerprint)
             delete_leftovers(path.parent)
+    if is_ahead:
+        forget_tokens()
+        _ahead[path] = tokens
     return tokens
+
+
+def forget_tokens():
+    """Frees the tokens that were read ahead."""
+    _ahead.clear()
 
 
 def check_unchanged(source, split, fingerprint):
@@ -130,6 +207,8 @@ def _serialized(tokens):
     """Returns the content of a cache file, without its seal."""
     arrays = {"ids": tokens.ids, "offsets": tokens.offsets}
     arrays |= {f"{TARGETS}{name}": array for name, array in tokens.targets.items()}
+    if tokens.words is not None:
+        arrays |= {f"{WORDS}{name}": array for name, array in vars(tokens.words).items()}
     skipped = "\n".join(tokens.skipped).encode("utf-8", "backslashreplace")
     return save(arrays | {"skipped": np.frombuffer(skipped, np.uint8)})
 
@@ -139,18 +218,21 @@ def _read(path, texts_per_row, fingerprint, vocab_size):
     try:
         arrays = load(read_sealed(path, fingerprint))
         skipped = arrays.pop("skipped").tobytes().decode()
+        names = [name for name in arrays if name.startswith(WORDS)]
+        words = {name.removeprefix(WORDS): arrays.pop(name) for name in names}
         tokens = Tokens(
             arrays.pop("ids"),
             arrays.pop("offsets"),
             {name.removeprefix(TARGETS): array for name, array in arrays.items()},
             texts_per_row,
             tuple(skipped.split("\n")) if skipped else (),
+            Words(**words) if words else None,
         )
         _check_ranges(tokens, vocab_size)
         return tokens
     except OSError:
         return None
-    except (NotSealed, KeyError, ValueError, SafetensorError) as error:
+    except (NotSealed, KeyError, ValueError, TypeError, SafetensorError) as error:
         log(f"{path} is not used: {error}; the texts are tokenised again")
         return None
 
@@ -168,3 +250,5 @@ def _check_ranges(tokens, vocab_size):
     )
     if not is_whole or (len(ids) and not 0 <= ids.min() <= ids.max() < vocab_size):
         raise ValueError("it has ids, offsets or targets out of range")
+    if tokens.words is not None:
+        tokens.words.check(tokens.lengths[:, -1])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.platform.machine_code import use_multi_output_fusion
+from common.platform.machine_code import set_xla_flags
 
-use_multi_output_fusion()  # as run.py does, before any test imports TensorFlow
+set_xla_flags()  # as run.py does, before any test imports TensorFlow
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # From top to bottom: a room imports from its own row and from rows below it.
 ROWS = (
     ("run",),
+    ("experiments",),
+    ("api",),
+    ("serving",),
     ("session",),
     ("model", "data", "utils"),
     ("BertClassifierModel", "input"),
@@ -28,7 +31,7 @@ ROWS = (
     ("common.kernels",),
     ("common.platform",),
     ("common.params",),
-    ("common.console", "common.errors", "common.files", "common.signals"),
+    ("common.console", "common.errors", "common.file_texts", "common.files", "common.signals"),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
@@ -44,9 +47,9 @@ def python_files(*folders):
 
 PROJECT = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in (*ROOT.glob("*.py"), *python_files("common", "input"))
+    for path in (*ROOT.glob("*.py"), *python_files("common", "input", "experiments", "serving"))
 }
-ALL_FILES = [*PROJECT.values(), *python_files("tests", "benchmarks")]
+ALL_FILES = [*PROJECT.values(), *python_files("tests", "benchmarks", "extras")]
 
 
 def imported_names(tree):

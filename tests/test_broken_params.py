@@ -103,8 +103,8 @@ FILES = {
         ],
     ),
     "a section that is missing": (
-        change(("model:\n  hidden_size: 12\n  num_heads: 3\n", "")),
-        [ONE, "model: not given"],
+        VALID[VALID.index("model:") :],
+        [ONE, "train_input: not given; write it, or eval_input where nothing is to be trained"],
     ),
     "heads that do not divide": (
         change(("num_heads: 3", "num_heads: 5")),

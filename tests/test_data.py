@@ -2,7 +2,9 @@
 """data.py: from params to batches, on the sample of the project; and what it refuses."""
 
 import dataclasses
+import inspect
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from common.errors import UserError
 from common.params import Params
 from input.samples import sample_glue
 from input.sources.processors import PROCESSORS
+from model import TASKS
 
 # Every character by itself, so that the text can be read off the ids.
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"-()$&%"
@@ -130,7 +133,7 @@ def test_without_shuffling_rows_come_in_the_order_of_the_file(make_params):
 def test_a_batch_of_more_rows_than_there_are_is_refused(make_params):
     count = len(rows_of("sst2", "train"))
     assert data.train_input_fn(make_params(batch_size=count), 0, 2).rows.shape == (2, count)
-    with pytest.raises(UserError, match=f"batch_size is {count + 1}, but .* only {count} rows"):
+    with pytest.raises(UserError, match=f"batch_size is {count + 1}, but .* only {count:,} rows"):
         data.train_input_fn(make_params(batch_size=count + 1), 0, 2)
 
 
@@ -232,7 +235,9 @@ def test_a_split_without_labels_can_be_predicted_but_not_scored(
     )
     monkeypatch.setitem(PROCESSORS, "Sst2DataProcessor", hidden)
     params = make_params(dataset="glue/sst2", data_dir=str(shared_dir / "tfds"))
-    refused = pytest.raises(UserError, match=r"row 0 of split test .* has label -1 \(1821 such row")
+    refused = pytest.raises(
+        UserError, match=r"row 0 of split test .* has label -1 \(1,821 such row"
+    )
     with refused:
         data.eval_input_fn(params)
     with refused:
@@ -353,7 +358,9 @@ def test_a_row_of_several_labels_has_a_number_for_each(make_file_params):
     ("trained", "advice"),
     [
         ("multi_label", "write task: multi_label in the params file"),
-        ("token classification (BertForTokenClassification)", "take one that gives an answer"),
+        ("multiple choice (BertForMultipleChoice)", "take one for classification, or train from"),
+        ("pretraining", "take one for classification, or train from this one"),
+        ("token_classification", "take one for classification, or train from this one"),
     ],
 )
 def test_a_checkpoint_that_answers_another_question_scores_nothing(
@@ -464,18 +471,18 @@ def test_bad_rows_are_listed_and_left_out_also_when_the_cache_is_read(
         assert batches.num_rows == 5
         lines = capsys.readouterr().err.splitlines()
         assert lines[0].startswith("11 skipped in split train; all are in ")
-        assert lines[1].endswith("train_file.csv, line 7: has 1 columns, the row of names 2")
+        assert lines[1].endswith("train_file.csv, line 7: has 1 column, the row of names 2")
         assert len(lines) == 11
     listed = (tmp_path / "model_dir" / "skipped_rows_train.txt").read_text().splitlines()
     assert len(listed) == 11
-    assert listed[-1].endswith("line 17: has 1 columns, the row of names 2")
+    assert listed[-1].endswith("line 17: has 1 column, the row of names 2")
 
 
 def test_rows_without_a_label_that_counts_can_be_skipped(make_params, shared_dir, monkeypatch):
     hidden = dataclasses.replace(PROCESSORS["Sst2DataProcessor"], eval_splits=("test",))
     monkeypatch.setitem(PROCESSORS, "Sst2DataProcessor", hidden)
     keys = {"dataset": "glue/sst2", "data_dir": str(shared_dir / "tfds"), "on_bad_row": "skip"}
-    with pytest.raises(UserError, match=r"1821 such rows, the first in .*, record 0\); labels go"):
+    with pytest.raises(UserError, match=r"1,821 such rows, the first in .*, record 0\); labels go"):
         data.eval_input_fn(make_params(**keys))  # nothing would be left
 
 
@@ -657,10 +664,10 @@ def test_a_file_without_a_text_is_refused(tmp_path, content):
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"--input_file .*nowhere cannot be read: .*No such file"):
         data.read_texts([], tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"cannot be read: .*directory"):
+    with pytest.raises(UserError, match=r"is a folder without a \.txt file"):
         data.read_texts([], tmp_path)
-    (tmp_path / "latin").write_bytes(b"caf\xe9")
-    with pytest.raises(UserError, match=r"cannot be read: .*utf-8"):
+    (tmp_path / "latin").write_bytes(b"good\ncaf\xe9")
+    with pytest.raises(UserError, match=r"latin, line 2 is not UTF-8; save it as UTF-8"):
         data.read_texts([], tmp_path / "latin")
 
 
@@ -787,3 +794,13 @@ def test_auto_precision_is_what_the_machine_is_best_at(make_params, monkeypatch,
     assert completed.model.mixed_precision == completed.model.dtype_policy == policy
     other, *_ = data.complete_params(make_params(), GEOMETRY, "params.yaml")
     assert other.model.dtype_policy == "float32"
+
+
+def test_the_rows_of_every_task_have_a_reader_with_all_that_data_asks_of_one():
+    assert {task.targets.rows for task in TASKS.values()} == data.READER_OF.keys()
+    asked = {*re.findall(r"_reader\(\w+\)\.(\w+)\(", inspect.getsource(data))} - {"source"}
+    assert {"train_batches", "eval_batches", "predict_batches", "contents", "describe"} <= asked
+    for rows, reader in data.READER_OF.items():
+        # Masks are drawn anew in each epoch: a teacher has no outputs of such rows to keep.
+        unasked = {"training_rows"} if rows == TASKS["pretraining"].targets.rows else set()
+        assert [name for name in sorted(asked - unasked) if not hasattr(reader, name)] == []

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ import pytest
 
 import run
 from common.flags import make_parser
+from common.params import OF_FILES
+from experiments.experiment import read_experiment
 from tests.reference.documented_commands import PAGES, ROOT, documented_commands
 from tests.reference.tiny_bert import (
     FILTER_SIZE,
@@ -32,6 +35,7 @@ from tests.reference.tiny_bert import (
 from utils import get_params
 
 P, D = "configs/params_bert_minilm_sst2.yaml", "model_dir/minilm_sst2"  # as in the README
+OWN = "configs/params_bert_minilm_own_data.yaml"
 PLACEHOLDERS = {"P": P, "P.yaml": P, "FILE.yaml": P, "HOST:PORT": "cluster:9000"}
 REFUSED = ("x.yaml", "my.yaml")  # params files whose faults a page shows
 PYTHON = ("python", ".venv/bin/python", ".venv-jax/bin/python")
@@ -40,27 +44,48 @@ TIMEOUT_SECONDS = 600  # of one process on a busy machine
 
 # What is checked and not run: a pattern, and the reason.
 NOT_RUN = {
-    r"make (test|test-slow|test-backends|test-cs|test-faults)$": "the tests themselves",
-    r"(python -m )?pytest ": "tests, which `make test` and `make test-slow` run",
-    r"make (setup|cs-setup)$": "downloads gigabytes",
+    r"make test(-slow|-backends|-cs|-beam|-temporal|-faults)?$": "the tests themselves",
+    r"((\.venv/bin/)?python -m )?pytest ": "tests, which `make test` and `make test-slow` run",
+    r"make (setup|cs-setup|beam-setup|temporal-setup)$": "downloads gigabytes",
+    r"make temporal-demo$|\.venv-temporal/": "another environment; tests/experiments/temporal",
+    r"\.venv-beam/": "another environment; tests/beam",
+    r"python run.py --mode serve|python -c .*urlopen": "until a signal; tests/serving",
+    r"python run.py --mode prepare_data": "documents; tests/input/test_row_stores.py",
     r"(\.venv-jax/bin/)?pip install|python -m venv|\.venv-jax/": "downloads another environment",
     r"python -c .*tfds\.load\('glue": "downloads GLUE",
+    r"python -m common.reports.feed_tracker": "a tracker; tests/common/reports/test_tracking.py",
     r"make docs$": "writes into docs/; tests/common/params/test_docs.py compares",
     r"make bench": "minutes; tests/benchmarks runs the programs that it starts",
     r"python benchmarks/compare_trees.py": "two checkouts; tests/benchmarks/test_compare_trees.py",
+    r"python (tests/faults/hostile_requests|benchmarks/serving).py": "minutes, and a trained model",
     r"python tests/faults/(harness|stop).py": "hours; tests/faults/test_harness.py has short ones",
     r"csrun_wse |csrun_cpu .*--cs_ip": "a CS system; tests/common/cs/test_target.py without one",
+    r"csrun_cpu .* -p P -o D$": "the original's, whose P describes a network; tests/cs",
     r".*--checkpoint_path hf://": "the hub; tests/common/checkpoints/test_hub.py",
     r".* --device /gpu:0": "a GPU",
     r".*--model_dir /shared/": "several machines; tests/test_run_workers.py has two processes",
     r"python run.py .*--params (my|x).yaml": "shows a refusal; tests/test_utils.py has such",
+    r"python run.py .*--params configs/params_\w+_(wnut17|bc5cdr|xquad|squad).yaml": "a user's own "
+    "files; tests/input/samples/test_words.py trains on the sample's",
+    r"python run.py .*--params configs/params_bert_minilm_pretrain_text.yaml": "20 minutes; "
+    "benchmarks/pretraining_quality.py runs it",
+    r"make pretrain-demo$": "minutes, and a package of text",
+    r"python run.py .*(vocab|params_bert_small)_speeches.yaml": "that package's text",
+    r"python run.py .*--params configs/params_bert_small_sample.yaml": "after make pretrain-demo",
+    r"python run.py .*--params configs/params_bert_minilm_distil_sample.yaml": "a teacher; "
+    "tests/common/training/test_teacher.py",
     r"python run_appliance.py": "the original's",
+    r"csrun_cpu .*--params configs/params_\w+_msl\d+.yaml": "tests/cs/test_pretraining.py lowers "
+    "its programs",
+    r"python run.py .*--params configs/params_\w+_msl\d+.yaml": "weeks, on records",
 }
 # Programs beside run.py, and what makes them small.
 SMALL = {
+    "experiments.runs": (),
     "benchmarks/memory.py": ("--layers", "1", "--batch_size", "2", "--tokens", "8"),
     "benchmarks/save.py": ("--num_layers", "1", "--saves", "1"),
     "benchmarks/exports.py": ("--rounds", "1", "--batch_size", "4"),
+    "benchmarks/vocabulary.py": ("--rounds", "1", "--vocab_size", "500"),
     "tests/faults/damage.py": ("--damages", "20"),
     "tests/faults/fuzz_text_files.py": ("--inputs", "20"),
     "tests.faults.fuzz_checkpoints": ("--inputs", "10"),
@@ -77,18 +102,25 @@ def commands(tmp_path_factory):
 
 
 def test_every_documented_command_is_understood(commands, monkeypatch, capsys):
-    for name in ("run_mode", "inspect", "compile_each"):
+    modes = ("inspect", "train_vocab", "prepare_data", "report", "make_experiment", "serve")
+    for name in ("run_mode", "compile_each", *modes):
         monkeypatch.setattr(run, name, lambda *arguments: 0)
     faults = []
     for command in commands:
         capsys.readouterr()
         try:
             check(command.words)
+            if command.words[0] != "make" and reason_not_to_run(command.words) is None:
+                process_of(command.words)
         except (Exception, SystemExit) as fault:
             faults.append(f"{command}\n  {type(fault).__name__}: {fault} {capsys.readouterr().err}")
     assert not faults, "\n".join(faults)
     assert len(commands) > 150
     assert {command.page for command in commands} >= {"README.md", "docs/training.md", P}
+
+
+def test_a_newcomer_reads_1500_words():
+    assert len((ROOT / "README.md").read_text("utf-8").split()) <= 1500
 
 
 def check(words):
@@ -108,6 +140,12 @@ def check(words):
             check_tests(arguments)
         case ["python", "-m", "venv", _] | ["python" | ".venv/bin/python", "-m", "pip", *_]:
             pass
+        case [".venv-beam/bin/python", "-m", module, *_]:  # tests/beam has its flags
+            assert (ROOT / f"{module.replace('.', '/')}.py").exists()
+        case [".venv-temporal/bin/temporal", *_]:
+            pass
+        case [".venv-temporal/bin/python", *rest]:
+            check(("python", *rest))
         case ["python", "-m", module, *flags]:
             check_program(module.replace(".", "/") + ".py", flags)
         case ["python", "-c", code]:
@@ -131,12 +169,20 @@ def check_run(flags):
     if "--help" in flags or set(REFUSED) & set(flags):
         make_parser().parse_args([flag for flag in flags if flag != "--help"])
         return
+    if reads_saved_params(flags):
+        flags += ["--params", OWN]
     assert run.main(flags) == 0
+
+
+def reads_saved_params(flags):
+    """Whether the params are those that a training before has saved in model_dir."""
+    is_user = {"eval", "eval_all", "predict", "export"} & set(flags)
+    return is_user and not {"--params", "-p", "--train_file"} & set(flags)
 
 
 def rest_of_run(flags):
     given = {flag for flag in flags if flag.startswith("-")}
-    rest = {"--mode": "train", "--params": P}
+    rest = {"--mode": "train", "--params": P, "--model_dir": D, "--checkpoint_path": "FOLDER"}
     return [part for name, value in rest.items() if name not in given for part in (name, value)]
 
 
@@ -194,7 +240,7 @@ class Words(dict):
 def weights(tmp_path_factory):
     """A folder as Hugging Face writes it: a network of 6, with every letter in its vocabulary."""
     tensors = huggingface_tensors()
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *map(chr, range(33, 127))]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(33, 127))]
     vocab += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
     for name, rows in (("word", len(vocab)), ("position", 512)):
         generator = np.random.default_rng(rows)
@@ -240,6 +286,29 @@ def reason_not_to_run(words):
     return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, line)), None)
 
 
+def process_of(words, small=list):
+    """Returns the arguments of the process that runs a command. small: of run.py's flags.
+
+    Raises KeyError or AssertionError for a command that is neither run nor in NOT_RUN.
+    """
+    words = [word for word in words if word not in ("/usr/bin/time", "-v")]
+    match words:
+        case ["csrun_cpu", *rest]:
+            rest = ["python", "run.py", *rest[1:]] if rest[0] == "..." else rest
+            return ["bin/csrun_cpu", "python", "run.py", *small(rest[2:])]
+        case ["python", "run.py", *flags]:
+            return [sys.executable, "run.py", *small(flags)]
+        case ["python", "-m", module, *flags]:
+            return [sys.executable, "-m", module, *flags, *SMALL[module]]
+        case ["python", program, *flags]:
+            return [sys.executable, program, *flags, *SMALL[program]]
+        case ["tensorboard", *flags]:
+            return [Path(sys.executable).parent / "tensorboard", *flags, "--inspect"]
+        case ["saved_model_cli", *flags]:
+            return [Path(sys.executable).parent / "saved_model_cli", *flags]
+    raise AssertionError(f"neither run nor in NOT_RUN: {' '.join(words)}")
+
+
 class Desk:
     """A folder from which a user types: the project by links, and a model_dir of its own.
 
@@ -257,9 +326,9 @@ class Desk:
                 (folder / path.name).symlink_to(path)
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "mine").mkdir()
-        for name in ("mine/train.csv", "mine/validation.csv"):
+        for name in ("mine/train.csv", "mine/validation.csv", "mine/new.csv"):
             rows = [f"it is {word},{word}" for word in ("good", "bad") * 8]
-            (folder / name).write_text("\n".join(["sentence,label", *rows, ""]), "utf-8")
+            (folder / name).write_text("\n".join(["text,label", *rows, ""]), "utf-8")
         (folder / "sentences.txt").write_text("never once dull\n", "utf-8")
 
     def run(self, words):
@@ -280,8 +349,8 @@ class Desk:
                 self.ports.setdefault(address, f"localhost:{free_port()}")
                 tf_config = tf_config.replace(address, self.ports[address])
             started.append(self.start(command.words, TF_CONFIG=tf_config))
-        for process in started:
-            self.end(process)
+        for each in started:
+            self.end(each)
 
     def recipes_of(self, arguments):
         """Returns the commands of this project that make would start."""
@@ -293,38 +362,32 @@ class Desk:
         return recipes
 
     def start(self, words, **environment):
-        words = [word for word in words if word not in ("/usr/bin/time", "-v")]
-        cwd = self.folder
-        match words:
-            case ["csrun_cpu", *rest]:
-                rest = ["python", "run.py", *rest[1:]] if rest[0] == "..." else rest
-                arguments = ["bin/csrun_cpu", "python", "run.py", *self.small(rest[2:])]
-            case ["python", "run.py", *flags]:
-                arguments = [sys.executable, "run.py", *self.small(flags)]
-            case ["python", "-m", module, *flags]:
-                arguments = [sys.executable, "-m", module, *flags, *SMALL[module]]
-            case ["python", program, *flags]:
-                arguments = [sys.executable, program, *flags, *SMALL[program]]
-            case ["tensorboard", *flags]:
-                arguments = [Path(sys.executable).parent / "tensorboard", *flags, "--inspect"]
-            case ["saved_model_cli", *flags]:
-                arguments = [Path(sys.executable).parent / "saved_model_cli", *flags]
-                cwd /= f"{D}/export/saved_model"  # the page says: in the folder
-            case _:
-                raise AssertionError(f"neither run nor in NOT_RUN: {' '.join(words)}")
-        return subprocess.Popen(
+        arguments, cwd = process_of(words, self.small), self.folder
+        if words[0] == "saved_model_cli":
+            cwd /= f"{D}/export/saved_model"  # the page says: in the folder
+        # A file, not a pipe: of workers that wait for each other, one at a time is read.
+        output = tempfile.TemporaryFile("w+")  # noqa: SIM115  (`end` closes it)
+        process = subprocess.Popen(
             arguments,
             cwd=cwd,
             env=os.environ | environment,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            text=True,
         )
+        return process, output
 
-    def end(self, process):
-        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    def end(self, started):
+        process, output = started
+        try:
+            process.wait(TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        with output:
+            output.seek(0)
+            output = output.read()
         told = f"{' '.join(map(str, process.args))}\n{output}"
-        assert process.returncode == 0, told
+        assert process.returncode == 0, told  # -9: it took longer than TIMEOUT_SECONDS
         assert "Traceback" not in output, told
 
     def small(self, flags):
@@ -338,20 +401,29 @@ class Desk:
         args = make_parser().parse_args(flags)
         if args.checkpoint_path is not None:
             flags[flags.index("--checkpoint_path") + 1] = str(self.weights)
-        vocab = f"vocab_file={self.weights / 'vocab.txt'}"
-        flags = [flag.replace("vocab_file=PLACEHOLDER", vocab) for flag in flags]
-        if args.mode == "inspect":
+        vocab_file = self.weights / "vocab.txt"
+        flags = [
+            re.sub(r"vocab_file=(WEIGHTS/vocab.txt|PLACEHOLDER)$", f"vocab_file={vocab_file}", flag)
+            for flag in flags
+        ]
+        if args.mode in ("inspect", "train_vocab"):
+            return flags
+        if args.mode == "report":
+            for name in filter(None, (args.model_dir, args.compare)):
+                if not (self.folder / name / "metrics.jsonl").exists():
+                    shutil.copytree(self.trained, self.folder / name, dirs_exist_ok=True)
             return flags
         model_dir = self.folder / (args.model_dir or "model_dir")
-        if not args.mode.startswith("train") and not list(model_dir.glob("checkpoint-*")):
+        makes_its_own = args.mode.startswith("train") or args.mode == "experiment"
+        if not makes_its_own and not list(model_dir.glob("checkpoint-*")):
             shutil.copytree(self.trained, model_dir, dirs_exist_ok=True)
-        params = get_params(self.folder / args.params[0], {"runconfig.mode": args.mode})
+        params = self.params_of(args, model_dir)
         changes = {
             "*_input.max_train_samples": 24,
             "*_input.max_eval_samples": 12,
             "train_input.batch_size": 8,
         }
-        if params.train_input.data_processor != "TextFileDataProcessor":
+        if params.train_input.data_processor not in OF_FILES:
             task = "mnli" if params.train_input.data_processor.startswith("Mnli") else "sst2"
             changes["*_input.dataset"] = f"sample_glue/{task}"
         if params.model.hidden_size is not None and args.checkpoint_path is not None:
@@ -364,10 +436,24 @@ class Desk:
                 "model.mixed_precision": "false",
                 "optimizer.loss_scaling_factor": 1.0,
             }
+        words = {"--num_epochs": "--max_steps"}  # the last of which counts
+        flags = [
+            "runconfig.max_steps=2" if flag.startswith("runconfig.num_epochs=") else flag
+            for flag in (words.get(flag, flag) for flag in flags)
+        ]
         flags += ["--data_dir", str(self.data_dir), "--max_steps", "2"]
         for key, value in changes.items():
             flags += ["--override", f"{key}={value}"]
         return flags
+
+    def params_of(self, args, model_dir):
+        """Returns the Params of a command, from a file or from flags alone."""
+        if args.params is None and args.train_file is not None:
+            return get_params(None, run.overrides_of(args))
+        path = model_dir / "params.yaml" if args.params is None else self.folder / args.params[0]
+        if args.mode == "experiment":
+            return get_params(self.folder / read_experiment(path).base)
+        return get_params(path, {"runconfig.mode": args.mode})
 
 
 def free_port():

@@ -52,16 +52,27 @@ from common.platform.machine_code import compiled_for
 from common.platform.streams import take_streams
 from common.reports.listener import Listener, Listeners
 from common.reports.progress import Console
+from common.reports.tracking import trackers_of
 from common.signals import Control
 from common.training import loop
-from common.training.checks import last_step_of, set_up
+from common.training.checks import set_up
 from common.training.cluster import read_cluster
 from common.training.distribution import make_distribution
+from common.training.length import last_step_of, resolve_length, with_former_budget
 from common.training.session import Session
 from common.training.trainer import Trainer
+from input.masking import make_masking
+from input.row_stores import num_processes_of, prepared_documents
+from input.tokenizers.wordpiece import WordPieceTokenizer
 from model import make_model, model_fn
-from session import check_export, check_unchanged_meaning, choose_checkpoint
-from tests.reference.tiny_bert import huggingface_tensors, random_features, save_huggingface
+from session import check_export, check_unchanged_meaning, choose_checkpoint, open_session
+from tests.reference.records import example, write_file
+from tests.reference.tiny_bert import (
+    huggingface_tensors,
+    random_features,
+    randomize,
+    save_huggingface,
+)
 from tests.reference.toy_rows import toy_eval_batches, toy_tokens, toy_train_batches
 from utils import get_params, save_params
 
@@ -77,13 +88,35 @@ def folder(tmp_path_factory):
     (path / "other_vocab.txt").write_text("\n".join([*VOCAB[:4], *VOCAB[:3:-1]]) + "\n")
     (path / "pretraining.yaml").write_text("model: {filter_size: 11}\n")
     save_huggingface(path / "weights", huggingface_tensors())
+    tensors = huggingface_tensors()
+    table = np.random.default_rng(0).normal(size=(len(VOCAB), 6)).astype(np.float32)
+    tensors["embeddings.word_embeddings.weight"] = table
+    for name in ("teacher", "other_teacher"):
+        save_huggingface(path / name, tensors, vocab_size=len(VOCAB))
+        (path / name / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     rows = [f"{text},{text[::-1]},{n % 2},{n % 3}" for n, text in enumerate(["ab", "bcd"] * 9)]
     for name, lines in (("train", rows), ("eval", rows[:5]), ("bad", [*rows, ",,,"])):
         (path / f"{name}.csv").write_text("\n".join(["text,other,label,third", *lines]) + "\n")
+    lines = ["a b. C d e", "f g h", "i j k l m n o p q r", "s t", "u v. W x", "y z", "a a b"]
+    documents = ["\n".join(lines[n : n + 4]) for n in range(4)] * 2
+    (path / "documents.txt").write_text("\n\n".join(documents))
+    (path / "other_documents.txt").write_text("\n\n".join(documents[:3]))
     topics = [{"text": "ab", "label": "a;b"}, {"text": "bcd", "label": ["b"]}] * 9
     (path / "topics.jsonl").write_text("\n".join(map(json.dumps, topics)) + "\n")
     rows = [f"{text},;{text[::-1]};{n % 2};,1" for n, text in enumerate(["ab", "bcd"] * 9)]
     lines = ["text,;text;label;,label", *rows, "text,;text;0;,0"]  # columns by either character
+    sentence = "ab B-x\nbcd I-x\nabcabcabc O\n" * 3
+    (path / "tagged.conll").write_text("\n".join([sentence] * 9))
+    labels = {"[PAD]": 0, "B": 1, "I": 2, "O": 3, "X": 4, "[CLS]": 5, "[SEP]": 6}
+    (path / "ner").mkdir()
+    (path / "ner" / "label2id.json").write_text(json.dumps(labels))
+    (path / "other_labels.json").write_text(json.dumps(labels | {"X": 3, "O": 4}))
+    row = {"input_ids": [2, 5, 6, 3], "input_mask": [1] * 4, "segment_ids": [0] * 4}
+    record = example(row | {"label_ids": [5, 1, 3, 6]})
+    write_file(path / "ner" / "0.tfrecord", [record] * 9)
+    rows = [{"question": "ab cd ef", "context": "a bcd e", "answers": ["bcd"]}] * 9
+    rows[-1] = {"question": "ab", "context": "cd", "answers": []}
+    (path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (path / "both.csv").write_text("".join(f"{line}\n" for line in lines))
     return path
 
@@ -136,6 +169,7 @@ def read(folder, changes, warnings=None):
 
 def complete(params):
     classes = params.model.num_cls_classes or 2
+    classes = None if params.task in ("pretraining", "question_answering") else classes
     return params.complete(None, {"num_cls_classes": classes, "vocab_size": len(VOCAB)})
 
 
@@ -178,6 +212,130 @@ def read_geometry(params):
     return complete(params.model_copy(update={"model": params.model.model_copy(update=update)}))
 
 
+def pretraining_outputs(params):
+    """Losses and shapes of a pre-training network, whose weights depend on their names alone."""
+    model = make_model(complete(params))
+    for name, weight in model.weights_by_name().items():
+        generator = np.random.default_rng(zlib.crc32(f"{name} {weight.shape}".encode()))
+        weight.assign(generator.normal(0, 0.3, weight.shape) + name.endswith("gamma"))
+    features = random_features(batch=3, tokens=7)
+    features["input_mask"] = 1 - features.pop("padding_mask")
+    features["masked_lm_positions"] = np.array([[0, 1], [2, 0], [1, 3]], np.int32)
+    targets = {
+        "masked_lm_ids": np.array([[5, 6], [7, 0], [8, 9]], np.int32),
+        "masked_lm_weights": np.array([[1, 1], [1, 0], [1, 1]], np.float32),
+        "next_sentence_labels": np.array([0, 1, 1], np.int32),
+    }
+    losses = model.build_losses(model.build_model(features, TRAIN), targets)
+    return [float(loss) for loss in losses], sorted(model.weights_by_name()), vocab_rows(params)
+
+
+def prepared_rows(params):
+    """What is prepared of the documents, and where."""
+    found = []
+    for split, cfg in (("train", params.train_input), ("validation", params.eval_input)):
+        tokenizer, layout = data.get_tokenizer(cfg), data.get_layout(cfg)
+        folder, manifest = prepared_documents(cfg, split, tokenizer, layout)
+        where = folder.parent.name if cfg.prepared_dir else "cache"
+        found.append((where, manifest["content"], manifest["repeated"]))
+    return found
+
+
+def written_records(params):
+    """The files of records that --mode prepare_data writes."""
+    tokenizer = WordPieceTokenizer([*VOCAB, "[MASK]"])
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(data, "get_tokenizer") as get:
+        get.return_value = tokenizer
+        cfg = params.train_input.model_copy(update={"prepared_dir": folder})
+        data.prepare_data(params.model_copy(update={"train_input": cfg, "eval_input": None}))
+        files = Path(folder, "train").glob("*.tfrecords")
+        return {path.name: zlib.crc32(path.read_bytes()) for path in files}
+
+
+def num_processes(params):
+    return num_processes_of(params.train_input)
+
+
+def opened_teacher(params):
+    """What a training has of its teacher, and begins with."""
+    session = open_session(params)
+    begun = {} if session.checkpoint is None else session.checkpoint.weights
+    return session.teacher.path, {name: np.asarray(each) for name, each in begun.items()}
+
+
+def losses_with_a_teacher(params):
+    """Of a network and a teacher of two layers, whose weights and outputs depend on their names
+    alone."""
+    params = complete(params)
+    network = params.model.model_copy(update={"num_hidden_layers": 2})
+    teacher = params.with_teacher(None).model_copy(update={"model": network})
+    model = make_model(params.with_teacher(teacher))
+    taught = [model, *([] if model.teacher.network is None else [model.teacher.network])]
+    for number, network in enumerate(taught):
+        randomize(network, seed=number)
+    features = random_features(batch=3, tokens=7)
+    features["input_mask"] = 1 - features.pop("padding_mask")
+    targets = {"labels": np.array([0, 1, 1], np.int32)}
+    for name, spec in model.training_targets.items():
+        targets[name] = np.random.default_rng(7).normal(size=(3, *spec.shape)).astype(spec.dtype)
+    losses = model.build_losses(model.build_model(features, TRAIN), targets)
+    return sorted(targets), [float(loss) for loss in losses]
+
+
+def loss_of_words(params):
+    labels = np.array([[0, 1, -1]], np.int32)
+    outputs = {"logits": tf.constant([[[0.0, 1.0], [2.0, 0.0], [5.0, 5.0]]])}
+    return float(make_model(complete(params)).build_total_loss(outputs, {"labels": labels}))
+
+
+def loss_of_spans(params):
+    """Of rows with padding, and a network whose weights depend on their names alone."""
+    model = make_model(complete(params))
+    for name, weight in model.weights_by_name().items():
+        generator = np.random.default_rng(zlib.crc32(f"{name} {weight.shape}".encode()))
+        weight.assign(generator.normal(0, 0.3, weight.shape) + name.endswith("gamma"))
+    features = random_features(batch=3, tokens=7)
+    features["input_mask"] = 1 - features.pop("padding_mask")
+    targets = {f"{side}_positions": np.array([0, 1, 1], np.int32) for side in ("start", "end")}
+    return float(model.build_total_loss(model.build_model(features, TRAIN), targets))
+
+
+def answers_of_spans(params):
+    model = make_model(complete(params))
+    return model.n_best, model.max_tokens, model.threshold
+
+
+def answers_for_words(params):
+    return make_model(complete(params), ("O", "B-x")).build_eval_metric_ops().aggregation
+
+
+def vocab_rows(params):
+    return complete(params).model.vocab_size
+
+
+def masks(params):
+    """What training and evaluation mask in rows of random tokens."""
+    tokenizer = WordPieceTokenizer([*VOCAB, "[MASK]"])
+    ids = np.random.default_rng(0).integers(1, len(VOCAB), (5, 19))
+    features = {"input_ids": tf.constant(ids, tf.int32), "input_mask": tf.zeros((5, 19), tf.int32)}
+    seen = []
+    for cfg in (params.train_input, params.eval_input):
+        masking = make_masking(tokenizer, cfg)
+        masked, targets = masking(features, {}, tf.constant(0), tf.range(5))
+        seen += [masked["input_ids"], masked["masked_lm_positions"], *targets.values()]
+    return [tensor.numpy() for tensor in seen]
+
+
+def padded_lengths(params):
+    """The shapes that the plan of the training has."""
+    with (
+        mock.patch("input.streams.make_masking"),  # which needs another vocabulary
+        mock.patch("input.streams.make_streamed_batches") as made,
+    ):
+        data.train_input_fn(params, 0, 1)
+    return made.call_args.args[0].distinct_shapes
+
+
 def dtype_policy(params):
     return make_model(complete(params)).encoder.dtype_policy.name, params.optimizer.epsilon
 
@@ -195,7 +353,8 @@ WEIGHTS = {
 
 
 def rates(params):
-    return make_schedule(params.optimizer)(np.array([0, 1, 2, 3, 4, 5, 7, 11])).tolist()
+    optimizer = resolve_length(params, None).optimizer
+    return make_schedule(optimizer)(np.array([0, 1, 2, 3, 4, 5, 7, 11])).tolist()
 
 
 def updates(params, num_steps=3, scale=1.0):
@@ -315,7 +474,15 @@ def log_lines(params, capsys):
 
 
 def last_step(params):
-    return last_step_of(params.runconfig, 2)
+    try:
+        return last_step_of(resolve_length(params, 5).runconfig, 2)
+    except UserError as error:
+        return str(error)
+
+
+def steps_of_budget(params):
+    former = SimpleNamespace(path="x", config={"budget": {"max_seconds": 30, "max_steps": 10}})
+    return with_former_budget(params, former)[0].runconfig.max_steps
 
 
 def session_of(params):
@@ -459,6 +626,10 @@ def refused_export(params):
     return "can be exported"
 
 
+def trackers(params):
+    return [each.name for each in trackers_of(params.runconfig)]
+
+
 def num_streams(params):
     with (
         mock.patch("common.platform.streams.num_cores", lambda: 2),
@@ -514,7 +685,14 @@ def calls_of_the_sdk(params):
 # What reads data, which TensorFlow cannot do operation by operation.
 READS_DATA = {
     *(batches, predictions, num_training_steps, rows_evaluated, place_of_data),
-    *(names_of_labels, other_cache, training, training_through_nan, columns_beside_texts),
+    *(
+        opened_teacher,
+        names_of_labels,
+        other_cache,
+        training,
+        training_through_nan,
+        columns_beside_texts,
+    ),
 }
 
 
@@ -569,10 +747,49 @@ TFDS = {
     "train_input.data_processor": "TfdsDataProcessor",
     "train_input.text_keys": "sentence",
 }
+PRETRAINING = {
+    "train_input.data_processor": "DocumentDataProcessor",
+    "train_input.dataset": None,
+    "train_input.data_dir": None,
+    "train_input.train_documents": "$/documents.txt",
+    "train_input.eval_documents": "$/documents.txt",
+}
+SINGLE_TEXTS = PRETRAINING | {"train_input.sentence_pairs": "none", "model.disable_nsp": True}
+ANSWERING = FILES | {
+    "train_input.data_processor": "QuestionAnsweringDataProcessor",
+    "train_input.text_columns": None,
+    "train_input.train_file": "$/questions.jsonl",
+    "train_input.eval_file": "$/questions.jsonl",
+}
+TAGGING = FILES | {
+    "train_input.data_processor": "TaggedTextDataProcessor",
+    "train_input.text_columns": None,
+    "train_input.train_file": "$/tagged.conll",
+    "train_input.eval_file": "$/tagged.conll",
+}
+TAGGED_RECORDS = TAGGING | {
+    "train_input.data_processor": "NerDataProcessor",
+    "train_input.train_file": None,
+    "train_input.eval_file": None,
+    "train_input.data_dir": "$/ner",
+    "runconfig.mode": "train",
+}
+RECORDS = PRETRAINING | {
+    "train_input.write_records": True,
+    "train_input.prepared_dir": "$/prepared",
+    "train_input.short_seq_prob": 0.5,
+}
+SINGLE_RECORDS = RECORDS | SINGLE_TEXTS
 FROM_THE_START = {"runconfig.mode": "train", "runconfig.model_dir": "$/empty"}
 EVERY_3 = {"runconfig.eval_every_steps": 3}
+ROTARY = {"model.backbone": "modernbert", "model.num_heads": 1}  # a head of an even width
 BEST = EVERY_3 | {"runconfig.best_metric": "eval/accuracy_cls"}
 
+TEACHER = {
+    "distillation.teacher": "$/teacher",
+    "runconfig.mode": "train",
+    "runconfig.model_dir": "$/distilled",
+}
 # (key, another value, observation, {key: value} of the file that both begin from)
 KEYS = [
     # 1.2, inputs
@@ -616,6 +833,7 @@ KEYS = [
     ("predict_input.batch_size", 1, predictions, {}),
     ("train_input.id_columns", "third", columns_beside_texts, FILES),
     # 1.3, model
+    ("model.backbone", "distilbert", logits, {}),
     ("model.hidden_size", 12, fresh_weights, {}),
     ("model.use_position_embedding", False, logits, {}),
     ("model.use_segment_embedding", False, logits, {}),
@@ -642,6 +860,10 @@ KEYS = [
     ("model.num_heads", 3, logits, {}),
     ("model.filter_size", 17, fresh_weights, {}),
     ("model.encoder_nonlinearity", "relu", logits, {}),
+    ("model.global_attention_every", 1, logits, ROTARY),
+    ("model.local_attention", 2, logits, ROTARY),
+    ("model.global_rope_theta", 2.0, logits, ROTARY),
+    ("model.local_rope_theta", 2.0, logits, ROTARY),
     ("model.dropout_rate", 0.5, logits_in_training, {}),
     ("model.attention_dropout_rate", 0.5, logits_in_training, {}),
     ("model.cls_dropout_rate", 0.5, logits_in_training, {}),
@@ -663,9 +885,85 @@ KEYS = [
     ("model.focal_gamma", 2, loss, {}),
     ("model.label_smoothing", 0.1, loss, {}),
     ("model.freeze", "embeddings", fresh_weights, {}),
+    # Pre-training
+    ("train_input.max_predictions_per_seq", 2, masks, PRETRAINING),
+    ("train_input.masked_lm_prob", 0.3, masks, PRETRAINING),
+    ("train_input.mask_whole_word", True, masks, PRETRAINING),
+    ("train_input.max_ngram", 3, masks, PRETRAINING),
+    ("train_input.mask_replace_prob", 0.9, masks, PRETRAINING),
+    ("train_input.random_replace_prob", 0.0, masks, PRETRAINING),
+    ("train_input.random_tokens", "ordinary", masks, PRETRAINING),
+    ("train_input.document_separator_token", "[UNK]", masks, PRETRAINING),
+    ("eval_input.masked_lm_prob", 0.3, masks, PRETRAINING),
+    ("train_input.buckets", [5, 9], padded_lengths, PRETRAINING),
+    ("train_input.train_documents", "$/other_documents.txt", prepared_rows, PRETRAINING),
+    ("train_input.eval_documents", "$/other_documents.txt", prepared_rows, PRETRAINING),
+    ("train_input.document_boundary", "file", prepared_rows, PRETRAINING),
+    ("train_input.sentence_boundary", "punctuation", prepared_rows, PRETRAINING),
+    ("train_input.sentence_pairs", "order", prepared_rows, PRETRAINING),
+    ("train_input.pairing_seed", 1, prepared_rows, PRETRAINING),
+    ("train_input.short_seq_prob", 0.9, prepared_rows, PRETRAINING),
+    ("train_input.overlap_size", 2, prepared_rows, SINGLE_TEXTS),
+    ("train_input.allow_cross_document_examples", True, prepared_rows, SINGLE_TEXTS),
+    ("train_input.duplicates", "remove", prepared_rows, PRETRAINING),
+    ("train_input.duplicate_line_length", 3, prepared_rows,
+     PRETRAINING | {"train_input.duplicates": "remove"}),
+    ("train_input.prepared_dir", "$/prepared", prepared_rows, PRETRAINING),
+    ("train_input.write_records", False, written_records, RECORDS),
+    ("train_input.dupe_factor", 2, written_records, RECORDS),
+    ("train_input.random_seed", 9, written_records, RECORDS),
+    ("train_input.min_short_seq_length", 9, written_records, RECORDS),
+    ("train_input.num_output_files", 3, written_records, RECORDS),
+    ("train_input.buffer_size", 9, written_records, SINGLE_RECORDS),
+    ("train_input.disable_masking", True, written_records, SINGLE_RECORDS),
+    ("train_input.num_processes", 1, num_processes, PRETRAINING | {"train_input.num_processes": 3}),
+    ("model.share_embedding_weights", False, pretraining_outputs, PRETRAINING),
+    ("model.mlm_loss_weight", 0.5, pretraining_outputs, PRETRAINING),
+    ("model.mlm_loss_scaling", "batch_size", pretraining_outputs, PRETRAINING),
+    ("model.mlm_nonlinearity", "relu", pretraining_outputs, PRETRAINING),
+    ("model.use_ffn_bias_in_mlm", False, pretraining_outputs, PRETRAINING),
+    ("model.use_output_bias_in_mlm", False, pretraining_outputs, PRETRAINING),
+    ("model.nsp_nonlinearity", "relu", pretraining_outputs, PRETRAINING),
+    ("model.use_nsp_bias", False, pretraining_outputs, PRETRAINING),
+    ("model.vocab_size_multiple", 64, pretraining_outputs, PRETRAINING),
+    # Token classification
+    ("train_input.window_stride", 3, batches, TAGGING),
+    ("train_input.labeled_pieces", "all", batches, TAGGING),
+    ("train_input.tag_scheme", "IOB1", batches, TAGGING),
+    ("train_input.label_vocab_file", "$/other_labels.json", batches, TAGGED_RECORDS),
+    ("model.encoder_output_dropout_rate", 0.5, logits_in_training, TAGGING),
+    ("model.loss_weight", 0.1, loss_of_words, TAGGING),
+    ("model.word_aggregation", "average", answers_for_words, TAGGING),
+    # Question answering
+    ("train_input.max_query_length", 2, batches,
+     ANSWERING | {"train_input.version_2_with_negative": True}),
+    ("train_input.version_2_with_negative", True, batches, ANSWERING),
+    ("train_input.data_file", "$/tagged.conll", batches,
+     ANSWERING | {"train_input.train_file": None, "train_input.data_file": "$/questions.jsonl"}),
+    ("model.qa_loss", "sum", loss_of_spans, ANSWERING),
+    ("model.span_softmax", "row", loss_of_spans, ANSWERING),
+    ("model.n_best_size", 3, answers_of_spans, ANSWERING),
+    ("model.max_answer_length", 3, answers_of_spans, ANSWERING),
+    ("model.null_score_diff_threshold", 3.0, answers_of_spans, ANSWERING),
+    # Distillation
+    ("distillation.teacher", "$/other_teacher", opened_teacher, TEACHER),
+    ("distillation.student_layers", [1], opened_teacher,
+     TEACHER | {"model.num_hidden_layers": None, "distillation.student_layers": [0]}),
+    ("distillation.teacher_outputs", "computed", losses_with_a_teacher, TEACHER),
+    ("distillation.temperature", 4, losses_with_a_teacher, TEACHER),
+    ("distillation.soft_weight", 0.25, losses_with_a_teacher, TEACHER),
+    ("distillation.hard_weight", 0.25, losses_with_a_teacher, TEACHER),
+    *((f"distillation.{part}_weight", 0.5, losses_with_a_teacher, TEACHER)
+      for part in ("hidden", "attention", "relation", "cosine")),
+    ("distillation.teacher_layers", [0], losses_with_a_teacher,
+     TEACHER | {"model.num_hidden_layers": 1, "distillation.hidden_weight": 1}),
     # 1.4, optimizer
     ("optimizer.optimizer_type", "sgd", updates, {}),
+    ("optimizer.optimizer_type", "lamb", updates, {}),
     ("optimizer.learning_rate", "0.5", rates, {}),
+    ("optimizer.warmup_ratio", 0.25, rates, {}),
+    ("optimizer.decay", "cosine", rates, {}),
+    ("optimizer.decay_end", 0.5, rates, {"optimizer.decay": "linear"}),
     ("optimizer.momentum", 0.5, updates, MOMENTUM),
     ("optimizer.beta1", 0.5, updates, {}),
     ("optimizer.beta2", 0.5, updates, {}),
@@ -679,6 +977,7 @@ KEYS = [
     ("optimizer.max_gradient_norm", 0.1, updates, {}),
     ("optimizer.max_gradient_value", 0.1, updates, {}),
     ("optimizer.grad_accum_steps", 2, num_training_steps, {}),
+    ("optimizer.grad_accum_schedule", [[0, 1], [3, 2]], num_training_steps, {}),
     ("optimizer.loss_scaling_factor", 8, scaled_loss, {}),
     ("optimizer.loss_scaling_factor", "dynamic", updates_with_overflow, {}),
     ("optimizer.loss_scaling_factor", "tf_dynamic", scaled_loss, {}),
@@ -722,9 +1021,12 @@ KEYS = [
     # 1.5, runconfig
     ("runconfig.max_steps", 9, last_step, {}),
     ("runconfig.steps", 3, last_step, {}),
+    ("runconfig.num_epochs", 1.5, last_step, {"runconfig.max_steps": None}),
+    ("runconfig.max_seconds", 60, steps_of_budget, {"runconfig.max_steps": None}),
     ("runconfig.eval_steps", 2, rows_evaluated, {}),
     ("runconfig.save_summary_steps", 5, in_the_loop, {}),
     ("runconfig.save_checkpoints_steps", 5, in_the_loop, {}),
+    ("runconfig.tracking", ["mlflow"], trackers, {"runconfig.mode": "train"}),
     ("runconfig.log_step_count_steps", 3, log_lines, {}),
     ("runconfig.keep_checkpoint_max", 2, kept_checkpoints, {}),
     ("runconfig.tf_random_seed", 9, fresh_weights, {}),
@@ -845,9 +1147,10 @@ def test_every_key_of_schedules_and_initializers_has_a_row():
         (["-m", "eval"], {"runconfig.mode": "eval"}),
         (["-o", "d"], {"runconfig.model_dir": "d"}),
         (["--checkpoint_path", "c"], {"runconfig.checkpoint_path": "c"}),
-        (["--steps", "3"], {"runconfig.steps": 3}),
-        (["--max_steps", "3"], {"runconfig.max_steps": 3}),
-        (["--eval_steps", "-1"], {"runconfig.eval_steps": -1}),
+        (["--steps", "3"], {"runconfig.steps": "3"}),
+        (["--max_steps", "3"], {"runconfig.max_steps": "3"}),
+        (["--num_epochs", "1.5"], {"runconfig.num_epochs": "1.5"}),
+        (["--eval_steps", "-1"], {"runconfig.eval_steps": "-1"}),
         (["--device", "/cpu:0"], {"runconfig.device": "/cpu:0"}),
         (["--validate_only"], {"runconfig.validate_only": True}),
         (["--compile_only"], {"runconfig.compile_only": True}),
@@ -855,10 +1158,18 @@ def test_every_key_of_schedules_and_initializers_has_a_row():
         (["--num_csx", "2"], {"csconfig.num_csx": 2}),
         (["--mount_dirs", "/a", "/b"], {"csconfig.mount_dirs": ["/a", "/b"]}),
         (["--data_dir", "d"], {"*_input.data_dir": "d"}),
+        (["--train_file", "a.csv"], {"*_input.train_file": "a.csv"}),
+        (["--eval_file", "b.csv"], {"*_input.eval_file": "b.csv"}),
+        (["--text_columns", "a,b"], {"*_input.text_columns": ["a", "b"]}),
+        (["--text_columns", '"a,b", c'], {"*_input.text_columns": ["a,b", "c"]}),
+        (["--label_column", "stars"], {"*_input.label_column": "stars"}),
+        (["--batch_size", "8"], {"*_input.batch_size": "8"}),
+        (["--num_epochs", "0.5"], {"runconfig.num_epochs": "0.5"}),
+        (["--learning_rate", "1e-4"], {"optimizer.learning_rate": "1e-4"}),
         ([], {}),
     ],
 )
-def test_every_flag_of_the_original_comes_in_place_of_its_key(flags, overrides):
+def test_every_flag_comes_in_place_of_its_key(flags, overrides):
     parser = make_parser()
     assert isinstance(parser, argparse.ArgumentParser)
     assert run.overrides_of(parser.parse_args(["-p", "x.yaml", *flags])) == overrides

@@ -12,7 +12,7 @@ from common.optimizers.factory import make_optimizer
 from common.params import ConstantSchedule, LinearSchedule
 from common.training.train_step import make_train_step
 from model import make_model, model_fn
-from tests.reference.original_configs import FINE_TUNING, NETWORKS, write_original
+from tests.reference.original_configs import FINE_TUNING, NETWORKS, write_of_words, write_original
 from tests.reference.toy_rows import toy_tokens, toy_train_batches
 from utils import get_params
 
@@ -62,6 +62,40 @@ def test_an_original_file_is_read_without_a_warning_and_means_what_it_says(name,
     run = params.runconfig
     assert (run.max_steps, run.save_checkpoints_steps, run.keep_checkpoint_max) == (steps, every, 2)
     assert run.eval_steps is None  # 0: the whole split
+
+
+@pytest.mark.parametrize("size", NETWORKS)
+def test_the_originals_files_of_words_are_read_and_mean_what_they_say(size, tmp_path):
+    warnings = []
+    spans = get_params(write_of_words(tmp_path, "squad", size), on_warning=warnings.append)
+    tags = get_params(write_of_words(tmp_path, "bc5cdr", size), on_warning=warnings.append)
+    assert warnings == []
+    assert (spans.task, tags.task) == ("question_answering", "token_classification")
+    assert spans.train_input.train_file == "./input/data/train.tf_record"
+    assert spans.predict_input.eval_file == "./input/data/predict.tf_record"
+    for section, split in zip(tags.inputs.values(), ("train", "dev", "test"), strict=True):
+        assert (section.data_dir, section.data_processor) == (
+            f"./bc5cdr-chem/{split}",
+            "NerDataProcessor",
+        )
+    assert tags.model.loss_weight == pytest.approx(1 / 23.137, rel=1e-4)
+    for params in (spans, tags):
+        assert params.model.num_hidden_layers == NETWORKS[size][1]
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("num_classes: 7", "model.num_classes: unknown key"),
+        ("max_predictions_per_seq: 20", "max_predictions_per_seq: is 20, which is for task: pretr"),
+    ],
+)
+def test_keys_of_the_originals_tagger_that_say_nothing_are_to_be_left_out(key, told, tmp_path):
+    path = write_of_words(tmp_path, "bc5cdr", "base")
+    before = "    mixed_precision: True\n" if "classes" in key else "    batch_size: 8\n"
+    path.write_text(path.read_text().replace(before, f"{before}    {key}\n", 1))
+    with pytest.raises(UserError, match=told):
+        get_params(path)
 
 
 @pytest.mark.parametrize(

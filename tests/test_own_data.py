@@ -123,7 +123,7 @@ def test_several_labels_a_row_are_trained_tuned_scored_predicted_and_exported(
         assert float(row["p_third"]) == pytest.approx(1 / (1 + np.exp(-z[2])), abs=1e-6)
 
     session = open_session(params.with_runconfig(mode="eval"))
-    evaluator = Evaluator(session, Inference(session, session.new_model()))
+    evaluator = Evaluator(Inference(session, session.new_model()))
     tuned = evaluator.evaluate_checkpoint().figures["eval/macro_f1"]
     assert tuned >= result.figures["eval/macro_f1"]
 

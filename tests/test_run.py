@@ -77,9 +77,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tiny(folder):
+def kept_programs(folder):
+    """Where the runs keep their programs; XLA reads its flags up to the next blank."""
+    return folder / "kept programs"
+
+
+@pytest.fixture(scope="module")
+def tiny(folder, kept_programs):
     """Flags of every run on the sample."""
     overrides = {
+        "runconfig.compile_cache_dir": kept_programs,
         "*_input.vocab_file": folder / "vocab.txt",
         "*_input.cache_dir": folder / "cache",
         "train_input.num_buckets": 1,
@@ -429,7 +436,8 @@ def test_params_are_needed_to_train_and_where_model_dir_has_none(tmp_path, capsy
     model_dir = tmp_path / ("trained" if mode == "train" else "elsewhere")
     with pytest.raises(SystemExit, match="2"):
         run.main(["--mode", mode, "--model_dir", str(model_dir)])
-    assert "--params is missing" in capsys.readouterr().err
+    told = "--params is missing" if mode == "train" else f"model_dir {model_dir} is not there"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -471,21 +479,20 @@ def test_a_run_loads_what_was_compiled_ahead_and_has_the_bits_of_one_that_compil
     assert "of another configuration: model.dropout_rate was 0.1, is 0.3" in told
 
 
-def test_a_run_keeps_its_programs_for_those_that_train_alike_with_its_bits(folder, tiny):
-    kept = folder / "kept programs"  # XLA reads its flags up to the next blank
-    flags = ("--mode", "train", *tiny, "--override", f"runconfig.compile_cache_dir={kept}")
-    first, again, other = folder / "first", folder / "again", folder / "other"
-    assert "kept" not in succeed(*flags, "--model_dir", first, "--max_steps", 2).stderr
-    code = sorted(kept.glob("machine-*/xla/*"))
-    log = succeed(*flags, "--model_dir", again, "--max_steps", 2).stderr
-    assert "Loading 1 program that an earlier run kept" in log
-    expected = ours.read_weights(first / "checkpoint-2")
-    for name, weight in ours.read_weights(again / "checkpoint-2").items():
-        np.testing.assert_array_equal(weight.read(), expected[name].read(), err_msg=name)
+def test_a_run_keeps_its_programs_for_those_that_train_alike_with_its_bits(
+    folder, tiny, killed, resumed, uninterrupted, kept_programs
+):
+    # The killed run traced its step, the two others load it; their bits are compared above.
+    first = (folder / "killed.log").read_text("utf-8")
+    assert "train step" in first and "that an earlier run kept" not in first
+    for _, _, done in (resumed, uninterrupted):
+        assert "Loading 1 program that an earlier run kept" in done.stderr
+    before, code = (sorted(kept_programs.glob(f"machine-*/{x}")) for x in ("config-*", "xla/*"))
     decay = ("--override", "optimizer.weight_decay_rate=0.5", "--max_steps", 1)
-    assert "Loading" not in succeed(*flags, "--model_dir", other, *decay).stderr
-    assert len(list(kept.glob("machine-*/config-*"))) == 2
-    assert sorted(kept.glob("machine-*/xla/*")) == code  # it compiled no loop of its own
+    other = succeed("--mode", "train", *tiny, "--model_dir", folder / "other", *decay)
+    assert "Loading" not in other.stderr
+    assert len(list(kept_programs.glob("machine-*/config-*"))) == len(before) + 1
+    assert sorted(kept_programs.glob("machine-*/xla/*")) == code  # it compiled no loop of its own
 
 
 def test_several_params_files_are_compiled_each_by_a_process_of_its_own(monkeypatch):
@@ -501,3 +508,25 @@ def test_several_params_files_are_compiled_each_by_a_process_of_its_own(monkeypa
     assert started == [[*flags, "a.yaml"], [*flags, "b.yaml"]]
     with pytest.raises(SystemExit, match="2"):  # a run has one
         run.main(["--mode", "train", "--params", "a.yaml", "--params", "b.yaml"])
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_every_path(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.yaml").write_bytes((ROOT / TINY).read_bytes())
+    args = make_parser().parse_args(
+        ["--params", "~/x.yaml", "--input_file", "~/in.txt", "--export_dir", "~/out"]
+    )
+    given = [*args.params, args.input_file, args.export_dir]
+    assert given == [str(tmp_path / name) for name in ("x.yaml", "in.txt", "out")]
+    flags = ("--mode", "eval", "--params", "~/x.yaml", "--model_dir", "~/runs")
+    assert f"{tmp_path}/runs holds no checkpoint to use" in refused_here(capsys, *flags)
+    flags = ("--mode", "predict", *flags[2:], "--checkpoint_path", "~/weights")
+    assert f"checkpoint {tmp_path}/weights: there is no such" in refused_here(capsys, *flags)
+    assert not (ROOT / "~").exists()
+
+
+@pytest.mark.parametrize("key", ["validate_only", "compile_only"])
+def test_json_is_refused_for_a_check_that_the_params_ask_for(tmp_path, capsys, key):
+    flags = ("--mode", "train", "--params", ROOT / TINY, "--model_dir", tmp_path / "d", "--json")
+    message = refused_here(capsys, *flags, "--override", f"runconfig.{key}=true")
+    assert "--json prints the result of training" in message and not (tmp_path / "d").exists()

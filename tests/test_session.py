@@ -16,6 +16,8 @@ from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.errors import UserError
 from common.params import Params
+from common.training.length import resolve_length
+from input import token_cache
 from session import (
     choose_checkpoint,
     open_session,
@@ -47,9 +49,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def params_of(folder, model=None, **runconfig):
+def params_of(folder, model=None, optimizer=None, **runconfig):
+    """optimizer: None, as in a file without the section."""
     return Params.model_validate(
         {
+            "optimizer": optimizer,
             "train_input": {
                 "data_processor": "TextFileDataProcessor",
                 "train_file": str(folder / "rows.tsv"),
@@ -187,7 +191,7 @@ def test_a_fault_is_raised_or_else_collected_with_those_behind_it(folder):
 
     session = open_session(params, attempt=attempt)
     assert [part for part, _ in faults] == ["checkpoint", "data"]
-    assert "only" in faults[1][1] or "1 different labels" in faults[1][1]
+    assert "has 1 different label in column label" in faults[1][1]
     assert session.is_complete and session.vocab == []  # the network follows from the params alone
 
 
@@ -200,7 +204,7 @@ def test_a_fault_is_raised_or_else_collected_with_those_behind_it(folder):
         ({"filter_size": 2 * 10**9}, {}, "model with .*filter_size 2,000,000,000.*GB"),
         ({"max_position_embeddings": 10**12}, {}, r"max_position_embeddings 1,000,000,000,000"),
         # 1e11 steps of 2 rows, 4 bytes each
-        ({}, {"max_steps": 10**11}, r"max_steps 100,000,000,000 takes 200.* rows.*least 800.0 GB"),
+        ({}, {"max_steps": 10**11}, r"100,000,000,000 steps takes 200.* rows.*least 800.0 GB"),
     ],
 )
 def test_absurd_sizes_are_refused_before_anything_is_built(
@@ -279,7 +283,7 @@ def test_a_run_in_auto_precision_is_resumed_with_the_epsilon_it_began_with(
     folder, monkeypatch, capsys
 ):
     monkeypatch.setattr(data, "best_precision", lambda gpu_capabilities: "mixed_bfloat16")
-    auto = params_of(folder, NETWORK | {"mixed_precision": "auto"}, tf_random_seed=5)
+    auto = params_of(folder, NETWORK | {"mixed_precision": "auto"}, {}, tf_random_seed=5)
     new = open_session(auto)
     assert new.params.optimizer.epsilon == 1e-5
     earlier = new.params.with_epsilon(1e-8)  # an earlier version took that of float32
@@ -287,6 +291,135 @@ def test_a_run_in_auto_precision_is_resumed_with_the_epsilon_it_began_with(
     save_checkpoint(folder, 1, tf_random_seed=5)
     assert open_session(auto).params.optimizer.epsilon == 1e-8
     assert "optimizer.epsilon stays 1e-08" in capsys.readouterr().err
+
+
+# ---- How long it trains --------------------------------------------------------------------------
+
+
+def schedules_of(session):
+    """(first rate, last rate, steps) of each schedule."""
+    return [
+        (each.initial_learning_rate, each.end_learning_rate, each.steps)
+        for each in session.params.optimizer.learning_rate
+    ]
+
+
+def test_epochs_are_counted_in_the_rows_that_are_read(folder):
+    # 4 rows are 2 batches of 2: 10 epochs are 20 steps, 2 of them the warm-up.
+    by_epochs = params_of(folder, max_steps=None, num_epochs=10, tf_random_seed=5)
+    session = open_session(by_epochs)
+    assert (session.run.max_steps, session.run.num_epochs) == (20, None)
+    assert schedules_of(session) == [(0.0, 5e-5, 2), (5e-5, 0.0, 18)]
+    # A row less leaves one whole batch; a selection of rows counts in the same way.
+    inputs = by_epochs.model_dump(exclude_none=True)
+    inputs["train_input"]["max_train_samples"] = 3
+    fewer = open_session(Params.model_validate(inputs))
+    assert fewer.run.max_steps == 10 and schedules_of(fewer)[1][2] == 9
+    # A mode that trains nothing reads no training rows for it.
+    save_checkpoint(folder, 1, tf_random_seed=5)
+    evaluated = open_session(by_epochs.with_runconfig(mode="eval"))
+    assert evaluated.run.num_epochs == 10 and evaluated.run.max_steps is None
+
+
+def test_what_epochs_stand_for_is_saved_and_resumed_whichever_word_says_it(folder):
+    by_epochs = params_of(folder, max_steps=None, num_epochs=10, tf_random_seed=5)
+    first = open_session(by_epochs)
+    save_checkpoint(folder, 1, tf_random_seed=5, contents=first.contents)
+    write_params(first)
+    again = open_session(by_epochs)
+    assert again.resumed and again.params == first.params
+    saved = open_session(get_params(folder / "model_dir" / "params.yaml"))
+    assert saved.resumed and saved.params.optimizer == first.params.optimizer
+    assert saved.run.max_steps == 20
+    # Another length is another decay, so other weights; a part of the training is not.
+    with pytest.raises(UserError, match=r"optimizer.learning_rate was .* in 18 steps, is now"):
+        open_session(by_epochs.with_runconfig(num_epochs=11))
+    part = open_session(by_epochs.with_runconfig(steps=3))
+    assert part.resumed and schedules_of(part) == schedules_of(first)
+
+
+def test_what_seconds_amounted_to_is_resumed_and_another_budget_is_another_decay(folder):
+    by_seconds = params_of(folder, max_steps=None, max_seconds=60, tf_random_seed=5)
+    first = open_session(by_seconds)  # the speed is still to be measured
+    assert first.run.max_seconds == 60 and first.params.optimizer.learning_rate == 5e-5
+    steps = first.before_length.with_runconfig(max_seconds=None, max_steps=20)
+    first = dataclasses.replace(first, params=resolve_length(steps, None))
+    save_checkpoint(
+        folder,
+        1,
+        tf_random_seed=5,
+        contents=first.contents,
+        budget={"max_seconds": 60, "max_steps": 20},
+    )
+    write_params(first)
+    again = open_session(by_seconds)
+    assert again.resumed and again.params == first.params
+    assert again.budget == {"max_seconds": 60, "max_steps": 20}
+    assert schedules_of(again) == [(0.0, 5e-5, 2), (5e-5, 0.0, 18)]
+    saved = open_session(get_params(folder / "model_dir" / "params.yaml"))
+    assert saved.run.max_steps == 20 and saved.budget == again.budget
+    with pytest.raises(UserError, match=r"optimizer.learning_rate was .* in 18 steps, is now"):
+        open_session(by_seconds.with_runconfig(max_seconds=90))
+
+
+def test_rows_that_change_the_number_of_steps_are_refused_with_what_they_change(folder):
+    by_epochs = params_of(folder, max_steps=None, num_epochs=10, tf_random_seed=5)
+    first = open_session(by_epochs)
+    save_checkpoint(folder, 1, tf_random_seed=5, contents=first.contents)
+    write_params(first)
+    rows = (folder / "rows.tsv").read_text()
+    (folder / "rows.tsv").write_text(rows + "g\tlong\nh\tlong\n")
+    with pytest.raises(UserError, match=r"content of split train was 4 rows") as refusal:
+        open_session(by_epochs)
+    assert "optimizer.learning_rate was" in str(refusal.value)
+
+
+def test_a_constant_rate_may_go_on_for_more_epochs(folder):
+    by_epochs = params_of(folder, None, {}, max_steps=None, num_epochs=1, tf_random_seed=5)
+    first = open_session(by_epochs)
+    assert first.params.optimizer.learning_rate == 5e-5
+    save_checkpoint(folder, 1, tf_random_seed=5, contents=first.contents)
+    write_params(first)
+    assert open_session(by_epochs.with_runconfig(num_epochs=3)).run.max_steps == 6
+
+
+def test_a_start_of_epochs_reads_the_tokens_to_train_on_once(folder, monkeypatch):
+    params = params_of(folder, max_steps=None, num_epochs=10)
+    data.train_input_fn(open_session(params).params, 0, 2)  # writes the cache
+    opened, read = [], token_cache.read_sealed
+
+    def counted(path, *arguments):
+        opened.append(path)
+        return read(path, *arguments)
+
+    monkeypatch.setattr(token_cache, "read_sealed", counted)
+    session = open_session(params)
+    batches = data.train_input_fn(session.params, 0, 20)
+    assert len(opened) == 1 and batches.num_per_epoch == 2
+    data.train_input_fn(session.params, 0, 20)  # they are not kept in memory for ever
+    assert len(opened) == 2
+
+
+def test_rows_that_are_skipped_count_for_no_epoch_and_are_told_once(folder, capsys):
+    with (folder / "rows.tsv").open("a") as file:
+        file.write("g\t\n")  # without a label
+    params = params_of(folder, max_steps=None, num_epochs=10)
+    inputs = params.model_dump(exclude_none=True)
+    for section in ("train_input", "eval_input", "predict_input"):
+        inputs[section]["on_bad_row"] = "skip"
+    session = open_session(Params.model_validate(inputs))
+    assert session.run.max_steps == 20
+    assert "skipped" not in capsys.readouterr().err
+    data.train_input_fn(session.params, 0, 1)
+    assert capsys.readouterr().err.count("skipped in split train") == 1
+
+
+def test_rows_that_fill_no_batch_are_refused_before_anything_is_counted(folder):
+    params = params_of(folder, max_steps=None, num_epochs=1)
+    inputs = params.model_dump(exclude_none=True)
+    inputs["train_input"]["batch_size"] = 5
+    with pytest.raises(UserError, match=r"batch_size is 5, but split train .* only 4 rows"):
+        open_session(Params.model_validate(inputs))
 
 
 # ---- What a run was started from -----------------------------------------------------------------
@@ -381,6 +514,24 @@ def test_what_changes_the_meaning_is_refused_with_both_values_unless_allowed(key
     refuse_changes_of_meaning(changes, "runs/x/checkpoint-7", is_allowed=True)
 
 
+def test_another_number_of_epochs_is_told_as_the_schedules_that_follow_from_it():
+    def lines(*steps):
+        line = {"scheduler": "Linear", "cycle": False}
+        rates = [(0.0, 5e-05), (5e-05, 0.0)]
+        return [
+            line | {"steps": n, "initial_learning_rate": first, "end_learning_rate": last}
+            for n, (first, last) in zip(steps, rates, strict=True)
+        ]
+
+    changes = [("optimizer.learning_rate", lines(1, 19), lines(3, 33))]
+    with pytest.raises(UserError) as error:
+        refuse_changes_of_meaning(changes, "checkpoint-7", is_allowed=False)
+    assert str(error.value).splitlines()[1] == (
+        "  optimizer.learning_rate was 0.0 to 5e-05 in 1 step, then 5e-05 to 0.0 in 19 steps, is "
+        "now 0.0 to 5e-05 in 3 steps, then 5e-05 to 0.0 in 33 steps"
+    )
+
+
 def test_rows_that_changed_are_refused_where_they_would_be_resumed(folder, capsys):
     params = params_of(folder, tf_random_seed=5, mode="train_and_eval")
     former = open_session(params)
@@ -422,3 +573,48 @@ def test_a_checkpoint_that_does_not_know_its_rows_is_resumed_with_a_note(folder,
     inputs["train_input"]["train_file"] = str(folder / "moved.tsv")
     with pytest.raises(UserError, match=r"train_input.train_file was .*rows.tsv, is now"):
         open_session(Params.model_validate(inputs))
+
+
+# ---- What is left to others ----------------------------------------------------------------------
+
+
+def test_a_key_without_effect_beside_the_others_does_not_refuse_a_resume(folder):
+    params = params_of(folder, tf_random_seed=5)
+    save_checkpoint(folder, 1, tf_random_seed=5, contents=open_session(params).contents)
+    write_params(open_session(params))
+
+    def with_optimizer(**values):
+        optimizer = params.optimizer.model_copy(update=values)
+        return params.model_copy(update={"optimizer": optimizer})
+
+    assert open_session(with_optimizer(momentum=0.5, steps_per_increase=7)).resumed  # adamw
+    with pytest.raises(UserError, match=r"optimizer.beta1 was 0.9, is now 0.5"):
+        open_session(with_optimizer(beta1=0.5))
+    with pytest.raises(UserError, match=r"optimizer.momentum was 0.9, is now 0.5"):
+        open_session(with_optimizer(optimizer_type="momentum", momentum=0.5))
+
+
+def test_the_case_of_texts_is_that_of_the_checkpoints_folder_unless_it_is_written(folder):
+    (folder / "weights" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    params = params_of(folder, checkpoint_path=str(folder / "weights"))
+    session = open_session(params)
+    inputs = session.params.inputs.values()
+    assert [section.do_lower for section in inputs] == [False] * 3
+    write_params(session)  # so that it holds without the folder
+    saved = get_params(folder / "model_dir" / "params.yaml")
+    assert [section.do_lower for section in saved.inputs.values()] == [False] * 3
+    written = params.model_dump(exclude_unset=True)
+    for section in ("train_input", "eval_input", "predict_input"):
+        written[section]["do_lower"] = True
+    with pytest.raises(UserError, match=r"do_lower is true, but .* has do_lower_case false; write"):
+        open_session(Params.model_validate(written))
+
+
+def test_a_batch_that_no_memory_holds_is_refused_before_the_rows_are_read(folder, monkeypatch):
+    params = params_of(folder, model=NETWORK)
+    section = params.train_input.model_copy(update={"batch_size": 2_000_000_000_000})
+    monkeypatch.setattr("data.get_source", None)  # would be a TypeError
+    with pytest.raises(
+        UserError, match=r"batch_size 2,000,000,000,000 takes 6 numbers for each row.* GB"
+    ):
+        open_session(params.model_copy(update={"train_input": section}))

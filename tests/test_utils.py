@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.params import Params, no_effect
+from common.params import DataProcessor, Params, no_effect
 from tests.reference.small_params import VALID, plain_values
 from utils import get_params, parse_override, save_params
 
@@ -49,6 +50,12 @@ def refusal(write):
 def change(old, new):
     assert VALID.count(old) == 1
     return VALID.replace(old, new)
+
+
+# Of pre-training, in the same lines.
+PRETRAINED = VALID.replace("Sst2DataProcessor", "DocumentDataProcessor").replace(
+    "data_dir: data", "train_documents: data\n  eval_documents: data"
+)
 
 
 # ---- Reading -------------------------------------------------------------------------------------
@@ -175,6 +182,15 @@ def test_aliases_that_blow_a_file_up_are_refused(write, text):
 # ---- Faults of the values ------------------------------------------------------------------------
 
 
+def test_a_value_of_none_of_several_kinds_is_one_fault(refusal):
+    text = change("runconfig:\n", "runconfig:\n  eval_every_steps: epochs\n  recover_from_nan: 7\n")
+    assert refusal(text)[0] == "2 keys to correct"
+    assert [fault.partition(": ")[2] for fault in refusal(text)[1:]] == [
+        "runconfig.eval_every_steps: is 'epochs'; a whole number is wanted; or epoch",
+        "runconfig.recover_from_nan: is 7; available: false, true; or a number below 1 is wanted",
+    ]
+
+
 def test_all_faults_are_listed_together_in_the_order_of_the_file(refusal):
     text = """\
 train_input:
@@ -229,7 +245,7 @@ model:
         (
             VALID + "zzz: 3\n",
             "line 13: zzz: unknown key; accepted: train_input, eval_input, predict_input, model, "
-            "optimizer, runconfig, csconfig",
+            "optimizer, distillation, runconfig, csconfig",
         ),
         (
             VALID + "max_stepz: 3\n",
@@ -239,18 +255,30 @@ model:
         (VALID + "seed: 3\n", "line 13: seed: unknown key; write runconfig.tf_random_seed"),
         (
             VALID.replace("  max_steps: 11", "  epochs: 3"),
-            "line 12: runconfig.epochs: unknown key; write runconfig.max_steps, of which an epoch "
-            "has (rows / batch_size)",
+            "line 12: runconfig.epochs: unknown key; write runconfig.num_epochs",
         ),
         (
-            change("num_heads: 3", "warmup-ratio: 0.1"),
-            "line 8: model.warmup-ratio: unknown key; write optimizer.learning_rate as a list of "
-            "schedules, the first of which rises",
+            change("num_heads: 3", "num_epochs: 3"),
+            "line 8: model.num_epochs: unknown key; it belongs to runconfig",
+        ),
+        (
+            change("num_heads: 3", "warmup-steps: 100"),
+            "line 8: model.warmup-steps: unknown key; write optimizer.warmup_ratio, a share of all "
+            "steps",
+        ),
+        (
+            change("num_heads: 3", "warmup_ratio: 0.1"),
+            "line 8: model.warmup_ratio: unknown key; it belongs to optimizer",
+        ),
+        (
+            change("  learning_rate: 1e-4", "  lr_scheduler_type: linear"),
+            "line 10: optimizer.lr_scheduler_type: unknown key; write optimizer.decay: linear, "
+            "cosine or constant",
         ),
         (
             VALID + '"\\e[1m": 3\n',
             "line 13: '\\x1b[1m': unknown key; accepted: train_input, eval_input, predict_input, "
-            "model, optimizer, runconfig, csconfig",
+            "model, optimizer, distillation, runconfig, csconfig",
         ),
         # Keys that are missing
         (
@@ -262,7 +290,6 @@ model:
             change("batch_size", "batch_sice"),
             "line 5: train_input.batch_sice: unknown key; did you mean batch_size?",
         ),
-        (change("model:\n  hidden_size: 12\n  num_heads: 3\n", ""), "model: not given"),
         (
             "model: {}\n",
             "train_input: not given; write it, or eval_input where nothing is to be trained",
@@ -339,12 +366,11 @@ model:
         (
             change("Sst2DataProcessor", "SST2"),
             "line 2: train_input.data_processor: is 'SST2'; "
-            "available: MnliDataProcessor, Sst2DataProcessor, TextFileDataProcessor, "
-            "TfdsDataProcessor",
+            f"available: {', '.join(get_args(DataProcessor))}",
         ),
         (
-            change("learning_rate: 1e-4", "optimizer_type: lamb"),
-            "line 10: optimizer.optimizer_type: is 'lamb'; available: adam, adamw, "
+            change("learning_rate: 1e-4", "optimizer_type: adagrad"),
+            "line 10: optimizer.optimizer_type: is 'adagrad'; available: adam, adamw, lamb, "
             "momentum, rmsprop, sgd",
         ),
         (
@@ -422,7 +448,25 @@ model:
             ),
             "line 13: optimizer.learning_rate.values: has 2 rates for 2 boundaries; write 3",
         ),
+        (
+            change("learning_rate: 1e-4", "decay: constant\n  decay_end: 0.02"),
+            "line 11: optimizer.decay_end: is 0.02, but decay is constant; write decay: linear or "
+            "cosine, or leave the key out",
+        ),
+        (
+            change(
+                "learning_rate: 1e-4",
+                "decay_end: 0.02\n  learning_rate: {scheduler: Constant, learning_rate: 1}",
+            ),
+            "line 10: optimizer.decay_end: is 0.02, and learning_rate is given as schedules, which "
+            "say the rate of every step; leave the key out, or write a number as learning_rate",
+        ),
         # Clipping, accumulation, averages, loss scale
+        (
+            change("learning_rate: 1e-4", "optimizer_type: lamb\n  lazy_word_embeddings: true"),
+            "line 11: optimizer.lazy_word_embeddings: is true, but lamb takes the norm of the "
+            "update of the whole table; leave it out, or write optimizer_type: adamw",
+        ),
         (
             change("learning_rate: 1e-4", "max_gradient_norm: 1\n  max_gradient_value: 0.5"),
             "line 11: optimizer.max_gradient_value: is 0.5, and max_gradient_norm is 1.0; "
@@ -439,6 +483,26 @@ model:
         (
             change("learning_rate: 1e-4", "grad_accum_steps: 0"),
             "line 10: optimizer.grad_accum_steps: is 0; a number above 0 is wanted",
+        ),
+        (
+            change("learning_rate: 1e-4", "grad_accum_schedule: [[0, 1], 5]"),
+            "line 10: optimizer.grad_accum_schedule.1: 5 is no pair of a step and a number of "
+            "batches; write [5000, 2], say",
+        ),
+        (
+            change("learning_rate: 1e-4", "grad_accum_schedule: [[5, 2], [9, 4]]"),
+            "line 10: optimizer.grad_accum_schedule: is [[5, 2], [9, 4]], whose first pair is not "
+            "of step 0; begin with [0, 1]",
+        ),
+        (
+            change("learning_rate: 1e-4", "grad_accum_schedule: [[0, 1], [9, 2], [9, 4]]"),
+            "line 10: optimizer.grad_accum_schedule: is [[0, 1], [9, 2], [9, 4]], whose steps do "
+            "not increase; put them in order",
+        ),
+        (
+            change("learning_rate: 1e-4", "grad_accum_steps: 2\n  grad_accum_schedule: [[0, 4]]"),
+            "line 10: optimizer.grad_accum_steps: is 2, and grad_accum_schedule is given, which "
+            "says it for every step; leave one of the two out",
         ),
         (
             change("learning_rate: 1e-4", "moving_average_decay: 1"),
@@ -491,7 +555,34 @@ model:
         ),
         (
             change("max_steps: 11", "tune_thresholds: true"),
-            "line 12: runconfig.tune_thresholds: is true, which is for task: multi_label, but task "
+            "line 12: runconfig.tune_thresholds: is true, which is for task: multi_label or "
+            "question_answering, but task is classification; leave the key out",
+        ),
+        (
+            PRETRAINED.replace("num_heads: 3", "r_drop_alpha: 4"),
+            "line 9: model.r_drop_alpha: is 4.0, which is for tasks with an answer a row, but task "
+            "is pretraining; leave the key out",
+        ),
+        (
+            PRETRAINED.replace("num_heads: 3", "disable_nsp: true\n  freeze: pooler"),
+            "line 10: model.freeze: names pooler, which disable_nsp: true leaves out; leave it out "
+            "here, too",
+        ),
+        (
+            PRETRAINED.replace("batch_size: 7", "batch_size: 7\n  random_replace_prob: 0.3"),
+            "line 7: train_input.random_replace_prob: 0.3 and mask_replace_prob 0.8 are more than "
+            "1 together; the rest of the tokens to predict stays",
+        ),
+        (
+            change("batch_size: 7", "batch_size: 7\n  task: pretraining"),
+            "line 2: train_input.data_processor: Sst2DataProcessor does not go with task: "
+            "pretraining; those of task: pretraining are DocumentDataProcessor, "
+            "BertTfRecordsProcessor, BertMlmOnlyTfRecordsStaticMaskProcessor, "
+            "BertMlmOnlyTfRecordsDynamicMaskProcessor",
+        ),
+        (
+            change("batch_size: 7", "batch_size: 7\n  masked_lm_prob: 0.3"),
+            "line 6: train_input.masked_lm_prob: is 0.3, which is for task: pretraining, but task "
             "is classification; leave the key out",
         ),
         (
@@ -576,7 +667,7 @@ def test_whatever_a_section_holds_a_refusal_is_words(tmp_path_factory, section):
             get_params(path)
         except UserError as error:
             assert "pydantic" not in str(error)
-            assert "http" not in str(error)
+            assert "https:" not in str(error)
 
 
 # ---- The command line ----------------------------------------------------------------------------
@@ -593,6 +684,159 @@ def test_values_of_the_command_line_override_the_file(write):
 def test_a_flag_may_give_a_section_that_the_file_leaves_out(write):
     text = change("runconfig:\n  max_steps: 11\n", "")
     assert get_params(write(text), {"runconfig.max_steps": 3}).runconfig.max_steps == 3
+
+
+NUM_EPOCHS = change("max_steps: 11", "num_epochs: 2.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "lengths"),
+    [
+        (NUM_EPOCHS, {}, (2.5, None, None)),
+        # The command line says how long to train, whatever the file says.
+        (NUM_EPOCHS, {"runconfig.max_steps": 9}, (None, 9, None)),
+        (VALID, {"runconfig.num_epochs": "0.5"}, (0.5, None, None)),
+        (VALID + "  steps: 7\n", {"runconfig.num_epochs": 3}, (3, None, None)),
+        # --steps is a part of what the file says.
+        (NUM_EPOCHS, {"runconfig.steps": 9}, (2.5, None, 9)),
+        (VALID, {"runconfig.steps": 9}, (None, 11, 9)),
+        (NUM_EPOCHS, {"runconfig.max_steps": None}, (2.5, None, None)),
+        (NUM_EPOCHS, {"runconfig.max_seconds": 60}, (None, None, None)),
+        (VALID + "  steps: 7\n", {"runconfig.max_seconds": 60}, (None, None, None)),
+        (change("max_steps: 11", "max_seconds: 60"), {"runconfig.max_steps": 9}, (None, 9, None)),
+    ],
+)
+def test_a_length_of_the_command_line_takes_the_place_of_the_files(write, text, overrides, lengths):
+    run = get_params(write(text), overrides).runconfig
+    assert (run.num_epochs, run.max_steps, run.steps) == lengths
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "fault"),
+    [
+        (
+            VALID + "  num_epochs: 3\n",
+            {},
+            "line 13: runconfig.num_epochs: is 3, and max_steps is 11; training has one length, so "
+            "leave one of the two out",
+        ),
+        (
+            NUM_EPOCHS + "  steps: 7\n",
+            {},
+            "line 13: runconfig.steps: is 7, and num_epochs is 2.5; training has one length, so "
+            "leave one of the two out",
+        ),
+        (
+            VALID,
+            {"runconfig.num_epochs": 3, "runconfig.max_steps": 9},
+            "--num_epochs: runconfig.num_epochs: is 3, and max_steps is 9; training has one "
+            "length, so leave one of the two out",
+        ),
+        (
+            VALID,
+            {"runconfig.num_epochs": "3", "runconfig.steps": "9"},  # as a flag has them
+            "--steps: runconfig.steps: is 9, and num_epochs is 3; training has one length, so "
+            "leave one of the two out",
+        ),
+        (
+            VALID + "  max_seconds: 3600\n",
+            {},
+            "line 13: runconfig.max_seconds: is 3600, and max_steps is 11; training has one "
+            "length, so leave one of the two out",
+        ),
+        (
+            NUM_EPOCHS + "  max_seconds: 60\n",
+            {},
+            "line 13: runconfig.max_seconds: is 60, and num_epochs is 2.5; training has one "
+            "length, so leave one of the two out",
+        ),
+        (
+            change("max_steps: 11", "max_seconds: 9").replace("model:", "  repeat: false\nmodel:"),
+            {},
+            "line 6: train_input.repeat: is false, which reads the rows once, and "
+            "runconfig.max_seconds is 9; leave one of the two out",
+        ),
+        (
+            change("max_steps: 11", "num_epochs: 0"),
+            {},
+            "line 12: runconfig.num_epochs: is 0; a number above 0 is wanted",
+        ),
+        (
+            change("max_steps: 11", "num_epochs: 3").replace("model:", "  repeat: false\nmodel:"),
+            {},
+            "line 6: train_input.repeat: is false, which reads the rows once, and "
+            "runconfig.num_epochs is 3; leave one of the two out",
+        ),
+        (
+            change("1e-4", "[{scheduler: Constant, learning_rate: 1}]\n  decay: linear"),
+            {},
+            "line 11: optimizer.decay: is linear, and learning_rate is given as schedules, which "
+            "say the rate of every step; leave the key out, or write a number as learning_rate",
+        ),
+        (
+            change("1e-4", "{scheduler: Constant, learning_rate: 1}\n  warmup_ratio: 0.1"),
+            {},
+            "line 11: optimizer.warmup_ratio: is 0.1, and learning_rate is given as schedules, "
+            "which say the rate of every step; leave the key out, or write a number as "
+            "learning_rate",
+        ),
+        (
+            change("1e-4", "1e-4\n  decay: exponential"),
+            {},
+            "line 11: optimizer.decay: is 'exponential'; available: linear, cosine, constant",
+        ),
+        (
+            change("1e-4", "1e-4\n  warmup_ratio: 10"),
+            {},
+            "line 11: optimizer.warmup_ratio: is 10; a number of at most 1 is wanted",
+        ),
+    ],
+)
+def test_two_words_for_a_length_or_a_rate_are_refused_with_both(write, text, overrides, fault):
+    with pytest.raises(UserError) as caught:
+        get_params(write(text), overrides)
+    assert str(caught.value).splitlines()[1:] == [f"  {fault}"]
+
+
+WITHOUT_OPTIMIZER = change("optimizer:\n  learning_rate: 1e-4\n", "")
+
+
+def test_a_file_without_an_optimizer_is_the_recipe_of_the_field(write):
+    # google-research/bert: optimization.py (AdamW), run_classifier.py (rate and warm-up)
+    for text in (WITHOUT_OPTIMIZER, WITHOUT_OPTIMIZER + "optimizer:\n"):
+        cfg = get_params(write(text)).optimizer
+        assert (cfg.optimizer_type, cfg.learning_rate, cfg.epsilon) == ("adamw", 5e-5, 1e-6)
+        assert (cfg.weight_decay_rate, cfg.max_gradient_norm) == (0.01, 1.0)
+        assert (cfg.warmup_ratio, cfg.decay) == (0.1, "linear")
+        assert not cfg.use_bias_correction
+
+
+def test_an_optimizer_that_is_there_keeps_the_defaults_of_the_original(write):
+    for text in (VALID, WITHOUT_OPTIMIZER + "optimizer: {}\n"):
+        cfg = get_params(write(text)).optimizer
+        assert (cfg.weight_decay_rate, cfg.max_gradient_norm, cfg.epsilon) == (0.0, None, 1e-8)
+        assert (cfg.warmup_ratio, cfg.decay) == (None, None)
+
+
+def test_the_command_line_changes_one_value_of_a_file_without_an_optimizer(write):
+    path = write(WITHOUT_OPTIMIZER)
+    recipe = get_params(path).optimizer
+    changed = get_params(path, {"optimizer.learning_rate": "1e-4"}).optimizer
+    assert changed == recipe.model_copy(update={"learning_rate": 1e-4})
+    # Schedules say all of the rate.
+    schedule = {"scheduler": "Constant", "learning_rate": 1}
+    for text in (WITHOUT_OPTIMIZER, change("1e-4", "1e-4\n  decay: linear\n  warmup_ratio: 0.2")):
+        cfg = get_params(write(text), {"optimizer.learning_rate": schedule}).optimizer
+        assert (cfg.learning_rate.learning_rate, cfg.warmup_ratio, cfg.decay) == (1, None, None)
+
+
+def test_a_file_may_have_no_model_and_no_optimizer_and_is_saved_as_what_it_means(write, tmp_path):
+    alone = VALID[: VALID.index("model:")]
+    for text in (alone, alone.replace("train_input", "eval_input"), NUM_EPOCHS):
+        params = get_params(write(text))
+        path = tmp_path / "saved.yaml"
+        path.write_text(params.to_yaml())
+        assert get_params(path) == params
 
 
 def test_data_dir_of_the_command_line_reaches_every_input(write):
@@ -649,6 +893,13 @@ def test_an_override_is_a_dotted_key_and_a_yaml_value():
     assert parse_override("a.b=/x #b.csv") == ("a.b", "/x #b.csv")  # no comment in a command
     assert parse_override("a.b=#1") == ("a.b", "#1")
     assert parse_override("a.b=['/x #b', 2]") == ("a.b", ["/x #b", 2])
+    assert [parse_override(f"a={x}")[1] for x in ("~", "[]", "{}", "''")] == [None, [], {}, ""]
+
+
+@pytest.mark.parametrize("sign", ["|", ",", ";", "||", "-", ":", "#", "&", "%", ">", "/", " | "])
+def test_a_separator_on_the_command_line_is_that_text(sign):
+    dotted = "train_input.label_separator"
+    assert parse_override(f"{dotted}={sign}") == (dotted, sign.strip())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from functools import partial
 
 from common.backbones.initializers import LAYERS, PROJECTION, TABLES, WORDS, FreshWeights
 from common.kernels.layer_stack import LayerStack
+from common.kernels.needed_tokens import ALL_TOKENS, SomeTokens
 from common.kernels.packed import PackedRows
 from common.layers.activations import ACTIVATIONS
 from common.layers.dropout import DropoutClock
@@ -15,9 +16,10 @@ from common.layers.encoder import Encoder
 
 @dataclass(eq=False)
 class Backbone:
-    """BERT without a head.
+    """BERT without a head, or a network of its families.
 
-    Devlin et al. 2019, section 3. Shapes: B batch, T tokens, D hidden size. A plain object: the
+    Devlin et al. 2019, section 3; `common/params/families.py` has what other families change.
+    Shapes: B batch, T tokens, D hidden size. A plain object: the
     two layers are attributes of the model, so that weights are named `embeddings/...` and
     `encoder/...` whatever the head is.
 
@@ -25,10 +27,11 @@ class Backbone:
         features: dict with `input_ids`, `padding_mask` (1 on real tokens), `segment_ids`,
             each <int32>[B, T]; or each <int32>[R, T], with `starts` <int32>[B], of B rows that
             share R long ones, see `PackedRows`.
-        first_token_only: bool. The vectors of the other tokens are not needed.
+        needed: which vectors a head reads, ALL_TOKENS, FIRST_TOKEN or SomeTokens of
+            `kernels/needed_tokens.py`; the others are not computed in the last layer.
     Returns:
-        <float>[B, T, D] in the compute dtype, with first_token_only [B, 1, D]; and the
-        padding_mask of the rows, <int32>[B, T].
+        <float>[B, T, D] in the compute dtype, with FIRST_TOKEN [B, 1, D], with SomeTokens what its
+        `split` returns; and the padding_mask of the rows, <int32>[B, T].
     """
 
     embeddings: BertEmbeddings
@@ -44,7 +47,18 @@ class Backbone:
         self.embeddings.build((None, None))
         self.encoder.build((None, None, self.hidden_size))
 
-    def __call__(self, features, first_token_only=False, training=False):
+    def __call__(self, features, needed=ALL_TOKENS, training=False):
+        x, packed = self.in_long_rows(features, needed, training)
+        padding_mask = features["padding_mask"]
+        if isinstance(needed, SomeTokens):
+            return needed.split(x), padding_mask
+        if packed is not None and needed is ALL_TOKENS:
+            x, padding_mask = packed.unpack(x)
+        return x, padding_mask
+
+    def in_long_rows(self, features, needed=ALL_TOKENS, training=False):
+        """Returns the vectors as they are computed, <float>[R, T, D] with ALL_TOKENS, and the
+        PackedRows of packed rows, else None: for a head that unpacks what it makes of them."""
         padding_mask, packed = features["padding_mask"], None
         if "starts" in features:
             packed = PackedRows(features["starts"], padding_mask)
@@ -60,24 +74,25 @@ class Backbone:
             around=partial(
                 self.layer_stack.around,
                 packed=packed,
-                first_token_only=first_token_only,
+                needed=needed,
                 needs_gradient=self.embeddings.trainable,
                 training=training,
             ),
             training=training,
         )  # [B, T, D]; [B, 1, D] where the first token is all that is needed
-        if packed is not None and not first_token_only:
-            x, padding_mask = packed.unpack(x)
-        return x, padding_mask
+        return x, packed
 
 
 def make_backbone(cfg, dropout_seed=0, num_streams=1):
     """Returns the Backbone of complete ModelParams; its weights are made by `build`."""
-    clock = DropoutClock(dropout_seed)
+    clock, family = DropoutClock(dropout_seed), cfg.family
 
     def fresh(part, spec=cfg.keras_initializer):
         return FreshWeights(spec, cfg.weight_initialization_seed, part)
 
+    # The original's: a product of two matrices of stddev 0.02 would be too small, unless a layer
+    # norm stands between them.
+    of_projection = cfg.keras_initializer if family.projects_sum else "glorot_uniform"
     embeddings = BertEmbeddings(
         cfg.vocab_size,
         cfg.hidden_size,
@@ -86,14 +101,17 @@ def make_backbone(cfg, dropout_seed=0, num_streams=1):
         use_position_embedding=cfg.use_position_embedding,
         use_segment_embedding=cfg.use_segment_embedding,
         position_embedding_type=cfg.position_embedding_type,
-        use_layer_norm=not cfg.use_pre_normalization,
+        use_layer_norm=family.normalizes_embeddings or not cfg.use_pre_normalization,
         layer_norm_epsilon=cfg.layer_norm_epsilon,
         dropout_rate=cfg.dropout_rate,
         initializer=fresh(TABLES),
         word_initializer=fresh(WORDS, cfg.keras_embedding_initializer),
-        # The original's: a product of two matrices of stddev 0.02 would be too small.
-        projection_initializer=fresh(PROJECTION, "glorot_uniform") if cfg.is_factorized else None,
+        projection_initializer=fresh(PROJECTION, of_projection) if cfg.is_factorized else None,
         clock=clock,
+        first_position=family.first_position,
+        num_segments=family.num_segments,
+        projects_sum=family.projects_sum,
+        use_norm_bias=family.use_norm_bias,
         dtype=cfg.dtype_policy,
         name="embeddings",
     )
@@ -101,6 +119,10 @@ def make_backbone(cfg, dropout_seed=0, num_streams=1):
         cfg.num_hidden_layers,
         layer_norm_epsilon=cfg.layer_norm_epsilon,
         use_pre_normalization=cfg.use_pre_normalization,
+        shares_layers=family.shares_layers,
+        of_layer=partial(arguments_of_layer, cfg) if family.is_rotary else None,
+        use_norm_bias=family.use_norm_bias,
+        is_gated=family.is_gated,
         hidden_size=cfg.hidden_size,
         num_heads=cfg.num_heads,
         filter_size=cfg.filter_size,
@@ -116,3 +138,14 @@ def make_backbone(cfg, dropout_seed=0, num_streams=1):
         dtype=cfg.dtype_policy,
     )
     return Backbone(embeddings, encoder, clock, LayerStack(clock, num_streams, cfg.recompute))
+
+
+def arguments_of_layer(cfg, number):
+    """What layer `number` of a network with rotary positions has of its own: dict, of arguments of
+    EncoderLayer."""
+    is_global = number % cfg.global_attention_every == 0
+    return {
+        "rotary_theta": cfg.global_rope_theta if is_global else cfg.local_rope_theta,
+        "reach": None if is_global else cfg.local_attention // 2,
+        "has_attention_norm": number > 0,
+    }

@@ -6,8 +6,9 @@ import contextlib
 import keras
 import numpy as np
 
-# `part` of FreshWeights, for each group of weights; those of the head are the last two.
-TABLES, WORDS, LAYERS, PROJECTION, POOLER, CLASSIFIER = 0, 1, 2, 5, 3, 4
+# `part` of FreshWeights, for each group of weights.
+TABLES, WORDS, LAYERS, PROJECTION = 0, 1, 2, 5
+HEADS = POOLER, CLASSIFIER, MASKED_LM, NEXT_SENTENCE, DISTILLATION = 3, 4, 6, 7, 8
 _MAX_SEED = 2**31 - 1
 _STRIDE = 10_007  # a prime above any number of weights
 
@@ -58,6 +59,6 @@ class FreshWeights(keras.initializers.Initializer):
         if "seed" in config:
             config["seed"] = (self.seed + _STRIDE * self.count) % _MAX_SEED
         self.count += 1
-        if _is_backbone_loaded and self.part not in (POOLER, CLASSIFIER):
+        if _is_backbone_loaded and self.part not in HEADS:
             return keras.ops.zeros(shape, dtype)
         return type(self.first).from_config(config)(shape, dtype)

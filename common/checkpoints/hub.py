@@ -17,7 +17,10 @@ from common.platform.machine import check_reachable
 
 NAME = re.compile(r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w-][\w./-]*))?")
 INSTALL = "pip install huggingface_hub"
-TEXTS = ("config.json", "tokenizer_config.json", "vocab.txt", tokenizer_json.NAME)
+TEXTS = (
+    *("config.json", "tokenizer_config.json", "vocab.txt", tokenizer_json.NAME),
+    *(tokenizer_json.VOCAB_JSON, tokenizer_json.MERGES, huggingface.SPIECE),
+)
 
 
 def fetch(name):

@@ -9,6 +9,7 @@ from common.checkpoints.small_files import NETWORK_KEYS
 from common.console import counted
 from common.errors import printable
 from common.params import COMPUTED_KEYS
+from common.params.families import ROTARY
 
 
 def inspect_checkpoint(path):
@@ -21,16 +22,19 @@ def inspect_checkpoint(path):
     tensors = format.module.list_tensors(checkpoint.path)
     weights = [tensor for tensor in tensors if not tensor.is_state]
     state = [tensor for tensor in tensors if tensor.is_state]
-    keys = (*NETWORK_KEYS, "do_lower_case", *(key for key in COMPUTED_KEYS if key in config))
+    network_keys = [key for key in NETWORK_KEYS if key in config or key not in ROTARY]
+    keys = (*network_keys, "do_lower_case", *(key for key in COMPUTED_KEYS if key in config))
     rows = [
         ("format", format.title),
         ("family", config.get("family")),
         *((key, "not said" if config.get(key) is None else config[key]) for key in keys),
+        ("task", config.get("task") or "not said"),
         ("label_names", ", ".join(config.get("label_names") or ()) or "none"),
         ("vocab_file", config.get("vocab_file") or "none"),
         ("training step", f"{config['step']:,}" if "step" in config else "not said"),
         ("weights", summary(weights)),
         ("training state", summary(state)),
+        *(("note", note) for note in config.get("notes", ())),
     ]
     lines = [f"checkpoint {checkpoint.path}"]
     lines += [f"  {title:<24}{value}" for title, value in rows]

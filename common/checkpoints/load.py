@@ -19,12 +19,21 @@ from functools import cached_property
 
 import numpy as np
 
+from common.checkpoints.extension import Extension
 from common.checkpoints.formats import FORMATS
+from common.checkpoints.layer_choice import chosen
 from common.checkpoints.names import KEY_OF_AXIS, axes_of, geometry, num_outputs, pattern_of
 from common.errors import UserError, printable
 from common.tasks.answer import ROW_HEAD
 
 HUB = "hf://"
+WORD_TABLE, OUTPUT_TABLE = "embeddings/word_embeddings", "mlm/output_embeddings"
+# Bias of a head -> the key of the params that removes it.
+HEAD_BIAS_KEYS = {
+    "mlm/transform/bias": "use_ffn_bias_in_mlm",
+    "mlm/output_bias": "use_output_bias_in_mlm",
+    "nsp/bias": "use_nsp_bias",
+}
 
 
 @dataclass(frozen=True)
@@ -34,11 +43,18 @@ class Checkpoint:
     path: str
     format: str  # key of FORMATS
     config: dict  # of `huggingface.read_config`, and `path`
+    extension: Extension | None = None  # new words that the weights are to have
+    layers: tuple[int, ...] | None = None  # the encoder layers that are taken; None: all
 
     @cached_property
     def weights(self) -> Mapping:
         """Neutral name to tensor: `shape`, and `numpy.asarray` to read it."""
-        return FORMATS[self.format].module.read_weights(self.path)
+        weights = FORMATS[self.format].module.read_weights(self.path)
+        if self.layers is not None:
+            weights = chosen(weights, self.layers)
+        if self.extension is None:
+            return weights
+        return {name: self.extension.extended(name, each) for name, each in weights.items()}
 
     def close(self):
         """Closes the files of `weights`, which opens them again.
@@ -215,9 +231,11 @@ def match_weights(
     Raises:
         UserError: as `load_weights`.
     """
-    weights = checkpoint.weights
     fresh, notes = fresh_layers(variables, checkpoint, disable_nsp, head, task)
     notes = [*checkpoint.config.get("notes", ()), *notes]
+    weights = checkpoint.weights
+    if "mlm" in head and "mlm" not in fresh:
+        weights = with_output_table(variables, checkpoint, notes, params_path)
     report = LoadReport(checkpoint.path, checkpoint.format, notes=notes)
     sources, missing, mismatched = {}, [], []
     for name, variable in variables.items():
@@ -250,19 +268,51 @@ def fresh_layers(variables, checkpoint, disable_nsp, head, task):
     trained = checkpoint.config.get("task", task)
     for layer, outputs in head.items():
         stored, wanted = num_outputs(weights, layer), num_outputs(variables, layer)
-        names = [name for name in variables if name.startswith(f"{layer}/")]
-        if not all(name in weights for name in names):
+        names = {name for name in variables if name.startswith(f"{layer}/")} - {OUTPUT_TABLE}
+        lacking = sorted(names - weights.keys())
+        if lacking:
             fresh.add(layer)
-            notes.append(f"{layer}: fresh, the checkpoint has none")
+            lacks = "the checkpoint has none"
+            if len(lacking) < len(names):
+                keys = [HEAD_BIAS_KEYS[name] for name in lacking if name in HEAD_BIAS_KEYS]
+                lacks = f"the checkpoint's lacks {', '.join(lacking)}"
+                if len(keys) == len(lacking):
+                    lacks += f"; to load the rest, write model.{keys[0]}: false"
+            notes.append(f"{layer}: fresh, {lacks}")
         elif outputs and trained != task and task is not None:
             fresh.add(layer)
             notes.append(f"{layer}: fresh, the checkpoint's is for {trained}, not {task}")
         elif outputs and stored == wanted:
-            notes.append(f"{layer}: loaded, the checkpoint is a classifier of {wanted} {outputs}")
+            what = f"is a classifier of {wanted} {outputs}" if wanted > 1 else "has one output, too"
+            notes.append(f"{layer}: loaded, the checkpoint {what}")
         elif outputs:
             fresh.add(layer)
-            notes.append(f"{layer}: fresh, the checkpoint's has {stored} {outputs}, not {wanted}")
+            has = f"{stored} {outputs}" if stored != 1 else "one output"
+            notes.append(f"{layer}: fresh, the checkpoint's has {has}, not {wanted}")
     return fresh, notes
+
+
+def with_output_table(variables, checkpoint, notes, params_path):
+    """The weights of a checkpoint with the table of masked words that a model has, or without one.
+
+    variables, params_path: as of `match_weights`; notes: list, to which one is added. Raises
+    UserError where the model shares the word embeddings and the checkpoint's table is another.
+    """
+    weights = dict(checkpoint.weights)
+    if OUTPUT_TABLE in variables:
+        if OUTPUT_TABLE not in weights and WORD_TABLE in weights:
+            weights[OUTPUT_TABLE] = weights[WORD_TABLE]
+            notes.append(f"{OUTPUT_TABLE}: the word embeddings, which the checkpoint shares")
+        return weights
+    table = weights.pop(OUTPUT_TABLE, None)
+    is_known = table is not None and WORD_TABLE in weights
+    if is_known and not np.array_equal(np.asarray(table), np.asarray(weights[WORD_TABLE])):
+        raise UserError(
+            f"checkpoint {checkpoint.path} predicts masked words with a table of its own, which "
+            f"differs from its word embeddings; write model.share_embedding_weights: false in "
+            f"{params_path}"
+        )
+    return weights
 
 
 def has_more_rows(shape, wanted):

@@ -7,7 +7,9 @@ turns the list into a dict of neutral name to `LazyTensor`. Any other object wit
 `numpy.asarray` turns into a float32 array can stand in its place.
 
 Shapes: V vocabulary size, P positions, S segments (2), D hidden size, F filter size, C classes,
-E embedding size; factorised word embeddings have the shape VE.
+E embedding size; factorised word embeddings have the shape VE. Where a family projects the sum of
+the tables, all of `embeddings/` before the projection has E in place of D, and so has the input of
+`mlm/transform` D in place of E.
 Kernels are [in, out]: `x @ kernel + bias`.
 """
 
@@ -27,6 +29,7 @@ WEIGHTS = {
     # The sum of the tables is normalised (post-norm only).
     "embeddings/word_embeddings": "VD",
     "embeddings/projection/kernel": "ED",  # factorised embeddings only
+    "embeddings/projection/bias": "D",  # where the sum of the tables, of width E, is projected
     "embeddings/position_embeddings": "PD",
     "embeddings/segment_embeddings": "SD",  # Google: token_type_embeddings
     "embeddings/layer_norm/gamma": "D",  # gain
@@ -44,6 +47,7 @@ WEIGHTS = {
     "encoder/layer_{i}/attention_layer_norm/beta": "D",
     "encoder/layer_{i}/feed_forward/expand/kernel": "DF",
     "encoder/layer_{i}/feed_forward/expand/bias": "F",
+    "encoder/layer_{i}/feed_forward/gate/kernel": "DF",  # gated feed-forward only
     "encoder/layer_{i}/feed_forward/project/kernel": "FD",
     "encoder/layer_{i}/feed_forward/project/bias": "D",
     "encoder/layer_{i}/feed_forward_layer_norm/gamma": "D",
@@ -54,17 +58,37 @@ WEIGHTS = {
     # The head: pooler is the first dense layer, pre-trained with the next-sentence head.
     "pooler/kernel": "DD",
     "pooler/bias": "D",
+    "pooler/layer_norm/gamma": "D",  # of a normalised head, in place of the bias
     "classifier/kernel": "DC",
     "classifier/bias": "C",
+    "qa/kernel": "D2",  # logits of start and end, of every token
+    "qa/bias": "2",
+    # What a distillation trains beside the network: to the teacher's width, which is G here.
+    "distillation/kernel": "DG",
     # The heads of pre-training, which a classifier does not use.
     "nsp/kernel": "D2",  # is next, is not next
     "nsp/bias": "2",
-    "mlm/transform/kernel": "DD",
-    "mlm/transform/bias": "D",
-    "mlm/layer_norm/gamma": "D",
-    "mlm/layer_norm/beta": "D",
+    "mlm/projection/kernel": "DE",  # factorised embeddings only
+    "mlm/transform/kernel": "EE",
+    "mlm/transform/bias": "E",
+    "mlm/layer_norm/gamma": "E",
+    "mlm/layer_norm/beta": "E",
     "mlm/output_bias": "V",  # added to hidden @ word_embeddings.T
+    # ELECTRA's discriminator, of every token: whether another word stood in its place.
+    "discriminator/transform/kernel": "DD",
+    "discriminator/transform/bias": "D",
+    "discriminator/output/kernel": "D1",
+    "discriminator/output/bias": "1",
+    "mlm/output_embeddings": "VE",  # in place of the word embeddings, where they are not shared
 }
+
+# Beginnings of the names that a classifier does not have: heads of other tasks, and what only
+# pre-norm or factorised embeddings add. A new head is listed here, too.
+NOT_OF_A_CLASSIFIER = (
+    *("qa/", "distillation/", "nsp/", "mlm/", "discriminator/"),
+    *("encoder/final_layer_norm/", "embeddings/projection/"),
+    *("encoder/layer_{i}/feed_forward/gate/", "pooler/layer_norm/"),
+)
 
 # Axis -> the key of the params with its length.
 KEY_OF_AXIS = {
@@ -250,7 +274,7 @@ def num_outputs(weights, layer):
 def standard_names(num_layers):
     """Every name of the embeddings and the encoder of a BERT, in the order of the network."""
     embeddings = [name for name in WEIGHTS if re.match("embeddings/(?!projection/)", name)]
-    layer = [name for name in WEIGHTS if "{i}" in name]
+    layer = [name for name in WEIGHTS if "{i}" in name and "/gate/" not in name]
     return embeddings + [name.replace("{i}", str(i)) for i in range(num_layers) for name in layer]
 
 

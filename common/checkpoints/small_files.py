@@ -6,6 +6,7 @@ Every value of a file is checked before it is used: a file may be damaged or mal
 
 import contextlib
 import json
+import math
 import re
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from common.checkpoints.names import geometry
 from common.errors import UserError
 from common.params import COMPUTED_KEYS
 from common.params import FROM_CHECKPOINT as NETWORK_KEYS
+from common.params.families import ROTARY
 
 MAX_JSON_BYTES = 10_000_000  # a config.json has about 1,000, an index of shards 100,000
 MAX_YAML_BYTES = 200_000  # a params.yaml has about 3,000
@@ -83,10 +85,10 @@ def read_small(path, most):
     return content
 
 
-def read_json(path):
+def read_json(path, most=MAX_JSON_BYTES):
     """The mapping of a JSON file; None where there is no such file."""
     try:
-        text = read_small(path, MAX_JSON_BYTES)
+        text = read_small(path, most)
         if text is None:
             return None
         values = json.loads(text)
@@ -130,11 +132,13 @@ def check_value(value, key, source, name=None):
 
     source: the file; name: of the key in that file, where it is another one.
     """
-    if key == "layer_norm_epsilon":
+    if key.endswith("_theta"):
+        is_right, wanted = type(value) in (int, float) and value > 0, "a number above 0"
+    elif key == "layer_norm_epsilon":
         if isinstance(value, str) and re.fullmatch(r"[\d.]+[eE]-?\d+", value):
             value = float(value)  # PyYAML reads 1e-5 as a string
         is_right, wanted = type(value) in (int, float) and 0 < value < 1, "a number between 0 and 1"
-    elif key in ("encoder_nonlinearity", *COMPUTED_KEYS):
+    elif key.endswith("_nonlinearity") or key == "backbone" or key in COMPUTED_KEYS:
         is_right, wanted = isinstance(value, str), "a name such as 'gelu'"
     else:
         is_right, wanted = type(value) is int and value > 0, "a whole number above 0"
@@ -162,7 +166,13 @@ def network_of_params(sections, source):
 
 
 def network_config(
-    family, weights_file, weights, words, text="params.yaml", read=network_of_params
+    family,
+    weights_file,
+    weights,
+    words,
+    text="params.yaml",
+    read=network_of_params,
+    shares_layers=False,
 ):
     """The part of `huggingface.read_config` that most formats share.
 
@@ -172,6 +182,7 @@ def network_config(
         words: what the word embeddings are called in a file of this format.
         text: name of the file with the network's keys.
         read: callable(content of that file, its path) -> dict of what it has of the NETWORK_KEYS.
+        shares_layers: bool. The weights of one layer are those of all.
     Returns:
         dict; content of that file, or None where there is no such file.
     Raises:
@@ -184,11 +195,14 @@ def network_config(
             f"it has {brief(', '.join(list(weights)[:3]) or 'none')}"
         )
     folder = weights_file.parent
-    file, vocab = folder / text, folder / "vocab.txt"
+    file = folder / text
+    vocabs = (folder / name for name in ("vocab.txt", "tokenizer.json"))
     sizes = geometry({name: tensor.shape for name, tensor in weights.items()})
-    config = dict.fromkeys(NETWORK_KEYS) | sizes
+    if shares_layers:
+        sizes.pop("num_hidden_layers", None)
+    config = dict.fromkeys(key for key in NETWORK_KEYS if key not in ROTARY) | sizes
     config |= {"family": family, "do_lower_case": None}
-    config["vocab_file"] = str(vocab) if vocab.is_file() else None
+    config["vocab_file"] = next((str(vocab) for vocab in vocabs if vocab.is_file()), None)
     content = read_json(file) if file.suffix == ".json" else read_params_yaml(folder)
     if content is not None:
         config |= read(content, file)
@@ -208,9 +222,12 @@ def are_thresholds(value):
 
 
 def thresholds_of(values):
-    """{"thresholds": list of float} of a file; {} where it has none, or something else so named."""
-    thresholds = values.get("thresholds")
-    return {"thresholds": thresholds} if are_thresholds(thresholds) else {}
+    """{"thresholds": list of float, "null_threshold": float} of a file, without what it has not, or
+    what is something else so named."""
+    thresholds, odds = values.get("thresholds"), values.get("null_threshold")
+    found = {"thresholds": thresholds} if are_thresholds(thresholds) else {}
+    is_number = isinstance(odds, int | float) and not isinstance(odds, bool) and math.isfinite(odds)
+    return found | ({"null_threshold": odds} if is_number else {})
 
 
 EXPORT_FILE = "export.json"  # of common/export/export.py
@@ -218,7 +235,7 @@ EXPORT_FILE = "export.json"  # of common/export/export.py
 
 def export_beside(folder):
     """{"task": str, "label_names": tuple of str, "thresholds": list of float,
-    "do_lower_case": bool}, as far as our export.json has them.
+    "null_threshold": float, "do_lower_case": bool}, as far as our export.json has them.
     """
     values = read_json(Path(folder) / EXPORT_FILE) or {}
     facts = thresholds_of(values)
@@ -230,9 +247,3 @@ def export_beside(folder):
     if isinstance(values.get("do_lower_case"), bool):
         facts["do_lower_case"] = values["do_lower_case"]
     return facts
-
-
-def write_vocab(folder, vocab):
-    """Writes `vocab.txt`, a line for each entry. folder: Path; vocab: list of str."""
-    content = "".join(f"{entry}\n" for entry in vocab)
-    (folder / "vocab.txt").write_text(content, "utf-8", newline="\n")

@@ -34,6 +34,7 @@ from common.files import existing_above, flush, write_whole
 FORMAT, VERSION = "bert-classifier", 2
 DIGESTS = {1: "sha256", 2: "blake2b"}  # version of the manifest -> hash function
 MANIFEST, CONFIG, VOCAB = "manifest.json", "config.json", "vocab.txt"
+LIBRARY_VOCAB = "tokenizer.json"  # in place of VOCAB, where the vocabulary is not WordPiece's
 BEST = "best.json"
 WEIGHTS, STATE = "weights.safetensors", "training_state.safetensors"
 _NAME = re.compile(r"checkpoint-(\d+)(\.replaced)?")
@@ -222,7 +223,8 @@ def _fault_in(path):
                 return f"{name} has {file.stat().st_size} bytes, not {expected['size']}"
             if digest_of(file, digest) != expected[digest]:
                 return f"{name} has other content than was written"
-        missing = {WEIGHTS, CONFIG, VOCAB} - set(manifest["files"])
+        vocab = LIBRARY_VOCAB if LIBRARY_VOCAB in manifest["files"] else VOCAB
+        missing = {WEIGHTS, CONFIG, vocab} - set(manifest["files"])
         return f"{MANIFEST} does not list {', '.join(sorted(missing))}" if missing else None
     except OSError as error:
         return f"{Path(error.filename or MANIFEST).name} cannot be read: {error.strerror}"

@@ -3,6 +3,7 @@
 
 job.json               the fields of `Job`
 rows-<split>.safetensors   `rows.Rows` of each split; split `zeros` if a validation has no data
+rows-<split>.npy           `streamed_rows.StreamedRows` in their place, of pre-training
 initial.safetensors    initial weights by neutral name; none where training resumes
 """
 
@@ -11,8 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from common.cs.rows import Rows
+from common.cs.streamed_rows import StreamedRows
 
 JOB, INITIAL = "job.json", "initial.safetensors"
+WHOLE, STREAMED = ".safetensors", ".npy"
+READERS = {WHOLE: Rows.read, STREAMED: StreamedRows}
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,13 @@ class Job:
     address: str | None  # "host:port" of the cluster
     label_names: list[str]
     vocab: list[str]
-    config: dict  # the entries of a checkpoint's config.json besides the geometry
+    config: dict  # of `config_of`, in a training
     class_weights: list[float] | None
     splits: list[str]  # in order
     texts: dict[str, list]  # in a prediction: {split: list of tuples of str}
     notes: list[str]  # for the report
     evaluation: dict = field(default_factory=dict)  # of `facts_of`, in an evaluation
+    baselines: dict = field(default_factory=dict)  # of BaseModel, in a training
 
     def write(self, folder):
         (Path(folder) / JOB).write_text(json.dumps(asdict(self), ensure_ascii=False), "utf-8")
@@ -43,9 +48,16 @@ class Job:
         return cls(**json.loads((Path(folder) / JOB).read_text("utf-8")))
 
 
-def rows_path(folder, split):
-    return Path(folder) / f"rows-{split}.safetensors"
+def rows_path(folder, split, suffix=WHOLE):
+    return Path(folder) / f"rows-{split}{suffix}"
 
 
-def read_rows(folder, split):
-    return Rows.read(rows_path(folder, split))
+def find_rows(folder, split):
+    """Returns the Path of the rows of a split."""
+    paths = [rows_path(folder, split, suffix) for suffix in READERS]
+    return next(path for path in paths if path.exists())
+
+
+def read_rows(path):
+    """Returns the Rows or StreamedRows of a file."""
+    return READERS[Path(path).suffix](path)

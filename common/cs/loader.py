@@ -7,16 +7,16 @@ The workers of a cluster import this module, so it only needs NumPy, safetensors
 import cerebras.pytorch.distributed as distributed
 import torch
 
-from common.cs.rows import Rows
+from common.cs.job import read_rows
 
 
 def make_loader(path):
-    """Returns a torch DataLoader of the rows in a file: dicts of `Rows.batch`, as tensors.
+    """Returns a torch DataLoader of the rows in a file: dicts of their `batch`, as tensors.
 
     The SDK calls this on every worker. If several systems share a batch, the worker of each system
     provides its part of the rows.
     """
-    rows = Rows.read(path)
+    rows = read_rows(path)
     part = part_of_worker(rows)
 
     def batch_of(step):

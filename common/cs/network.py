@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classifier in PyTorch: the twin of `BertClassifierModel` for the vendor's compiler.
+"""The networks in PyTorch: the twins of `BertClassifierModel` and of the pre-training task.
 
-That compiler needs a plain `torch.nn.Module`; its device hooks do not accept a Keras model. Params,
-neutral names, weights and results are those of the Keras model: tests/cs/test_twin.py.
+The vendor's compiler needs a plain `torch.nn.Module`; its device hooks do not accept a Keras model.
+Params, neutral names, weights and results are those of the Keras models: tests/cs/test_twin.py,
+tests/cs/test_pretraining.py.
 """
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from common.layers.positions import sinusoids
+from common.params.pretraining import TASK as PRETRAINING
 from common.tasks.answer import ROW_HEAD
 
 NUM_SEGMENTS = 2
@@ -117,8 +119,8 @@ class EncoderLayer(nn.Module):
 
     Call:
         x: <float>[B, T, D]; score_bias: as in Attention.
-        first_token_only: bool. Compute only the output of the first token.
-    Returns <float>[B, T, D]; [B, 1, D] with first_token_only.
+        take: <float>[B, T, D] -> [B, N, D], the tokens whose output is needed; None: all.
+    Returns <float>[B, T, D]; [B, N, D] with take.
     """
 
     def __init__(self, cfg):
@@ -130,10 +132,9 @@ class EncoderLayer(nn.Module):
         self.feed_forward_layer_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.layer_norm_epsilon)
         self.dropout = nn.Dropout(cfg.dropout_rate)
 
-    def forward(self, x, score_bias, first_token_only):
+    def forward(self, x, score_bias, take=None):
         memory = self.attention_layer_norm(x) if self.use_pre_normalization else x
-        queries = memory[:, :1] if first_token_only else memory
-        residual = x[:, :1] if first_token_only else x
+        queries, residual = (memory, x) if take is None else (take(memory), take(x))
         x = residual + self.dropout(self.attention(queries, memory, score_bias))
         if self.use_pre_normalization:
             return x + self.dropout(self.feed_forward(self.feed_forward_layer_norm(x)))
@@ -153,53 +154,50 @@ class Encoder(nn.Module):
         if cfg.use_pre_normalization:
             self.final_layer_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.layer_norm_epsilon)
 
-    def forward(self, x, score_bias, first_token_only):
+    def forward(self, x, score_bias, take=None):
         for i in range(self.num_layers):
             is_last = i == self.num_layers - 1
-            x = self.get_submodule(f"layer_{i}")(x, score_bias, first_token_only and is_last)
+            x = self.get_submodule(f"layer_{i}")(x, score_bias, take if is_last else None)
         return x if self.final_layer_norm is None else self.final_layer_norm(x)
 
 
-class BertClassifier(nn.Module):
-    """Embeddings, encoder, one vector a row, dense(D, tanh), dropout, dense(C).
+class Twin(nn.Module):
+    """Embeddings and encoder, whose heads are those of a subclass.
 
-    Shapes: B batch, T tokens, D hidden size, C classes. Attributes are named so that the path of a
-    parameter is its neutral name.
+    Shapes: B batch, T tokens, D hidden size. Attributes are named so that the path of a parameter
+    is its neutral name. `inputs` names what `forward` takes of a batch, in order.
 
     Args:
         cfg: ModelParams, complete.
         num_tokens: int. T, the static length of all batches.
         is_16_bit: bool. Whether matrix products are 16-bit, as on a CS system.
-    Call:
-        input_ids, padding_mask, segment_ids: <int32>[B, T]; padding_mask is 1 on real tokens.
-    Returns:
-        logits: <float32>[B, C].
     """
 
-    head, task = ROW_HEAD, None  # the Session has compared the task with the checkpoint's
+    inputs = ("input_ids", "padding_mask", "segment_ids")
+    head: dict  # as of BaseModel
+    task = None  # the Session has compared the task with the checkpoint's
 
     def __init__(self, cfg, num_tokens, is_16_bit=False):
         super().__init__()
-        self.pooler_type = cfg.pooler_type
         self.masked_score = MASKED_SCORE_16_BIT if is_16_bit else MASKED_SCORE
         self.embeddings = Embeddings(cfg, num_tokens)
         self.encoder = Encoder(cfg)
-        self.pooler = nn.Linear(cfg.hidden_size, cfg.hidden_size)
-        self.dropout = nn.Dropout(cfg.cls_dropout_rate)
-        self.classifier = nn.Linear(cfg.hidden_size, cfg.num_cls_classes)
-        for name in cfg.freeze:
+
+    def encode(self, input_ids, padding_mask, segment_ids, take=None):
+        """Returns <float>[B, T, D], or of the tokens that `take` gives. <int32>[B, T] each;
+        padding_mask is 1 on real tokens. take: as of EncoderLayer."""
+        x = self.embeddings(input_ids, segment_ids)  # [B, T, D]
+        score_bias = self.masked_score * (1 - padding_mask).to(x.dtype)[:, None, None, :]
+        return self.encoder(x, score_bias, take)
+
+    def freeze(self, names):
+        """Leaves parts untrained. names: of `model.freeze`."""
+        for name in names:
             part, _, count = name.partition(":")
             parts = [self.get_submodule(part)] if part != "layers" else []
             parts += [self.encoder.get_submodule(f"layer_{i}") for i in range(int(count or 0))]
             for module in parts:
                 module.requires_grad_(False)
-
-    def forward(self, input_ids, padding_mask, segment_ids):
-        x = self.embeddings(input_ids, segment_ids)  # [B, T, D]
-        score_bias = self.masked_score * (1 - padding_mask).to(x.dtype)[:, None, None, :]
-        x = self.encoder(x, score_bias, self.pooler_type == "first")
-        pooled = torch.tanh(self.pooler(pool(x, padding_mask, self.pooler_type)))  # [B, D]
-        return self.classifier(self.dropout(pooled)).float()
 
     def weights_by_name(self):
         """Returns {neutral name: Weight}, in the order of the network."""
@@ -211,6 +209,113 @@ class BertClassifier(nn.Module):
         return weights
 
 
+class BertClassifier(Twin):
+    """Embeddings, encoder, one vector a row, dense(D, tanh), dropout, dense(C). C: classes.
+
+    Call: `inputs`, <int32>[B, T]. Returns logits, <float32>[B, C].
+    """
+
+    head = ROW_HEAD
+
+    def __init__(self, cfg, num_tokens, is_16_bit=False):
+        super().__init__(cfg, num_tokens, is_16_bit)
+        self.pooler_type = cfg.pooler_type
+        self.take = first_token if cfg.pooler_type == "first" else None
+        self.pooler = nn.Linear(cfg.hidden_size, cfg.hidden_size)
+        self.dropout = nn.Dropout(cfg.cls_dropout_rate)
+        self.classifier = nn.Linear(cfg.hidden_size, cfg.num_cls_classes)
+        self.freeze(cfg.freeze)
+
+    def forward(self, input_ids, padding_mask, segment_ids):
+        x = self.encode(input_ids, padding_mask, segment_ids, self.take)
+        pooled = torch.tanh(self.pooler(pool(x, padding_mask, self.pooler_type)))  # [B, D]
+        return self.classifier(self.dropout(pooled)).float()
+
+
+class MaskedLmHead(nn.Module):
+    """Dense, activation, layer norm, product with a table, as common/layers/masked_lm_head.py.
+
+    E is the width of the word table, V its rows.
+
+    Call:
+        x: <float>[B, P, D]; table: <float>[V, E], of the word embeddings, which is not read where
+        the head has its own.
+    Returns <float32>[B, P, V].
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        size, word_size = cfg.hidden_size, cfg.word_size
+        self.projection = nn.Linear(size, word_size, bias=False) if cfg.is_factorized else None
+        self.transform = nn.Linear(word_size, word_size, bias=cfg.use_ffn_bias_in_mlm)
+        self.activation = ACTIVATIONS[cfg.mlm_activation]
+        self.layer_norm = nn.LayerNorm(word_size, eps=cfg.layer_norm_epsilon)
+        self.output_embeddings = self.output_bias = None
+        if not cfg.share_embedding_weights:
+            self.output_embeddings = nn.Parameter(torch.zeros(cfg.vocab_size, word_size))
+        if cfg.use_output_bias_in_mlm:
+            self.output_bias = nn.Parameter(torch.zeros(cfg.vocab_size))
+
+    def forward(self, x, table):
+        if self.projection is not None:
+            x = self.projection(x)
+        x = self.layer_norm(self.activation(self.transform(x)))  # [B, P, E]
+        table = table if self.output_embeddings is None else self.output_embeddings
+        logits = torch.matmul(x, table.transpose(0, 1)).float()
+        return logits if self.output_bias is None else logits + self.output_bias
+
+
+class BertForPreTraining(Twin):
+    """Embeddings, encoder, the masked-word head on the tokens to predict, the next-sentence head on
+    `[CLS]`, as common/tasks/pretraining.py.
+
+    Call: `inputs`, <int32>[B, T], and of the last [B, P], the positions to predict.
+    Returns:
+        tuple of the logits of the masked words, <float32>[B, P, V], and with the next-sentence head
+        of its own, <float32>[B, 2].
+    """
+
+    inputs = (*Twin.inputs, "masked_lm_positions")
+
+    def __init__(self, cfg, num_tokens, is_16_bit=False):
+        super().__init__(cfg, num_tokens, is_16_bit)
+        self.has_nsp, size = not cfg.disable_nsp, cfg.hidden_size
+        self.head = {"mlm": None}
+        self.mlm = MaskedLmHead(cfg)
+        if self.has_nsp:
+            self.head = {"pooler": None, "nsp": None, "mlm": None}
+            self.pooler = nn.Linear(size, size, bias=cfg.use_nsp_bias)
+            self.activation = ACTIVATIONS[cfg.nsp_activation]
+            self.nsp = nn.Linear(size, 2, bias=cfg.use_nsp_bias)
+        self.freeze(cfg.freeze)
+
+    def forward(self, input_ids, padding_mask, segment_ids, positions):
+        if self.has_nsp:  # [CLS] first
+            positions = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+        x = self.encode(
+            input_ids, padding_mask, segment_ids, lambda x: tokens_at(x, positions)
+        )  # [B, 1 + P, D]; without the next-sentence head [B, P, D]
+        table = self.embeddings.word_embeddings.weight
+        if not self.has_nsp:
+            return (self.mlm(x, table),)
+        pooled = self.activation(self.pooler(x[:, 0]))  # [B, D]
+        return self.mlm(x[:, 1:], table), self.nsp(pooled).float()
+
+
+def make_twin(params, num_tokens, is_16_bit=False):
+    """Returns the Twin of complete Params. Others: as of Twin."""
+    network = BertForPreTraining if params.task == PRETRAINING else BertClassifier
+    return network(params.model, num_tokens, is_16_bit)
+
+
+NEUTRAL = {
+    (nn.Linear, "weight"): "kernel",
+    (nn.LayerNorm, "weight"): "gamma",
+    (nn.LayerNorm, "bias"): "beta",
+    (nn.Embedding, "weight"): None,  # the path is the name
+}
+
+
 class Weight:
     """A parameter under its neutral name, with the interface that common/checkpoints/load.py uses.
 
@@ -218,7 +323,7 @@ class Weight:
 
     Args:
         path: str, of its module, such as encoder.layer_0.attention.query.
-        kind: "weight" or "bias", the name within the module.
+        kind: str, its name within the module, such as "weight" or "bias".
     Attributes:
         name, shape: str and tuple of int, of the neutral weight.
     """
@@ -226,9 +331,8 @@ class Weight:
     def __init__(self, path, kind, module, parameter):
         self.parameter = parameter
         self.is_transposed = isinstance(module, nn.Linear) and kind == "weight"
-        last = {nn.Linear: "kernel", nn.LayerNorm: "gamma", nn.Embedding: None}[type(module)]
-        if kind == "bias":
-            last = "beta" if isinstance(module, nn.LayerNorm) else "bias"
+        # A parameter of PyTorch's modules has another name; one of a module here has its own.
+        last = NEUTRAL.get((type(module), kind), kind)
         self.name = "/".join([*path.split("."), *([last] if last else [])])
         shape = tuple(parameter.shape)
         self.shape = shape[::-1] if self.is_transposed else shape
@@ -247,6 +351,16 @@ class Weight:
         """Returns a value, gradient or slot in the parameter's layout as a neutral NumPy array."""
         array = tensor.detach().cpu().numpy()
         return np.ascontiguousarray(array.T) if self.is_transposed else array
+
+
+def first_token(x):
+    """<float>[B, T, D] -> [B, 1, D]."""
+    return x[:, :1]
+
+
+def tokens_at(x, positions):
+    """<float>[B, T, D] -> [B, N, D], of each row the tokens at its positions, <int32>[B, N]."""
+    return torch.gather(x, 1, positions.long()[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
 def pool(x, padding_mask, pooler_type):

@@ -14,16 +14,20 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from common.checkpoints.load import load_weights
+from common.console import log
 from common.cs import target
-from common.cs.job import INITIAL, Job, rows_path
+from common.cs.job import INITIAL, STREAMED, Job, rows_path
 from common.cs.rows import collect_rows, rows_of_zeros
+from common.cs.streamed_rows import write_batches, write_zeros
 from common.errors import UserError
-from common.losses import balanced_weights
 from common.params import INPUTS
-from common.training.checks import check_trained, last_step_of, set_up
+from common.training.checks import check_trained, set_up
 from common.training.evaluator import facts_of
+from common.training.length import last_step_of
+from common.training.saver import config_of
 
 FOLDER = Path("cs", "job")
+ZEROS = "zeros"  # the split of a validation without data
 
 
 @contextlib.contextmanager
@@ -47,7 +51,7 @@ def adapted(params):
     for name in INPUTS:
         section = getattr(params, name)
         if section is not None and section.packing != "none":
-            changed[name] = section.model_copy(update={"packing": "none"})
+            changed[name] = section.model_copy(update={"packing": "none", "buckets": None})
     section = section_of(params)
     if section.packing != "none":
         notes.append(
@@ -77,6 +81,8 @@ def prepare(session, notes, attempt, write_params):
             params.yaml.
     """
     params, run, checkpoint = session.params, session.run, session.checkpoint
+    for fault in target.family_faults(params.model):
+        raise UserError(fault)
     config = {} if checkpoint is None else checkpoint.config
     action = "validate" if run.validate_only else "compile" if run.compile_only else "run"
     first_step = session.first_step
@@ -86,26 +92,33 @@ def prepare(session, notes, attempt, write_params):
     folder = session.model_dir / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    section, batches_of_split, split_texts = section_of(params), {}, {}
-    rows_of_split = {"zeros": rows_of_zeros(section.batch_size, section.max_sequence_length)}
+    batches_of_split, split_texts = {}, {}
     if session.vocab:
         with attempt("data"):
-            batches_of_split, split_texts = batches_of(session, first_step, last_step)
-    if batches_of_split:
-        pad_id = session.vocab.index("[PAD]") if section.pad_id is None else section.pad_id
-        layout = section.max_sequence_length, pad_id, section.invert_mask
-        rows_of_split = {k: collect_rows(each, *layout) for k, each in batches_of_split.items()}
-    for split, rows in rows_of_split.items():
-        rows.write(rows_path(folder, split))
+            found, split_texts = batches_of(session, first_step, last_step)
+            write_rows(session, found, folder)
+            batches_of_split = found
+    splits = list(batches_of_split)
+    if not splits:
+        splits = [ZEROS]
+        write_zero_rows(session, folder)
 
-    class_weights = params.model.class_weights
-    if class_weights == "auto" and "train" in batches_of_split:
-        labels = batches_of_split["train"].targets["labels"]
-        class_weights = balanced_weights(labels, params.model.num_cls_classes).tolist()
-    elif class_weights == "auto":
-        class_weights = [1.0] * params.model.num_cls_classes
-    if (is_trained or checkpoint is not None) and not session.resumed:
-        write_initial_weights(session, folder / INITIAL)
+    needs_initial = (is_trained or checkpoint is not None) and not session.resumed
+    loss_variables, saved, baselines = {}, {}, {}
+    if needs_initial or session.is_training:
+        set_up(session.run)
+        model = session.new_model()
+        if "train" in batches_of_split:
+            batches = batches_of_split["train"]
+            for line in model.prepare_training(batches.targets, batches.token_counts):
+                log(line)
+        variables = model.loss_variables().items()
+        loss_variables = {name: np.asarray(each).tolist() for name, each in variables}
+        # The metric of the best step, which a later run in TensorFlow needs.
+        saved = config_of(session, model, config.get("best_metric") if session.resumed else None)
+        baselines = model.baselines
+        if needs_initial:
+            write_initial_weights(session, model, folder / INITIAL)
     if is_trained:
         write_params(session)
     evaluation = {}
@@ -122,21 +135,44 @@ def prepare(session, notes, attempt, write_params):
         address=target.address_of(params),
         label_names=list(session.label_names),
         vocab=list(session.vocab),
-        config={
-            "task": params.task,
-            "do_lower_case": params.predict_input.do_lower,
-            "tf_random_seed": run.tf_random_seed,
-            "contents": session.contents,
-            # The metric of the best step, which a later run in TensorFlow needs.
-            "best_metric": config.get("best_metric") if session.resumed else None,
-        },
-        class_weights=None if class_weights is None else list(class_weights),
-        splits=list(rows_of_split),
+        config=saved,
+        class_weights=loss_variables.get("class_weights"),
+        splits=splits,
         texts={split: list(rows) for split, rows in split_texts.items()},
         notes=notes,
         evaluation=evaluation,
+        baselines=baselines,
     ).write(folder)
     return folder
+
+
+def is_streamed(session):
+    """Whether the rows of the task are masked anew in every epoch, and read by position."""
+    return session.data.get_targets(section_of(session.params)).rows == "streams"
+
+
+def write_rows(session, batches_of_split, folder):
+    """Writes the rows of {split: Batches}."""
+    section = section_of(session.params)
+    for split, batches in batches_of_split.items():
+        if is_streamed(session):
+            path = rows_path(folder, split, STREAMED)
+            write_batches(batches, path, len(session.vocab), section.invert_mask)
+            continue
+        pad_id = session.vocab.index("[PAD]") if section.pad_id is None else section.pad_id
+        layout = section.max_sequence_length, pad_id, section.invert_mask
+        collect_rows(batches, *layout).write(rows_path(folder, split))
+
+
+def write_zero_rows(session, folder):
+    """Writes rows of the shapes that the data, which could not be read, would have."""
+    section = section_of(session.params)
+    shape = section.batch_size, section.max_sequence_length
+    if is_streamed(session):
+        path, num_ids = rows_path(folder, ZEROS, STREAMED), session.params.model.vocab_size
+        write_zeros(path, *shape, section.num_predictions, num_ids)
+    else:
+        rows_of_zeros(*shape).write(rows_path(folder, ZEROS))
 
 
 def section_of(params):
@@ -158,20 +194,18 @@ def batches_of(session, first_step, last_step):
     return data.eval_input_fn(params), {}
 
 
-def write_initial_weights(session, path):
+def write_initial_weights(session, model, path):
     """Writes the weights that a run in TensorFlow starts from: a checkpoint's, or fresh ones.
 
-    Raises:
+    model: BaseModel of the session, new. Raises:
         UserError: they are to be scored, and the checkpoint has no trained head.
     """
-    set_up(session.run)
-    model, cfg = session.new_model(), session.params.model
     if session.checkpoint is not None:
-        is_fresh = session.is_training and cfg.disable_nsp
+        is_fresh = session.is_training and model.ignores_head
         report = load_weights(model, session.checkpoint, is_fresh)
         if session.is_training:
             print(report.table())
         else:
-            check_trained(report, cfg.num_cls_classes)
+            check_trained(report, model)
     weights = {name: np.asarray(weight) for name, weight in model.weights_by_name().items()}
     save_file(weights, path)

@@ -52,6 +52,10 @@ class Rows:
         features = {"input_ids": input_ids, "padding_mask": mask, "segment_ids": segment_ids}
         return features | {name: array[places] for name, array in self.targets.items()}
 
+    def numbers(self, step):
+        """Returns int32 [B], the number of each row of a batch here; -1 on filler."""
+        return self.plan[step]
+
     def write(self, path):
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
         arrays |= {TARGETS + name: array for name, array in self.targets.items()}

@@ -7,8 +7,9 @@ import socket
 import sys
 from pathlib import Path
 
-from common.console import log
+from common.console import counted, log
 from common.errors import RunError, UserError
+from common.params.families import BERT
 
 TARGETS = ("CPU", "GPU", "CS")
 LAUNCHER = "BERT_CS_LAUNCHER"  # the name of the launcher, set by bin/csrun_cpu and bin/csrun_wse
@@ -20,7 +21,7 @@ CS_IP_PORT = 9000  # the original's scripts appended it to --cs_ip
 CONNECT_SECONDS = 5.0
 MODES = ("train", "eval", "predict")
 OPTIMIZERS = ("adam", "adamw")
-TASKS = ("classification", "regression")  # of `tasks.py`, which imports PyTorch
+TASKS = ("classification", "regression", "pretraining")  # of `tasks.py`, which imports PyTorch
 
 # Flags of the original's run_appliance.py and of its successor that have no effect here.
 IGNORED_FLAGS = {
@@ -178,11 +179,28 @@ def check_reachable(params):
         ) from None
 
 
+def family_faults(model):
+    """What a CS system cannot run of the families of networks: list of str.
+
+    model: ModelParams; a checkpoint may say the family when it is opened.
+    """
+    if (model.backbone or BERT) == BERT:
+        return []
+    return [f"model.backbone: {model.backbone}, and a CS system runs {BERT} alone; run it here"]
+
+
 def check_rules(params):
     """Raises a UserError that lists all limits of a CS system which the params break, with the
     correction of each, before anything is sent."""
     model, optimizer, run, cs = params.model, params.optimizer, params.runconfig, params.csconfig
     faults = []
+    model_dir = str(Path(run.model_dir or "").resolve())
+    is_compiled = cs.backend == "csx" or run.validate_only or run.compile_only
+    if is_compiled and any(map(str.isspace, model_dir)):
+        faults.append(
+            f"--model_dir: {model_dir} has a blank in it, at which the vendor's compiler cuts the "
+            "paths of the files it writes there; give a folder without"
+        )
     if run.mode == "train_and_eval":
         faults.append(
             "--mode train_and_eval: a run on a CS system has one program; run --mode train, then "
@@ -196,12 +214,29 @@ def check_rules(params):
     elif run.mode not in MODES:
         faults.append(f"--mode {run.mode}: leave out --target, it needs no CS system")
     if params.task not in TASKS:
-        faults.append(f"task: {params.task}, and a CS system runs {', '.join(TASKS)} alone")
+        faults.append(
+            f"task: {params.task}, and a CS system runs {', '.join(TASKS)} alone; run it on this "
+            "machine, without csrun_wse, csrun_cpu and --target CS"
+        )
+    faults += family_faults(model)
+    if params.distillation is not None and run.is_training:
+        faults.append(
+            "distillation: no teacher runs on a CS system; leave the section out, or run it on "
+            "this machine, without csrun_wse, csrun_cpu and --target CS"
+        )
     if run.mode == "train":
-        if not run.validate_only and not run.compile_only and not (run.steps or run.max_steps):
-            faults.append("a CS run counts steps, not epochs; give --max_steps or --steps")
+        is_long = run.steps or run.has_end
+        if not run.validate_only and not run.compile_only and not is_long:
+            faults.append("a CS run needs its length; give --num_epochs, --max_steps or --steps")
         if not params.train_input.repeat:
-            faults.append("train_input.repeat: false counts epochs; write true, and --max_steps")
+            faults.append(
+                "train_input.repeat: false ends when the rows do; write true, and "
+                "runconfig.num_epochs: 1"
+            )
+        if run.max_seconds is not None:
+            faults.append(
+                "runconfig.max_seconds: the speed of a CS system is not measured; give --max_steps"
+            )
         if optimizer.optimizer_type not in OPTIMIZERS:
             faults.append(
                 f"optimizer.optimizer_type: {optimizer.optimizer_type} has no exact counterpart "
@@ -213,14 +248,16 @@ def check_rules(params):
                 f"optimizer.grad_accum_steps: {optimizer.grad_accum_steps}; the vendor's compiler "
                 f"divides batches itself: write 1 and train_input.batch_size: {rows}"
             )
+        if optimizer.grad_accum_schedule is not None:
+            faults.append("optimizer.grad_accum_schedule: not on a CS system; leave it out")
         if optimizer.moving_average_decay is not None:
             faults.append("optimizer.moving_average_decay: not on a CS system; leave it out")
         if optimizer.lazy_word_embeddings:
             faults.append("optimizer.lazy_word_embeddings: not on a CS system; leave it out")
         if params.train_input.batch_size < cs.num_csx:
             faults.append(
-                f"train_input.batch_size: {params.train_input.batch_size} rows cannot be shared by "
-                f"csconfig.num_csx {cs.num_csx} systems"
+                f"train_input.batch_size: {counted(params.train_input.batch_size, 'row')} cannot "
+                f"be shared by csconfig.num_csx {cs.num_csx} systems"
             )
     if model.dtype_policy == "float32" and cs.use_cbfloat16:
         faults.append(

@@ -1,21 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tasks that run on a CS system: loss in PyTorch, figures and predictions in NumPy."""
+"""The tasks that run on a CS system: loss in PyTorch, figures and predictions in NumPy.
+
+All have the methods of `RowTask`, and `loss_figures`, as BaseModel. Their `compute` is the network:
+a batch, dict of tensors, -> outputs.
+"""
 
 import torch
 from torch import nn
 
 from common.metrics.classification import ClassificationMetrics, classification_predictions
+from common.metrics.pretraining import NUM_BEST, PretrainingMetrics, masked_word_predictions
 from common.metrics.regression import RegressionMetrics, regression_predictions
 
 
-class Classification:
-    """Cross entropy and its variants, as in `common/losses.py`.
+class RowTask:
+    """A task with an answer a row; its subclasses have `loss`, `difference` and the rest.
 
-    cfg: ModelParams. class_weights: C floats or None: model.class_weights, with `auto` computed.
+    Args:
+        cfg: ModelParams.
+        label_names: tuple of str.
+        class_weights: C floats or None: model.class_weights, with `auto` computed.
+        vocab: list of str.
     """
 
-    def __init__(self, cfg, label_names, class_weights=None):
+    loss_figures = ("train/cost_cls",)
+    measured = ("labels",)  # targets that the metrics take
+
+    def __init__(self, cfg, label_names=(), class_weights=None, vocab=()):
         self.cfg, self.label_names, self.class_weights = cfg, label_names, class_weights
+        self.vocab = vocab
+
+    def losses(self, compute, batch):
+        """Returns the losses of `loss_figures`, list of <float32>[]; the first is the total."""
+        labels, alpha = batch["labels"], self.cfg.r_drop_alpha
+        if not alpha:
+            return [self.loss(compute(batch), labels)]
+        twice = {name: each.repeat_interleave(2, dim=0) for name, each in batch.items()}
+        logits = compute(twice).reshape(-1, 2, self.cfg.num_cls_classes)
+        return [total_loss(self, logits, labels, alpha)]
+
+    def scores(self, compute, batch):
+        """Returns what the metrics take of a batch, {name: tensor}."""
+        return {"logits": compute(batch)}
+
+    def answers(self, compute, batch):
+        """Returns what `predictions` take of a batch, {name: tensor}."""
+        return self.scores(compute, batch)
+
+
+class Classification(RowTask):
+    """Cross entropy and its variants, as in `common/losses.py`."""
 
     def loss(self, logits, labels):
         """Returns the mean, <float32>[]. logits: <float32>[B, C]; labels: <int32>[B]."""
@@ -50,11 +84,8 @@ class Classification:
         return classification_predictions(outputs, self.label_names, temperature)
 
 
-class Regression:
-    """Mean squared error of one output, with the methods of `Classification`."""
-
-    def __init__(self, cfg, label_names, class_weights=None):
-        del cfg, label_names, class_weights  # a regression has no classes
+class Regression(RowTask):
+    """Mean squared error of one output."""
 
     def loss(self, logits, labels):
         return (logits[:, 0] - labels.float()).square().mean()
@@ -70,7 +101,71 @@ class Regression:
         return regression_predictions(outputs)
 
 
-TASKS = {"classification": Classification, "regression": Regression}
+class Pretraining(RowTask):
+    """Masked words and the next sentence, as `common/tasks/pretraining.py`.
+
+    Of a batch it takes masked_lm_ids <int32>[B, P], masked_lm_weights <float32>[B, P] and
+    next_sentence_labels <int32>[B]. Outputs are those of `BertForPreTraining`.
+    """
+
+    measured = ("masked_lm_weights",)
+
+    def __init__(self, cfg, label_names=(), class_weights=None, vocab=()):
+        super().__init__(cfg, label_names, class_weights, vocab)
+        self.has_nsp = not cfg.disable_nsp
+        of_rows = ("train/cost_cls",) if self.has_nsp else ()
+        self.loss_figures = ("train/cost", *of_rows, "train/cost_masked_lm")
+
+    def losses(self, compute, batch):
+        weights = batch["masked_lm_weights"]
+        logits, *next_sentence = compute(batch)
+        total = (weights * token_cross_entropy(logits, batch["masked_lm_ids"])).sum()
+        if self.cfg.mlm_loss_scaling == "batch_size":
+            mean = total / weights.shape[0]
+        else:
+            mean = total / torch.clamp(weights.sum(), min=1.0)
+        masked = self.cfg.mlm_loss_weight * mean
+        if not self.has_nsp:
+            return [masked, masked]
+        of_rows = token_cross_entropy(*next_sentence, batch["next_sentence_labels"]).mean()
+        return [masked + of_rows, of_rows, masked]
+
+    def scores(self, compute, batch):
+        scores = {}
+        of_heads = ("mlm", "masked_lm_ids"), ("nsp", "next_sentence_labels")
+        for logits, (head, name) in zip(compute(batch), of_heads, strict=False):
+            scores[f"{head}_loss"] = token_cross_entropy(logits, batch[name])
+            scores[f"{head}_correct"] = (logits.argmax(dim=-1) == batch[name].long()).float()
+        return scores
+
+    def answers(self, compute, batch):
+        logits, *next_sentence = compute(batch)
+        best, ids = torch.topk(logits, min(NUM_BEST, logits.shape[-1]), dim=-1)
+        probabilities = (best - torch.logsumexp(logits, dim=-1, keepdim=True)).exp()
+        answers = {
+            "token_ids": ids.int(),
+            "probabilities": probabilities,
+            "positions": batch["masked_lm_positions"],
+        }
+        return answers | dict(zip(["nsp_logits"], next_sentence, strict=False))
+
+    def make_metrics(self):
+        return PretrainingMetrics(self.has_nsp, self.cfg.mlm_loss_weight)
+
+    def predictions(self, outputs, config):
+        del config
+        return masked_word_predictions(outputs, self.vocab)
+
+
+def token_cross_entropy(logits, ids):
+    """<float32>[..., V], <int32>[...] -> <float32>[...], the cross entropy of each token."""
+    losses = nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), ids.reshape(-1).long(), reduction="none"
+    )
+    return losses.reshape(ids.shape)
+
+
+TASKS = {"classification": Classification, "regression": Regression, "pretraining": Pretraining}
 
 
 def total_loss(task, logits, labels, r_drop_alpha):

@@ -22,12 +22,12 @@ import numpy as np
 
 from common.checkpoints.formats import ours
 from common.checkpoints.load import load_weights, open_checkpoint
-from common.console import log
+from common.console import counted, log
 from common.cs import job as jobs
 from common.cs.lowering import count_operations, keep_files, shortened
 from common.errors import RunError, UserError
 from common.files import write_whole
-from common.metrics.row_metrics import figures_of
+from common.metrics.row_metrics import RowMetrics, figures_of
 from common.params import Params
 from common.reports.metrics_file import MetricsFile
 from common.reports.prediction_files import write_predictions
@@ -120,10 +120,10 @@ class Worker:
 
     def _build(self, rows):
         """Builds the network for the shapes of some Rows, with its weights, on the backend."""
-        from common.cs.network import BertClassifier
+        from common.cs.network import make_twin
 
         self.backend = self._make_backend()
-        self.twin = BertClassifier(self.cfg, rows.num_tokens, self.backend.is_csx)
+        self.twin = make_twin(self.params, rows.num_tokens, self.backend.is_csx)
         self.twin.train(self.is_training)
         self._load_weights()
         self.compiled = self.cstorch.compile(self.twin, self.backend)
@@ -160,45 +160,37 @@ class Worker:
     def _make_task(self):
         from common.cs.tasks import TASKS
 
-        return TASKS[self.params.task](self.cfg, self.job.label_names, self.job.class_weights)
+        job = self.job
+        return TASKS[self.params.task](self.cfg, job.label_names, job.class_weights, job.vocab)
 
-    def _train_step(self):
-        """Returns a traced function: batch -> loss, learning rate."""
+    def _train_step(self, task):
+        """Returns a traced function: batch -> losses, learning rate."""
         from common.cs.optimizer import update
-        from common.cs.tasks import total_loss
-
-        cfg, task = self.params.optimizer, self._make_task()
 
         @self.cstorch.trace
         def step(batch):
-            logits = self._training_logits(batch)
-            loss = total_loss(task, logits, batch["labels"], self.cfg.r_drop_alpha)
+            losses = task.losses(self._outputs, batch)
             rate = self.schedule.get_last_value()[0]
-            update(loss, self.optimizer, self.scaler, cfg)
+            update(losses[0], self.optimizer, self.scaler, self.params.optimizer)
             self.schedule.step()
-            return loss, rate
+            return [loss.detach() for loss in losses], rate
 
         return step
 
-    def _forward_step(self):
+    def _forward_step(self, task):
+        """Returns a traced function: batch -> {name: tensor}, what is scored or predicted."""
         import torch
 
-        return self.cstorch.trace(torch.no_grad()(self._logits))
+        compute = task.answers if self.run.mode == "predict" else task.scores
+        return self.cstorch.trace(torch.no_grad()(lambda batch: compute(self._outputs, batch)))
 
-    def _training_logits(self, batch):
-        """Returns <float32>[B, C]; with r_drop_alpha each row twice, <float32>[B, 2, C]."""
-        if not self.cfg.r_drop_alpha:
-            return self._logits(batch)
-        twice = {name: each.repeat_interleave(2, dim=0) for name, each in batch.items()}
-        return self._logits(twice).reshape(-1, 2, self.cfg.num_cls_classes)
-
-    def _logits(self, batch):
-        return self.compiled(batch["input_ids"], batch["padding_mask"], batch["segment_ids"])
+    def _outputs(self, batch):
+        return self.compiled(*(batch[name] for name in self.twin.inputs))
 
     def _executor(self, split, **options):
         from common.cs.loader import make_loader
 
-        path = jobs.rows_path(self.folder, split).resolve()
+        path = jobs.find_rows(self.folder, split).resolve()
         data = self.cstorch.utils.data
         return data.DataExecutor(data.DataLoader(make_loader, str(path)), **options)
 
@@ -207,12 +199,12 @@ class Worker:
     def lower(self):
         """Compiles the program: only its front end (validate), or on the cluster (compile)."""
         split = self.job.splits[0]
-        rows = jobs.read_rows(self.folder, split)
+        rows = self._rows_of(split)
         started = time.monotonic()
         self._build(rows)
         if self.is_training:
             self._build_training()
-        step = self._train_step() if self.is_training else self._forward_step()
+        step = (self._train_step if self.is_training else self._forward_step)(self._make_task())
 
         @self.cstorch.step_closure
         def return_outputs(outputs):
@@ -275,45 +267,57 @@ class Worker:
 
     def train(self):
         """Trains from first_step to last_step."""
-        rows = jobs.read_rows(self.folder, "train")
+        rows, task = self._rows_of("train"), self._make_task()
         self._build(rows)
         self._build_training()
         job, run = self.job, self.run
         num_steps = job.last_step - job.first_step
-        log(f"Training steps {job.first_step + 1:,} to {job.last_step:,} of {rows.batch_size} rows")
+        log(
+            f"Training steps {job.first_step + 1:,} to {job.last_step:,} of "
+            f"{counted(rows.batch_size, 'row')}"
+        )
         executor = self._executor(
             "train",
             num_steps=num_steps,
             checkpoint_steps=self._checkpoint_steps(num_steps),
             activation_steps=math.gcd(min(run.log_steps, num_steps), run.save_summary_steps),
         )
-        losses = []
+        unreported = []  # losses of each step since the last line
 
         @self.cstorch.step_closure
-        def report(loss, rate):
+        def report(losses, rate):
             step = job.first_step + executor.user_iteration
-            losses.append(float(loss))
-            if not math.isfinite(losses[-1]):
+            losses = list(map(float, losses))
+            unreported.append(losses)
+            if not math.isfinite(losses[0]):
                 raise RunError(
-                    f"the loss is {losses[-1]} at step {step}; a lower learning rate helps"
+                    f"the loss is {losses[0]} at step {step}; a lower learning rate helps"
                 )
             if step % run.save_summary_steps == 0 or step == job.last_step:
-                figures = {"train/cost_cls": sum(losses) / len(losses), "train/lr": float(rate)}
-                self.metrics_file.on_figures("train", step, figures)
-                losses.clear()
+                means = np.mean(unreported, axis=0).tolist()
+                figures = dict(zip(task.loss_figures, means, strict=True))
+                figures |= {f"train/{name}": value for name, value in job.baselines.items()}
+                self.metrics_file.on_figures("train", step, figures | {"train/lr": float(rate)})
+                unreported.clear()
             if step % run.log_steps == 0 or step == job.last_step:
-                place = f"step {step:,}/{job.last_step:,}"
-                log(f"{place}  loss {float(loss):.4f}  rate {float(rate):.3g}")
+                shown = {"loss": losses[0], **job.baselines}
+                # The parts of the loss under the last word of their names.
+                names = (name.rpartition("cost_")[2] for name in task.loss_figures[1:])
+                shown |= dict(zip(names, losses[1:], strict=True))
+                parts = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+                log(f"step {step:,}/{job.last_step:,}  {parts}  rate {float(rate):.3g}")
 
         @self.cstorch.checkpoint_closure
         def save():
             self._save(job.first_step + executor.user_iteration)
 
-        step = self._train_step()
+        step = self._train_step(task)
         for batch in executor:
-            loss, rate = step(batch)
-            report(loss, rate)
+            report(*step(batch))
             save()
+        path = jobs.find_rows(self.folder, "train")
+        if path.suffix == jobs.STREAMED:  # gigabytes, after a long training
+            path.unlink()
         print(
             f"Trained to step {job.last_step:,} in {time.monotonic() - self.started:.0f} s; "
             f"checkpoint {self.model_dir / f'checkpoint-{job.last_step}'}"
@@ -363,14 +367,12 @@ class Worker:
         for name, array in self.state.items():
             if name.startswith(PREFIX) and name != f"{PREFIX}losses":
                 state[name] = array
-        config = {key: getattr(self.cfg, key) for key in ours.GEOMETRY}
-        config |= self.job.config | {"label_names": self.job.label_names, "step": step}
         path = ours.save_checkpoint(
             self.model_dir,
             step,
             {name: weight.as_neutral(weight.parameter) for name, weight in weights.items()},
             state,
-            config,
+            self.job.config | {"step": step},
             self.job.vocab,
             self.run.keep_checkpoint_max,
             keep={int(self.state.get(f"{PREFIX}best_step", -1))},
@@ -393,32 +395,37 @@ class Worker:
 
     # ---- evaluation and prediction ---------------------------------------------------------------
 
-    def _logits_of(self, split, num_steps):
-        """Returns a list of float32 [B, C], one for each batch."""
-        collected = []
+    def _rows_of(self, split):
+        return jobs.read_rows(jobs.find_rows(self.folder, split))
+
+    def _measure(self, split, rows, step, metrics, names):
+        """Updates Metrics with every batch of a split. names: of the targets they take."""
+        numbers = iter(range(rows.num_steps))  # of the batch whose outputs come next
 
         @self.cstorch.step_closure
-        def collect(logits):
-            collected.append(self.cstorch.to_numpy(logits.detach().cpu()).astype(np.float32))
+        def collect(outputs):
+            number = next(numbers)
+            arrays = {n: self.cstorch.to_numpy(t.detach().cpu()) for n, t in outputs.items()}
+            batch = rows.batch(number)
+            metrics.update(arrays, {name: batch[name] for name in names}, rows.numbers(number))
 
-        step = self._forward_step()
-        for batch in self._executor(split, num_steps=num_steps):
+        for batch in self._executor(split, num_steps=rows.num_steps):
             collect(step(batch))
-        return collected
 
     def score(self):
         """Evaluates or predicts every split."""
-        rows_of = {split: jobs.read_rows(self.folder, split) for split in self.job.splits}
+        rows_of = {split: self._rows_of(split) for split in self.job.splits}
         self._build(next(iter(rows_of.values())))
-        metrics_of_split, task = {}, self._make_task()
+        task, is_prediction = self._make_task(), self.run.mode == "predict"
+        step = self._forward_step(task)
+        metrics_of_split = {}
         for split, rows in rows_of.items():
-            metrics = metrics_of_split[split] = task.make_metrics()
-            computed = self._logits_of(split, rows.num_steps)
-            for plan, logits in zip(rows.plan, computed, strict=True):
-                targets = {name: array[plan] for name, array in rows.targets.items()}
-                metrics.update({"logits": logits}, targets, plan)
+            metrics = metrics_of_split[split] = (
+                RowMetrics() if is_prediction else task.make_metrics()
+            )
+            self._measure(split, rows, step, metrics, () if is_prediction else task.measured)
         config = open_checkpoint(self.job.checkpoint).config
-        if self.run.mode == "predict":
+        if is_prediction:
             for number, (split, metrics) in enumerate(metrics_of_split.items()):
                 texts = [tuple(row) for row in self.job.texts[split]]
                 records = task.predictions(metrics.outputs, config)
@@ -431,7 +438,7 @@ class Worker:
         step = config.get("step", 0)
         facts = {**self.job.evaluation, "num_examples": len(total)}
         self.metrics_file.on_figures("eval", step, figures, facts=facts)
-        print(f"Evaluated {self.job.checkpoint} on {len(total):,} rows")
+        print(f"Evaluated {self.job.checkpoint} on {counted(len(total), 'row')}")
         for name, value in figures.items():
             print(f"  {name.removeprefix('eval/')}: {value:.4f}")
 

@@ -22,10 +22,12 @@ import yaml
 
 from common.checkpoints.small_files import EXPORT_FILE, read_json, write_json
 from common.errors import RunError, UserError
+from common.export.decoder import settings_of
 from common.export.formats import EXPORT_FORMATS
 from common.export.model_card import model_card, params_text, versions
 from common.files import TEMPORARY, held, is_abandoned, sha256
 
+CARD = "README.md"
 REPLACED = ".replaced.tmp"  # end of the name of the export that is about to be replaced
 
 
@@ -37,11 +39,11 @@ class Classifier:
     params: Any  # complete Params: `model` and `predict_input` are read, the rest is for the card
     vocab: list[str]  # the entry of each id
     # With attribute `texts_per_row`, K: texts <string>[B, K] -> {"input_ids", "input_mask",
-    # "segment_ids"}: <int32>[B, T], as TensorFlow operations.
+    # "segment_ids"}: <int32>[B, T], as TensorFlow operations where its `in_graph` is not False.
     text_features: Callable
     metrics: dict[str, float] = field(default_factory=dict)  # of these weights; empty: none
     step: int | None = None  # the global step of the weights
-    quantize: str | None = None  # one of onnx.QUANTIZATIONS
+    quantize: str | None = None  # one of the format's `quantizations`
     data: str = ""  # a description of its rows
     trained_with: dict | None = None  # {section: {key: value}}, the params of its training
     evaluation: dict = field(default_factory=dict)  # what `metrics` are of: EVALUATION_FACTS
@@ -70,6 +72,21 @@ class Classifier:
         return self.model.answer
 
     @property
+    def takes_texts(self):
+        """Whether a graph can have the tokenizer; else exports take ids."""
+        return getattr(self.text_features, "in_graph", True)
+
+    @property
+    def has_decoder(self):
+        """Whether a program that reads the outputs is put beside an export."""
+        return self.answer.decoder is not None and self.takes_texts
+
+    @property
+    def vocab_name(self):
+        """The name of the file of the vocabulary beside an export."""
+        return "vocab.txt" if self.takes_texts else "tokenizer.json"
+
+    @property
     def text_names(self):
         """The names of the texts of a row: ("text",) or ("text_a", "text_b")."""
         return ("text",) if self.text_features.texts_per_row == 1 else ("text_a", "text_b")
@@ -77,8 +94,9 @@ class Classifier:
     @property
     def example(self):
         """A row to show in the card: a tuple of str, which no user's data are taken for."""
-        is_single = self.text_features.texts_per_row == 1
-        return ("a text to classify",) if is_single else ("the first text", "the second text")
+        example = self.answer.example
+        is_of_task = len(example) == self.text_features.texts_per_row
+        return example if is_of_task else ("the first text", "the second text")
 
     @property
     def mask_meaning(self):
@@ -88,25 +106,46 @@ class Classifier:
         return "1 on tokens, 0 on padding"
 
     @property
+    def settings(self):
+        """{name: value for JSON} of what a program that makes rows and reads answers must know."""
+        data = self.params.predict_input
+        return {
+            **self.model.checkpoint_config(),
+            "max_sequence_length": data.max_sequence_length,
+            "do_lower_case": data.do_lower,
+            "add_special_tokens": data.add_special_tokens,
+            "input_mask": self.mask_meaning,
+        }
+
+    @property
     def description(self):
         """A description in one line."""
         cfg = self.params.model
         network = f"{cfg.num_hidden_layers} layers of {cfg.hidden_size}"
         labels = f": {', '.join(self.label_names)}" if self.answer.probabilities else ""
-        return f"BERT {self.answer.kind}, {network}{labels}"
+        return f"{cfg.family.title} {self.answer.kind}, {network}{labels}"
 
 
-def check_format(format, params, quantize=None):
+def check_format(format, params, task, quantize=None):
     """Raises UserError if a format cannot hold a network, before it is trained or written.
 
-    format: key of EXPORT_FORMATS. quantize: None or one of onnx.QUANTIZATIONS.
+    format: key of EXPORT_FORMATS. task: BaseModel, or its class. quantize: None or one of
+    the format's `quantizations`.
     """
     if format not in EXPORT_FORMATS:
         raise UserError(f"export_format is {format!r}; available: {', '.join(EXPORT_FORMATS)}")
-    if quantize is not None and format != "onnx":
+    if format not in task.export_formats:
+        possible = ", ".join(task.export_formats)
+        advice = f"write one of {possible}" if possible else "no format can hold its answers"
+        raise UserError(f"export_format is {format}, but the task is {params.task}; {advice}")
+    possible = EXPORT_FORMATS[format].quantizations
+    if quantize is not None and not possible:
+        able = " and ".join(name for name, row in EXPORT_FORMATS.items() if row.quantizations)
         raise UserError(
-            f"quantize is {quantize}, which is for export_format onnx, not {format}; leave it out"
+            f"quantize is {quantize}, which is for export_format {able}, not {format}; leave it out"
         )
+    if quantize is not None and quantize not in possible:
+        raise UserError(f"quantize is {quantize!r}; available: {', '.join(possible)}")
     EXPORT_FORMATS[format].module.check(params, quantize)
 
 
@@ -125,7 +164,7 @@ def export(format, classifier, export_dir, score=None):
             other files, or files of an export that have changed.
         RunError: it cannot be written. An earlier export is intact.
     """
-    check_format(format, classifier.params, classifier.quantize)
+    check_format(format, classifier.params, classifier.model, classifier.quantize)
     import tensorflow as tf  # here, since `check_format` does not need it: 4 s
     from safetensors import SafetensorError
 
@@ -137,12 +176,17 @@ def export(format, classifier, export_dir, score=None):
             scores = {} if score is None else score(temporary)
             files = _files_of(temporary)
             card = model_card(format, classifier, files, scores, notes, module.usage(classifier))
-            (temporary / "README.md").write_text(card, "utf-8", newline="\n")
+            (temporary / CARD).write_text(card, "utf-8", newline="\n")
             manifest = {
                 "format": format,
                 **classifier.model.checkpoint_config(),
                 "step": classifier.step,
                 "do_lower_case": classifier.params.predict_input.do_lower,
+                "rows": {
+                    "texts": classifier.text_names,
+                    "max_position_embeddings": classifier.params.model.max_position_embeddings,
+                    **settings_of(classifier.model, classifier.params.predict_input),
+                },
                 "metrics": classifier.metrics,
                 "evaluation": classifier.evaluation,
                 "metrics_of_files": scores,
@@ -176,7 +220,13 @@ def check_folder(export_dir):
     try:
         listed = (read_json(export_dir / EXPORT_FILE) or {})["files"]
         digests = {name: of["sha256"] for name, of in listed.items()} | {EXPORT_FILE: None}
-    except (UserError, KeyError, TypeError, AttributeError):  # not of an export
+        card = export_dir / CARD
+        if CARD not in digests and card.is_file() and not card.is_symlink():
+            # Exports of earlier versions do not list their card, which has the digests of the rest.
+            text = card.read_text("utf-8")
+            if digests.keys() > {EXPORT_FILE} and all(d in text for d in digests.values() if d):
+                digests[CARD] = sha256(card)
+    except (OSError, ValueError, UserError, KeyError, TypeError, AttributeError):  # of no export
         digests = {}
     for path in sorted(files):
         name = path.relative_to(export_dir).as_posix()

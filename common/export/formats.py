@@ -9,7 +9,8 @@ EXPORT_FORMATS = {
     for row in (
         Format("saved_model", "TensorFlow SavedModel", export_name="saved_model", room=ROOM),
         *FORMATS.values(),
-        Format("onnx", "ONNX", export_name="onnx", room=ROOM),
+        Format("onnx", "ONNX", export_name="onnx", room=ROOM, quantizations=("int8",)),
+        Format("tflite", "LiteRT", export_name="tflite", room=ROOM, quantizations=("int8",)),
     )
     if row.export_name is not None
 }

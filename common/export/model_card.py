@@ -13,7 +13,7 @@ PACKAGES = ("tensorflow", "tensorflow-text", "keras", "numpy", "onnx", "onnxrunt
 # At the head of the card, where Hugging Face's hub reads it.
 HUB_METADATA = """---
 library_name: transformers
-pipeline_tag: text-classification
+pipeline_tag: {pipeline_tag}
 ---
 
 """
@@ -40,13 +40,18 @@ def model_card(format, classifier, files, scores, notes, usage):
     step = "" if classifier.step is None else f", at training step {classifier.step:,}"
     num_parameters = sum(weight.size for weight in classifier.weights.values())
     texts = "one text" if len(classifier.text_names) == 1 else "a pair of texts"
-    special = "[CLS] and [SEP] among them" if data.add_special_tokens else "without [CLS] and [SEP]"
+    names = "[CLS] and [SEP]" if classifier.takes_texts else "special tokens"
+    special = f"{names} among them" if data.add_special_tokens else f"without {names}"
+    no_windows = classifier.answer.decoder is None
+    case = "lower-cased, without accents" if data.do_lower else "cased"
+    vocabulary = f"{len(classifier.vocab):,} WordPieces, {case}"
+    if not classifier.takes_texts:
+        vocabulary = f"{len(classifier.vocab):,} entries of `{classifier.vocab_name}`"
     facts = {
         "Input": f"{texts}; rows of more than {data.max_sequence_length} tokens, {special}, are "
-        "cut from the end of the longer text",
+        + ("cut from the end of the longer text" if no_windows else "windows of their text"),
         "Output": classifier.answer.description,
-        "Vocabulary": f"{len(classifier.vocab):,} WordPieces, "
-        + ("lower-cased, without accents" if data.do_lower else "cased"),
+        "Vocabulary": vocabulary,
         "Network": f"{cfg.num_hidden_layers} layers of {cfg.hidden_size} with {cfg.num_heads} "
         f"heads, filter size {cfg.filter_size}, {cfg.encoder_nonlinearity}, "
         f"{'pre' if cfg.use_pre_normalization else 'post'}-norm with epsilon "
@@ -63,7 +68,7 @@ def model_card(format, classifier, files, scores, notes, usage):
     sections = trained_with or yaml.safe_load(classifier.params.to_yaml())
     parts = [
         f"# {classifier.description}",
-        f"Fine-tuned BERT in the format `{format}`{step}.",
+        f"{classifier.answer.made} {cfg.family.title} in the format `{format}`{step}.",
         "## How to use it",
         usage.strip(),
         "## What it is",
@@ -83,7 +88,8 @@ def model_card(format, classifier, files, scores, notes, usage):
             ((name, f"{of['size']:,}", f"`{of['sha256']}`") for name, of in files.items()),
         ),
     ]
-    head = HUB_METADATA if format == "huggingface" else ""
+    head = HUB_METADATA.format(pipeline_tag=classifier.answer.pipeline_tag)
+    head = head if format == "huggingface" else ""
     return head + "\n\n".join(parts) + "\n"
 
 
@@ -101,7 +107,9 @@ def params_text(sections):
             if known.no_effect or value is None:
                 continue
             if known.names_data and value:
-                public[key] = PurePath(value).name
+                is_list = isinstance(value, list | tuple)
+                names = [PurePath(path).name for path in (value if is_list else [value])]
+                public[key] = names if is_list else names[0]
             elif known.names_data or not known.is_local:
                 public[key] = value
     kept = {name: public for name, public in kept.items() if public}

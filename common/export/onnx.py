@@ -6,46 +6,32 @@ neutral names. ONNX Runtime fuses its patterns (bias, GELU, residual and layer n
 the graph.
 """
 
-import importlib
 import json
 import logging
 import math
 
 import numpy as np
 
+from common.backbones.backbone import arguments_of_layer
 from common.checkpoints.names import no_place_for
-from common.checkpoints.small_files import write_vocab
+from common.checkpoints.vocab import write_vocab
 from common.errors import UserError
+from common.export.decoder import decoder_usage, write_decoder
+from common.export.onnx_files import INPUTS, INT8_FILE, MODEL_FILE, require
+from common.export.onnx_rotary import rotate, window
+from common.export.tokenizing import tokenizing
 from common.layers.dot_product_attention import MASKED_SCORE
 from common.layers.positions import sinusoids
 
-MODEL_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
 OPSET, IR_VERSION = 17, 8  # the first with LayerNormalization; read by ONNX Runtime from 1.12 on
-INPUTS = ("input_ids", "input_mask", "segment_ids")
-QUANTIZATIONS = ("int8",)
 MAX_BYTES = 2**31 - 1  # of a protocol buffer
 
 
 def check(params, quantize):
     del params  # any network can be written
     require("onnx", "export_format onnx")
-    if quantize is None:
-        return
-    if quantize not in QUANTIZATIONS:
-        raise UserError(f"quantize is {quantize!r}; available: {', '.join(QUANTIZATIONS)}")
-    require("onnxruntime.quantization", "quantize int8")
-
-
-def require(package, purpose):
-    """Imports an optional package, or says how to install it."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        name = package.split(".")[0]
-        raise UserError(
-            f"{purpose} needs the package {name}, which cannot be imported ({error}); "
-            f"install it with: pip install {name}"
-        ) from None
+    if quantize is not None:
+        require("onnxruntime.quantization", "quantize int8")
 
 
 def write(classifier, folder):
@@ -64,6 +50,7 @@ def write(classifier, folder):
     if classifier.quantize == "int8":
         write_int8(folder / MODEL_FILE, folder / INT8_FILE)
     write_vocab(folder, classifier.vocab)
+    write_decoder(classifier, folder)
     return []
 
 
@@ -82,35 +69,35 @@ def write_int8(source, target):
             target,
             op_types_to_quantize=["MatMul", "Gather"],
             per_channel=True,  # a scale for each column of a kernel: columns differ in range
-            weight_type=QuantType.QInt8,
+            # Not QInt8: on processors without VNNI, ONNX Runtime adds pairs of products of
+            # unsigned activations and signed weights in 16 bits, where they saturate.
+            weight_type=QuantType.QUInt8,
         )
     finally:
         logging.root.setLevel(level)
 
 
 class BertGraph:
-    """The network of `BertClassifierModel.py` as ONNX operations, in the order of the computation.
+    """A network as ONNX operations, in the order of the computation; `write_onnx` of a task begins.
 
-    Shapes: B batch, T tokens, S query tokens, D hidden size, H heads, d = D / H, C classes.
+    Shapes: B batch, T tokens, S query tokens, D hidden size, H heads, d = D / H.
 
     Args:
         cfg: ModelParams.
         weights: {neutral name: <float32> array}.
         is_mask_inverted: bool. `input_mask` is 1 on padding, or else on tokens.
-        probabilities: as of Answer.
     """
 
     # Of onnx.TensorProto; the package is optional.
     float32, int32, bool = 1, 6, 9
 
-    def __init__(self, cfg, weights, is_mask_inverted, probabilities):
+    def __init__(self, cfg, weights, is_mask_inverted):
         from onnx import helper, numpy_helper
 
         self.helper, self.numpy_helper = helper, numpy_helper
         self.nodes, self.initializers = [], {}
         self.scope = ""
-        self.cfg, self.weights = cfg, weights
-        self.is_mask_inverted, self.probabilities = is_mask_inverted, probabilities
+        self.cfg, self.weights, self.is_mask_inverted = cfg, weights, is_mask_inverted
 
     def add(self, op, *inputs, output=None, **attributes):
         """Appends an operation. inputs: names or NumPy arrays. Returns the name of its output."""
@@ -146,14 +133,23 @@ class BertGraph:
         return self.add("Add", x, self.weight(f"{name}/bias"))
 
     def layer_norm(self, x, name):
-        gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
+        parts = [f"{name}/{part}" for part in ("gamma", "beta") if f"{name}/{part}" in self.weights]
         epsilon = float(self.cfg.layer_norm_epsilon)
-        return self.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=epsilon)
+        weights = map(self.weight, parts)
+        return self.add("LayerNormalization", x, *weights, axis=-1, epsilon=epsilon)
 
-    def network(self):
-        """INPUTS, <int32>[B, T] each -> logits and probabilities, <float32>[B, C] each.
+    def pooler(self, x, activation):
+        """The first dense layer of a head on x: [..., D]; as it is where the head has none."""
+        if "pooler/kernel" not in self.weights:
+            return x
+        x = self.activation(activation, self.dense(x, "pooler"))
+        has_norm = "pooler/layer_norm/gamma" in self.weights
+        return self.layer_norm(x, "pooler/layer_norm") if has_norm else x
 
-        A regression has no probabilities.
+    def backbone(self, first_token_only=False):
+        """INPUTS, <int32>[B, T] each -> token vectors [B, T, D]; see `common/backbones`.
+
+        first_token_only: bool. The vector of [CLS] alone, [B, 1, D].
         """
         cfg = self.cfg
         x = self.embeddings()  # [B, T, D]
@@ -164,24 +160,18 @@ class BertGraph:
         for i in range(cfg.num_hidden_layers):
             self.scope = f"encoder/layer_{i}/"
             is_last = i == cfg.num_hidden_layers - 1
-            needs_first_token_only = is_last and cfg.pooler_type == "first"
-            x = self.encoder_layer(x, mask, needs_first_token_only)
+            x = self.encoder_layer(x, mask, is_last and first_token_only)
         self.scope = ""
         if cfg.use_pre_normalization:
             x = self.layer_norm(x, "encoder/final_layer_norm")
-        pooled = self.add("Tanh", self.dense(self.pool(x), "pooler"))
-        x = self.add("MatMul", pooled, self.weight("classifier/kernel"))
-        self.add("Add", x, self.weight("classifier/bias"), output="logits")
-        if self.probabilities == "softmax":
-            self.add("Softmax", "logits", axis=-1, output="probabilities")
-        elif self.probabilities == "sigmoid":
-            self.add("Sigmoid", "logits", output="probabilities")
+        return x
 
     def embeddings(self):
         """Returns [B, T, D]."""
         self.scope = "embeddings/"
         x = self.add("Gather", self.weight("embeddings/word_embeddings"), "input_ids", axis=0)
-        if self.cfg.is_factorized:
+        projects_sum = self.cfg.family.projects_sum
+        if self.cfg.is_factorized and not projects_sum:
             x = self.dense(x, "embeddings/projection")
         if self.cfg.use_position_embedding:
             length = self.add("Shape", "input_ids", start=1, end=2)  # [1], T
@@ -190,12 +180,18 @@ class BertGraph:
             if table is None:
                 table = sinusoids(self.cfg.max_position_embeddings, self.cfg.hidden_size)
             table = self.constant(table, name)
-            x = self.add("Add", x, self.add("Slice", table, np.array([0]), length, np.array([0])))
-        if self.cfg.use_segment_embedding:
+            first = np.array([self.cfg.family.first_position])
+            last = length if not first[0] else self.add("Add", length, first)
+            x = self.add("Add", x, self.add("Slice", table, first, last, np.array([0])))
+        if self.cfg.use_segment_embedding and self.cfg.family.num_segments == 1:
+            x = self.add("Add", x, self.weight("embeddings/segment_embeddings"))  # [1, D]
+        elif self.cfg.use_segment_embedding:
             table = self.weight("embeddings/segment_embeddings")
             x = self.add("Add", x, self.add("Gather", table, "segment_ids", axis=0))
-        if not self.cfg.use_pre_normalization:
+        if "embeddings/layer_norm/gamma" in self.weights:
             x = self.layer_norm(x, "embeddings/layer_norm")
+        if self.cfg.is_factorized and projects_sum:
+            x = self.dense(x, "embeddings/projection")
         return x
 
     def pool(self, x):
@@ -224,15 +220,28 @@ class BertGraph:
             return total
         return self.add("Div", total, self.add("ReduceSum", is_real, np.array([1]), keepdims=0))
 
-    def encoder_layer(self, x, mask, needs_first_token_only):
+    def encoder_layer(self, x, mask, first_token_only):
         """x: [B, T, D]. Returns [B, T, D], or of [CLS] alone, [B, 1, D]."""
-        name = self.scope.removesuffix("/")
+        shares_layers = self.cfg.family.shares_layers
+        name = "encoder/layer_0" if shares_layers else self.scope.removesuffix("/")
         is_pre_norm = self.cfg.use_pre_normalization
-        memory = self.layer_norm(x, f"{name}/attention_layer_norm") if is_pre_norm else x
+        has_norm = f"{name}/attention_layer_norm/gamma" in self.weights
+        memory = x
+        if is_pre_norm and has_norm:
+            memory = self.layer_norm(x, f"{name}/attention_layer_norm")
         asking, residual = memory, x
-        if needs_first_token_only:
+        if first_token_only:
             asking, residual = self.first_token(memory), self.first_token(x)
-        x = self.add("Add", self.attention(asking, memory, mask, f"{name}/attention"), residual)
+        of_layer = {}
+        if self.cfg.family.is_rotary:
+            of_layer = arguments_of_layer(self.cfg, int(name.rpartition("_")[2]))
+            if of_layer["reach"] is not None:
+                mask = self.add("Add", mask, window(self, of_layer["reach"], first_token_only))
+        theta = of_layer.get("rotary_theta")
+        attended = self.attention(
+            asking, memory, mask, f"{name}/attention", theta, first_token_only
+        )
+        x = self.add("Add", attended, residual)
         if is_pre_norm:
             inner = self.layer_norm(x, f"{name}/feed_forward_layer_norm")
             return self.add("Add", self.feed_forward(inner, f"{name}/feed_forward"), x)
@@ -243,10 +252,20 @@ class BertGraph:
     def first_token(self, x):
         return self.add("Slice", x, np.array([0]), np.array([1]), np.array([1]))  # [B, 1, D]
 
-    def attention(self, x, memory, mask, name):
-        """x: [B, T, D]; memory: [B, S, D]; mask: [B, 1, 1, S]. Returns [B, T, D]."""
+    def attention(self, x, memory, mask, name, theta=None, first_token_only=False):
+        """x: [B, T, D]; memory: [B, S, D]; mask: [B, 1, 1 or T, S]. Returns [B, T, D].
+
+        theta: base of rotary positions; None: there are none.
+        """
         query = self.split_heads(self.dense(x, f"{name}/query"), (0, 2, 1, 3))  # [B, H, T, d]
-        key = self.split_heads(self.dense(memory, f"{name}/key"), (0, 2, 3, 1))  # [B, H, d, S]
+        if theta is None:
+            key = self.split_heads(self.dense(memory, f"{name}/key"), (0, 2, 3, 1))  # [B, H, d, S]
+        else:
+            key = self.split_heads(self.dense(memory, f"{name}/key"), (0, 2, 1, 3))
+            key = rotate(self, key, theta, self.cfg.head_size)
+            key = self.add("Transpose", key, perm=(0, 1, 3, 2))  # [B, H, d, S]
+            if not first_token_only:  # which stands at place 0, where nothing is turned
+                query = rotate(self, query, theta, self.cfg.head_size)
         value = self.split_heads(self.dense(memory, f"{name}/value"), (0, 2, 1, 3))
         if self.cfg.attention_type == "scaled_dot_product":
             query = self.add("Mul", query, np.float32(self.cfg.head_size**-0.5))
@@ -261,10 +280,15 @@ class BertGraph:
         heads = np.array([0, 0, self.cfg.num_heads, self.cfg.head_size])  # 0: as it is
         return self.add("Transpose", self.add("Reshape", x, heads), perm=perm)
 
+    def activation(self, name, x):
+        return ACTIVATIONS[name](self, x)
+
     def feed_forward(self, x, name):
         """x: [B, T, D]. Returns [B, T, D]."""
-        x = ACTIVATIONS[self.cfg.encoder_nonlinearity](self, self.dense(x, f"{name}/expand"))
-        return self.dense(x, f"{name}/project")
+        expanded = self.activation(self.cfg.encoder_nonlinearity, self.dense(x, f"{name}/expand"))
+        if f"{name}/gate/kernel" in self.weights:
+            expanded = self.add("Mul", expanded, self.dense(x, f"{name}/gate"))
+        return self.dense(expanded, f"{name}/project")
 
 
 def gelu_erf(graph, x):
@@ -293,28 +317,24 @@ ACTIVATIONS = {
 }
 
 
-def outputs_of(classifier):
-    return ("logits", "probabilities") if classifier.answer.probabilities else ("logits",)
-
-
 def make_model(classifier):
     """Returns the onnx.ModelProto of a Classifier."""
     from onnx import TensorProto, helper
 
     cfg, data = classifier.params.model, classifier.params.predict_input
-    graph = BertGraph(cfg, classifier.weights, data.invert_mask, classifier.answer.probabilities)
-    graph.network()
+    graph = BertGraph(cfg, classifier.weights, data.invert_mask)
+    classifier.model.write_onnx(graph)
     if unused := sorted(classifier.weights.keys() - graph.initializers.keys()):
         raise no_place_for(unused)
 
-    def declare(names, dtype, shape):
-        return [helper.make_tensor_value_info(name, dtype, shape) for name in names]
+    def declare(shapes, dtype):
+        return [helper.make_tensor_value_info(name, dtype, axes) for name, axes in shapes.items()]
 
     proto = helper.make_graph(
         graph.nodes,
         "bert_classifier",
-        declare(INPUTS, TensorProto.INT32, ["batch", "tokens"]),
-        declare(outputs_of(classifier), TensorProto.FLOAT, ["batch", cfg.num_cls_classes]),
+        declare({name: ["batch", "tokens"] for name in INPUTS}, TensorProto.INT32),
+        declare(classifier.model.onnx_outputs(), TensorProto.FLOAT),
         list(graph.initializers.values()),
         doc_string=classifier.description,
     )
@@ -324,47 +344,46 @@ def make_model(classifier):
         ir_version=IR_VERSION,
         producer_name="bert-classifier",
     )
-    properties = {
-        **classifier.model.checkpoint_config(),
-        "max_sequence_length": data.max_sequence_length,
-        "do_lower_case": data.do_lower,
-        "add_special_tokens": data.add_special_tokens,
-        "input_mask": classifier.mask_meaning,
-    }
     helper.set_model_props(
-        model, {name: json.dumps(value, ensure_ascii=False) for name, value in properties.items()}
+        model,
+        {n: json.dumps(value, ensure_ascii=False) for n, value in classifier.settings.items()},
     )
     return model
 
 
 def make_predict_step(path, num_threads=0):
-    """Returns predict_step(features) -> {"logits": <float32>[B, C]} of an .onnx file.
+    """Returns predict_step(features) -> {name: <float32>} of an .onnx file.
 
-    As that of `common/training/inference.py`, so that the same evaluation scores both.
+    As that of `common/training/inference.py`, so that the same evaluation scores both: without
+    "probabilities", which a task computes from its other outputs.
     num_threads: int; 0 leaves it to ONNX Runtime.
     """
     onnxruntime = require("onnxruntime", "running an ONNX model")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs() if each.name != "probabilities"]
 
     def predict_step(features):
         import tensorflow as tf
 
         inputs = {name: np.asarray(features[name], np.int32) for name in INPUTS}
-        return {"logits": tf.constant(session.run(["logits"], inputs)[0])}
+        outputs = zip(names, session.run(names, inputs), strict=True)
+        return {name: tf.constant(output) for name, output in outputs}
 
     return predict_step
 
 
 def usage(classifier):
-    data = classifier.params.predict_input
-    texts = ", ".join(f'"{text}"' for text in classifier.example)
-    row = texts if len(classifier.text_names) == 1 else f"({texts})"
-    bare = "" if data.add_special_tokens else ", add_special_tokens=False"
-    mask = "np.array([row.attention_mask for row in rows], np.int32)"
-    mask = f"1 - {mask}" if data.invert_mask else mask
-    outputs = " and ".join(f"`{name}`" for name in outputs_of(classifier))
+    shapes = classifier.model.onnx_outputs()
+    outputs = " and ".join(f"`{name}`" for name in shapes)
+    axes = ", ".join(map(str, next(iter(shapes.values()))))
+    read = f"session.run({list(shapes)}, features)"
+    read += "[0]" if len(shapes) == 1 else ""
+    needed = [name for name in shapes if name != "probabilities"]
+    running = f"""session = onnxruntime.InferenceSession("{MODEL_FILE}")
+names = {needed}
+outputs = dict(zip(names, session.run(names, rows.features)))"""
     int8 = f"""
 `{INT8_FILE}` is the same network with 8-bit weights: a quarter of the size, faster, and less exact;
 a row's logits vary a little with the rows beside it, as activations share a scale in a batch.
@@ -372,25 +391,16 @@ a row's logits vary a little with the rows beside it, as activations share a sca
     return f"""
 `{MODEL_FILE}` takes {", ".join(f"`{name}`" for name in INPUTS)} (int32, `[batch, tokens]`;
 `input_mask` is {classifier.mask_meaning}) and gives {outputs} (float32,
-`[batch, {len(classifier.label_names)}]`).
+`[{axes}]`).
 {int8 if classifier.quantize == "int8" else ""}
 In this folder, with `pip install onnxruntime tokenizers`:
 
 ```python
 import numpy as np
 import onnxruntime
-from tokenizers import BertWordPieceTokenizer
-
-tokenizer = BertWordPieceTokenizer("vocab.txt", lowercase={data.do_lower})
-tokenizer.enable_truncation({data.max_sequence_length})
-tokenizer.enable_padding()
-rows = tokenizer.encode_batch([{row}]{bare})
-features = {{
-    "input_ids": np.array([row.ids for row in rows], np.int32),
-    "input_mask": {mask},
-    "segment_ids": np.array([row.type_ids for row in rows], np.int32),
-}}
+{tokenizing(classifier)}
 session = onnxruntime.InferenceSession("{MODEL_FILE}")
-{classifier.answer.reading["onnx"]}
+{", ".join(shapes)} = {read}
+{classifier.answer.reading["ids"]}
 ```
-"""
+{decoder_usage(classifier, "import onnxruntime", running)}"""

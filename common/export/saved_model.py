@@ -10,11 +10,18 @@ import json
 import tensorflow as tf
 
 from common.BaseModel import PREDICT
-from common.checkpoints.small_files import write_vocab
+from common.checkpoints.vocab import write_vocab
+from common.export.decoder import decoder_usage, write_decoder
+from common.export.tokenizing import tokenizing
 
 VERSION = "1"
 TEXT_SIGNATURE, IDS_SIGNATURE = "serving_default", "token_ids"
 FEATURES = ("input_ids", "input_mask", "segment_ids")
+# For the card: from rows.features to outputs.
+LOADING = "import tensorflow as tf\nimport tensorflow_text"
+RUNNING = f"""network = tf.saved_model.load("{VERSION}").signatures["{IDS_SIGNATURE}"]
+outputs = network(**{{name: tf.constant(each) for name, each in rows.features.items()}})
+outputs = {{name: each.numpy() for name, each in outputs.items()}}"""
 
 
 def check(params, quantize):
@@ -22,17 +29,19 @@ def check(params, quantize):
 
 
 def write(classifier, folder):
-    """Writes `1/` (saved_model.pb, variables/, ...) and vocab.txt.
+    """Writes `1/` (saved_model.pb, variables/, ...) and the vocabulary.
 
     Two signatures over one set of variables give the task's `export_outputs`: serving_default takes
     `text`, or `text_a` and `text_b`, <string>[B]; token_ids the documented features, <int32>[B, T].
+    Where the tokenizer is no TensorFlow operation, both take the features.
     """
     model, module = classifier.model, tf.Module(name="classifier")
     # A plain dict of variables: Keras objects would be saved with all their settings.
     module.weights = {name: w.value for name, w in model.weights_by_name().items()}
 
     def answer(features):
-        return model.export_outputs(model.build_model(features, PREDICT))
+        answers = model.export_outputs(model.build_model(features, PREDICT))
+        return answers | {name: features[name] for name in model.served_features}
 
     @tf.function(autograph=False)
     def from_texts(**texts):
@@ -43,19 +52,50 @@ def write(classifier, folder):
     def from_ids(**features):
         return answer(features)
 
-    texts = {name: tf.TensorSpec([None], tf.string, name) for name in classifier.text_names}
     ids = {name: tf.TensorSpec([None, None], tf.int32, name) for name in FEATURES}
-    module.from_texts = from_texts.get_concrete_function(**texts)
     module.from_ids = from_ids.get_concrete_function(**ids)
-    signatures = {TEXT_SIGNATURE: module.from_texts, IDS_SIGNATURE: module.from_ids}
+    signatures = {TEXT_SIGNATURE: module.from_ids, IDS_SIGNATURE: module.from_ids}
+    if classifier.takes_texts:
+        texts = {name: tf.TensorSpec([None], tf.string, name) for name in classifier.text_names}
+        module.from_texts = from_texts.get_concrete_function(**texts)
+        signatures[TEXT_SIGNATURE] = module.from_texts
     # Without the gradients of custom operations: a served model is not trained.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder / VERSION), signatures, options)
     write_vocab(folder, classifier.vocab)
-    return []
+    write_decoder(classifier, folder)
+    if classifier.takes_texts:
+        return []
+    return [
+        "the tokenizer of this vocabulary is no TensorFlow operation, so the model takes token "
+        f"ids, which the package tokenizers makes with {classifier.vocab_name}"
+    ]
+
+
+def usage_of_ids(classifier):
+    """`usage`, where the model takes ids alone."""
+    names = classifier.answer.served
+    served = ", ".join(f"`{name}`" for name in names)
+    return f"""
+In this folder, with `pip install tensorflow tokenizers`:
+
+```python
+import numpy as np
+import tensorflow as tf
+{tokenizing(classifier)}
+classifier = tf.saved_model.load("{VERSION}").signatures["{TEXT_SIGNATURE}"]
+result = classifier(**{{name: tf.constant(each) for name, each in features.items()}})
+print({{name: result[name][0].numpy() for name in {list(names)}}})
+```
+
+TensorFlow Serving takes the same features, {", ".join(f"`{name}`" for name in FEATURES)} (int32,
+`[batch, tokens]`; `input_mask` is {classifier.mask_meaning}), and answers {served}.
+"""
 
 
 def usage(classifier):
+    if not classifier.takes_texts:
+        return usage_of_ids(classifier)
     row = dict(zip(classifier.text_names, classifier.example, strict=True))
     body = {"signature_name": TEXT_SIGNATURE, "instances": [row, row]}
     texts = ", ".join(f"{name}=tf.constant([{json.dumps(text)}])" for name, text in row.items())
@@ -83,4 +123,4 @@ Each row of the answer's `predictions` has {served}.
 
 The signature `{IDS_SIGNATURE}` takes {", ".join(f"`{name}`" for name in FEATURES)} instead (int32,
 `[batch, tokens]`; `input_mask` is {classifier.mask_meaning}), with the ids of `vocab.txt`.
-"""
+{decoder_usage(classifier, LOADING, RUNNING)}"""

@@ -15,7 +15,7 @@ from common.kernels.fusion import compiled, narrow
 
 
 @functools.cache
-def _make_rounding(dtype):
+def make_rounding(dtype):
     """<float32>[...] -> <dtype>[...] by XLA's loop: TensorFlow's cast takes 1.5 times as long."""
     return compiled(functools.partial(narrow, dtype=dtype))
 
@@ -100,7 +100,7 @@ class SharedKernel:
             if dense.compute_dtype != dense.variable_dtype:
                 with tf.control_dependencies([after]):
                     kernel = tf.identity(kernel)
-                kernel = _make_rounding(dense.compute_dtype)(kernel)
+                kernel = make_rounding(dense.compute_dtype)(kernel)
             return [tf.identity(kernel) for _ in range(num_streams)], gradient
 
         self.copies = iter(copies_of(tf.convert_to_tensor(dense.kernel)))

@@ -25,8 +25,9 @@ def dot_product_attention(query, key, value, attention_mask, dropout, training=F
     """
     masked = MASKED_SCORE * (1.0 - ops.cast(attention_mask, "float32"))
     if len(masked.shape) == 2:
-        masked = masked[:, None, :]  # the same for every query token
-    masked = masked[:, None]  # and for every head: [B, 1, T or 1, S]
+        masked = ops.expand_dims(masked, 1)  # the same for every query token
+    # And for every head: [B, 1, T or 1, S]. LiteRT lacks the operation that `masked[:, None]` is.
+    masked = ops.expand_dims(masked, 1)
     if training and keras.backend.backend() == "tensorflow":
         place = dropout.place_of((*query.shape[:-1], key.shape[2]))
         return make_attention(dropout.rate)(query, key, value, masked, *place)

@@ -25,6 +25,8 @@ class DropoutClock:
         step: int32 variable []. The training step sets it before the forward pass.
         share: int. Index of the part of the batch that the network computes, of several parts of
             one size (`common/training/distribution.py`): the masks are those of the whole batch.
+        depth: int. How often the same layers were called before in this step: where all layers of
+            an encoder share their weights, each of them has masks of its own.
         rows: (first, total), where layers are called with some rows of the share: those from
             `first` on, of `total`. None: with all rows.
     """
@@ -36,6 +38,7 @@ class DropoutClock:
         self.step = keras.Variable(0, dtype="int32", trainable=False, name="dropout_step")
         self.num_layers = 0
         self.share = 0
+        self.depth = 0
         self.rows = None
 
     def place(self, layer, shape):
@@ -48,6 +51,7 @@ class DropoutClock:
         num_rows, *row = (*shape, 1)
         first, total = self.rows or (0, num_rows)
         first = (self.share * total + first) * math.prod(row)
+        layer += self.depth * self.num_layers
         place = [self.seed.value, layer, self.step.value, first & MERSENNE]  # modulo 2^31
         return ops.cast(ops.stack(place), "uint32")
 

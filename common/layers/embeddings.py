@@ -21,19 +21,25 @@ class BertEmbeddings(keras.layers.Layer):
         vocab_size, hidden_size, max_position_embeddings: int. V, D, P.
         embedding_size: int. E, width of the word table; if it is not D, a matrix [E, D] without
             bias follows (Lan et al. 2020, arXiv:1909.11942, section 3.1). The position and
-            segment tables have width D, as in the original Cerebras model.
+            segment tables have width D, as in the original Cerebras model; see `projects_sum`.
         use_position_embedding, use_segment_embedding: bool. Whether there is such a table.
         position_embedding_type: "learned", or "fixed": see `positions.sinusoids`.
         use_layer_norm: bool. False before a pre-norm encoder, which normalises later.
+        use_norm_bias: bool, as `use_beta` of LayerNorm.
         layer_norm_epsilon: float > 0, added to the variance.
         dropout_rate: float in [0, 1). Applied to the sum.
         initializer, word_initializer, projection_initializer: Keras initializers, of the position
             and segment tables, the word table and the matrix.
         clock: DropoutClock.
+        first_position: int. The row of the position table that position 0 takes.
+        num_segments: int. Rows of the segment table; with one, every token takes it.
+        projects_sum: bool. All tables have width E, and the matrix, with a bias, is applied to
+            their normalised sum, after dropout: ELECTRA, and ALBERT's program.
     Call:
         input_ids: <int32>[B, T] in [0, V).
-        segment_ids: <int32>[B, T], 0 or 1.
-        positions: <int32>[B, T] in [0, P), of each token in its row; None: 0, 1, ..., T - 1.
+        segment_ids: <int32>[B, T], 0 or 1; not read where the segment table has one row.
+        positions: <int32>[B, T] in [0, P - first_position), of each token in its row; None: 0, 1,
+            ..., T - 1.
     Returns:
         <float>[B, T, D] in the compute dtype.
     """
@@ -54,6 +60,10 @@ class BertEmbeddings(keras.layers.Layer):
         word_initializer,
         projection_initializer,
         clock,
+        first_position=0,
+        num_segments=NUM_SEGMENTS,
+        projects_sum=False,
+        use_norm_bias=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -63,14 +73,17 @@ class BertEmbeddings(keras.layers.Layer):
         self.use_position_embedding = use_position_embedding
         self.use_segment_embedding = use_segment_embedding
         self.position_embedding_type = position_embedding_type
+        self.first_position, self.num_segments = first_position, num_segments
+        self.projects_sum = projects_sum
         self.initializer = initializer
         self.word_initializer = word_initializer
         self.embedding_size = embedding_size
+        self.shared = None  # the SharedTable, inside `share_table` of `kernels/vocabulary.py`
         self.projection = None
         if embedding_size != hidden_size:
             self.projection = keras.layers.Dense(
                 hidden_size,
-                use_bias=False,
+                use_bias=projects_sum,
                 kernel_initializer=projection_initializer,
                 dtype=self.dtype_policy,
                 name="projection",
@@ -78,7 +91,7 @@ class BertEmbeddings(keras.layers.Layer):
         self.layer_norm = None
         if use_layer_norm:
             self.layer_norm = LayerNorm(
-                layer_norm_epsilon, dtype=self.dtype_policy, name="layer_norm"
+                layer_norm_epsilon, use_norm_bias, dtype=self.dtype_policy, name="layer_norm"
             )
         self.dropout = Dropout(dropout_rate, clock, dtype=self.dtype_policy)
 
@@ -90,6 +103,7 @@ class BertEmbeddings(keras.layers.Layer):
 
     def build(self, ids_shape):
         positions, size = self.max_position_embeddings, self.hidden_size
+        size = self.embedding_size if self.projects_sum else size  # of the sum
         self.word_embeddings = self._add_table(
             "word_embeddings", self.vocab_size, self.embedding_size, self.word_initializer
         )
@@ -101,26 +115,37 @@ class BertEmbeddings(keras.layers.Layer):
             self.position_embeddings = sinusoids(positions, size)
         if self.use_segment_embedding:
             self.segment_embeddings = self._add_table(
-                "segment_embeddings", NUM_SEGMENTS, size, self.initializer
+                "segment_embeddings", self.num_segments, size, self.initializer
             )
         if self.projection is not None:
             self.projection.build((*ids_shape, self.embedding_size))
         if self.layer_norm is not None:
-            self.layer_norm.build((*ids_shape, self.hidden_size))
+            self.layer_norm.build((*ids_shape, size))
 
     def call(self, input_ids, segment_ids, positions=None, training=False):
-        x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, T, E]
-        if self.projection is not None:
+        if self.shared is None:
+            x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, T, E]
+        else:
+            x = self.shared.look_up(input_ids)
+        if self.projection is not None and not self.projects_sum:
             x = ops.cast(self.projection(x), x.dtype)  # [B, T, D]
         if self.use_position_embedding:
             table = ops.convert_to_tensor(self.position_embeddings)
+            table = table[self.first_position :] if self.first_position else table
             if positions is None:
                 x = x + table[: ops.shape(input_ids)[1]]  # [T, D] for every row
             else:
-                x = x + ops.take(table, positions, axis=0)
-        if self.use_segment_embedding:
+                # The padding behind the last of packed rows may lie beyond the table.
+                last = self.max_position_embeddings - self.first_position - 1
+                x = x + ops.take(table, ops.minimum(positions, last), axis=0)
+        if self.use_segment_embedding and self.num_segments == 1:
+            x = x + ops.convert_to_tensor(self.segment_embeddings)[0]
+        elif self.use_segment_embedding:
             x = x + ops.take(self.segment_embeddings, segment_ids, axis=0)
         x = ops.cast(x, self.compute_dtype)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
-        return self.dropout(x, training=training)
+        x = self.dropout(x, training=training)
+        if self.projection is not None and self.projects_sum:
+            x = self.projection(x)  # [B, T, D]
+        return x

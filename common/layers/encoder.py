@@ -19,6 +19,9 @@ class EncoderLayer(keras.layers.Layer):
         filter_size, activation, use_ffn_bias: as of FeedForward.
         layer_norm_epsilon: float > 0.
         use_pre_normalization: bool.
+        has_attention_norm: bool. False leaves out the layer norm of the attention, which the
+            embeddings' norm stands in for in the first layer of ModernBERT.
+        use_norm_bias, is_gated: bool, as `use_beta` of LayerNorm and of FeedForward.
         others: as of MultiHeadAttention.
     Call:
         x: <float>[B, T, D].
@@ -43,6 +46,9 @@ class EncoderLayer(keras.layers.Layer):
         initializer,
         clock,
         use_ffn_bias=True,
+        has_attention_norm=True,
+        use_norm_bias=True,
+        is_gated=False,
         name=None,
         dtype=None,
         **attention_arguments,
@@ -68,16 +74,19 @@ class EncoderLayer(keras.layers.Layer):
             initializer,
             clock,
             use_ffn_bias,
+            is_gated,
             dtype=self.dtype_policy,
             name="feed_forward",
         )
         self.attention_layer_norm, self.feed_forward_layer_norm = (
-            LayerNorm(layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+            LayerNorm(layer_norm_epsilon, use_norm_bias, dtype=self.dtype_policy, name=name)
             for name in ("attention_layer_norm", "feed_forward_layer_norm")
         )
+        if not has_attention_norm:
+            self.attention_layer_norm = None
 
     def all_dense(self):  # not a property: Keras would save its layers under that name
-        return [*self.attention.all_dense(), self.feed_forward.expand, self.feed_forward.project]
+        return [*self.attention.all_dense(), *self.feed_forward.all_dense()]
 
     def build(self, x_shape):
         for part in (
@@ -86,13 +95,17 @@ class EncoderLayer(keras.layers.Layer):
             self.feed_forward,
             self.feed_forward_layer_norm,
         ):
-            part.build(x_shape)
+            if part is not None:
+                part.build(x_shape)
 
     def call(self, x, attention_mask, select=None, training=False):
-        memory = self.attention_layer_norm(x) if self.use_pre_normalization else x  # [B, T, D]
+        is_normalized = self.use_pre_normalization and self.attention_layer_norm is not None
+        memory = self.attention_layer_norm(x) if is_normalized else x  # [B, T, D]
         queries = memory if select is None else select(memory)  # [B, K, D]
         residual = x if select is None else select(x)
-        x = self.attention(queries, memory, attention_mask, residual, training=training)
+        x = self.attention(
+            queries, memory, attention_mask, residual, select=select, training=training
+        )
         if self.use_pre_normalization:
             return self.feed_forward(self.feed_forward_layer_norm(x), x, training=training)
         x = self.attention_layer_norm(x)
@@ -104,6 +117,8 @@ class Encoder(keras.layers.Layer):
 
     Args:
         num_hidden_layers: int.
+        of_layer: int -> dict, arguments of that layer beside the others; None: there are none.
+        shares_layers: bool. All layers are the same one, `layer_0` (Lan et al. 2020, section 3.1).
         layer_norm_epsilon, use_pre_normalization, **layer_arguments: as of EncoderLayer.
     Call:
         x: <float>[B, T, D].
@@ -119,32 +134,41 @@ class Encoder(keras.layers.Layer):
         num_hidden_layers,
         layer_norm_epsilon,
         use_pre_normalization,
+        shares_layers=False,
+        of_layer=None,
+        use_norm_bias=True,
         name="encoder",
         dtype=None,
         **layer_arguments,
     ):
         super().__init__(name=name, dtype=dtype)
-        self.layers = [
+        layers = [
             EncoderLayer(
                 layer_norm_epsilon=layer_norm_epsilon,
                 use_pre_normalization=use_pre_normalization,
+                use_norm_bias=use_norm_bias,
                 dtype=self.dtype_policy,
                 name=f"layer_{i}",
                 **layer_arguments,
+                **({} if of_layer is None else of_layer(i)),
             )
-            for i in range(num_hidden_layers)
+            for i in range(1 if shares_layers else num_hidden_layers)
         ]
+        self.layers = layers * (num_hidden_layers if shares_layers else 1)
         self.final_layer_norm = None
         if use_pre_normalization:
             self.final_layer_norm = LayerNorm(
-                layer_norm_epsilon, dtype=self.dtype_policy, name="final_layer_norm"
+                layer_norm_epsilon,
+                use_norm_bias,
+                dtype=self.dtype_policy,
+                name="final_layer_norm",
             )
 
     def all_dense(self):
-        return [dense for layer in self.layers for dense in layer.all_dense()]
+        return [dense for layer in dict.fromkeys(self.layers) for dense in layer.all_dense()]
 
     def build(self, x_shape):
-        for layer in self.layers:
+        for layer in dict.fromkeys(self.layers):
             layer.build(x_shape)
         if self.final_layer_norm is not None:
             self.final_layer_norm.build(x_shape)

@@ -2,7 +2,8 @@
 """Poolers (`model.pooler_type`): one vector a row from the vectors of its tokens.
 
 Shapes: B batch, T tokens, D hidden size. No pooler reads padding. The first token, [CLS], counts as
-real in every row, so that a row of padding alone gives finite numbers.
+real in every row, so that a row of padding alone gives finite numbers. LiteRT lacks the operation
+that `x[:, None]` is, which is why axes are added by `expand_dims`.
 """
 
 from keras import ops
@@ -11,7 +12,7 @@ from keras import ops
 def _is_real(padding_mask):
     """<int32>[B, T] -> <float32>[B, T, 1], 1 on real tokens."""
     is_first = ops.cast(ops.arange(ops.shape(padding_mask)[1]) == 0, "float32")  # [T]
-    return ops.maximum(ops.cast(padding_mask, "float32"), is_first)[:, :, None]
+    return ops.expand_dims(ops.maximum(ops.cast(padding_mask, "float32"), is_first), -1)
 
 
 def first(x, padding_mask):
@@ -24,8 +25,8 @@ def last(x, padding_mask):
     """The vector of the last real token, which is [SEP]."""
     positions = ops.arange(ops.shape(x)[1])  # [T]
     index = ops.max(positions * ops.cast(padding_mask, positions.dtype), axis=1)  # [B]
-    is_last = ops.cast(positions == index[:, None], x.dtype)  # [B, T]
-    return ops.sum(x * is_last[:, :, None], axis=1)
+    is_last = ops.cast(positions == ops.expand_dims(index, 1), x.dtype)  # [B, T]
+    return ops.sum(x * ops.expand_dims(is_last, -1), axis=1)
 
 
 def sum_(x, padding_mask):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from common.console import counted
 from common.errors import UserError
 from common.metrics.calibration import calibrate
 from common.metrics.probabilities import cross_entropy, softmax
@@ -173,7 +174,8 @@ class ClassificationMetrics(RowMetrics):
     def describe_difference(self, other):
         ours, theirs = (each.outputs["logits"].argmax(axis=-1) for each in (self, other))
         number = int((ours != theirs).sum())
-        return f"{number} of {len(self)} rows {'has' if number == 1 else 'have'} another label"
+        verb = "has" if number == 1 else "have"
+        return f"{number} of {counted(len(self), 'row')} {verb} another label"
 
 
 def compare_classes(outputs, targets, label_names, temperature=1.0):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from common.console import counted
 from common.errors import UserError
 from common.metrics.classification import precision_recall_f1, ratio
 from common.metrics.probabilities import binary_cross_entropy, sigmoid
@@ -138,7 +139,9 @@ class MultiLabelMetrics(RowMetrics):
 
     def describe_difference(self, other):
         differing = (self._predicted != other._predicted).any(axis=1)
-        return f"{int(differing.sum())} of {len(self)} rows have other labels"
+        number = int(differing.sum())
+        verb = "has" if number == 1 else "have"
+        return f"{number} of {counted(len(self), 'row')} {verb} other labels"
 
     @property
     def _predicted(self):

@@ -25,6 +25,9 @@ class Metrics:
         """The number of rows."""
         raise NotImplementedError
 
+    def begin(self, batches):
+        """Told of the Batches of a split, before the first of them."""
+
     def update(self, outputs, targets, rows):
         """Adds a batch.
 
@@ -103,6 +106,19 @@ class RowMetrics(Metrics):
     @property
     def targets(self):
         return self._joined()[2]
+
+    def records(self, model, origins):
+        """Returns what the task says of each row; see `BaseModel.predictions`."""
+        return model.predictions(self.outputs, origins)
+
+    def truths(self, model, origins):
+        """Returns what is true of each row; see `BaseModel.compare`."""
+        return model.compare(self.outputs, self.targets, origins)
+
+    def files(self, model, name, origins):
+        """Returns {file name: text}; see `BaseModel.prediction_files`."""
+        of_suffix = model.prediction_files(self.outputs, self.targets, origins)
+        return {f"{name}{suffix}": text for suffix, text in of_suffix.items()}
 
 
 def _of_each_array(do, part):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from common.optimizers.base import Optimizer
 
 
-def _one_minus_power(beta, exponent):
+def one_minus_power(beta, exponent):
     """1 - beta^exponent, without the cancellation that loses four digits of float32 at 0.999^1."""
     return -tf.math.expm1(exponent * (math.log(beta) if beta else -math.inf))
 
@@ -50,7 +50,7 @@ class Adam(Optimizer):
         """Returns the bias correction, a factor on the rate, <float32>[]: the means start at 0."""
         t = tf.cast(self.step + 1, tf.float32)
         beta1, beta2 = self.cfg.beta1, self.cfg.beta2
-        return tf.sqrt(_one_minus_power(beta2, t)) / _one_minus_power(beta1, t)
+        return tf.sqrt(one_minus_power(beta2, t)) / one_minus_power(beta1, t)
 
 
 class AdamW(Adam):

@@ -93,6 +93,13 @@ class Optimizer:
         """Returns {name: float or <float32>[]} that `rule` needs besides the rate."""
         return {}
 
+    def rate_ratio(self, name, gradient, names, numbers):
+        """Returns the factor of one weight's own on its rate and decay, <float32>[]; None: none.
+
+        names, numbers: as of `update.update_weight`; gradient: of `update.gradient_of`.
+        """
+        return None
+
     @property
     def state(self):
         slots = {
@@ -103,6 +110,10 @@ class Optimizer:
         # The weights of a checkpoint are the averages; training continues from the raw weights.
         raw = {f"raw/{name}": self.weights[name] for name in self.averages}
         return {"global_step": self.step, **slots, **raw, **self.loss_scale.state}
+
+    def slots_of(self, name):
+        """Returns {slot: variable} of the weight of this neutral name."""
+        return {slot: variables[name] for slot, variables in self.slots.items()}
 
     def scale_loss(self, loss):
         """Returns the loss whose gradients `apply` takes. loss: <float>[]."""
@@ -149,15 +160,19 @@ class Optimizer:
             return tf.stack([rate * factor, decay, *numbers.values()])
 
         def update_one(name, gradient):
+            # One operation for each weight, so that it can wait alone: see `update_all`.
+            own = tf.identity(numbers_at(self.rate_factors[name], name in self.decayed))
+            ratio = self.rate_ratio(name, gradient, names, own)
+            if ratio is not None:
+                own = tf.concat([own[:2] * ratio, own[2:]], axis=0)  # rate and decay
             update_weight(
                 self.rule,
                 self.weights[name],
-                {slot: variables[name] for slot, variables in self.slots.items()},
+                self.slots_of(name),
                 self.averages.get(name),
                 gradient,
                 names,
-                # One operation for each weight, so that it can wait alone: see `update_all`.
-                tf.identity(numbers_at(self.rate_factors[name], name in self.decayed)),
+                own,
                 is_lazy=cfg.lazy_word_embeddings and name == WORD_TABLE,
             )
 

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`optimizer.optimizer_type` of the params -> optimizer. A new one is a class and a line here."""
+"""`optimizer.optimizer_type` of the params -> optimizer: the class in this folder of that name."""
 
-from common.optimizers.adam import Adam, AdamW
-from common.optimizers.rmsprop import RMSProp
-from common.optimizers.sgd import SGD, Momentum
+import importlib
+import pkgutil
+from pathlib import Path
 
-OPTIMIZERS = {each.name: each for each in (SGD, Momentum, Adam, AdamW, RMSProp)}
+from common.optimizers.base import Optimizer
+from common.params.values import subclasses
+
+for _module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    importlib.import_module(f"{__package__}.{_module.name}")
+OPTIMIZERS = {each.name: each for each in subclasses(Optimizer)}
 
 
 def make_optimizer(weights, cfg, num_layers=0):

@@ -9,8 +9,12 @@ updates before this one, from 0. They are written for any array library that has
 
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
+
+from common.errors import UserError
+from common.params import ConstantSchedule, CosineSchedule, LinearSchedule
 
 _LAYER = re.compile(r"encoder/layer_(\d+)/")
 
@@ -84,6 +88,11 @@ def make_schedule(cfg, ops=np):
         ops: module or class with full_like, where, minimum, maximum, clip, floor, ceil, cos and
             power, of the library that the step is of.
     """
+    if cfg.needs_end:
+        raise UserError(
+            "optimizer.warmup_ratio and optimizer.decay need the step at which training ends, "
+            "which open_session of session.py finds; or write learning_rate as schedules"
+        )
     if isinstance(cfg.learning_rate, float | int):
         return lambda step: ops.full_like(step * 1.0, cfg.learning_rate)
     stages, starts = _stages_of(cfg)
@@ -103,6 +112,36 @@ def make_schedule(cfg, ops=np):
         return value
 
     return rate
+
+
+def with_end(cfg, num_steps):
+    """The same OptimizerParams with the schedules that `warmup_ratio` and `decay` stand for.
+
+    The warm-up takes the whole steps in its share, as in google-research/bert run_classifier.py;
+    the decay reaches `decay_end` after the last step.
+
+    num_steps: int, at which training ends; None where that is not known: the rate stays a number.
+    """
+    rate, schedules = cfg.learning_rate, []
+    if cfg.needs_end and num_steps is not None:
+        # The share is the decimal that was written: 0.29 of 100 steps is 29.
+        warm_up = int(Fraction(str(cfg.warmup_ratio or 0)) * num_steps)
+        left = num_steps - warm_up
+        values = {"initial_learning_rate": rate}
+        if warm_up:
+            values_up = {"initial_learning_rate": 0.0, "end_learning_rate": rate}
+            schedules.append(LinearSchedule(scheduler="Linear", steps=warm_up, **values_up))
+        if left and cfg.decay == "linear":
+            values["end_learning_rate"] = rate * cfg.decay_end
+            schedules.append(LinearSchedule(scheduler="Linear", steps=left, **values))
+        elif left and cfg.decay == "cosine":
+            values["alpha"] = cfg.decay_end
+            schedules.append(CosineSchedule(scheduler="Cosine", decay_steps=left, **values))
+        elif left:
+            schedules.append(ConstantSchedule(scheduler="Constant", learning_rate=rate))
+    update = {"learning_rate": tuple(schedules) or rate}
+    update |= {"warmup_ratio": None, "decay": None, "decay_end": 0.0}
+    return cfg.model_copy(update=update)
 
 
 def is_decayed(name, cfg):

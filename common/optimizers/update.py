@@ -74,6 +74,20 @@ def _square(x):
     return high * high + low * low
 
 
+@tf.function(jit_compile=True, autograph=False)
+def squares_of_step(rule, weight, slots, gradient, names, numbers):
+    """<float32>[N], whose sum is that of the squares of what `new_values` subtracts from a weight.
+
+    Arguments as of `update_weight`. Nothing is changed.
+    """
+    numbers = dict(zip(names, tf.unstack(numbers), strict=True))
+    update, _ = rule(scaled_gradient(weight, gradient, numbers), slots, numbers)
+    step = update + numbers["decay"] * weight
+    size = weight.shape.num_elements()
+    pieces = NUM_PIECES if size % NUM_PIECES == 0 else 1
+    return sum(map(_square, tf.unstack(tf.reshape(step, [pieces, -1]))))
+
+
 def update_weight(rule, weight, slots, average, gradient, names, numbers, is_lazy=False):
     """Updates a weight, its slots and its average (or None).
 
@@ -140,10 +154,7 @@ def new_values(rule, weight, slots, average, gradient, numbers, is_lazy):
     if isinstance(gradient, TableGradient):
         gradient = tf.gather(gradient.rows, gradient.place)
     has_gradient = tf.reduce_any(gradient != 0, axis=-1, keepdims=True) if is_lazy else None
-    gradient = tf.cast(gradient, weight.dtype) * numbers["scale"]
-    if "max_value" in numbers:
-        gradient = tf.clip_by_value(gradient, -numbers["max_value"], numbers["max_value"])
-    update, new_slots = rule(gradient, slots, numbers)
+    update, new_slots = rule(scaled_gradient(weight, gradient, numbers), slots, numbers)
     new_weight = weight - (update + numbers["decay"] * weight)
     values = [new_weight, *(new_slots[name] for name in slots)]
     if is_lazy:
@@ -152,3 +163,16 @@ def new_values(rule, weight, slots, average, gradient, numbers, is_lazy):
     if average is not None:
         values.append(average + numbers["average_share"] * (values[0] - average))
     return values
+
+
+def scaled_gradient(weight, gradient, numbers):
+    """Returns the gradient that a rule takes: <float32> of the weight's shape, unscaled, clipped.
+
+    gradient: of `gradient_of`. numbers: {name: <float32>[]} of `update_weight`.
+    """
+    if isinstance(gradient, TableGradient):
+        gradient = tf.gather(gradient.rows, gradient.place)
+    gradient = tf.cast(gradient, weight.dtype) * numbers["scale"]
+    if "max_value" in numbers:
+        gradient = tf.clip_by_value(gradient, -numbers["max_value"], numbers["max_value"])
+    return gradient

@@ -12,8 +12,14 @@ The sections are the top level of a file, which is `Params` in `params.py`:
     predict_input: {...}    inputs.py     as eval_input, with the keys given here in place
     model: {...}            model.py      the network
     optimizer: {...}        optimizer.py  one update of the weights
+    distillation: {...}     distillation.py  what the training learns from a teacher; or absent
     runconfig: {...}        run.py        what to do, for how long, what to keep
     csconfig: {...}         cs.py         a CS system, and how it is reached
+
+A file for `--mode train_vocab` is another top level, VocabularyFile:
+
+    vocabulary: {...}       vocabulary.py the texts and the entries of a vocabulary
+    runconfig: {...}        run.py        where it is written
 
 A field of a section is made by `Key` (`values.py`), which states the key's properties: whether it
 may change when a run is resumed, whether it has a flag, and so on. `keys.py` derives from them what
@@ -25,7 +31,9 @@ An empty value (`null`) means "not given". A number may be given as text, as PyY
 
 from common.params.cs import CsParams
 from common.params.inputs import (
+    FILE_KEYS,
     INPUTS,
+    OF_FILES,
     TEXT_FILES,
     TFDS_KEYS,
     DataProcessor,
@@ -35,15 +43,20 @@ from common.params.inputs import (
 from common.params.keys import (
     SECTIONS,
     compiled_keys,
+    contains,
     every_key,
+    field_of,
     flag_keys,
+    has_effect,
     may_change,
     no_effect,
 )
 from common.params.model import COMPUTED_KEYS, FROM_CHECKPOINT, SHAPES, Initializer, ModelParams
 from common.params.optimizer import (
+    WITHOUT_SECTION,
     AnySchedule,
     ConstantSchedule,
+    CosineSchedule,
     LinearSchedule,
     OptimizerParams,
     PolynomialSchedule,
@@ -53,3 +66,4 @@ from common.params.params import Params, derive_inputs, differences, plain_diffe
 from common.params.rules import fault_list, rule_faults
 from common.params.run import RunParams
 from common.params.values import Properties, Section, as_yaml, keys_of
+from common.params.vocabulary import VocabularyFile

@@ -3,9 +3,10 @@
 
     python -m common.params.docs        (or `make docs`)
 
-rewrites the tables of docs/configuration.md between its markers, and configs/params.schema.json, a
-JSON Schema with which an editor completes the keys of a params file and underlines mistakes. Run it
-after a change of `common/params/`; tests/common/params/test_docs.py fails until then.
+rewrites the tables of docs/configuration.md and docs/vocabulary.md between their markers, and
+configs/params.schema.json and vocabulary.schema.json, JSON Schemas with which an editor completes
+the keys of a file and underlines mistakes. Run it after a change of `common/params/`;
+tests/common/params/test_docs.py fails until then.
 
 The column "original", the defaults of the original (Model Zoo R_1.7.1), is kept as the page has it:
 it does not change any more, and stands nowhere else.
@@ -29,10 +30,13 @@ from common.params import (
     no_effect,
 )
 from common.params.values import CHANGES, subclasses
+from common.params.vocabulary import VocabularyFile, VocabularyParams
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "configs" / "params.schema.json"
+VOCABULARY_PAGE = ROOT / "docs" / "vocabulary.md"
+VOCABULARY_SCHEMA = ROOT / "configs" / "vocabulary.schema.json"
 TABLE = re.compile(r"<!-- table: ([\w ]+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
@@ -86,6 +90,8 @@ def type_of(schema):
         texts = [type_of(choice) for choice in choices if choice.get("type") != "null"]
         return " or ".join(dict.fromkeys(texts))
     if schema.get("type") == "array":
+        if "prefixItems" in schema:
+            return f"({', '.join(map(type_of, schema['prefixItems']))})"
         items = type_of(schema["items"]) if schema["items"] else "value"
         return "list of " + re.sub(r"^(whole number|\w+)", r"\1s", items)  # but for `choices`
     names = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`"}
@@ -137,6 +143,7 @@ def rows_of(name, originals):
     for key, field in SECTIONS[name].model_fields.items():
         properties = every_key()[f"{name}.{key}"]
         note = " No effect here, with a warning." if properties.no_effect else ""
+        note += f" Flag: `--{key}`." if properties.flag else ""
         rows[key] = (
             f"`{key}`",
             type_of(schema[key]),
@@ -166,6 +173,19 @@ def section_lines(name, originals):
             group = []
         group.append(row)
     return [*lines, *table(HEAD, group)]
+
+
+def vocabulary_lines():
+    """A table for each group of the keys of a vocabulary."""
+    properties = VocabularyParams.model_json_schema()["properties"]
+    titles, lines, group = groups_of(VocabularyParams), [], []
+    head = ("key", "type", "default", "meaning")
+    for key, field in VocabularyParams.model_fields.items():
+        if key in titles:
+            lines += [*table(head, group), "", f"### {titles[key]}", ""]
+            group = []
+        group.append((f"`{key}`", type_of(properties[key]), default_of(field), field.description))
+    return [*lines, *table(head, group)]
 
 
 def schedule_lines():
@@ -226,6 +246,11 @@ def changes_lines():
     return table(("changes", "keys"), ((change, ", ".join(keys)) for change, keys in rows.items()))
 
 
+def vocabulary_page(text):
+    """The text of docs/vocabulary.md with new tables."""
+    return with_tables(text, {"vocabulary": vocabulary_lines})
+
+
 def page(text):
     """The text of docs/configuration.md with new tables."""
     originals = originals_of(text)
@@ -235,6 +260,11 @@ def page(text):
         "without effect": without_effect_lines,
         "may change": changes_lines,
     }
+    return with_tables(text, writers)
+
+
+def with_tables(text, writers):
+    """The text of a page with new tables. writers: {name of a table: callable -> lines}."""
 
     def replace(match):
         body = "\n".join(writers[match[1]]()).strip("\n")
@@ -257,13 +287,30 @@ def editor_schema():
     initializer = definitions["ModelParams"]["properties"]["initializer"]
     described = {"description": "model.initializer, where the original has it."}
     schema["properties"]["initializer"] = initializer | described
-    for name in ("optimizer", "runconfig", "csconfig"):
+    for name in ("model", "optimizer", "runconfig", "csconfig"):
         del schema["properties"][name]["default"]  # every key has a default
+    del schema["required"]  # an input alone, which `anyOf` says
+    return completed(
+        schema,
+        definitions,
+        title="Params file of the BERT classifier",
+        anyOf=[{"required": ["train_input"]}, {"required": ["eval_input"]}],
+    )
+
+
+def vocabulary_schema():
+    """The JSON Schema of a file for `--mode train_vocab`, for editors."""
+    schema = VocabularyFile.model_json_schema(ref_template="#/definitions/{model}")
+    del schema["properties"]["runconfig"]["default"]
+    title = "File of a vocabulary of the BERT classifier"
+    return completed(schema, schema.pop("$defs"), title=title, required=["vocabulary"])
+
+
+def completed(schema, definitions, **facts):
+    """A JSON Schema of pydantic's as editors want it. facts: more of the schema."""
     schema |= {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "Params file of the BERT classifier",
-        "required": ["model"],
-        "anyOf": [{"required": ["train_input"]}, {"required": ["eval_input"]}],
+        **facts,
         "definitions": definitions,
     }
     for section in (schema, *definitions.values()):
@@ -303,14 +350,24 @@ def without(schema, key):
     return [without(value, key) for value in schema] if isinstance(schema, list) else schema
 
 
-def schema_text():
-    return json.dumps(editor_schema(), indent=1, ensure_ascii=False) + "\n"
+def contents():
+    """{path: text} of all that is written."""
+    schemas = {SCHEMA: editor_schema(), VOCABULARY_SCHEMA: vocabulary_schema()}
+    return {
+        PAGE: page(PAGE.read_text("utf-8")),
+        VOCABULARY_PAGE: vocabulary_page(VOCABULARY_PAGE.read_text("utf-8")),
+        **{path: schema_text(schema) for path, schema in schemas.items()},
+    }
+
+
+def schema_text(schema):
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def main():
-    PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
-    SCHEMA.write_text(schema_text(), "utf-8")
-    print(f"{PAGE.relative_to(ROOT)} and {SCHEMA.relative_to(ROOT)} are written")
+    for path, text in contents().items():
+        path.write_text(text, "utf-8")
+        print(f"{path.relative_to(ROOT)} is written")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@
 from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from common.params import pretraining, words
+from common.params.documents import DOCUMENTS, DocumentKeys
+from common.params.records import WriterKeys
 from common.params.values import (
     BetweenZeroAndOne,
     Character,
@@ -17,6 +20,7 @@ from common.params.values import (
     Name,
     Names,
     Path,
+    Paths,
     Section,
     Switch,
     TextKeys,
@@ -34,8 +38,21 @@ RowsKey = partial(DataKey, same_in_inputs="with eval_fraction")
 
 # One processor in input/sources/processors.py for each.
 DataProcessor = Literal[
-    "MnliDataProcessor", "Sst2DataProcessor", "TextFileDataProcessor", "TfdsDataProcessor"
+    "MnliDataProcessor",
+    "Sst2DataProcessor",
+    "TextFileDataProcessor",
+    "TfdsDataProcessor",
+    *pretraining.PROCESSORS,
+    *words.PROCESSORS,
+    *words.QUESTION_PROCESSORS,
 ]
+# {task: the data processors that imply it, and go with no other}. Tasks of words read data sets of
+# TensorFlow Datasets, too.
+PROCESSORS_OF_TASK = {
+    pretraining.TASK: pretraining.PROCESSORS,
+    words.TAGGING: words.PROCESSORS,
+    words.ANSWERING: words.QUESTION_PROCESSORS,
+}
 
 INPUTS = ("train_input", "eval_input", "predict_input")
 
@@ -44,13 +61,31 @@ FILE_KEYS = (
     *("train_file", "eval_file", "text_columns", "label_column", "label_separator"),
     *("delimiter", "id_columns"),
 )
+TAGGED_KEYS = ("train_file", "eval_file", "text_columns", "label_column", "delimiter")
 TFDS_KEYS = ("dataset", "text_keys", "label_key")
-NEEDED_KEYS = {
-    "TextFileDataProcessor": ("text_columns",),
-    "TfdsDataProcessor": ("dataset", "text_keys"),
-}
-
 TEXT_FILES = "TextFileDataProcessor"
+OF_FILES = (
+    TEXT_FILES,
+    words.TAGGED_FILES,
+    words.QUESTION_FILES,
+)  # the processors that read train_file and eval_file
+TFDS_PROCESSORS = ("Sst2DataProcessor", "MnliDataProcessor", "TfdsDataProcessor")
+# {key: the processors that read it}, and what they need.
+READERS = {
+    **dict.fromkeys(FILE_KEYS, (TEXT_FILES,)),
+    **dict.fromkeys(TAGGED_KEYS, (TEXT_FILES, words.TAGGED_FILES)),
+    **dict.fromkeys(("train_file", "eval_file"), OF_FILES),
+    **dict.fromkeys(TFDS_KEYS, TFDS_PROCESSORS),
+    "text_columns": (TEXT_FILES, words.TAGGED_FILES, DOCUMENTS),
+    **dict.fromkeys(("dataset", "text_keys"), (*TFDS_PROCESSORS, DOCUMENTS)),
+    **dict.fromkeys((*DocumentKeys.model_fields, *WriterKeys.model_fields), (DOCUMENTS,)),
+}
+RECORDS = (*pretraining.RECORDS, words.TAGGED_RECORDS)  # the processors of folders of records
+NEEDED_KEYS = {
+    TEXT_FILES: ("text_columns",),
+    **dict.fromkeys((*TFDS_PROCESSORS, *RECORDS), ("data_dir",)),
+    "TfdsDataProcessor": ("data_dir", "dataset", "text_keys"),
+}
 NAMES_OF_CLASSES = ("train_file", "label_names")  # eval_input takes these keys from train_input
 
 
@@ -61,13 +96,21 @@ class InputParams(Section):
     data_processor: DataProcessor = RowsKey(
         ...,
         "The kind of data. Sst2, Mnli: that task of GLUE. Tfds: any data set of TensorFlow "
-        "Datasets. TextFile: CSV, TSV or JSON Lines files.",
+        "Datasets. TextFile: CSV, TSV or JSON Lines files. TaggedText: sentences with a label for "
+        "each word, in CoNLL files or JSON Lines. Ner: the original's records of such sentences. "
+        "QuestionAnswering: questions on texts, in files of SQuAD or JSON Lines, or records.",
     )
-    task: Literal["classification", "multi_label", "regression"] = Key(
+    task: Literal[
+        *("classification", "multi_label", "regression", "pretraining", "token_classification"),
+        "question_answering",
+    ] = Key(
         "classification",
         "classification: a label is one of several classes. multi_label: a row has any number of "
         "several labels, each with a sigmoid, trained with the binary cross entropy. regression: a "
-        "label is a number, and the network has one output, trained with the mean squared error.",
+        "label is a number, and the network has one output, trained with the mean squared error. "
+        "pretraining: masked words and the order of sentences. token_classification: a label for "
+        "each word, such as named entities. question_answering: where the answer to a question "
+        "stands in a text. All three are implied by their data_processors.",
         same_in_inputs="always",
     )
     label_names: LabelNames | None = RowsKey(
@@ -100,10 +143,10 @@ class InputParams(Section):
         min_length=1,
         validate_default=True,
     )
-    data_dir: Path | None = RowsKey(
+    data_dir: Paths | None = RowsKey(
         None,
         "Folder of the prepared data of TensorFlow Datasets, which is prepared there if it is "
-        "missing.",
+        "missing; or of records, files named *.tfrecord*, of which there may be a list.",
         validate_default=True,
         changes="where and how long",
         flag=True,
@@ -128,19 +171,26 @@ class InputParams(Section):
         "File to train on: .csv, .tsv or .jsonl (JSON Lines). Not given in eval_input: that of "
         "train_input, whose labels name the classes.",
         names_data=True,
+        flag=True,
     )
     eval_file: Path | None = DataKey(
         None,
         "File to score or predict, whole. Not given: the rows of eval_fraction.",
         names_data=True,
+        flag=True,
     )
     text_columns: TextKeys | None = RowsKey(
         None,
-        "The column, or key of JSON Lines, that holds the text, or the two of a pair.",
+        "The column, or key of JSON Lines, that holds the text, or the two of a pair. Of tagged "
+        "text, the number of the column of the words, from 0. Not given there: the first.",
         validate_default=True,
+        flag=True,
     )
     label_column: Name | None = RowsKey(
-        None, "The column that holds the label, a name or a number. Not given: label."
+        None,
+        "The column that holds the label, a name or a number. Not given: label; of tagged text, "
+        "the last.",
+        flag=True,
     )
     label_separator: str | None = RowsKey(
         None,
@@ -152,6 +202,7 @@ class InputParams(Section):
         None,
         "The character between the columns of CSV and TSV files. Not given: a comma in .csv, a "
         "tab in .tsv.",
+        flag=True,
     )
     id_columns: Names | None = DataKey(
         None,
@@ -163,16 +214,24 @@ class InputParams(Section):
     # Tokens
     vocab_file: Path | None = CourseKey(
         None,
-        "WordPiece vocabulary: one token per line, or a tokenizer.json. Not given: the checkpoint "
-        "brings it.",
+        "Vocabulary: of WordPiece, one token per line or a tokenizer.json; of byte-level BPE, a "
+        "tokenizer.json or a vocab.json with its merges.txt; of ALBERT, a tokenizer.json or its "
+        ".model. Not given: the checkpoint brings it.",
     )
     vocab_size: Count | None = CourseKey(
         None, "Number of lines in vocab_file. If given, it must match the file."
     )
     max_sequence_length: Annotated[int, Field(ge=3), BeforeValidator(to_int)] = DataKey(
-        ..., "Length of the longest row in tokens, including [CLS] and [SEP]; longer text is cut."
+        ...,
+        "Length of the longest row in tokens, including [CLS] and [SEP]; longer text is cut.",
+        flag=True,
     )
-    do_lower: Switch = DataKey(True, "Lower-case the text, as an uncased vocabulary needs.")
+    do_lower: Switch = DataKey(
+        True,
+        "Lower-case the text, as an uncased vocabulary needs. Not given: as the checkpoint says of "
+        "its vocabulary, and true where it says nothing. Other vocabularies than "
+        "WordPiece say what they do.",
+    )
     add_special_tokens: Switch = DataKey(
         True,
         "Put [CLS] before and [SEP] after each text. false: a row holds only its texts.",
@@ -190,11 +249,13 @@ class InputParams(Section):
 
     # Batches
     batch_size: Count = BatchKey(
-        ..., "Rows in a batch, over all devices and machines that share it."
+        ..., "Rows in a batch, over all devices and machines that share it.", flag=True
     )
     shuffle: Switch = DataKey(True, "Draw a new order of rows in every epoch.")
     shuffle_seed: Whole | None = DataKey(
-        None, "Seed of the order of rows. Not given: runconfig.tf_random_seed."
+        None,
+        "Seed of the order of rows. Not given: runconfig.tf_random_seed.",
+        only_with={"shuffle": (True,)},
     )
     packing: Literal["auto", "packed", "buckets", "none"] = BatchKey(
         "buckets",
@@ -205,7 +266,9 @@ class InputParams(Section):
         "pack all rows into batches of one or two shapes.",
     )
     num_buckets: Count = BatchKey(
-        8, "Largest number of different lengths of `packing: buckets` and `packing: packed`."
+        8,
+        "Largest number of different lengths of `packing: buckets` and `packing: packed`.",
+        only_with={"packing": ("auto", "packed", "buckets")},
     )
     cache_dir: Path | None = CourseKey(
         None, "Folder of the token cache. Not given: ~/.cache/bert_classifier."
@@ -246,38 +309,64 @@ class InputParams(Section):
     scale_mlm_weights: Switch = DataKey(
         False,
         "Pre-training: scale the weights of the masked words.",
-        no_effect="a classifier predicts no masked words",
+        no_effect="model.mlm_loss_scaling decides",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def derive_task(cls, values):
+        """The data of pre-training and of token classification implies its task."""
+        if not isinstance(values, dict) or values.get("task") is not None:
+            return values
+        processor = values.get("data_processor")
+        implied = [task for task, names in PROCESSORS_OF_TASK.items() if processor in names]
+        return values | {"task": implied[0]} if implied else values
 
     @field_validator(*FILE_KEYS, *TFDS_KEYS, "data_dir")
     @classmethod
     def keys_fit_the_processor(cls, value, info):
         """Requires the keys that the data_processor needs, and refuses those of another one."""
         processor, key = info.data.get("data_processor"), info.field_name
-        of_files = processor == TEXT_FILES
         if processor is None:
             return value
+        if isinstance(value, tuple) and key == "data_dir" and processor not in RECORDS:
+            raise refusal(f"is a list, but {processor} reads one folder; write its path")
         if value is None:
-            if key == "data_dir" and not of_files:
-                raise PydanticCustomError("missing", "not given")
             if key in NEEDED_KEYS.get(processor, ()):
+                if key == "data_dir":
+                    raise PydanticCustomError("missing", "not given")
                 raise refusal(f"not given; {processor} needs it")
-        elif key in (TFDS_KEYS if of_files else FILE_KEYS):
-            other = "Sst2, Mnli and TfdsDataProcessor" if of_files else TEXT_FILES
-            raise refusal(f"belongs to {other}, but data_processor is {processor}; leave it out")
+        elif processor not in READERS.get(key, (processor,)):
+            *others, last = READERS[key]
+            readers = f"{', '.join(others)} and {last}" if others else last
+            raise refusal(f"belongs to {readers}, but data_processor is {processor}; leave it out")
         return value
 
     @property
     def scores_held_out(self):
         """Whether the rows to score or predict are those that eval_fraction holds out."""
-        return self.eval_fraction is not None and self.eval_file is None
+        return self.eval_fraction is not None and not (self.eval_file or self.eval_documents)
 
 
-class TrainInputParams(InputParams):
+class TrainInputParams(
+    WriterKeys,
+    words.WordKeys,
+    pretraining.RecordKeys,
+    pretraining.MaskingKeys,
+    DocumentKeys,
+    InputParams,
+):
     """Rows to train on."""
 
 
-class EvalInputParams(InputParams):
+class EvalInputParams(
+    WriterKeys,
+    words.WordKeys,
+    pretraining.RecordKeys,
+    pretraining.MaskingKeys,
+    DocumentKeys,
+    InputParams,
+):
     """Rows to score or predict: each once, in the order of the data."""
 
     shuffle: Switch = DataKey(
@@ -301,8 +390,9 @@ class EvalInputParams(InputParams):
 
 
 # The keys whose values an input does not take from train_input.
+NOT_FROM_TRAINING = ("masked_lm_prob",)
 EVALUATION = {
     name: field.default
     for name, field in EvalInputParams.model_fields.items()
-    if field.default != TrainInputParams.model_fields[name].default
+    if field.default != TrainInputParams.model_fields[name].default or name in NOT_FROM_TRAINING
 }

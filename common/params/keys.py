@@ -7,17 +7,22 @@ section's keys.
 
 import dataclasses
 from functools import cache
-from typing import get_args
+from typing import get_args, get_origin
 
 from common.params.inputs import INPUTS
 from common.params.params import Params
 from common.params.values import Path, Properties, properties_of
 
-# {name: class} of the sections, optional ones too.
-SECTIONS = {
-    name: next(iter(get_args(field.annotation)), field.annotation)
-    for name, field in Params.model_fields.items()
-}
+
+def sections_of(file):
+    """Returns {name: class} of the sections of a file, optional ones too. file: Params."""
+    return {
+        name: next(iter(get_args(field.annotation)), field.annotation)
+        for name, field in file.model_fields.items()
+    }
+
+
+SECTIONS = sections_of(Params)
 
 
 @cache
@@ -30,7 +35,7 @@ def every_key():
             own = properties_of(field)
             if section == "eval_input" and own.changes_in_evaluation is not None:
                 own = dataclasses.replace(own, changes=own.changes_in_evaluation)
-            if names_a_path(field.annotation):
+            if contains(field.annotation, Path):
                 own = dataclasses.replace(own, is_local=True)
             if own.no_effect is not None:
                 own = dataclasses.replace(own, changes="nothing")
@@ -38,8 +43,17 @@ def every_key():
     return keys
 
 
-def names_a_path(annotation):
-    return annotation == Path or any(map(names_a_path, get_args(annotation)))
+def contains(annotation, kind):
+    """Whether a type, or a part of it, is of this kind."""
+    if annotation == kind or get_origin(annotation) is kind:
+        return True
+    return any(contains(part, kind) for part in get_args(annotation))
+
+
+def field_of(dotted):
+    """The field of a dotted key; of `*_input.key` that of train_input."""
+    section, key = dotted.split(".")
+    return SECTIONS["train_input" if section == "*_input" else section].model_fields[key]
 
 
 def may_change(dotted):
@@ -55,6 +69,19 @@ def may_change(dotted):
         if key == name or key.startswith(f"{name}.")
     }
     return bool(changes) and "the trained weights" not in changes
+
+
+def has_effect(dotted, params):
+    """Whether a key of Params has an effect beside the others, or may have; see `only_with`.
+
+    dotted: as of `may_change`.
+    """
+    section, _, key = dotted.partition(".")
+    own = every_key().get(f"{section}.{key.partition('.')[0]}", Properties())
+    values = getattr(params, section, None)
+    return all(
+        getattr(values, name) in accepted for name, accepted in (own.only_with or {}).items()
+    )
 
 
 def compiled_keys():

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from common.params.families import BERT, FAMILIES
+from common.params.pretraining import Nonlinearity, PretrainingHeadKeys
 from common.params.values import (
     Count,
     InertKey,
@@ -28,6 +30,7 @@ from common.params.values import (
     to_lower,
     to_names,
 )
+from common.params.words import TAGGING, WordHeadKeys
 
 
 class Constant(Section):
@@ -103,8 +106,6 @@ def keras_initializer(initializer):
     return {"class_name": KERAS_NAMES.get(name, name), "config": config}
 
 
-Nonlinearity = Literal["gelu", "gelu_erf", "gelu_tanh", "relu", "tanh", "silu", "linear"]
-
 # Other names, in the config.json of checkpoints.
 NONLINEARITIES = {
     "gelu_new": "gelu_tanh",
@@ -134,16 +135,21 @@ ShapeKey = partial(
     fixed_by_checkpoint=True,
     needed="no checkpoint brings it; write it, or give --checkpoint_path",
 )
-HeadKey = partial(Key, no_effect="a classifier has no heads of pre-training; leave the key out")
+# Of networks with rotary positions alone, see `families.ROTARY`.
+RotaryKey = partial(
+    CheckpointKey, None, fixed_by_checkpoint=True, only_with={"backbone": ("modernbert",)}
+)
 PaddingKey = partial(Key, no_effect="train_input.packing: packed or buckets leaves out the padding")
 
 
-class ModelParams(Section):
-    """The network: BERT's embeddings and encoder, and the two dense layers of the classifier.
+class NetworkKeys(Section):
+    """The keys of every network."""
 
-    "Not given: the checkpoint's" needs `--checkpoint_path`. A value that contradicts the shapes of
-    the checkpoint's weights is refused.
-    """
+    backbone: Literal[tuple(FAMILIES)] | None = CheckpointKey(
+        None,
+        "The family of the network below the head. Not given: the checkpoint's, or bert.",
+        fixed_by_checkpoint=True,
+    )
 
     # Embeddings
     hidden_size: Count | None = ShapeKey(
@@ -171,8 +177,9 @@ class ModelParams(Section):
     )
     embedding_size: Count | None = ShapeKey(
         None,
-        "E, the width of the word embeddings, if it is not hidden_size: a matrix without bias "
-        "projects them to hidden_size. Not given: the checkpoint's, or hidden_size.",
+        "E, the width of the word embeddings, if it is not hidden_size: a matrix projects them to "
+        "hidden_size, or with backbone electra or albert the sum of all embeddings. Not given: "
+        "the checkpoint's, or hidden_size.",
         needed=None,
     )
     initializer: Initializer = Key(
@@ -222,6 +229,21 @@ class ModelParams(Section):
         "How query and key are compared: by their dot product, divided by the square root of the "
         "head's width or not.",
     )
+    global_attention_every: Count | None = RotaryKey(
+        "Every so many layers, from the first, a token attends to all others; in the rest to those "
+        "within local_attention. Not given: the checkpoint's, or 3."
+    )
+    local_attention: Count | None = RotaryKey(
+        "The window of local layers in tokens, half of it on each side. Not given: the "
+        "checkpoint's, or 128."
+    )
+    global_rope_theta: Positive | None = RotaryKey(
+        "Base of the rotary positions of layers that attend to all tokens. Not given: the "
+        "checkpoint's, or 160,000."
+    )
+    local_rope_theta: Positive | None = RotaryKey(
+        "Likewise, of local layers. Not given: the checkpoint's, or 10,000."
+    )
     dropout_seed: Whole | None = Key(
         None, "Seed of dropout. Not given: runconfig.tf_random_seed.", compiled=False
     )
@@ -266,15 +288,19 @@ class ModelParams(Section):
     class_weights: Literal["auto"] | tuple[Positive, ...] | None = Key(
         None,
         "Factor on the loss of a row for each label. auto: rows / (classes x rows of the label), "
-        "so that all labels have the same weight.",
+        "so that all labels have the same weight. With task: token_classification, of words.",
+        task=("classification", TAGGING),
     )
     focal_gamma: NonNegative = Key(
         0.0,
         "Multiplies the loss by (1 - p) ** focal_gamma, where p is the probability of the label: "
         "rows that are right already count less. 0: plain cross entropy.",
+        task="classification",
     )
     label_smoothing: Probability = Key(
-        0.0, "Fraction of each label that is spread over all classes in the loss."
+        0.0,
+        "Fraction of each label that is spread over all classes in the loss.",
+        task="classification",
     )
     r_drop_alpha: NonNegative = Key(
         0.0,
@@ -316,22 +342,10 @@ class ModelParams(Section):
         "Gather masked tokens in a form that suits GPUs.",
         no_effect="it is about masked words; a classifier has none",
     )
-    share_embedding_weights: Switch = HeadKey(
-        True, "Use the word embeddings to predict masked words, too."
-    )
-    mlm_loss_weight: NonNegative = HeadKey(1.0, "Factor on the loss of masked words.")
-    mlm_loss_scaling: Literal["precomputed_num_masked", "num_masked", "batch_size"] = HeadKey(
-        "precomputed_num_masked", "Divisor of the loss of masked words."
-    )
-    mlm_nonlinearity: str = HeadKey("gelu", "Activation in the head of masked words.")
-    use_ffn_bias_in_mlm: Switch = HeadKey(True, "A bias in the dense layer of that head.")
-    use_output_bias_in_mlm: Switch = HeadKey(True, "A bias for each word that the head predicts.")
-    nsp_nonlinearity: str = HeadKey("tanh", "Activation in the next-sentence head.")
-    use_nsp_bias: Switch = HeadKey(True, "Biases in the next-sentence head.")
     include_padding_in_loss: Switch = Key(
         False,
         "Include padding in a loss over tokens.",
-        no_effect="a classifier's loss is one number a row, not one a token",
+        no_effect="a loss over tokens counts those that have a label, and no padding",
     )
     use_vsl: Switch = PaddingKey(False, "Allow rows of different length on a CS system.")
     input_pad_id: PadId | None = PaddingKey(None, "Id of padding in input_ids, with VSL.")
@@ -357,6 +371,16 @@ class ModelParams(Section):
         return names
 
     @property
+    def family(self):
+        """The Family of the network."""
+        return FAMILIES[self.backbone or BERT]
+
+    @property
+    def num_positions(self):
+        """The tokens of the longest text that the position table has rows for."""
+        return self.max_position_embeddings - self.family.first_position
+
+    @property
     def head_size(self):
         """Width of one attention head."""
         return self.hidden_size // self.num_heads
@@ -365,6 +389,20 @@ class ModelParams(Section):
     def dtype_policy(self):
         """Name of the Keras dtype policy: float32, mixed_bfloat16 or mixed_float16."""
         return DTYPE_POLICIES.get(self.mixed_precision, self.mixed_precision)
+
+    @property
+    def mlm_activation(self):
+        """Name of the activation in the head of masked words, of complete params."""
+        return self._own_gelu(self.mlm_nonlinearity or "gelu")
+
+    @property
+    def nsp_activation(self):
+        """Name of the activation of the pooler before the next-sentence head, likewise."""
+        return self._own_gelu(self.nsp_nonlinearity or "tanh")
+
+    def _own_gelu(self, name):
+        gelu = "gelu_erf" if self.encoder_nonlinearity == "gelu_erf" else "gelu_tanh"
+        return gelu if name == "gelu" else name
 
     @property
     def word_size(self):
@@ -385,6 +423,14 @@ class ModelParams(Section):
     def keras_embedding_initializer(self):
         """`embedding_initializer`, likewise."""
         return keras_initializer(self.embedding_initializer or self.initializer)
+
+
+class ModelParams(WordHeadKeys, PretrainingHeadKeys, NetworkKeys):
+    """The network: BERT's embeddings and encoder, and the layers of a head.
+
+    "Not given: the checkpoint's" needs `--checkpoint_path`. A value that contradicts the shapes of
+    the checkpoint's weights is refused.
+    """
 
 
 # The keys that `Params.complete` takes from a checkpoint, and those that decide shapes of weights.

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`optimizer`: one update of the weights, and the schedules of its learning rate."""
 
+import functools
+import operator
 import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
+from common.params.accumulation import Accumulation
 from common.params.values import (
     BetweenZeroAndOne,
     Count,
@@ -16,9 +19,12 @@ from common.params.values import (
     Probability,
     Scale,
     Section,
+    Share,
     Switch,
+    Whole,
     as_yaml,
     refusal,
+    subclasses,
     to_float,
     to_lower,
 )
@@ -111,9 +117,7 @@ class CosineSchedule(Schedule):
     decay_steps: Count = Key(
         ..., "Steps from the first rate to the last; in a list its length, unless `steps` is given."
     )
-    alpha: Annotated[float, Field(ge=0, le=1), BeforeValidator(to_float)] = Key(
-        0.0, "The last rate as a fraction of the first."
-    )
+    alpha: Share = Key(0.0, "The last rate as a fraction of the first.")
 
     @property
     def length(self):
@@ -124,16 +128,9 @@ class CosineSchedule(Schedule):
         return self.decay_steps
 
 
-# Another schedule is another class here, with a `scheduler` name of its own.
+# Another schedule is another class above, with a `scheduler` name of its own.
 AnySchedule = Annotated[
-    ConstantSchedule
-    | PiecewiseConstantSchedule
-    | ExponentialSchedule
-    | InverseExponentialTimeDecaySchedule
-    | LinearSchedule
-    | PolynomialSchedule
-    | CosineSchedule,
-    Field(discriminator="scheduler"),
+    functools.reduce(operator.or_, subclasses(Schedule)), Field(discriminator="scheduler")
 ]
 
 
@@ -161,23 +158,49 @@ LOSS_SCALES = {
 
 # The default of TF1's RMSProp, which adds it under the square root.
 RMSPROP_EPSILON = 1e-10
+LAMB_EPSILON = 1e-6  # of the paper (You et al. 2020) and of google-research/albert
 
 
 def default_epsilon(optimizer_type, mixed_precision):
     """`epsilon` where it is not given; None while `mixed_precision: auto` is not resolved."""
     if to_lower(optimizer_type) == "rmsprop":
         return RMSPROP_EPSILON
+    if to_lower(optimizer_type) == "lamb":
+        return LAMB_EPSILON
     if mixed_precision == "auto":
         return None
     is_mixed = mixed_precision is True or mixed_precision in ("mixed_float16", "mixed_bfloat16")
     return 1e-5 if is_mixed else 1e-8
 
 
+IF_DYNAMIC = {"loss_scaling_factor": ("dynamic", "tf_dynamic")}
+
+
+ADAMS = ("adam", "adamw", "lamb")
+
+
+def of_rules(*names):
+    """`only_with` of a number that these update rules alone read."""
+    return {"optimizer_type": names}
+
+
+def to_stage(value):
+    """Refuses what is no pair, in words of its own."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise refusal(
+            f"{as_yaml(value)} is no pair of a step and a number of batches; write [5000, 2], say"
+        )
+    return tuple(value)
+
+
+Stage = Annotated[tuple[Whole, Count], BeforeValidator(to_stage)]
+
+
 class OptimizerParams(Section):
     """The update of the weights; the default is AdamW as in google-research/bert."""
 
     optimizer_type: Annotated[
-        Literal["adam", "adamw", "momentum", "rmsprop", "sgd"], BeforeValidator(to_lower)
+        Literal["adam", "adamw", "lamb", "momentum", "rmsprop", "sgd"], BeforeValidator(to_lower)
     ] = Key("adamw", "The update rule.")
 
     # Learning rate
@@ -185,6 +208,26 @@ class OptimizerParams(Section):
         5e-5,
         "A number; a schedule, which is a mapping with `scheduler`; or a list of schedules that "
         "follow one another, where all but the last need `steps`.",
+        compiled=False,
+        flag=True,
+    )
+    warmup_ratio: Share | None = Key(
+        None,
+        "With a number as learning_rate: the share of all steps in which the rate rises from 0 to "
+        "it. Not given: none.",
+        compiled=False,
+    )
+    decay: Literal["linear", "cosine", "constant"] | None = Key(
+        None,
+        "With a number as learning_rate: how the rate falls from it, after the warm-up, to "
+        "decay_end at the end of training. Training begins by turning these keys into a list of "
+        "schedules, which the saved params.yaml has in their place. Not given: constant.",
+        compiled=False,
+    )
+    decay_end: Share = Key(
+        0.0,
+        "With decay linear or cosine: the rate at the end of training, as a share of "
+        "learning_rate; 0.02 is a fall to a fiftieth.",
         compiled=False,
     )
     disable_lr_steps_reset: Switch = Key(
@@ -199,19 +242,34 @@ class OptimizerParams(Section):
     )
 
     # The rule's numbers
-    momentum: Probability = Key(0.9, "momentum: decay of the sum of gradients.")
-    beta1: Probability = Key(0.9, "adam, adamw: decay of the mean of gradients.")
-    beta2: Probability = Key(0.999, "adam, adamw: decay of the mean of squared gradients.")
+    momentum: Probability = Key(
+        0.9, "momentum: decay of the sum of gradients.", only_with=of_rules("momentum")
+    )
+    beta1: Probability = Key(
+        0.9, "adam, adamw, lamb: decay of the mean of gradients.", only_with=of_rules(*ADAMS)
+    )
+    beta2: Probability = Key(
+        0.999,
+        "adam, adamw, lamb: decay of the mean of squared gradients.",
+        only_with=of_rules(*ADAMS),
+    )
     epsilon: Positive | None = Key(
         None,
-        "adam, adamw: added to the square root of that mean; rmsprop: added to the mean. Not "
-        "given: 1e-5 in mixed precision, 1e-8 in float32; rmsprop 1e-10.",
+        "adam, adamw, lamb: added to the square root of that mean; rmsprop: added to the mean. Not "
+        "given: 1e-5 in mixed precision, 1e-8 in float32; lamb 1e-6; rmsprop 1e-10.",
+        only_with=of_rules(*ADAMS, "rmsprop"),
     )
     use_bias_correction: Switch = Key(
-        False, "adamw: correct both means for their start at 0; adam always does."
+        False,
+        "adamw, lamb: correct both means for their start at 0; adam always does.",
+        only_with=of_rules("adamw", "lamb"),
     )
-    rmsprop_decay: Probability = Key(0.9, "rmsprop: decay of the mean of squared gradients.")
-    rmsprop_momentum: Probability = Key(0.0, "rmsprop: decay of the sum of updates.")
+    rmsprop_decay: Probability = Key(
+        0.9, "rmsprop: decay of the mean of squared gradients.", only_with=of_rules("rmsprop")
+    )
+    rmsprop_momentum: Probability = Key(
+        0.0, "rmsprop: decay of the sum of updates.", only_with=of_rules("rmsprop")
+    )
 
     # Decay, clipping, rows, accumulation, average
     weight_decay_rate: NonNegative = Key(
@@ -239,6 +297,12 @@ class OptimizerParams(Section):
         "Number of batches whose mean gradient makes one update: batch_size times as many rows "
         "per update, in the memory of one batch. Steps count updates.",
     )
+    grad_accum_schedule: tuple[Stage, ...] | None = Key(
+        None,
+        "In place of grad_accum_steps, batches that grow: pairs of a step and the number of "
+        "batches of an update from that step on. [[0, 1], [5000, 2], [20000, 4]] doubles the rows "
+        "of an update at step 5,000 and again at step 20,000.",
+    )
     moving_average_decay: BetweenZeroAndOne | None = Key(
         None,
         "Keep an exponential moving average of the weights for evaluation, checkpoints and "
@@ -252,20 +316,29 @@ class OptimizerParams(Section):
         "dynamic: halved and doubled as the gradients allow; tf_dynamic: the same with "
         "TensorFlow's bounds, halved at every overflow.",
     )
-    initial_loss_scale: Scale = Key(2.0**15, "First value of the dynamic factor.")
+    initial_loss_scale: Scale = Key(
+        2.0**15, "First value of the dynamic factor.", only_with=IF_DYNAMIC
+    )
     min_loss_scale: Scale | None = Key(
-        None, "Smallest value of the dynamic factor. Not given: 2^-14; tf_dynamic 1."
+        None,
+        "Smallest value of the dynamic factor. Not given: 2^-14; tf_dynamic 1.",
+        only_with=IF_DYNAMIC,
     )
     max_loss_scale: Scale | None = Key(
-        None, "Largest value of the dynamic factor. Not given: 2^15; tf_dynamic 2^127."
+        None,
+        "Largest value of the dynamic factor. Not given: 2^15; tf_dynamic 2^127.",
+        only_with=IF_DYNAMIC,
     )
     steps_per_increase: Count = Key(
-        2000, "Steps without a change after which the dynamic factor doubles."
+        2000,
+        "Steps without a change after which the dynamic factor doubles.",
+        only_with=IF_DYNAMIC,
     )
     overflow_tolerance: Probability | None = Key(
         None,
         "Fraction of steps with overflow above which the dynamic factor halves. Not given: 0.05; "
         "tf_dynamic 0.",
+        only_with=IF_DYNAMIC,
     )
 
     # Figures
@@ -286,6 +359,16 @@ class OptimizerParams(Section):
         "Report the number of zeros in the gradients and the norm of all trained weights, at "
         "steps with a summary.",
     )
+
+    @property
+    def needs_end(self):
+        """Whether the rate depends on the step at which training ends."""
+        return bool(self.warmup_ratio) or self.decay in ("linear", "cosine")
+
+    @property
+    def accumulation(self):
+        """How many batches make each update: Accumulation."""
+        return Accumulation(self.grad_accum_schedule or ((0, self.grad_accum_steps),))
 
     def loss_scale_setting(self, name):
         """The value of a key of the dynamic loss scale, or its default in LOSS_SCALES."""
@@ -310,3 +393,17 @@ class OptimizerParams(Section):
     @classmethod
     def zero_is_never(cls, value):
         return value or None
+
+
+# What a file without the section gets. Rule, rate and warm-up are those of google-research/bert
+# (optimization.py, run_classifier.py); every key of a section that is there has its own default,
+# which is the original's.
+WITHOUT_SECTION = {
+    "optimizer_type": "adamw",
+    "learning_rate": 5e-5,
+    "warmup_ratio": 0.1,
+    "decay": "linear",
+    "epsilon": 1e-6,
+    "weight_decay_rate": 0.01,
+    "max_gradient_norm": 1.0,
+}

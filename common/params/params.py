@@ -8,12 +8,15 @@ from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from common.errors import UserError
+from common.params import words
 from common.params.cs import CsParams
+from common.params.distillation import DistillationParams
+from common.params.families import BERT, FAMILIES, ROTARY, network_of
 from common.params.inputs import (
     EVALUATION,
     INPUTS,
     NAMES_OF_CLASSES,
-    TEXT_FILES,
+    OF_FILES,
     EvalInputParams,
     TrainInputParams,
 )
@@ -25,8 +28,15 @@ from common.params.model import (
     NONLINEARITIES,
     ModelParams,
 )
-from common.params.optimizer import OptimizerParams, default_epsilon
-from common.params.rules import checkpoint_name, contradictions, fault_list, rule_faults
+from common.params.optimizer import WITHOUT_SECTION, OptimizerParams, default_epsilon
+from common.params.rules import (
+    NUM_OUTPUTS,
+    checkpoint_name,
+    contradictions,
+    fault_list,
+    keys_of_task,
+    rule_faults,
+)
 from common.params.run import RunParams
 from common.params.values import Key, Section, as_yaml, properties_of, to_path
 
@@ -44,12 +54,15 @@ def derive_inputs(values):
     values = {
         name: value for name, value in values.items() if value is not None or name not in known
     }
+    for name in INPUTS:
+        if isinstance(values.get(name), dict):
+            values[name] = words.named_files(values[name], name)
     train = as_mapping(values.get("train_input"))
     if "eval_input" not in values and "train_input" in values and isinstance(train, dict):
         values["eval_input"] = train | EVALUATION
     evaluation = as_mapping(values.get("eval_input"))
     kinds = [each.get("data_processor") for each in (train, evaluation) if isinstance(each, dict)]
-    if kinds == [TEXT_FILES, TEXT_FILES]:
+    if len(kinds) == 2 and set(kinds) <= set(OF_FILES):
         absent = (key for key in NAMES_OF_CLASSES if evaluation.get(key) is None)
         evaluation = evaluation | {key: train[key] for key in absent if key in train}
         values["eval_input"] = evaluation
@@ -75,8 +88,15 @@ class Params(Section):
         "Rows to predict. Keys that are not given are those of eval_input.",
         changes="where and how long",
     )
-    model: ModelParams = Key(..., "The network.")
-    optimizer: OptimizerParams = Key(OptimizerParams(), "One update of the weights.")
+    model: ModelParams = Key(ModelParams(), "The network. Absent: the checkpoint's.")
+    optimizer: OptimizerParams = Key(
+        OptimizerParams(**WITHOUT_SECTION),
+        "One update of the weights. Absent: adamw with decay, clipping, warm-up and a rate that "
+        "falls to 0 at the end of training.",
+    )
+    distillation: DistillationParams | None = Key(
+        None, "What the training learns from another network, its teacher. Absent: nothing."
+    )
     runconfig: RunParams = Key(RunParams(), "What to do, and for how long.")
     csconfig: CsParams = Key(
         CsParams(),
@@ -100,7 +120,7 @@ class Params(Section):
         top = values.get("initializer")
         if top is not None and isinstance(model, dict) and model.get("initializer") in (None, top):
             values["model"] = model = model | {"initializer": values.pop("initializer")}
-        optimizer = as_mapping(values.get("optimizer"))
+        optimizer = as_mapping(values.get("optimizer", WITHOUT_SECTION))
         if isinstance(optimizer, dict) and optimizer.get("epsilon") is None:
             model = as_mapping(model)
             policy = model.get("mixed_precision") if isinstance(model, dict) else None
@@ -115,6 +135,7 @@ class Params(Section):
         return self
 
     _label_names: tuple[str, ...] | None = PrivateAttr(None)
+    _teacher: Any = PrivateAttr(None)
 
     @property
     def inputs(self):
@@ -160,6 +181,18 @@ class Params(Section):
         """Tuple of str, the network's outputs in their order; None before `complete`."""
         return self._label_names
 
+    @property
+    def teacher(self):
+        """Complete Params of the network that the training learns from; None without one."""
+        return self._teacher
+
+    def with_teacher(self, teacher):
+        """The same params with the complete Params of a teacher, or None: without one."""
+        update = {} if teacher is not None else {"distillation": None}
+        params = self.model_copy(update=update)
+        params._teacher = teacher
+        return params
+
     def with_inputs_of(self, other):
         """The same params with the input sections of other Params."""
         return self.model_copy(update={name: getattr(other, name) for name in INPUTS})
@@ -177,6 +210,15 @@ class Params(Section):
                     "write it in the params file, or give --checkpoint_path"
                 )
         return self if path is None else self.with_default("vocab_file", to_path(path))
+
+    def with_case(self, do_lower):
+        """The same params with this do_lower, if it is not None, in every input that gives none."""
+        update = {
+            name: section.model_copy(update={"do_lower": do_lower})
+            for name, section in self.inputs.items()
+            if do_lower is not None and "do_lower" not in section.model_fields_set
+        }
+        return self.model_copy(update=update)
 
     def with_default(self, key, value):
         """The same params with a value in every input that does not give the key."""
@@ -206,16 +248,34 @@ class Params(Section):
                 or a rule between keys is broken; all faults together.
         """
         checkpoint, data = checkpoint or {}, data or {}
-        faults = list(contradictions(self.model, checkpoint, data))
-        filled = {name: value for name, value in self.model if value is not None}
+        given, pooler = self.model, checkpoint.get("pooler_type")
+        of_checkpoint = FAMILIES[checkpoint.get("backbone") or BERT]
+        if (
+            pooler
+            and of_checkpoint.has_normalized_head
+            and "pooler_type" not in given.model_fields_set
+        ):
+            given = given.model_copy(update={"pooler_type": pooler})  # one of two, in its config
+        faults = list(contradictions(given, checkpoint, data))
+        filled = {name: value for name, value in given if value is not None}
         for name in FROM_CHECKPOINT:
-            if filled.get(name) is None and checkpoint.get(name) is not None:
+            is_ours = properties_of(ModelParams.model_fields[name]).task in (None, self.task)
+            if is_ours and filled.get(name) is None and checkpoint.get(name) is not None:
                 filled[name] = checkpoint[name]
         self._fill_defaults(filled, checkpoint, data)
+        family = FAMILIES[filled.get("backbone") or BERT]
+        if filled.get("backbone") == BERT:
+            del filled["backbone"]  # not given means the same: checkpoints of earlier versions
+        for key, value in network_of(family, keys_of_task(self.model, self.task)).items():
+            if key not in self.model.model_fields_set:
+                filled[key] = value
+        for key, value in ROTARY.items() if family.is_rotary else ():
+            filled.setdefault(key, value)
         faults += [
             (f"model.{name}", f"not given, and {needed}")
             for name, field in ModelParams.model_fields.items()
             if (needed := properties_of(field).needed) and filled.get(name) is None
+            if name != "num_cls_classes" or self.task in NUM_OUTPUTS
         ]
         try:
             model = ModelParams.model_validate(filled)
@@ -256,8 +316,11 @@ class Params(Section):
         inputs = self.inputs.values()
         sizes = [data.get("vocab_size"), *(section.vocab_size for section in inputs)]
         if any(sizes):
-            filled.setdefault("vocab_size", max(size for size in sizes if size))
+            multiple = self.model.vocab_size_multiple
+            rows = -(-max(size for size in sizes if size) // multiple) * multiple
+            filled.setdefault("vocab_size", rows)
         longest = max(section.max_sequence_length for section in inputs)
+        longest += FAMILIES[filled.get("backbone") or BERT].first_position
         filled.setdefault("max_position_embeddings", longest)
         if data.get("num_cls_classes") is not None:
             filled.setdefault("num_cls_classes", data["num_cls_classes"])

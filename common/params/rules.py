@@ -5,10 +5,19 @@ Each function yields faults, (dotted key, text that names both values); a key th
 no rule.
 """
 
-from common.params.inputs import InputParams
+from common.console import counted
+from common.params import documents, families, pretraining, records, words
+from common.params.distillation import distillation_faults
+from common.params.inputs import (
+    PROCESSORS_OF_TASK,
+    READERS,
+    RECORDS,
+    TEXT_FILES,
+    InputParams,
+)
 from common.params.model import COMPUTED_KEYS, SHAPES, Uniform
 from common.params.optimizer import PiecewiseConstantSchedule
-from common.params.values import as_yaml, keys_of
+from common.params.values import as_yaml, keys_of, properties_of
 
 
 def checkpoint_name(checkpoint):
@@ -37,7 +46,8 @@ def contradictions(model, checkpoint, data):
             yield f"model.{key}", text
     classes, in_data = model.num_cls_classes, data.get("num_cls_classes")
     if classes is not None and in_data is not None and classes != in_data:
-        text = f"is {classes}, but the data has {in_data} classes; write {in_data}"
+        has = counted(in_data, "class", "classes")
+        text = f"is {classes}, but the data has {has}; write {in_data}"
         yield "model.num_cls_classes", f"{text}, or leave the key out"
     rows, tokens = checkpoint.get("vocab_size"), data.get("vocab_size")
     padding = rows if data.get("is_own_vocab") else MAX_PADDING_ROWS
@@ -47,6 +57,13 @@ def contradictions(model, checkpoint, data):
             f"has {tokens} tokens, but {name} has embeddings of {rows}; give the vocabulary it was "
             "trained with, or leave the key out",
         )
+
+
+def keys_of_task(section, task):
+    """The keys of a Section that a task reads: set of str."""
+    fields = type(section).model_fields
+    only = {key: properties_of(field).tasks for key, field in fields.items()}
+    return {key for key, tasks in only.items() if not tasks or task in tasks}
 
 
 def near_divisor(number, wish):
@@ -66,13 +83,21 @@ def rule_faults(params):
         text = f"{model.num_heads} does not divide hidden_size {model.hidden_size}"
         yield "model.num_heads", f"{text}; choose a divisor such as {near}"
     yield from training_faults(model)
+    for key, text in families.network_faults(model, keys_of_task(model, params.task)):
+        yield f"model.{key}", text
+    if model.family.shares_layers and optimizer.layer_wise_lr_decay != 1:
+        text = f"is {optimizer.layer_wise_lr_decay}, and the layers of {model.family.title} share"
+        yield "optimizer.layer_wise_lr_decay", f"{text} their weights; leave the key out"
     yield from input_faults(params)
     yield from task_faults(params)
     for name, section in params.inputs.items():
-        longest, positions = section.max_sequence_length, model.max_position_embeddings
-        if model.use_position_embedding and positions and longest > positions:
-            text = f"{longest} exceeds model.max_position_embeddings {positions}"
-            yield f"{name}.max_sequence_length", f"{text}; write {positions} or less"
+        longest, rows = section.max_sequence_length, model.max_position_embeddings
+        if model.use_position_embedding and rows and longest > model.num_positions:
+            text = f"{longest} exceeds model.max_position_embeddings {rows}"
+            if model.family.first_position:
+                text += f", of which {model.family.title} leaves {model.family.first_position} out"
+            most = model.num_positions
+            yield f"{name}.max_sequence_length", f"{text}; write {most} or less"
         if section.vocab_size and model.vocab_size and section.vocab_size > model.vocab_size:
             text = f"{section.vocab_size} exceeds model.vocab_size {model.vocab_size}"
             yield f"{name}.vocab_size", f"{text}; take the vocabulary the weights were trained with"
@@ -88,6 +113,8 @@ def rule_faults(params):
             "write tf_dynamic or a number",
         )
     yield from device_faults(params)
+    yield from length_faults(params)
+    yield from distillation_faults(params)
     if run.best_metric is None:
         for key in ("best_metric_mode", "early_stopping_patience", "export_best"):
             if getattr(run, key) is not None:
@@ -95,6 +122,39 @@ def rule_faults(params):
                 yield f"runconfig.{key}", text
     if params.train_input is None and run.is_training:
         yield "train_input", f"not given; mode {run.mode} needs it"
+
+
+def length_faults(params):
+    """`rule_faults` of how long to train."""
+    run, train = params.runconfig, params.train_input
+    if run.max_seconds is not None:
+        for key in ("max_steps", "num_epochs"):
+            if getattr(run, key) is not None:
+                yield (
+                    "runconfig.max_seconds",
+                    f"is {run.max_seconds:g}, and {key} is {getattr(run, key):g}; training has one "
+                    "length, so leave one of the two out",
+                )
+        if train is not None and not train.repeat:
+            yield (
+                "train_input.repeat",
+                "is false, which reads the rows once, and runconfig.max_seconds is "
+                f"{run.max_seconds:g}; leave one of the two out",
+            )
+    if run.num_epochs is None:
+        return
+    if run.max_steps is not None:
+        yield (
+            "runconfig.num_epochs",
+            f"is {run.num_epochs:g}, and max_steps is {run.max_steps}; training has one length, so "
+            "leave one of the two out",
+        )
+    if train is not None and not train.repeat and run.num_epochs > 1:
+        yield (
+            "train_input.repeat",
+            f"is false, which reads the rows once, and runconfig.num_epochs is {run.num_epochs:g}; "
+            "leave one of the two out",
+        )
 
 
 def device_faults(params):
@@ -118,8 +178,8 @@ def device_faults(params):
     if run.num_devices and not run.multiple_workers and size % run.num_devices:
         yield (
             "train_input.batch_size",
-            f"{size} rows cannot be shared equally by runconfig.num_devices {run.num_devices}; "
-            f"write a multiple of {run.num_devices}",
+            f"{counted(size, 'row')} cannot be shared equally by runconfig.num_devices "
+            f"{run.num_devices}; write a multiple of {run.num_devices}",
         )
 
 
@@ -127,6 +187,21 @@ def optimizer_faults(optimizer):
     """`rule_faults` between keys of the optimizer."""
     place, schedules = "optimizer.learning_rate", optimizer.learning_rate
     placed = {place: schedules}
+    for key in ("warmup_ratio", "decay", "decay_end"):
+        value = getattr(optimizer, key)
+        if value not in (None, 0.0) and not isinstance(schedules, float):
+            yield (
+                f"optimizer.{key}",
+                f"is {value}, and learning_rate is given as schedules, which say the rate of every "
+                "step; leave the key out, or write a number as learning_rate",
+            )
+    falls = optimizer.decay in ("linear", "cosine")
+    if optimizer.decay_end and isinstance(schedules, float) and not falls:
+        text = f"is {optimizer.decay_end}, but decay is {optimizer.decay or 'not given'}"
+        yield (
+            "optimizer.decay_end",
+            f"{text}; write decay: linear or cosine, or leave the key out",
+        )
     if isinstance(schedules, tuple):
         if not schedules:
             yield place, "the list is empty; write a schedule in it"
@@ -142,12 +217,32 @@ def optimizer_faults(optimizer):
             if len(values) != len(boundaries) + 1:
                 text = f"has {len(values)} rates for {len(boundaries)} boundaries"
                 yield f"{place}.values", f"{text}; write {len(boundaries) + 1}"
+    stages = optimizer.grad_accum_schedule
+    if stages is not None:
+        steps, place = [step for step, _ in stages], "optimizer.grad_accum_schedule"
+        listed = as_yaml([list(stage) for stage in stages])
+        if steps[:1] != [0]:
+            yield place, f"is {listed}, whose first pair is not of step 0; begin with [0, 1]"
+        elif sorted(set(steps)) != steps:
+            yield place, f"is {listed}, whose steps do not increase; put them in order"
+        if optimizer.grad_accum_steps != 1:
+            yield (
+                "optimizer.grad_accum_steps",
+                f"is {optimizer.grad_accum_steps}, and grad_accum_schedule is given, which says it "
+                "for every step; leave one of the two out",
+            )
     if optimizer.max_gradient_norm and optimizer.max_gradient_value:
         yield (
             "optimizer.max_gradient_value",
             f"is {optimizer.max_gradient_value}, and max_gradient_norm is "
             f"{optimizer.max_gradient_norm}; gradients are clipped by one of the two, so leave "
             "the other out",
+        )
+    if optimizer.optimizer_type == "lamb" and optimizer.lazy_word_embeddings:
+        yield (
+            "optimizer.lazy_word_embeddings",
+            "is true, but lamb takes the norm of the update of the whole table; leave it out, or "
+            "write optimizer_type: adamw",
         )
     least, most = map(optimizer.loss_scale_setting, ("min_loss_scale", "max_loss_scale"))
     if not least <= optimizer.initial_loss_scale <= most:
@@ -193,32 +288,84 @@ def input_faults(params):
                 yield f"{name}.{key}", f"{text}; give both the same"
 
 
-# The only task with a key, and the least and largest number of outputs of a task.
-TASK_OF_KEY = {
-    "model.class_weights": "classification",
-    "model.focal_gamma": "classification",
-    "model.label_smoothing": "classification",
-    "runconfig.calibrate_temperature": "classification",
-    "runconfig.tune_thresholds": "multi_label",
+# The least and largest number of outputs of a task that has as many as its labels have names; one
+# that is not here has no model.num_cls_classes.
+NUM_OUTPUTS = {
+    "classification": (2, None),
+    "multi_label": (1, None),
+    "regression": (1, 1),
+    words.TAGGING: (2, None),
 }
-NUM_OUTPUTS = {"classification": (2, None), "regression": (1, 1)}
 
 
 def task_faults(params):
     """`rule_faults` of keys that another task has."""
     task, classes = params.task, params.model.num_cls_classes
-    for dotted, only in TASK_OF_KEY.items():
-        name, key = dotted.split(".")
-        section = getattr(params, name)
-        value = getattr(section, key)
-        if task != only and value != type(section).model_fields[key].default:
-            text = f"is {as_yaml(value)}, which is for task: {only}, but task is {task}"
-            yield dotted, f"{text}; leave the key out"
-    least, most = NUM_OUTPUTS.get(task, (1, None))
-    if classes is not None and not least <= classes <= (most or classes):
+    for name, section in params:
+        for key, field in type(section).model_fields.items() if section is not None else ():
+            value, only = getattr(section, key), properties_of(field).tasks
+            if only and task not in only and value != field.default:
+                text = f"is {as_yaml(value)}, which is for task: {' or '.join(only)}"
+                text += f", but task is {task}"
+                yield f"{name}.{key}", f"{text}; leave the key out"
+    if task == pretraining.TASK:
+        for key, text in pretraining.network_faults(params.model):
+            yield f"model.{key}", text
+        family = params.model.family
+        if not (family.has_next_sentence or params.model.disable_nsp):
+            text = f"is false, and {family.title} has no next-sentence head; write it as true"
+            yield "model.disable_nsp", text
+    least, most = NUM_OUTPUTS.get(task, (0, 0))
+    if classes is not None and task not in NUM_OUTPUTS:
+        text = f"is {classes}, but task: {task} has no number of classes; leave the key out"
+        yield "model.num_cls_classes", text
+    elif classes is not None and not least <= classes <= (most or classes):
         wanted = "2 or more; for a number a row, write task: regression" if least == 2 else "1"
         yield "model.num_cls_classes", f"is {classes}, but task: {task} takes {wanted}"
+    train = params.train_input
+    if train is not None and params.runconfig.mode == "train_and_eval":
+        is_same = params.eval_input.data_dir == train.data_dir
+        if is_same and train.data_processor in RECORDS and train.eval_fraction is None:
+            text = "is that of train_input, whose records would be scored; write another folder"
+            yield "eval_input.data_dir", text
     for name, section in params.inputs.items():
+        processor = section.data_processor
+        for other, implying in PROCESSORS_OF_TASK.items():
+            allowed = (*implying, words.TFDS) if other in words.TASKS else implying
+            if processor not in allowed if task == other else processor in implying:
+                text = f"{processor} does not go with task: {task}; those of task: {other}"
+                yield f"{name}.data_processor", f"{text} are {', '.join(allowed)}"
+                break
+        faults = [*pretraining.masking_faults(section), *pretraining.record_faults(section)]
+        faults += words.column_faults(section)
+        for key, readers in READERS.items() if task == pretraining.TASK else ():
+            field = type(section).model_fields[key]
+            if processor not in readers and getattr(section, key) != field.default:
+                text = f"belongs to {' and '.join(readers)}, but data_processor is {processor}"
+                faults.append((key, f"{text}; leave it out"))
+        if processor == documents.DOCUMENTS:
+            is_training = name == "train_input" and params.runconfig.is_training
+            faults += documents.document_faults(section, is_training)
+            faults += records.writer_faults(section)
+        has_pairs = section.sentence_pairs != "none" and processor not in pretraining.MLM_ONLY
+        if task == pretraining.TASK and not (has_pairs or params.model.disable_nsp):
+            of = "another data_processor"
+            if processor == documents.DOCUMENTS:
+                of = f"{name}.sentence_pairs: next"
+            text = f"is false, which needs pairs of texts; write disable_nsp: true, or {of}"
+            yield "model.disable_nsp", text
+        for key, text in faults:
+            yield f"{name}.{key}", text
+        label = section.label_column or "label"
+        if processor == TEXT_FILES and label in (section.text_columns or ()):
+            text = f"has {label}, which label_column names, too; leave the label out of the texts"
+            yield f"{name}.text_columns", text
+        if task == words.ANSWERING and not section.add_special_tokens:
+            text = "is false, but [CLS] stands for no answer; leave the key out"
+            yield f"{name}.add_special_tokens", text
+        if params.model.span_softmax == "row" and section.packing in ("packed", "auto"):
+            text = f"is row, but packed rows have no padding; write {name}.packing: buckets"
+            yield "model.span_softmax", text
         separator = section.label_separator
         files = [file for file in (section.train_file, section.eval_file) if file is not None]
         in_cells = [file for file in files if file.lower().endswith((".csv", ".tsv"))]

@@ -10,47 +10,47 @@ from common.params.values import (
     BetweenZeroAndOne,
     Count,
     CourseKey,
+    Epochs,
     InertKey,
     Key,
     Path,
+    Seconds,
     Section,
     Seed,
     Switch,
     Whole,
     to_int,
+    to_names,
 )
 
 FlagKey = partial(CourseKey, flag=True)
 DevicesKey = partial(CourseKey, compiled=True)
 
-Mode = Literal["train", "eval", "eval_all", "train_and_eval", "predict", "export"]
-ExportFormat = Literal["saved_model", "huggingface", "keras", "onnx", "tf1"]
+Mode = Literal[
+    *("train", "eval", "eval_all", "train_and_eval", "predict", "export", "prepare_data"),
+    "data_report",
+]
 
 
 class RunParams(Section):
     """What to do, for how long, and what to keep. Flags of `run.py` override keys of their name."""
 
     # What to do
-    mode: Mode | None = FlagKey(None, "What to do. Usually given as --mode.")
-    model_dir: Path | None = FlagKey(
-        None, "Folder of checkpoints, events and results. Usually given as --model_dir."
-    )
+    mode: Mode | None = FlagKey(None, "What to do.")
+    model_dir: Path | None = FlagKey(None, "Folder of checkpoints, events and results.")
     checkpoint_path: Path | None = FlagKey(
         None,
         "Weights to start training from, or to use in eval, predict and export: a path, or of "
-        "model_dir the `best` or the `newest`. Not given: the best where best_metric chose one.",
+        "model_dir the `best` or the `newest`. Not given: the best where best_metric chose one. "
+        "Formats: see docs/checkpoints.md.",
     )
     started_from: Literal[False] | Path | None = CourseKey(
         None,
         "What the training of a saved params.yaml was started from, and is again where model_dir "
         "has no checkpoint and no checkpoint_path is given. false: nothing that is known.",
     )
-    validate_only: Switch = FlagKey(
-        False, "Check everything, train nothing. Usually given as --validate_only."
-    )
-    compile_only: Switch = FlagKey(
-        False, "Compile the programs of the run, train nothing. Usually given as --compile_only."
-    )
+    validate_only: Switch = FlagKey(False, "Check everything, train nothing.")
+    compile_only: Switch = FlagKey(False, "Compile the programs of the run, train nothing.")
     compile_cache_dir: Literal[False] | Path | None = CourseKey(
         None,
         "Folder of compiled programs that runs on a CPU keep for later runs. Not given: "
@@ -67,8 +67,22 @@ class RunParams(Section):
     )
 
     # For how long
-    steps: Count | None = FlagKey(None, "Train this many more steps.")
+    steps: Count | None = FlagKey(
+        None,
+        "Train this many more steps, at most to max_steps or what num_epochs or max_seconds are.",
+    )
     max_steps: Count | None = FlagKey(None, "Train until this global step.")
+    num_epochs: Epochs | None = FlagKey(
+        None,
+        "Train for this many passes over the training rows; 0.5 is half a pass. Training begins by "
+        "turning it into max_steps, which the saved params.yaml has in its place.",
+    )
+    max_seconds: Seconds | None = FlagKey(
+        None,
+        "Train for as many steps as fit into this many seconds of training, measured in the first "
+        "ones. Starting, compiling, evaluating and saving do not count. Training begins by turning "
+        "it into max_steps, which the saved params.yaml has in its place.",
+    )
     eval_steps: Annotated[int, BeforeValidator(to_int)] | None = FlagKey(
         None,
         "Number of batches to evaluate, of rows drawn at random, the same ones each time. 0 or "
@@ -88,6 +102,14 @@ class RunParams(Section):
         None, "Steps between lines of the log. Not given: save_summary_steps."
     )
 
+    tracking: (
+        Annotated[tuple[Literal["mlflow", "trackio", "wandb"], ...], BeforeValidator(to_names)]
+        | None
+    ) = CourseKey(
+        None,
+        "Trackers that show a training, each fed by a process of its own; see docs/experiments.md.",
+    )
+
     # Repeatability
     tf_random_seed: Seed | None = Key(
         None, "Seed of initial weights, dropout and the order of rows.", compiled=False
@@ -96,14 +118,15 @@ class RunParams(Section):
         True, "The same seed gives the same bits, also on a GPU.", changes="speed"
     )
     allow_changed_params: Switch = FlagKey(
-        False,
-        "Resume although keys that affect training have changed. Usually given as "
-        "--allow_changed_params.",
+        False, "Resume although keys that affect training have changed."
     )
 
     # Evaluation while training (train_and_eval), and what follows from it
-    eval_every_steps: Count | None = CourseKey(
-        None, "Steps between evaluations. Not given: one after each checkpoint."
+    eval_every_steps: Count | Literal["epoch"] | None = CourseKey(
+        None,
+        "Steps between evaluations. `epoch`: those of a pass over the training rows (of several "
+        "where there are more than 20 and one has less than 10 steps), which the saved params.yaml "
+        "has in its place. Not given: one after each checkpoint.",
     )
     best_metric: str | None = CourseKey(
         None,
@@ -120,19 +143,22 @@ class RunParams(Section):
         "Stop after this many consecutive evaluations without a better best_metric. Not given: "
         "train to the end.",
     )
-    export_best: ExportFormat | None = CourseKey(
-        None, "Format in which the best checkpoint is exported at the end."
+    export_best: str | None = CourseKey(
+        None, "Format in which the best checkpoint is exported at the end, as of `--export_format`."
     )
     calibrate_temperature: Switch = CourseKey(
         False,
         "At the end, fit a temperature that divides the logits, so that the probabilities in "
         "predictions and exports fit the evaluation rows best.",
+        task="classification",
     )
 
     tune_thresholds: Switch = CourseKey(
         False,
         "At the end, with `task: multi_label`, choose the probability from which on each label is "
-        "predicted, so that its F1 on the evaluation rows is largest. false: 0.5.",
+        "predicted, so that its F1 on the evaluation rows is largest; with `task: "
+        "question_answering`, null_score_diff_threshold. false: 0.5, and the value given.",
+        task=("multi_label", "question_answering"),
     )
 
     # Numbers that are not finite
@@ -212,6 +238,11 @@ class RunParams(Section):
     def origin(self):
         """What training starts from where model_dir has no checkpoint; None: fresh weights."""
         return self.checkpoint_path or self.started_from or None
+
+    @property
+    def has_end(self):
+        """Whether the params say at which step training ends, or from what that follows."""
+        return bool(self.max_steps or self.num_epochs or self.max_seconds)
 
     @property
     def recovery_factor(self):

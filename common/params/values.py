@@ -63,6 +63,21 @@ def to_path(value):
     return path
 
 
+def to_paths(value):
+    """One path, or a list of paths."""
+    if not isinstance(value, list | tuple):
+        return to_path(value)
+    if not value:
+        raise refusal("is an empty list; the path of a file or folder is wanted")
+    return tuple(map(to_path, value))
+
+
+def to_path_list(value):
+    """One path, or a list of paths, as a list."""
+    paths = to_paths(value)
+    return (paths,) if isinstance(paths, str) else paths
+
+
 def to_names(value):
     """One name, or a list of names."""
     return (value,) if isinstance(value, str) else value
@@ -127,13 +142,19 @@ Number = Annotated[float, BeforeValidator(to_float)]
 Positive = Annotated[float, Field(gt=0), BeforeValidator(to_float)]
 NonNegative = Annotated[float, Field(ge=0), BeforeValidator(to_float)]
 Probability = Annotated[float, Field(ge=0, lt=1), BeforeValidator(to_float)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(to_float)]
 # A factor that float32 can still double and halve.
 Scale = Annotated[float, Field(ge=2.0**-126, le=2.0**127), BeforeValidator(to_float)]
 Switch = Annotated[bool, Field(strict=True)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(to_float)]
+# As many epochs of 2^31 rows are fewer steps than MAX_INT.
+Epochs = Annotated[float, Field(gt=0, le=1e9), BeforeValidator(to_float)]
+Seconds = Annotated[float, Field(gt=0, le=1e9), BeforeValidator(to_float)]
 BetweenZeroAndOne = Annotated[float, Field(gt=0, lt=1), BeforeValidator(to_float)]
 Path = Annotated[
     str, BeforeValidator(to_path), WithJsonSchema({"type": "string", "format": "path"})
 ]
+Paths = Annotated[Path | tuple[Path, ...], BeforeValidator(to_paths)]
 Name = Annotated[str, BeforeValidator(to_name)]
 Character = Annotated[str, BeforeValidator(to_character)]
 OneOrMore = str | tuple[str, ...]  # what the file may hold
@@ -141,6 +162,9 @@ TextKeys = Annotated[
     tuple[str, ...], BeforeValidator(to_text_keys, json_schema_input_type=OneOrMore)
 ]
 Names = Annotated[tuple[Name, ...], BeforeValidator(to_names, json_schema_input_type=OneOrMore)]
+PathList = Annotated[
+    tuple[Path, ...], BeforeValidator(to_path_list, json_schema_input_type=OneOrMore)
+]
 LabelNames = Annotated[tuple[str, ...], BeforeValidator(to_label_names)]
 
 
@@ -174,7 +198,10 @@ class Properties:
         is_local: bool. The value belongs to the machine or its network, not to the training. Paths
             are local without saying so.
         names_data: bool. A path whose last part identifies the data.
+        task: the only task, or the tasks, that read the key; None: any.
         no_effect: str or None. The key changes nothing here; what replaces it.
+        only_with: dict or None. {key of the same section: its values} with which alone this key has
+            an effect.
         since: the first version of this project that accepts the key.
     """
 
@@ -190,8 +217,15 @@ class Properties:
     same_in_inputs: Literal["always", "with eval_fraction"] | None = None
     is_local: bool = False
     names_data: bool = False
+    task: str | tuple[str, ...] | None = None
     no_effect: str | None = None
+    only_with: dict[str, tuple] | None = None
     since: str = "0.1"
+
+    @property
+    def tasks(self):
+        """The tasks that read the key, tuple of str; empty: all."""
+        return (self.task,) if isinstance(self.task, str) else self.task or ()
 
 
 PROPERTIES = {field.name for field in dataclasses.fields(Properties)}
@@ -243,8 +277,8 @@ class Section(BaseModel):
         return {k: v for k, v in values.items() if v is not None or k not in fields}
 
 
-def subclasses(section):
-    """Yields the classes that derive from a Section, directly or not."""
-    for each in section.__subclasses__():
+def subclasses(kind):
+    """Yields the classes that derive from another, directly or not, in the order of their code."""
+    for each in kind.__subclasses__():
         yield each
         yield from subclasses(each)

@@ -11,24 +11,24 @@ from typing import get_args
 from pydantic import ValidationError
 
 from common.params.inputs import INPUTS
-from common.params.keys import SECTIONS
+from common.params.keys import sections_of
 from common.params.params import Params
 from common.params.rules import fault_list
 from common.params.values import Section, as_yaml, subclasses
 from common.params.yaml_file import MAX_FAULTS, Fault
 
 
-def validate(values):
-    """Checks the values of a file.
+def validate(values, file=Params):
+    """Checks the values of a file. file: Params, or VocabularyFile.
 
     pydantic checks the rules between keys only if every key is valid by itself. To report all
     faults together, faulty keys are removed and the rest is validated again.
 
     Returns:
-        (Params, []), or (None, list of Fault).
+        (file, []), or (None, list of Fault).
     """
     try:
-        return Params.model_validate(values), []
+        return file.model_validate(values), []
     except ValidationError as error:
         errors, more = error.errors()[:MAX_FAULTS], error.error_count() - MAX_FAULTS
     faults = broken_rules(errors, values)
@@ -37,18 +37,32 @@ def validate(values):
     rest = copy.deepcopy(values)
     for error in errors:
         path = origin(location(error["loc"], values, error["type"]), values)
-        text = message_of(error, path, values)
-        if text and Fault(path, text) not in faults:
-            faults.append(Fault(path, text))
+        text = message_of(error, path, values, sections_of(file))
+        if text:
+            add_fault(faults, Fault(path, text), shown=f"is {as_yaml(at(path, values))}; ")
         remove(rest, path)
     if more > 0:
         return None, [*faults, Fault((), f"and {more} more")]
-    try:
-        Params.model_validate(with_placeholders(rest))
-    except ValidationError as error:
-        faults += broken_rules(error.errors(), values)
+    if file is Params:
+        try:
+            Params.model_validate(with_placeholders(rest))
+        except ValidationError as error:
+            faults += broken_rules(error.errors(), values)
     # `message_of` leaves some faults to another one, so the list could be empty.
     return None, faults or [Fault((), "this is no params file; see docs/configuration.md")]
+
+
+def add_fault(faults, fault, shown):
+    """Adds a fault; to that of the same key, where a value is of none of several kinds."""
+    for i, former in enumerate(faults):
+        if former == fault:
+            return
+        if former.path == fault.path and all(f.text.startswith(shown) for f in (former, fault)):
+            other = fault.text.removeprefix(shown).removeprefix("available: ")
+            text = f"{former.text}; or {other}"
+            faults[i] = former._replace(text=text)
+            return
+    faults.append(fault)
 
 
 def broken_rules(errors, values):
@@ -65,7 +79,6 @@ def broken_rules(errors, values):
 
 def with_placeholders(values):
     """Adds valid values for required keys, so that the rules between the others can be checked."""
-    values.setdefault("model", {})
     names = [name for name in INPUTS[:2] if isinstance(values.get(name), dict)]
     for name in names or ["eval_input"]:
         needed = {"data_processor": "Sst2DataProcessor", "data_dir": "."}
@@ -124,15 +137,15 @@ def at(path, values, default=None):
     return values
 
 
-def message_of(error, path, values):
-    """The message of a pydantic error; "" if another fault covers it."""
+def message_of(error, path, values, sections):
+    """The message of a pydantic error; "" if another fault covers it. sections: {name: class}."""
     kind, ctx, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "refused":
         return ctx["text"]
     if kind == "extra_forbidden":
-        return unknown_key(path, values)
+        return unknown_key(path, values, sections)
     if kind == "missing":
-        return missing_key(path, values)
+        return missing_key(path, values, sections)
     shown = f"is {as_yaml(at(path, values, value))}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"{shown}; keys are wanted below it, indented" if value is not None else "is empty"
@@ -164,12 +177,12 @@ def message_of(error, path, values):
     return f"{shown}; {wanted.get(kind, error['msg'])}"
 
 
-def accepted_keys(path, values):
+def accepted_keys(path, values, sections):
     """The keys accepted beside the one at a path."""
     if len(path) == 1:
-        return list(SECTIONS)
+        return list(sections)
     if len(path) == 2:
-        return list(SECTIONS[path[0]].model_fields)
+        return list(sections[path[0]].model_fields)
     parent = at(path[:-1], values)  # a schedule or an initializer
     return next(
         list(section.model_fields)
@@ -183,32 +196,35 @@ def accepted_keys(path, values):
 # What other programs call a key -> what to write here.
 FOREIGN_NAMES = {
     **dict.fromkeys(("seed", "random_seed"), "runconfig.tf_random_seed"),
+    **dict.fromkeys(("epochs", "num_train_epochs", "max_epochs"), "runconfig.num_epochs"),
+    **dict.fromkeys(("max_train_steps", "num_train_steps"), "runconfig.max_steps"),
     **dict.fromkeys(
-        ("epochs", "num_epochs", "num_train_epochs"),
-        "runconfig.max_steps, of which an epoch has (rows / batch_size)",
+        ("warmup", "warmup_steps", "num_warmup_steps", "warmup_proportion"),
+        "optimizer.warmup_ratio, a share of all steps",
     ),
     **dict.fromkeys(
-        ("warmup", "warmup_ratio", "warmup_steps", "num_warmup_steps", "lr_scheduler_type"),
-        "optimizer.learning_rate as a list of schedules, the first of which rises",
+        ("lr_scheduler_type", "lr_schedule", "lr_decay", "decay_type"),
+        "optimizer.decay: linear, cosine or constant",
     ),
     "lr": "optimizer.learning_rate",
     "gradient_accumulation_steps": "optimizer.grad_accum_steps",
     **dict.fromkeys(("fp16", "bf16"), "model.mixed_precision"),
     **dict.fromkeys(("num_labels", "num_classes"), "model.num_cls_classes"),
     "output_dir": "runconfig.model_dir",
+    "vocabulary": "it into a file of its own, for --mode train_vocab",
     **dict.fromkeys(("model_name_or_path", "init_checkpoint"), "runconfig.checkpoint_path"),
 }
 
 
-def unknown_key(path, values):
+def unknown_key(path, values, sections):
     key, text = str(path[-1]), "unknown key"
-    others = {name: each.model_fields for name, each in SECTIONS.items() if name != path[0]}
+    others = {name: each.model_fields for name, each in sections.items() if name != path[0]}
     homes = [name for name, keys in others.items() if key in keys]
     if homes:
         return f"{text}; it belongs to {', '.join(homes)}"
     if foreign := FOREIGN_NAMES.get(spelled(key)):
         return f"{text}; write {foreign}"
-    accepted = accepted_keys(path, values)
+    accepted = accepted_keys(path, values, sections)
     if near := nearest(key, accepted):
         return f"{text}; did you mean {near}?"
     for name, keys in others.items():
@@ -226,13 +242,15 @@ def nearest(key, accepted, cutoff=0.6):
     return near[0] if near else None
 
 
-def missing_key(path, values):
+def missing_key(path, values, sections):
     """The message for a required key; "" if it is there but misspelt."""
     if path == ("train_input",):
         return "not given; write it, or eval_input where nothing is to be trained"
+    if path == ("vocabulary",):
+        return "not given; it says the texts, as in configs/vocab_sample.yaml"
     if len(path) > 1 and path[0] not in values:
         return ""  # the whole section is missing, which is another fault
-    accepted, siblings = accepted_keys(path, values), at(path[:-1], values)
+    accepted, siblings = accepted_keys(path, values, sections), at(path[:-1], values)
     for other in siblings if isinstance(siblings, dict) else ():
         if other not in accepted and nearest(str(other), accepted) == path[-1]:
             return ""

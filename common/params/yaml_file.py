@@ -94,12 +94,18 @@ def read_yaml(path):
         raise UserError(f"{path}: {error}") from None
 
 
+NEVER_PLAIN = "~\"'[]{}"  # null, quoted text, lists and mappings
+
+
 def read_value(text, path):
     """The value of a YAML text from the command line. path: tuple, the keys it belongs to.
 
     Raises:
         NodeFault: it cannot be read, with its line.
     """
+    is_sign = text.isprintable() and not any(c.isalnum() or c in NEVER_PLAIN for c in text)
+    if is_sign and text.strip():
+        return text.strip()  # a separator such as | or , which YAML would take for an indicator
     reader = NodeReader(text)
     node = reader.node
     # What YAML takes for a comment: on the command line ` #` is part of a name.
@@ -268,3 +274,14 @@ def yaml_sentence(error):
         return f"{line}{problem}; write &name before the value that *name repeats"
     context = getattr(error, "context", None)
     return f"{line}no valid YAML: {problem}" + (f" ({context})" if context else "")
+
+
+def flattened(values, prefix=""):
+    """Returns {dotted key: value} of nested mappings, without those that are empty."""
+    flat = {}
+    for key, value in (values or {}).items():
+        if isinstance(value, dict):
+            flat |= flattened(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -48,6 +48,8 @@ def config_facts(params):
     for dotted in compiled_keys():
         section, key = dotted.split(".")
         facts[dotted] = json.dumps((sections[section] or {}).get(key), sort_keys=True)
+    if params.teacher is not None:
+        facts["teacher"] = json.dumps(params.teacher.model.model_dump(mode="json"), sort_keys=True)
     return facts
 
 

@@ -35,7 +35,8 @@ from common.platform.seal import NotSealed, check_own, make_own, read_sealed, wr
 from common.platform.tf_private import GRAPH_FOLDER
 
 MACHINE = "machine.json"
-XLA_FLAGS, EXTRA_OPTIONS = "XLA_FLAGS", "xla_backend_extra_options"
+XLA_FLAGS = "XLA_FLAGS"
+EXTRA_OPTIONS, YNN_FUSIONS = "xla_backend_extra_options", "xla_cpu_experimental_ynn_fusion_type"
 FLAGS = "TF_XLA_FLAGS"
 # Size limit of a machine's part, which each start reads to check the hashes: a quarter of a second
 # at most. One shape of MiniLM takes 7 to 10 MB.
@@ -54,17 +55,21 @@ def machine_dir(compiled):
     return Path(compiled) / f"machine-{hash_of(machine_facts())[:12]}"
 
 
-def use_multi_output_fusion():
-    """Makes XLA write several results in one loop on CPUs too; its default does so on GPUs only.
+def set_xla_flags():
+    """Sets how XLA compiles for CPUs, in XLA_FLAGS. Flags that the user has set there stay.
 
-    An update by Adam then takes two thirds to half of the time (benchmarks/NOTES.md). Call it
-    before TensorFlow, which reads its flags once, is imported. Such options that the user has set
-    in XLA_FLAGS stay.
+    Call it before TensorFlow, which reads its flags once, is imported.
+
+    - Several results are written in one loop, which XLA's default does on GPUs only. An update by
+      Adam then takes two thirds to half of the time (benchmarks/NOTES.md).
+    - No sum goes to YNNPACK: two threads that begin the same one at the same time write to one list
+      of TensorFlow 2.21 without a lock (`EmitYnnSubgraph`), and about one start in a hundred ended
+      with SIGSEGV. Without it, these sums take as long or less.
     """
     flags = os.environ.get(XLA_FLAGS, "")
-    if EXTRA_OPTIONS not in flags:
-        option = f"--{EXTRA_OPTIONS}=xla_cpu_use_multi_output_fusion"
-        os.environ[XLA_FLAGS] = " ".join(filter(None, [flags, option]))
+    ours = {EXTRA_OPTIONS: "xla_cpu_use_multi_output_fusion", YNN_FUSIONS: ""}
+    missing = (f"--{name}={value}" for name, value in ours.items() if name not in flags)
+    os.environ[XLA_FLAGS] = " ".join(filter(None, [flags, *missing]))
 
 
 def use_machine_code(compiled):

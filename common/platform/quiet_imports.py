@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorFlow's import without what its libraries print meanwhile."""
 
+import contextlib
 import gc
 import os
 import sys
@@ -17,21 +18,30 @@ def import_quietly():
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # a user may have another for other programs
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 2)
     gc.disable()
     try:
-        with imported_lazily(UNUSED_MODULES):
-            import absl.logging
-            import tensorflow
+        with silent_stderr():
+            with imported_lazily(UNUSED_MODULES):
+                import absl.logging
+                import tensorflow
 
-        tensorflow.config.list_physical_devices()  # the search for GPUs speaks too
+            tensorflow.config.list_physical_devices()  # the search for GPUs speaks too
         absl.logging.set_verbosity(absl.logging.ERROR)
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextlib.contextmanager
+def silent_stderr():
+    """While open, nothing reaches the standard error stream, also from C++."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)
+    try:
+        yield
+    finally:
         os.dup2(stderr, 2)
         os.close(silent)
         os.close(stderr)

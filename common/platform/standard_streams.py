@@ -25,6 +25,13 @@ def outlast_readers():
     sys.stderr = Outlasting(sys.stderr or os.fdopen(2, "w", closefd=False), any_error=True)
 
 
+def end_at_once(code):
+    """Ends the process with an exit code, whatever threads of libraries are doing."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 class Outlasting:
     """A text stream that goes on to the null device once its reader is gone.
 

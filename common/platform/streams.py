@@ -39,10 +39,10 @@ def in_streams(function, elements, num_streams):
         yield from (function(*element) for element in elements)
         return
     # What `with tf.device` has set, which holds for this thread only.
-    device = tf.distribute.get_replica_context().devices[0]
+    device = tf.zeros([]).device
 
     def on_device(*element):
-        with tf.device(device or None):
+        with tf.device(device):
             return function(*element)
 
     with ThreadPoolExecutor(num_streams) as threads:

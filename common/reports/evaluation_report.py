@@ -5,7 +5,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from common.console import counted
+from common.console import counted, in_one_cell
 from common.files import write_whole
 from common.reports.listener import Listener
 from common.reports.metrics_file import to_json
@@ -17,19 +17,24 @@ class EvaluationReport(Listener):
     """Writes the file: per-class metrics and confusion matrix. model_dir: path-like."""
 
     def __init__(self, model_dir):
-        self.path = Path(model_dir) / "eval" / "report-validation.json"
+        self.model_dir = model_dir
 
-    def on_evaluation(self, step, report, is_chosen=True, rows=None):
+    def on_evaluation(self, step, report, is_chosen=True, rows=None, folder=""):
         if not is_chosen:
             return
         content = {"name": "validation", "step": int(step), **report}
-        write_whole(self.path, to_json(content, indent=2) + "\n")
+        write_whole(path_of(self.model_dir, folder), to_json(content, indent=2) + "\n")
 
 
-def read_report(model_dir):
+def path_of(model_dir, folder=""):
+    """Returns the Path of the report; folder: as of `Listener.on_evaluation`."""
+    return Path(model_dir, "eval", folder, "report-validation.json")
+
+
+def read_report(model_dir, folder=""):
     """Returns the dict of the report that was written last; {} without one."""
     with contextlib.suppress(OSError, ValueError):
-        report = json.loads(EvaluationReport(model_dir).path.read_text("utf-8"))
+        report = json.loads(path_of(model_dir, folder).read_text("utf-8"))
         return report if isinstance(report, dict) else {}
     return {}
 
@@ -44,15 +49,16 @@ def evaluation_text(step, report):
     lines = [f"validation at step {step}: {listed}, {examples}"]
     if classes:
         columns = [c for c in ("precision", "recall", "f1", "threshold") if c in classes[0]]
+        labels = [in_one_cell(of_class["label"]) for of_class in classes]
         rows = [["class", *columns, "examples"]]
-        for of_class in classes:
+        for label, of_class in zip(labels, classes, strict=True):
             scores = [f"{of_class[column]:.4f}" for column in columns]
-            rows.append([of_class["label"], *scores, str(of_class["support"])])
+            rows.append([label, *scores, str(of_class["support"])])
         lines += _align(rows)
     if is_matrix:
-        matrix = [["true \\ predicted", *(of_class["label"] for of_class in classes)]]
-        for of_class, counts in zip(classes, report["confusion"], strict=True):
-            matrix.append([of_class["label"], *map(str, counts)])
+        matrix = [["true \\ predicted", *labels]]
+        for label, counts in zip(labels, report["confusion"], strict=True):
+            matrix.append([label, *map(str, counts)])
         matrix = _align(matrix)
         if max(map(len, matrix)) > MAX_TABLE_WIDTH:
             matrix = [f"confusion matrix of {len(classes)} classes: plots/confusion_validation.png"]

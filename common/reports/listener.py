@@ -40,13 +40,14 @@ class Listener:
     def on_batch(self, description, done, total):
         """`done` batches of an evaluation or prediction are done: 0 before the first."""
 
-    def on_evaluation(self, step, report, is_chosen=True, rows=None):
+    def on_evaluation(self, step, report, is_chosen=True, rows=None, folder=""):
         """Every split has been evaluated, with the weights of a global step.
 
         report: dict of figures, made by the task, with "num_examples". A classification has
         "per_class" and "confusion" too. is_chosen: False where best_metric has chosen another
         checkpoint, of which the files of an evaluation are. rows: () -> {split: (columns, rows,
-        mistakes)}, of `rows_of` and `BaseModel.compare`; or None.
+        mistakes)}, of `rows_of` and `BaseModel.compare`; or None. folder: str, below eval/ and
+        plots/, of an evaluation whose files are not the run's.
         """
 
     def on_save(self, step, path):

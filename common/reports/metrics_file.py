@@ -113,17 +113,27 @@ def read_evaluation(model_dir, step):
     return dict(sorted(values.items())), facts
 
 
+def read_lines_of_curves(model_dir):
+    """Returns the lines that curves are made of, in the order of the file: list of dict.
+
+    Evaluations are those of the rows that were evaluated first.
+    """
+    lines, source = [], None
+    for _, figures in _lines(Path(model_dir) / METRICS_FILE):
+        source = source or figures.get("source")
+        if is_of_curves(figures) and figures.get("source", source) == source:
+            lines.append(figures)
+    return lines
+
+
 def read_curves(model_dir):
     """Returns {(split, name): {step: float}} with rising steps; {} without a file.
 
     Of a step that occurs twice, after a resume, the later figure counts. A torn line, after a kill,
     is skipped. Evaluations are those of the rows that were evaluated first.
     """
-    curves, source = {}, None
-    for _, figures in _lines(Path(model_dir) / METRICS_FILE):
-        source = source or figures.get("source")
-        if not is_of_curves(figures) or figures.get("source", source) != source:
-            continue
+    curves = {}
+    for figures in read_lines_of_curves(model_dir):
         for name in figures.keys() - {"time", "split", "step", *EVALUATION_FACTS}:
             curve = curves.setdefault((figures["split"], name), {})
             curve[figures["step"]] = float(figures[name])

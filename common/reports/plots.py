@@ -4,11 +4,12 @@
 import gc
 import io
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from common.console import counted
+from common.console import counted, in_one_cell
 from common.files import write_whole
 from common.reports.listener import Listener
 from common.reports.metrics_file import read_curves
@@ -17,6 +18,7 @@ from common.reports.metrics_file import read_curves
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GREY = "#555555"
 ACCURACY_LABELS = {
+    "eval/accuracy_masked_lm": "masked words",
     "eval/accuracy_cls": "evaluation",
     "eval/accuracy_matched": "matched",
     "eval/accuracy_mismatched": "mismatched",
@@ -34,12 +36,12 @@ class Plots(Listener):
     def __init__(self, model_dir):
         self.model_dir = Path(model_dir)
 
-    def on_evaluation(self, step, report, is_chosen=True, rows=None):
+    def on_evaluation(self, step, report, is_chosen=True, rows=None, folder=""):
         if is_chosen and "confusion" in report:
             examples = counted(report["num_examples"], "example")
             scored = f"accuracy {report['accuracy']:.4f} over {examples}"
             figure = draw_confusion(report, f"validation, step {step:,}\n{scored}")
-            self._save(figure, "confusion_validation.png")
+            self._save(figure, Path(folder, "confusion_validation.png"))
             del figure
             # A Figure refers to itself in circles, for which Python by itself looks so rarely that
             # 0.75 MB piled up at each evaluation.
@@ -53,7 +55,10 @@ class Plots(Listener):
 
     def _save(self, figure, name):
         png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+        with warnings.catch_warnings():
+            # matplotlib has no font for every writing; a label of another one is drawn as boxes.
+            warnings.filterwarnings("ignore", r"Glyph \d+")
+            figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
         write_whole(self.model_dir / "plots" / name, png.getvalue())
 
 
@@ -61,7 +66,7 @@ def draw_confusion(report, title):
     """Returns a matplotlib Figure: counts, and as colour their share of the true class."""
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
-    names = [figures["label"] for figures in report["per_class"]]
+    names = [in_one_cell(figures["label"]) for figures in report["per_class"]]
     counts = np.asarray(report["confusion"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     num_classes = len(names)
@@ -120,7 +125,8 @@ def draw_curves(curves, title):
         finite = [(step, value) for step, value in curve.items() if math.isfinite(value)]
         if finite:
             points[key] = tuple(map(np.array, zip(*finite, strict=True)))
-    training_loss = points.get(("train", "train/cost_cls"))
+    whole, of_rows = ("train", "train/cost"), ("train", "train/cost_cls")
+    training_loss = points.get(whole, points.get(of_rows))  # in pre-training the second is a part
     evaluation_loss = points.get(("eval", "loss"))
     learning_rate = points.get(("train", "train/lr"))
     accuracies = {
@@ -128,6 +134,8 @@ def draw_curves(curves, title):
         for name, label in ACCURACY_LABELS.items()
         if ("eval", name) in points
     }
+    if "masked words" in accuracies and "evaluation" in accuracies:
+        accuracies["next sentence"] = accuracies.pop("evaluation")
     heights = {}  # inches, top to bottom
     if training_loss or evaluation_loss:
         heights["loss"] = 2.8

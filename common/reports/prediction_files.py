@@ -8,13 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.console import in_one_cell
 from common.files import write_whole
 from common.reports.listener import Listener
-
-
-def in_one_cell(text):
-    """A text without what would end its cell or its line in a table: tabs and line ends."""
-    return " ".join(text.replace("\0", " ").split())
 
 
 def write_predictions(folder, name, outputs, texts, records, id_columns=None):
@@ -74,11 +70,11 @@ class EvaluationRows(Listener):
     def __init__(self, model_dir):
         self.folder = Path(model_dir) / "eval"
 
-    def on_evaluation(self, step, report, is_chosen=True, rows=None):
+    def on_evaluation(self, step, report, is_chosen=True, rows=None, folder=""):
         if not is_chosen or rows is None:
             return
         for split, (columns, of_split, mistakes) in rows().items():
             surest = [n for n in np.argsort(-mistakes, kind="stable") if mistakes[n] > 0]
             errors = [of_split[n] for n in surest]
             for name, shown in (("rows", of_split), ("errors", errors)):
-                write_whole(self.folder / f"{name}_{split}.tsv", table_of(columns, shown))
+                write_whole(self.folder / folder / f"{name}_{split}.tsv", table_of(columns, shown))

@@ -41,7 +41,7 @@ class Console(Listener):
         else:
             log(text, self.stream)
 
-    def on_evaluation(self, step, report, is_chosen=True, rows=None):
+    def on_evaluation(self, step, report, is_chosen=True, rows=None, folder=""):
         self.on_message(evaluation_text(step, report))
 
     def on_start(self, first_step, last_step, rate):

@@ -69,7 +69,10 @@ def _write_errors_explained(event_dir):
         yield
     except tf.errors.OpError as error:
         path = event_dir / "events.out.tfevents.*"
-        raise not_written(path, error.message.splitlines()[0]) from error
+        # "{{function_node ...}} the path; what the system says [Op:...]", path and end not always
+        reason = error.message.splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
+        reason = reason.rpartition("; ")[2]
+        raise not_written(path, reason) from error
 
 
 def _write_restart_event(event_dir, step):

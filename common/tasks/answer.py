@@ -8,19 +8,30 @@ from dataclasses import dataclass
 ROW_HEAD = {"pooler": None, "classifier": "classes"}
 
 
+ROW_ARCHITECTURE = "BertForSequenceClassification"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a task answers for a row."""
 
     kind: str  # what such a network is called
     description: str  # for the model card
-    problem_type: str  # in the words of Hugging Face's config.json
+    architecture: str  # transformers' class for such a network, as in its config.json
+    problem_type: str | None  # of that config.json; None where the architecture says it
     # "softmax" or "sigmoid", which of the logits are the probabilities; None: there are none
     probabilities: str | None
     served: tuple[str, ...]  # names of the task's `export_outputs`
-    # {export format: Python that shows the answer of the first row}, of what the other program
-    # gives: `result` (saved_model), `features` (onnx), `rows` (huggingface).
+    # {what: Python that shows the answer of the first row}, of what the other program gives:
+    # "saved_model": `result`; "huggingface": `rows`; "ids": `features`, and the outputs of the
+    # formats that take ids (onnx, tflite) under their names.
     reading: dict[str, str]
+    made: str = "Fine-tuned"  # how such a network came about
+    pipeline_tag: str = "text-classification"  # what Hugging Face's hub calls the task
+    example: tuple[str, ...] = (
+        "a text to classify",
+    )  # for the card, where a row has so many texts
+    decoder: str | None = None  # of FILES in `export/decoder.py`: what reads its outputs
 
 
 def classes(label_names):
@@ -28,14 +39,14 @@ def classes(label_names):
     return Answer(
         kind="classifier",
         description="one of " + ", ".join(f"{i} {name}" for i, name in enumerate(label_names)),
+        architecture=ROW_ARCHITECTURE,
         problem_type="single_label_classification",
         probabilities="softmax",
         served=("label", "label_names", "probabilities", "logits"),
         reading={
             "saved_model": 'print(result["label"][0].numpy().decode(), '
             'result["probabilities"][0].numpy())',
-            "onnx": f"""logits, probabilities = session.run(["logits", "probabilities"], features)
-labels = {list(label_names)}
+            "ids": f"""labels = {list(label_names)}
 print(labels[probabilities[0].argmax()])""",
             "huggingface": """label = model(**rows).logits.argmax(dim=-1)[0].item()
 print(model.config.id2label[label])""",

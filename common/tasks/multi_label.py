@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from keras import ops
 
+from common.console import counted
 from common.errors import UserError
 from common.losses import MultiLabelLoss
 from common.metrics.multi_label import (
@@ -16,7 +17,7 @@ from common.metrics.multi_label import (
     compare_label_sets,
     multi_label_predictions,
 )
-from common.tasks.answer import Answer
+from common.tasks.answer import ROW_ARCHITECTURE, Answer
 from common.tasks.row_task import RowTask
 from common.tasks.targets import (
     Classes,
@@ -39,14 +40,14 @@ def sets_of(label_names, thresholds):
             f"{i} {name} (from a probability of {threshold:.4g})"
             for i, (name, threshold) in enumerate(zip(names, thresholds, strict=True))
         ),
+        architecture=ROW_ARCHITECTURE,
         problem_type="multi_label_classification",
         probabilities="sigmoid",
         served=("predicted", "label_names", "probabilities", "logits"),
         reading={
             "saved_model": 'row = zip(result["label_names"][0].numpy(), '
             'result["predicted"][0].numpy())\nprint([name.decode() for name, yes in row if yes])',
-            "onnx": f"""logits, probabilities = session.run(["logits", "probabilities"], features)
-row = zip({names}, probabilities[0], {list(thresholds)})
+            "ids": f"""row = zip({names}, probabilities[0], {list(thresholds)})
 print([name for name, probability, threshold in row if probability >= threshold])""",
             "huggingface": f"""probabilities = model(**rows).logits.sigmoid()[0].tolist()
 row = zip({names}, probabilities, {list(thresholds)})
@@ -107,7 +108,18 @@ class LabelSetTargets(Targets):
         return Classes(self.label_names)
 
     def describe(self, arrays):
-        return described(self.label_names, (arrays["labels"] > 0).sum(axis=0).tolist())
+        return described(self.label_names, self.counts(arrays).values())
+
+    def counts(self, arrays):
+        counts = (arrays["labels"] > 0).sum(axis=0).tolist()
+        return dict(zip(self.label_names, counts, strict=True))
+
+    def labels_of(self, arrays):
+        separator = self.label_separator or ", "
+        return [
+            separator.join(self.label_names[place] for place in np.flatnonzero(row > 0))
+            for row in arrays["labels"]
+        ]
 
     def in_order_of(self, label_names, arrays):
         places, labels = places_in(label_names, self.label_names), arrays["labels"]
@@ -158,10 +170,10 @@ class MultiLabelTask(RowTask):
     def build_eval_metric_ops(self):
         return MultiLabelMetrics(self.label_names, self.thresholds)
 
-    def predictions(self, outputs):
+    def predictions(self, outputs, origins=None):
         return multi_label_predictions(outputs, self.label_names, self.thresholds, self.separator)
 
-    def compare(self, outputs, targets):
+    def compare(self, outputs, targets, origins=None):
         names, thresholds = self.label_names, self.thresholds
         return compare_label_sets(outputs, targets, names, thresholds, self.separator)
 
@@ -199,8 +211,9 @@ class MultiLabelTask(RowTask):
         self.thresholds = tuple(thresholds or (HALF,) * self.num_outputs)
         if len(self.thresholds) != self.num_outputs:
             raise UserError(
-                f"{config.get('path', 'the checkpoint')} has {len(thresholds)} thresholds for "
-                f"{self.num_outputs} labels; take a whole checkpoint"
+                f"{config.get('path', 'the checkpoint')} has "
+                f"{counted(len(thresholds), 'threshold')} for "
+                f"{counted(self.num_outputs, 'label')}; take a whole checkpoint"
             )
         listed = zip(self.label_names, self.thresholds, strict=False)
         named = ", ".join(f"{name} {threshold:.4f}" for name, threshold in listed)

@@ -10,7 +10,7 @@ import numpy as np
 from common.errors import UserError
 from common.losses import RegressionLoss
 from common.metrics.regression import RegressionMetrics, compare_values, regression_predictions
-from common.tasks.answer import Answer
+from common.tasks.answer import ROW_ARCHITECTURE, Answer
 from common.tasks.row_task import RowTask
 from common.tasks.targets import Targets, TargetSpec
 
@@ -18,13 +18,13 @@ MAX_FLOAT32 = float(np.finfo(np.float32).max)
 VALUE = Answer(
     kind="regression",
     description="a number, the value",
+    architecture=ROW_ARCHITECTURE,
     problem_type="regression",
     probabilities=None,
     served=("value", "logits"),
     reading={
         "saved_model": 'print(result["value"][0].numpy())',
-        "onnx": """(logits,) = session.run(["logits"], features)
-print(logits[0, 0])""",
+        "ids": "print(logits[0, 0])",
         "huggingface": "print(model(**rows).logits[0, 0].item())",
     },
 )
@@ -63,6 +63,9 @@ class ValueTargets(Targets):
         values = arrays["labels"]
         return f"values {values.min():g} to {values.max():g}, mean {values.mean():.4g}"
 
+    def labels_of(self, arrays):
+        return [f"{value:g}" for value in arrays["labels"].tolist()]
+
     @property
     def missing(self):
         return {"labels": math.nan}
@@ -88,10 +91,10 @@ class RegressionTask(RowTask):
     def build_eval_metric_ops(self):
         return RegressionMetrics()
 
-    def predictions(self, outputs):
+    def predictions(self, outputs, origins=None):
         return regression_predictions(outputs)
 
-    def compare(self, outputs, targets):
+    def compare(self, outputs, targets, origins=None):
         return compare_values(outputs, targets)
 
     def shorten(self, record):

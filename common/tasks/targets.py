@@ -12,24 +12,33 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from common.console import counted
 from common.errors import UserError
 
 MAX_CLASSES = 1000  # more distinct labels than that are texts or measurements
 MAX_LISTED = 20  # classes in a summary
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
+UNNAMED = re.compile("LABEL_[0-9]+")  # what Hugging Face calls classes without names
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
+
+
+TOKENS = -1  # in a shape: as many as the row of the features has tokens
 
 
 @dataclass(frozen=True)
 class TargetSpec:
     """Shape and type of one array of targets."""
 
-    shape: tuple[int, ...]  # of one row; () for a number
+    shape: tuple[int, ...]  # of one row; () for a number; TOKENS for one a token
     dtype: np.dtype
+
+    def shape_in(self, num_tokens):
+        """Returns the shape in a row of so many tokens."""
+        return tuple(num_tokens if size == TOKENS else size for size in self.shape)
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,32 @@ class Targets:
     takes_several: ClassVar[bool] = False  # a label may be a list, and empty
     specs: ClassVar[dict[str, TargetSpec]]
     has_classes: ClassVar[bool] = False  # label names are those of classes
+    # What rows are of, a key of READER_OF in `data.py`.
+    rows: ClassVar[Literal["texts", "words", "questions", "streams"]] = "texts"
+    # How many outputs a network gets where neither params, checkpoint nor data name them; None: the
+    # task has no such number.
+    default_outputs: ClassVar[int | None] = 2
+
+    def num_outputs(self, label_names=None):
+        """Returns how many outputs the network has: int; None where labels do not decide it.
+
+        label_names: those that a checkpoint knows, or None.
+        """
+        if self.default_outputs is None:
+            return None
+        return len(label_names or self.label_names or ()) or self.default_outputs
 
     def describe(self, arrays):
         """Returns how often each label is there: str. arrays: {name: array [N, ...]}."""
+        raise NotImplementedError
+
+    def counts(self, arrays):
+        """Returns how often each label is there: {name: int}; {} where labels are no names."""
+        del arrays
+        return {}
+
+    def labels_of(self, arrays):
+        """Returns the label of each row for a reader: list of str."""
         raise NotImplementedError
 
     def in_order_of(self, label_names, arrays):
@@ -117,7 +149,7 @@ class Targets:
 
 
 def described(label_names, counts):
-    """Returns the rows of each label for a summary: str. counts: list of int."""
+    """Returns the rows of each label for a summary: str. counts: collection of int."""
     listed = [f"{name} {count:,}" for name, count in zip(label_names, counts, strict=True)]
     if len(listed) > MAX_LISTED:
         rarest = f"{len(listed)} classes of {min(counts):,} to {max(counts):,} rows"
@@ -135,6 +167,43 @@ def num_rows(targets):
     return next(iter(targets.values())).shape[0]
 
 
+# Features and targets of the P tokens to predict of each row, <>[R, P].
+PREDICTED = {
+    "masked_lm_positions": np.dtype(np.int32),
+    "masked_lm_ids": np.dtype(np.int32),
+    "masked_lm_weights": np.dtype(np.float32),
+}
+POSITIONS = "masked_lm_positions"  # the one of them that is a feature
+
+
+class PretrainingTargets(Targets):
+    """What masking gives of a row, and whether its second text follows the first.
+
+    No file has them: `input/masking.py` makes the first three, the data the last.
+    """
+
+    default_outputs, rows = None, "streams"
+    specs: ClassVar = {"next_sentence_labels": TargetSpec((), np.dtype(np.int32))}
+
+    @classmethod
+    def of(cls, cfg):
+        return cls(())
+
+    def describe(self, arrays):
+        labels = arrays.get("next_sentence_labels", ())
+        if not len(labels):
+            return "single texts"
+        others = int(np.sum(labels))
+        return f"second text follows {len(labels) - others:,}, is another {others:,}"
+
+    def faults(self, arrays):
+        return {}
+
+    @property
+    def missing(self):
+        return {}
+
+
 class ClassTargets(Targets):
     """One class per row: {"labels": int32 [N]}, indices into `label_names`."""
 
@@ -142,8 +211,15 @@ class ClassTargets(Targets):
     has_classes = True
 
     def describe(self, arrays):
-        counts = np.bincount(arrays["labels"], minlength=len(self.label_names))
-        return described(self.label_names, counts.tolist())
+        return described(self.label_names, self.counts(arrays).values())
+
+    def counts(self, arrays):
+        labels = arrays["labels"]
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.label_names))
+        return dict(zip(self.label_names, counts.tolist(), strict=True))
+
+    def labels_of(self, arrays):
+        return [self.label_names[label] for label in arrays["labels"].tolist()]
 
     def in_order_of(self, label_names, arrays):
         places, labels = places_in(label_names, self.label_names), arrays["labels"]
@@ -160,8 +236,9 @@ class ClassTargets(Targets):
         elif column.kind == "class":
             if names and len(names) != len(column.class_names):
                 raise UserError(
-                    f"label_names has {len(names)} names, but {column.source} has "
-                    f"{len(column.class_names)} classes: {', '.join(column.class_names)}"
+                    f"label_names has {counted(len(names), 'name')}, but {column.source} has "
+                    f"{counted(len(column.class_names), 'class', 'classes')}: "
+                    f"{', '.join(column.class_names)}"
                 )
             if not names or places_in(names, column.class_names) is not None:
                 names = column.class_names  # label_names only orders them: see `data.py`
@@ -207,8 +284,9 @@ def distinct_names(column, labels, fewest):
     names = names_of_labels(labels)
     if not fewest <= len(names) <= MAX_CLASSES:
         raise UserError(
-            f"{column.source} has {len(names)} different labels in column {column.name}; "
-            f"{fewest} to {MAX_CLASSES} are wanted. Write another label_column"
+            f"{column.source} has {counted(len(names), 'different label')} in column "
+            f"{column.name}; "
+            f"{fewest} to {MAX_CLASSES} are wanted. Write another label_column (--label_column)"
             + (", label_names, or task: regression" if len(names) > 1 else ", or label_names")
         )
     return names

@@ -10,10 +10,12 @@ import os
 from pathlib import Path
 
 from common.checkpoints.vocab import read_vocab
+from common.console import counted
 from common.errors import UserError
 from common.metrics.row_metrics import names_of_figures
-from common.optimizers.schedules import notes_on_schedule
 from common.platform.machine import ONEDNN_LIMIT, available_bytes, gpus_of, onednn_has_bfloat16
+
+MAX_WIDTH = 2**16  # of a network that this check knows; `check_network_size` refuses absurd ones
 
 
 def check_metric(metric, model, splits):
@@ -44,10 +46,10 @@ def check_network_size(params):
         cfg.vocab_size * outer
         + cfg.max_position_embeddings * width
         + cfg.num_hidden_layers * (4 * width**2 + 2 * width * cfg.filter_size)
-        + width * (width + cfg.num_cls_classes)
+        + width * (width + (cfg.num_cls_classes or 0))
     )
     keys = ("num_hidden_layers", "hidden_size", "filter_size", "vocab_size")
-    keys += ("max_position_embeddings", "num_cls_classes")
+    keys += ("max_position_embeddings", *["num_cls_classes"] * (cfg.num_cls_classes is not None))
     sizes = ", ".join(f"{key} {getattr(cfg, key):,}" for key in keys)
     num_bytes = 4 * num_weights * (2 if run.is_training else 1)
     _check_fits_memory(f"model with {sizes} has {num_weights:,} weights", num_bytes, run.device)
@@ -71,9 +73,25 @@ def check_plan_size(params):
     """
     run = params.runconfig
     if run.is_training and run.max_steps is not None and params.train_input is not None:
-        rows = run.max_steps * params.optimizer.grad_accum_steps * params.train_input.batch_size
-        what = f"runconfig.max_steps {run.max_steps:,} takes {rows:,} rows, planned in advance"
-        _check_fits_memory(what, 4 * rows, run.device)
+        batches = params.optimizer.accumulation.batches(run.max_steps)
+        rows = batches * params.train_input.batch_size
+        what = f"a training of {counted(run.max_steps, 'step')} takes {counted(rows, 'row')}"
+        _check_fits_memory(f"{what}, planned in advance", 4 * rows, run.device)
+
+
+def check_batch_fits(params, config, num_replicas):
+    """Raises UserError where one vector for each row of a training batch does not fit into memory.
+
+    It needs no data, whose reading may take long. params: Params as read; config: dict of the
+    checkpoint; num_replicas: int, devices that share a batch.
+    """
+    width = min(params.model.hidden_size or config.get("hidden_size") or 1, MAX_WIDTH)
+    if not params.runconfig.is_training or params.train_input is None:
+        return
+    size = params.train_input.batch_size
+    num_bytes = 4 * width * (size // num_replicas)
+    what = f"train_input.batch_size {size:,} takes {counted(width, 'number')} for each row"
+    _check_fits_memory(what, num_bytes, params.runconfig.device)
 
 
 def _check_fits_memory(what, num_bytes, device):
@@ -119,37 +137,14 @@ def check_vocab(vocab, vocab_file, path):
     )
 
 
-def check_trained(report, num_labels):
-    """Raises UserError where a LoadReport has fresh weights, which cannot score or predict."""
+def check_trained(report, model):
+    """Raises UserError where a LoadReport has fresh weights, so that a BaseModel cannot answer."""
     if report.fresh:
         raise UserError(
             f"checkpoint {report.path} has no trained weights for "
             f"{', '.join(sorted(report.fresh))}; train first, or give the checkpoint of a "
-            f"classifier with {num_labels} labels"
+            f"{model.described}"
         )
-
-
-def last_step_of(run, first_step):
-    """Returns the step to train to. Raises UserError where RunParams `run` do not say."""
-    goals = []
-    if run.steps is not None and run.mode != "train_and_eval":
-        goals.append(first_step + run.steps)
-    if run.max_steps is not None:
-        goals.append(run.max_steps)
-    if not goals:
-        or_steps = "" if run.mode == "train_and_eval" else ", or --steps (how many more)"
-        raise UserError(
-            "the length of training is missing: give --max_steps (the step to reach), or "
-            f"runconfig.max_steps in the params file{or_steps}"
-        )
-    return min(goals)
-
-
-def notes_on_length(params, last_step):
-    """`notes_on_schedule` of a training to last_step, or to max_steps if it goes there in parts."""
-    is_part = params.runconfig.max_steps is not None and params.train_input.repeat
-    end = params.runconfig.max_steps if is_part else last_step
-    return notes_on_schedule(params.optimizer, end)
 
 
 def set_up(run):

@@ -64,7 +64,7 @@ class Distribution:
         """Returns Batches with this worker's rows of every batch, in the order of the replicas."""
         if self.num_workers == 1:
             return batches
-        size = batches.rows.shape[1] // self.num_workers
+        size = batches.batch_size // self.num_workers
         first = self.worker * size
 
         def take(*batch):

@@ -2,6 +2,7 @@
 """Evaluation: the figures of every row of the evaluation splits, and what is kept of them."""
 
 import functools
+import hashlib
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from common.checkpoints.load import open_checkpoint
 from common.console import counted
 from common.errors import RunError, UserError
 from common.metrics.row_metrics import RowMetrics, figure_name, figures_of
+from common.reports.evaluation_report import read_report
 from common.reports.prediction_files import rows_of
 from common.training.checks import check_metric
 from common.training.inference import records_of
@@ -33,11 +35,32 @@ def facts_of(session, batches_of_split, step, path):
     }
 
 
+def folder_beside(model_dir, facts):
+    """Returns where the files of an evaluation go, see `Listener.on_evaluation`: "" is the run's.
+
+    Those are of the checkpoint that `best_metric` chose, or else of the newest, on every row. What
+    is scored besides, of another checkpoint or of fewer rows, replaces none of them.
+
+    facts: of `facts_of`, and num_examples.
+    """
+    steps = [step for step, _ in store.list_checkpoints(model_dir)]
+    if not steps:  # there is no run
+        return ""
+    best = store.read_best(model_dir)
+    chosen = f"checkpoint-{steps[-1] if best is None else best['step']}"
+    name = Path(facts["checkpoint"]).name
+    if Path(facts["checkpoint"]).is_absolute():  # of elsewhere, where others have the same name
+        name += "-" + hashlib.sha256(facts["checkpoint"].encode()).hexdigest()[:8]
+    if not facts["is_whole"] and read_report(model_dir).get("is_whole"):
+        return f"{name}-{facts['num_examples']}-rows"
+    return "" if facts["checkpoint"] == chosen else name
+
+
 class Evaluator:
     """Scores the weights of an Inference as they are, or those of checkpoints."""
 
-    def __init__(self, session, inference):
-        self.session, self.inference = session, inference
+    def __init__(self, inference):
+        self.session, self.inference = inference.session, inference
         self.model, self.listeners = inference.model, inference.listeners
         self.started = time.monotonic()
 
@@ -52,15 +75,24 @@ class Evaluator:
     def _score(self, batches_of_split, predict_step=None, description="eval"):
         """As `score`, and {split: Metrics}."""
         make_metrics = self.model.build_eval_metric_ops
-        scores = self.inference.collect(batches_of_split, make_metrics, description, predict_step)
+        scores = self.inference.collect(
+            batches_of_split, make_metrics, description, predict_step, is_scored=True
+        )
         total = make_metrics()
         return figures_of(total, scores), total, scores
 
-    def evaluate(self, batches_of_split, step, path=None, is_chosen=lambda figures: True):
+    def evaluate(
+        self,
+        batches_of_split,
+        step,
+        path=None,
+        is_chosen=lambda figures: True,
+        folder_of=lambda facts: "",
+    ):
         """Scores every split and tells the listeners, with what was scored.
 
         path: of the weights' checkpoint; None: they are this run's at that step. is_chosen:
-        callable on the figures; see `Listener.on_evaluation`.
+        callable on the figures, folder_of on the facts; see `Listener.on_evaluation`.
 
         Returns {name: float}, and the Metrics.
         """
@@ -70,7 +102,8 @@ class Evaluator:
         facts["num_examples"] = len(total)
         self.listeners.on_figures("eval", step, figures, facts=facts)
         rows = functools.partial(self._rows, batches_of_split, scores)
-        self.listeners.on_evaluation(step, {**facts, **total.report()}, is_chosen(figures), rows)
+        report = {**facts, **total.report()}
+        self.listeners.on_evaluation(step, report, is_chosen(figures), rows, folder_of(facts))
         return figures, total
 
     def _rows(self, batches_of_split, scores):
@@ -96,14 +129,23 @@ class Evaluator:
         self.inference.load(checkpoint)
         step = checkpoint.config.get("step", 0)
         batches = session.data.eval_input_fn(session.params)
-        figures, total = self.evaluate(batches, step, checkpoint.path)
+        folders = []
+
+        def folder_of(facts):
+            folders.append(folder_beside(session.model_dir, facts))
+            return folders[0]
+
+        figures, total = self.evaluate(batches, step, checkpoint.path, folder_of=folder_of)
+        lines = total.describe(figures)
+        if folders[0]:
+            lines = [*lines, ("Files", f"{session.model_dir / 'eval' / folders[0]}, of its own")]
         return self._end(
             f"Evaluated {checkpoint.path}",
             step=step,
             checkpoint=str(checkpoint.path),
             figures=figures,
             num_examples=len(total),
-            lines=total.describe(figures),
+            lines=lines,
         )
 
     def evaluate_all(self):

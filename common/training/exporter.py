@@ -6,8 +6,8 @@ from pathlib import Path
 
 from common.checkpoints.small_files import read_params_yaml
 from common.errors import UserError
-from common.export import onnx
 from common.export.export import Classifier, export
+from common.export.formats import EXPORT_FORMATS
 from common.metrics.row_metrics import figure_name
 from common.reports.evaluation_report import read_report
 from common.reports.metrics_file import read_evaluation
@@ -31,8 +31,12 @@ def export_checkpoint(evaluator, export_format, export_dir=None, quantize=None):
     # Of a checkpoint of model_dir alone: what the run measured, and its params.
     is_known = Path(path).resolve().is_relative_to(session.model_dir.resolve())
     figures, facts = read_evaluation(session.model_dir, step) if is_known else ({}, {})
-    report = read_report(session.model_dir)
-    is_of_figures = report.get("step") == step and report.get("loss") == figures.get("loss")
+    reports = [read_report(session.model_dir, folder) for folder in ("", f"checkpoint-{step}")]
+    of_figures = [
+        report
+        for report in reports
+        if report.get("step") == step and report.get("loss") == figures.get("loss")
+    ]
     classifier = Classifier(
         model,
         params,
@@ -44,7 +48,7 @@ def export_checkpoint(evaluator, export_format, export_dir=None, quantize=None):
         data.describe(params.predict_input),
         (is_known and read_params_yaml(session.model_dir)) or None,
         facts,
-        report.get("per_class", []) if is_of_figures else [],
+        of_figures[0].get("per_class", []) if of_figures else [],
         calibration,
     )
     batches_of_split, comparison = None, []
@@ -55,7 +59,8 @@ def export_checkpoint(evaluator, export_format, export_dir=None, quantize=None):
             comparison.append(("Not scored", str(error)))
 
     def score(folder):
-        scores, lines = _compare_onnx_files(evaluator, folder, batches_of_split)
+        module = EXPORT_FORMATS[export_format].module
+        scores, lines = _compare_files(evaluator, module, folder, batches_of_split)
         comparison.extend(lines)
         return scores
 
@@ -78,14 +83,14 @@ def export_checkpoint(evaluator, export_format, export_dir=None, quantize=None):
     )
 
 
-def _compare_onnx_files(evaluator, folder, batches_of_split):
-    """Scores a network before and after quantization.
+def _compare_files(evaluator, module, folder, batches_of_split):
+    """Scores a network before and after quantization. module: of a format with `quantizations`.
 
     Returns {file: {metric: float}}, and what it costs, as lines of a summary.
     """
     figures, totals, lines = {}, [], []
-    for name in (onnx.MODEL_FILE, onnx.INT8_FILE):
-        predict_step = onnx.make_predict_step(folder / name)
+    for name in (module.MODEL_FILE, module.INT8_FILE):
+        predict_step = module.make_predict_step(folder / name)
         figures[name], total = evaluator.score(batches_of_split, predict_step, name)
         totals.append(total)
         described = total.describe(figures[name])

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from common.BaseModel import PREDICT
+from common.BaseModel import EVAL, PREDICT
 from common.checkpoints import store
 from common.checkpoints.load import load_weights
 from common.kernels.shared_kernels import rounded_kernels, use_rounded
@@ -22,9 +22,9 @@ def records_of(model, rows, origins):
 
     rows: RowMetrics. origins: Origins of `input/rows.py`, or None.
     """
-    records, mistakes = model.predictions(rows.outputs), np.zeros(len(rows))
+    records, mistakes = rows.records(model, origins), np.zeros(len(rows))
     if rows.targets:
-        truths, mistakes = model.compare(rows.outputs, rows.targets)
+        truths, mistakes = rows.truths(model, origins)
         if any(value != "" for truth in truths for value in truth.values()):
             records = [record | truth for record, truth in zip(records, truths, strict=True)]
     places = [] if origins is None else origins.places()
@@ -39,8 +39,12 @@ class Inference:
     def __init__(self, session, model, listeners=None, programs=None):
         self.session, self.model = session, model
         self.listeners = listeners or Listeners()
-        make = None if programs is None else programs.maker("predict", variables_of(model))
+        make, make_scores = (
+            None if programs is None else programs.maker(kind, variables_of(model))
+            for kind in ("predict", "score")
+        )
         self._outputs_of = one_program_per_shape(self.outputs_of, make=make)
+        self._scores_of = one_program_per_shape(self.scores_of, make=make_scores)
 
     def load(self, checkpoint):
         """Loads the weights of a Checkpoint to score or predict with, and tells which.
@@ -48,20 +52,27 @@ class Inference:
         Raises UserError where its head has not been trained for these labels.
         """
         report = load_weights(self.model, checkpoint)
-        check_trained(report, self.session.params.model.num_cls_classes)
+        check_trained(report, self.model)
         notes = "".join(f", {note}" for note in self.model.restore(checkpoint.config))
         best, described = store.describe_best(self.session.model_dir)
         if best == str(checkpoint.path):
             notes += f"; the best of this run{described.removeprefix(best)}"
         self.listeners.on_message(f"Weights of {checkpoint.path} ({checkpoint.format}){notes}")
+        for note in checkpoint.config.get("notes", ()):
+            self.listeners.on_message(f"  {note}")
 
     def step(self):
         """Returns predict_step(features) -> {name: tensor}, of the weights as they are."""
         kernels = self.kernels()
         return lambda features: self._outputs_of(features, kernels)
 
+    def scoring_step(self):
+        """Returns score_step(features, targets) -> {name: tensor}, of a task that `has_scores`."""
+        kernels = self.kernels()
+        return lambda features, targets: self._scores_of(features, targets, kernels)
+
     def kernels(self):
-        """The second argument of `outputs_of`."""
+        """The last argument of `outputs_of` and `scores_of`."""
         return rounded_kernels(self.model.all_dense())
 
     def outputs_of(self, features, kernels):
@@ -71,7 +82,14 @@ class Inference:
             spec = session.model_fn(features, None, PREDICT, session.params, self.model)
         return spec.predictions
 
-    def collect(self, batches_of_split, make_metrics, what, predict_step=None):
+    def scores_of(self, features, targets, kernels):
+        """What is compiled for each shape of features, where the task `has_scores`."""
+        session = self.session
+        with use_rounded(self.model.all_dense(), kernels):
+            spec = session.model_fn(features, targets, EVAL, session.params, self.model)
+            return self.model.build_scores(spec.predictions, targets)
+
+    def collect(self, batches_of_split, make_metrics, what, predict_step=None, is_scored=False):
         """Runs every batch of every split, and lets Metrics add them up over all workers.
 
         Args:
@@ -79,41 +97,50 @@ class Inference:
             make_metrics: () -> Metrics.
             what: str, for the progress.
             predict_step: of `step`, or alike; None is the network's own.
+            is_scored: bool. Metrics are those of the task, which may want scores for outputs.
         Returns:
             {split: Metrics}.
         Raises:
             Stopped: a signal has asked to, between two batches.
         """
         num_streams = self.session.run.num_streams if predict_step is None else 1
-        predict_step = predict_step or self.step()
+        if predict_step is None and is_scored and self.model.has_scores:
+            score_step = self.scoring_step()
+        else:
+            predict_step = predict_step or self.step()
+
+            def score_step(features, targets):
+                return predict_step(features)
 
         def compute(features, targets, *_):
-            parts = predict_step(features), named(targets)
+            targets = named(targets)
+            parts = score_step(features, targets), targets
             return [{name: tensor.numpy() for name, tensor in part.items()} for part in parts]
 
         distribution, metrics_of_split = self.session.distribution, {}
         for split, batches in batches_of_split.items():
             metrics, description = make_metrics(), f"{what} {split}"
-            dataset, rows = self._share_of_worker(batches)
-            self.listeners.on_batch(description, 0, len(rows))
-            computed = in_streams(compute, dataset, num_streams)
-            for n, (batch, batch_rows) in enumerate(zip(computed, rows, strict=True), 1):
+            metrics.begin(batches)
+            share, numbers = self._share_of_worker(batches)
+            self.listeners.on_batch(description, 0, len(numbers))
+            computed = in_streams(compute, share, num_streams)
+            for n, (batch, number) in enumerate(zip(computed, numbers, strict=True), 1):
                 poll()
-                self.listeners.on_batch(description, n, len(rows))
-                metrics.update(*batch, batch_rows)
+                self.listeners.on_batch(description, n, len(numbers))
+                (rows,) = batches.rows_of(max(number, 0), max(number, 0) + 1)
+                metrics.update(*batch, rows if number >= 0 else np.full_like(rows, -1))
             if distribution.num_workers > 1:
                 metrics.exchange(distribution.gather)
             metrics_of_split[split] = metrics
         return metrics_of_split
 
     def _share_of_worker(self, batches):
-        """Returns a dataset of this worker's share of some Batches, and its rows."""
+        """Returns this worker's share of some Batches, and its numbers; -1: without rows."""
         distribution = self.session.distribution
-        dataset, rows = batches.dataset, batches.rows
-        if distribution.num_workers > 1:
-            rows = rows[distribution.worker :: distribution.num_workers]
-            if len(rows):
-                dataset = dataset.shard(distribution.num_workers, distribution.worker)
-            else:  # more workers than batches: one without rows tells the shapes to `exchange`
-                dataset, rows = dataset.take(1), np.full_like(batches.rows[:1], -1)
-        return dataset, rows
+        worker, num_workers = distribution.worker, distribution.num_workers
+        if num_workers == 1:
+            return batches, range(len(batches))
+        numbers = range(worker, len(batches), num_workers)
+        if not numbers:  # more workers than batches
+            return batches.dataset.take(1), [-1]  # which tells the shapes to `exchange`
+        return batches.dataset.shard(num_workers, worker), numbers

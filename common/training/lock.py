@@ -7,6 +7,7 @@ deleted, moved or unmounted since.
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -22,9 +23,10 @@ from common.files import check_no_links
 LOCK = "run.lock"
 # What runs write into a model_dir besides checkpoints, and files under names that are new.
 WRITTEN = (
-    *("compiled", "eval", "export", "plots", "predict", "runs", "validate"),
+    *("compiled", "eval", "export", "plots", "predict", "runs", "tracking", "validate"),
     *("metrics.jsonl", LOCK),
 )
+OF_CS = ("cs", "cs/job", "cs/artifacts")  # below which the vendor's SDK makes links of its own
 RETRY_SECONDS = 0.2  # where the holder deletes the lock file between opening and locking it
 _folders = {}  # absolute model_dir that this process has locked -> descriptor of the folder
 
@@ -56,6 +58,20 @@ def locked(model_dir):
 def check_written(model_dir):
     """Raises UserError where a run would write through a symbolic link in a model_dir."""
     check_no_links(model_dir, WRITTEN)
+    check_no_links(model_dir, OF_CS, looks_below=False)
+
+
+def is_held(model_dir):
+    """Whether a process on this machine holds the lock of a folder now."""
+    try:
+        with open(Path(model_dir) / LOCK, "rb") as file:
+            # A start at this very moment tries again: see RETRY_SECONDS.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or a network file system without locks
+        return False
+    return False
 
 
 def check_still_there(model_dir):

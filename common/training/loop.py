@@ -2,6 +2,7 @@
 """The training loop: next batch, step, then log, save and evaluate, each on its stated interval."""
 
 import contextlib
+import functools
 import math
 import time
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ def train(
     losses=None,
     check_gradients=True,
     num_workers=1,
+    loss_figures=("train/cost_cls",),
+    baselines=None,
     is_ahead=False,
     clock=time.monotonic,
 ):
@@ -59,16 +62,20 @@ def train(
         save: called with the global step.
         evaluate: called with the global step where `is_evaluated`, or None; it returns whether to
             end here.
-        losses: list of float. Those since the last line of figures, continued and kept up to date.
+        losses: list of float, or of a list for several loss_figures. Those since the last line of
+            figures, continued and kept up to date.
         check_gradients: bool. False where the optimizer skips an update that is not finite.
         num_workers: int. Processes that each take a batch like the one given here.
+        loss_figures: names of the losses among the figures of a step, the total first.
+        baselines: {short name: float}, shown beside the loss.
         is_ahead: bool. Each step is handed over while the one before is computed (`StepsAhead`).
     Returns:
         Reached.
     Raises:
         NotFiniteError: a loss or gradient is not finite; found before anything is saved.
     """
-    losses = [] if losses is None else losses
+    losses, baselines = [] if losses is None else losses, baselines or {}
+    finite_losses = functools.partial(_finite_losses, loss_figures, check_gradients)
     unchecked, saved = [], first_step
     step, rows, per_second = first_step, 0, None
     timed = TimedInput(batches, clock)
@@ -95,18 +102,23 @@ def train(
             control.has_unsaved = True
             unchecked.append(figures)
             is_last = step == last_step
-            shown = {"loss": figures["train/cost_cls"]}
+            # The parts of the loss under the last word of their names.
+            shown = {"loss": figures[loss_figures[0]], **baselines}
+            shown |= {name.rpartition("cost_")[2]: figures[name] for name in loss_figures[1:]}
             if "train/lr" in figures:
                 shown["learning_rate"] = figures["train/lr"]
             rate.update(step, waited=timed.seconds)
             listeners.on_step(step, shown)
 
             if step % run.save_summary_steps == 0 or is_last:
-                losses += _finite_losses(unchecked, step, check_gradients)
+                losses += finite_losses(unchecked, step)
                 # The mean since the last line: one batch of a small loss says little.
                 histograms = figures.pop("histograms", None)
                 values = {name: float(value) for name, value in figures.items()}
-                values["train/cost_cls"] = sum(losses) / len(losses)
+                columns = [losses] if len(loss_figures) == 1 else zip(*losses, strict=True)
+                means = (sum(column) / len(losses) for column in columns)
+                values |= dict(zip(loss_figures, means, strict=True))
+                values |= {f"train/{name}": value for name, value in baselines.items()}
                 if rate.per_second() is not None:
                     per_second = rate.per_second() * rows
                     values["train/examples_per_second"] = per_second
@@ -117,13 +129,13 @@ def train(
             is_due = step % run.save_checkpoints_steps == 0 or is_last
             is_asked_for = control.take_save() or control.stopped_by is not None
             if is_due or is_asked_for:
-                losses += _finite_losses(unchecked, step, check_gradients)
+                losses += finite_losses(unchecked, step)
                 save(step)
                 saved = step
             if control.stopped_by is not None:
                 break
             if evaluate is not None and is_evaluated(step, last_step, run):
-                losses += _finite_losses(unchecked, step, check_gradients)
+                losses += finite_losses(unchecked, step)
                 try:
                     is_last = evaluate(step) or is_last
                 except Stopped:
@@ -131,7 +143,7 @@ def train(
             if is_last:
                 break
         if saved != step:
-            losses += _finite_losses(unchecked, step, check_gradients)
+            losses += finite_losses(unchecked, step)
             save(step)
         return Reached(step, control.stopped_by, per_second)
 
@@ -142,16 +154,17 @@ def is_evaluated(step, last_step, run):
     return step > 0 and (step % every == 0 or step == last_step)
 
 
-def _finite_losses(unchecked, step, check_gradients):
-    """Empties a list of figures of the steps up to `step`; returns their losses: list of float."""
+def _finite_losses(loss_figures, check_gradients, unchecked, step):
+    """Empties a list of figures of the steps up to `step`; returns their losses: list of float, or
+    of lists with one for each of several loss_figures."""
     losses = []
     for n, figures in enumerate(unchecked, start=step - len(unchecked) + 1):
-        loss = float(figures["train/cost_cls"])
+        loss, *parts = (float(figures[name]) for name in loss_figures)
         norm = float(figures.get("train/unclipped_grad_norm", 0.0))
         if not math.isfinite(loss):
             raise NotFiniteError("loss", n, loss)
         if check_gradients and not math.isfinite(norm):
             raise NotFiniteError("norm of the gradients", n, norm)
-        losses.append(loss)
+        losses.append([loss, *parts] if parts else loss)
     unchecked.clear()
     return losses

@@ -3,9 +3,10 @@
 
 import time
 
-from common.console import counted
-from common.metrics.row_metrics import RowMetrics
-from common.reports.prediction_files import in_one_cell, write_predictions
+from common.console import counted, in_one_cell
+from common.file_texts import shown
+from common.files import write_whole
+from common.reports.prediction_files import write_predictions
 from common.training.inference import records_of
 from common.training.result import Result
 
@@ -19,28 +20,34 @@ def predict(session, inference):
     started, model = time.monotonic(), inference.model
     inference.load(session.checkpoint)
     batches, texts = session.data.predict_input_fn(session.params, session.texts)
-    collected = inference.collect(batches, RowMetrics, "predict")
+    collected = inference.collect(batches, model.build_gathered, "predict")
     written, not_written, output, predictions, num_rows = [], [], [], [], 0
     for number, (split, rows) in enumerate(collected.items()):
         origins = batches[split].origins()
         records, _ = records_of(model, rows, origins)
+        rows_shown = [tuple(map(shown, row)) for row in texts[split]]
         num_rows += len(records)
         if session.distribution.is_chief:
             folder, name = session.model_dir / "predict", f"predictions_tf_{number}"
-            beside = texts[split], records, origins.columns
+            beside = rows_shown, records, origins.columns
             try:
                 paths = write_predictions(folder, name, rows.outputs, *beside)
+                for file, text in rows.files(model, name, origins).items():
+                    paths.append(folder / file)
+                    write_whole(paths[-1], text)
                 written += map(str, paths)
             except OSError as error:
                 not_written.append(f"{folder / name} could not be written: {error}")
         if session.texts or session.input_file or not_written:
+            told = list(zip(rows_shown, records, strict=True))
+            if model.best_first is not None and rows_shown != texts[split]:  # texts of files
+                questions = list(dict.fromkeys(row[0] for row in rows_shown))
+                told.sort(key=lambda p: (questions.index(p[0][0]), -p[1][model.best_first]))
             output += [
                 "\t".join(map(in_one_cell, [*model.shorten(record), " | ".join(row)]))
-                for row, record in zip(texts[split], records, strict=True)
+                for row, record in told
             ]
-            predictions += [
-                {"texts": row, **record} for row, record in zip(texts[split], records, strict=True)
-            ]
+            predictions += [{"texts": row, **record} for row, record in told]
     return Result(
         mode=session.mode,
         outcome=f"Predicted {counted(num_rows, 'row')}",

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.checkpoints import store
+from common.checkpoints.vocab import pad_token
 from common.errors import RunError
 
 MAX_RECOVERIES = 3  # in all of a run
@@ -62,17 +63,21 @@ class Recovery:
         nonfinite = self.optimizer.first_nonfinite()
         if nonfinite is not None and nonfinite[0] == error.step:
             lines.append(f"the first gradient that was not finite is that of {nonfinite[1]}")
-        per_step = self.session.params.optimizer.grad_accum_steps
-        first = (error.step - 1 - first_step) * per_step
-        rows = batches.rows[first : first + per_step].ravel()
+        accumulation = self.session.params.optimizer.accumulation
+        first, last = (
+            accumulation.batches(step) - accumulation.batches(first_step)
+            for step in (error.step - 1, error.step)
+        )
+        rows = batches.rows_of(first, last).ravel()
         lines.append(f"rows of the step: {', '.join(map(str, rows))}")
-        features, _ = next(iter(batches.dataset.skip(first).take(1)))
+        features, _ = next(iter(batches.from_batch(first).take(1)))
         ids_of_rows = np.asarray(features["input_ids"])
         if "starts" in features:
             ids_of_rows = np.split(ids_of_rows.ravel(), np.asarray(features["starts"])[1:])
         vocab = self.session.vocab
+        padding = pad_token(vocab)
         for row, ids in zip(rows[:MAX_SHOWN_TEXTS], ids_of_rows, strict=False):
-            tokens = [vocab[i] for i in ids if vocab[i] != "[PAD]"]
+            tokens = [vocab[i] for i in ids if vocab[i] != padding]
             text = " ".join(tokens).replace(" ##", "")
             lines.append(f"row {row}: {text if len(text) <= 80 else text[:77] + '...'}")
         return "".join(f"\n  {line}" for line in lines)

@@ -8,6 +8,7 @@ result-<mode>.json   the Result, with the versions of what computed it
 import contextlib
 import hashlib
 import os
+import resource
 import secrets
 import socket
 import subprocess
@@ -67,7 +68,9 @@ class RunRecord:
     def end(self, exit_code, reason=None):
         """Completes run.json. reason: str, what a person read where it ended with an exception."""
         ended = datetime.now(UTC).isoformat(timespec="seconds")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
         self.facts |= {"ended": ended, "exit_code": exit_code, "reason": reason}
+        self.facts["peak_memory_bytes"] = peak
         self._write("run.json", self.facts)
 
     def _write(self, name, content):

@@ -9,6 +9,7 @@ import numpy as np
 from common.errors import UserError
 
 PREFIX = "run/"
+SMALLER_IS_BETTER = ("loss", "mse", "perplexity")  # ends of names of figures
 
 
 @dataclass
@@ -20,7 +21,8 @@ class RunState:
     best_value: float = 0.0  # what it measured
     num_without_better: int = 0  # evaluations since then
     num_recoveries: int = 0  # how often it has stepped back from a number that was not finite
-    losses: list[float] = field(default_factory=list)  # of the steps since the last figures
+    # Of the steps since the last figures, see `loop.train`.
+    losses: list = field(default_factory=list)
 
     def to_arrays(self):
         """Returns {name: NumPy array}."""
@@ -63,12 +65,12 @@ class BestMetric:
     name: str. A metric of the evaluation, such as eval/accuracy_cls; `eval/` may be left out, and
     eval/loss is the loss. Of several splits, eval/accuracy_cls is that of all their rows together;
     eval/accuracy_matched, say, that of one.
-    mode: "max", "min" or None: by the metric's nature, min for a loss and max for the rest.
+    mode: "max", "min" or None: by the metric's nature, min for a loss, max for most of the rest.
     """
 
     def __init__(self, name, mode=None):
         self.name = name
-        self.mode = mode or ("min" if name.endswith(("loss", "mse")) else "max")
+        self.mode = mode or ("min" if name.endswith(SMALLER_IS_BETTER) else "max")
 
     def value_in(self, metrics):
         """Returns the figure of {name: float}. Raises UserError where it is not there."""

@@ -11,6 +11,24 @@ from common.training.lock import check_still_there
 from common.training.run_state import PREFIX, RunState
 
 
+def config_of(session, model, best_metric=None):
+    """Returns what the config.json of a checkpoint says of a training, whoever computes it: all but
+    the step and the machine.
+
+    model: BaseModel of the session. best_metric: BestMetric, or its str, or None.
+    """
+    params = session.params
+    return {
+        **{key: getattr(params.model, key) for key in ours.GEOMETRY},
+        **model.checkpoint_config(),
+        "do_lower_case": params.predict_input.do_lower,
+        "tf_random_seed": session.run.tf_random_seed,
+        "best_metric": None if best_metric is None else str(best_metric),
+        "contents": session.contents,
+        "budget": session.budget,
+    }
+
+
 class Saver:
     """Saves and restores weights, optimizer, RunState, and which checkpoint is the best.
 
@@ -48,17 +66,8 @@ class Saver:
     def save(self, step):
         """Begins to save; `self.writer` says when it is done."""
         check_still_there(self.model_dir)
-        params = self.session.params
-        config = {key: getattr(params.model, key) for key in ours.GEOMETRY}
-        config |= self.model.checkpoint_config()
-        config |= {
-            "step": step,
-            "do_lower_case": params.predict_input.do_lower,
-            "tf_random_seed": self.session.run.tf_random_seed,
-            "best_metric": None if self.metric is None else str(self.metric),
-            "machine": machine_facts(),
-            "contents": self.session.contents,
-        }
+        config = config_of(self.session, self.model, self.metric)
+        config |= {"step": step, "machine": machine_facts()}
         weights, state = self._tensors()
         self.writer.save(
             step,

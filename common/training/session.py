@@ -28,6 +28,7 @@ class Session:
     given_params: Any = None  # Params before they were completed, with the seed
     params_path: str = "the params file"  # the YAML file, for messages
     checkpoint: Any = None  # Checkpoint whose weights are resumed, warm-started from or used
+    teacher: Any = None  # Checkpoint that a training learns from, or None
     resumed: Path | None = None  # the checkpoint of model_dir whose training goes on
     label_names: tuple[str, ...] = ()
     vocab: list[str] = dataclasses.field(default_factory=list)  # empty where it is not known
@@ -36,6 +37,10 @@ class Session:
     is_complete: bool = True  # whether the network is known
     input_file: str | None = None  # of rows, which the user named to predict
     contents: dict[str, str] = dataclasses.field(default_factory=dict)  # of `data.contents`
+    # Of a training with max_seconds: the Params whose schedules are still shares of its length,
+    # and what `budget.py` made of it, which checkpoints keep.
+    before_length: Any = None
+    budget: dict[str, float] | None = None
 
     @property
     def run(self):
@@ -73,4 +78,6 @@ class Session:
 
     def new_model(self):
         """Returns a built model with fresh weights."""
-        return self.make_model(self.params, self.label_names)
+        model = self.make_model(self.params, self.label_names)
+        vars(model)["vocab"] = tuple(self.vocab)  # Keras would look at each entry: 0.2 s
+        return model

@@ -16,15 +16,17 @@ from common.platform.machine import gpus_of
 from common.reports.metrics_file import has_evaluation
 from common.signals import listening, poll
 from common.training.calibrator import calibrate
-from common.training.checks import check_calibration, check_metric, last_step_of, notes_on_length
+from common.training.checks import check_calibration, check_metric
 from common.training.evaluator import Evaluator
 from common.training.inference import Inference
+from common.training.length import describe_length, last_step_of, notes_on_length
 from common.training.lock import check_still_there
 from common.training.loop import NotFiniteError, Reached, is_evaluated, train
 from common.training.recovery import Recovery
 from common.training.result import result_of
 from common.training.run_state import best_metric_of
 from common.training.saver import Saver
+from common.training.teacher import Teacher
 from common.training.train_step import make_train_step
 
 
@@ -42,7 +44,8 @@ class Trainer:
         self.control, self.make_step = control, make_step
         self.distribution = session.distribution
         self.metric = best_metric_of(self.run)
-        self.evaluator = Evaluator(session, Inference(session, model, listeners, programs))
+        self.evaluator = Evaluator(Inference(session, model, listeners, programs))
+        self.teacher = None if session.teacher is None else Teacher(session, listeners)
         self.evaluated = {}  # attributes of Result
         self.evaluated_at = float("-inf")  # seconds of time.monotonic()
 
@@ -66,8 +69,10 @@ class Trainer:
             check_calibration(self.model)
         begins = "No checkpoint given: training starts from fresh weights"
         if session.pretrained is not None:
-            disable_nsp = self.params.model.disable_nsp
-            begins = load_weights(self.model, session.pretrained, disable_nsp).table()
+            ignores_head = self.model.ignores_head
+            begins = load_weights(self.model, session.pretrained, ignores_head).table()
+        if self.teacher is not None:
+            self.teacher.load_into(self.model)
         self.optimizer = optimizer_of(self.model, self.params)
         self.saver = Saver(session, self.model, self.optimizer, self.metric, self.listeners)
         first_step = 0
@@ -112,9 +117,11 @@ class Trainer:
         while True:
             if last_step > first_step:
                 batches = self.session.data.train_input_fn(self.params, first_step, last_step)
+                if self.teacher is not None:
+                    batches = self.teacher.with_outputs(batches)
                 # With `repeat: false` there are fewer than asked for.
-                num_steps = len(batches) // self.params.optimizer.grad_accum_steps
-                last_step = min(last_step, first_step + num_steps)
+                whole_steps = self.params.optimizer.accumulation.whole_steps
+                last_step = min(last_step, whole_steps(first_step, len(batches)))
                 poll()
                 self._check_workers(batches, first_step)
                 batches = self.distribution.shard(batches)
@@ -128,12 +135,17 @@ class Trainer:
             if last_step <= first_step or self._is_exhausted():
                 return Reached(first_step)
             notes = notes_on_length(self.params, last_step)
-            for note in (*batches.notes, *notes, *model.prepare_training(batches.targets)):
+            for note in (*batches.notes, *notes, *self._prepare(batches)):
                 self.listeners.on_message(note)
             read = {"train": batches, **(evaluation or {})}
             for summary in self.session.data.summarize(self.params, read):
                 self.listeners.on_message("\n".join(summary.lines))
-            self.listeners.on_message(self._describe_training(batches))
+            num_steps = last_step - first_step
+            self.listeners.on_message(self._describe_training(batches, num_steps))
+            if batches.num_per_epoch is not None:
+                accumulation = self.params.optimizer.accumulation
+                text = describe_length(last_step, batches.num_per_epoch, accumulation)
+                self.listeners.on_message(text)
             saver.reserve()
             if self.recovery.is_wanted and saver.saved_step is None:
                 saver.save(first_step)  # there has to be something to go back to
@@ -151,11 +163,16 @@ class Trainer:
                     saver.state.losses,
                     check_gradients=not self.optimizer.loss_scale.skips_overflow,
                     num_workers=self.distribution.num_workers,
+                    loss_figures=model.loss_figures,
+                    baselines=model.baselines,
                     # A GPU is handed operations ahead of time as it is.
                     is_ahead=self.distribution.num_replicas == 1 and not gpus_of(run.device),
                 )
             except NotFiniteError as error:
                 first_step = self.recovery.recover(error, batches, first_step)
+
+    def _prepare(self, batches):
+        return self.model.prepare_training(batches.targets, batches.token_counts)
 
     def _make_step(self, targets):
         """Returns train_step(features, targets), which also looks after saves and workers."""
@@ -164,6 +181,8 @@ class Trainer:
         def build():
             model = self.session.new_model()
             model.prepare_training(targets)
+            if self.teacher is not None:
+                self.teacher.load_into(model)
             return model, optimizer_of(model, params)
 
         of_one = self.session.model_fn, params, self.model, self.optimizer
@@ -227,7 +246,7 @@ class Trainer:
         same = self.distribution.require_same
         same("the step to begin from", first_step)
         same("the number of training rows", batches.num_rows)
-        same("the checksum of the rows of the batches", zlib.crc32(batches.rows))
+        same("the checksum of the rows of the batches", batches.checksum)
         same("the checksum of the weights to begin from", self._checksum())
 
     def _checksum(self):
@@ -238,15 +257,16 @@ class Trainer:
 
     # ---- for the reader --------------------------------------------------------------------------
 
-    def _describe_training(self, batches):
+    def _describe_training(self, batches, num_steps):
         cfg = self.params.train_input
-        per_step = self.params.optimizer.grad_accum_steps
-        rows = f"{per_step} x {cfg.batch_size}" if per_step > 1 else cfg.batch_size
+        accumulation = self.params.optimizer.accumulation
+        rows = f"{accumulation} x {cfg.batch_size}"
+        rows = cfg.batch_size if accumulation.is_single else rows
         return (
             f"Training on {counted(batches.num_rows, 'row')}: "
-            f"{counted(len(batches) // per_step, 'step')} of "
+            f"{counted(num_steps, 'step')} of "
             f"{rows}, {batches.description}; "
-            f"{batches.num_real / batches.num_computed:.0%} of the computed tokens are real"
+            f"{batches.share_real:.0%} of the computed tokens are real"
             + (batches.truncation and f"; {batches.truncation}")
             + self.distribution.description
         )

@@ -25,7 +25,11 @@ from common.platform.kept_programs import (
 from common.platform.machine_code import keep_machine_code, machine_dir, own_dir
 from common.platform.program_bytes import NotKept, bind, keep_optimized_graph, to_bytes, trace
 from common.platform.tf_private import optimizing_once
+from common.tasks.distillation import TEACHER
+from common.tasks.targets import PREDICTED
+from common.training.budget import MAX_UPDATES
 from common.training.inference import Inference
+from common.training.teacher import without_values
 from common.training.train_step import Replica
 from common.validate.graph import Program
 
@@ -81,15 +85,16 @@ def _steps(session):
     if session.is_training:
         optimizer = optimizer_of(model, params)
         replica = Replica(session.model_fn, params, model, optimizer, mean=lambda tensors: tensors)
-        per_update = params.optimizer.grad_accum_steps
         num_steps = run.steps if run.max_steps is None else run.max_steps
-        batches = data.train_input_fn(params, 0, num_steps or 1)
+        if run.max_seconds is not None:
+            num_steps = num_steps or MAX_UPDATES
+        batches = without_values(model, data.train_input_fn(params, 0, num_steps or 1))
         examples = _examples(batches, 2)
         variables = variables_of(model, optimizer, replica.sums)
-        if per_update == 1:
+        if params.optimizer.accumulation.is_single:
             yield "train", replica.update_from, variables, examples
         else:
-            examples = [(*example, tf.constant(0)) for example in examples]
+            examples = [(*example, tf.constant(0), tf.constant(1)) for example in examples]
             yield "add", replica.add, variables, examples
     if run.mode == "train" and not run.calibrates:
         return
@@ -100,26 +105,40 @@ def _steps(session):
     inference = Inference(session, model)
     kernels = inference.kernels()
     examples = {}
+    is_scored = model.has_scores and run.mode != "predict"
+    kind, step = ("score", inference.scores_of) if is_scored else ("predict", inference.outputs_of)
     for batches in splits.values():
-        for (features,) in _examples(batches, 1):
-            examples[shape_name("predict", features)] = features, kernels
-    yield "predict", inference.outputs_of, variables_of(model), list(examples.values())
+        for example in _examples(batches, 2 if is_scored else 1):
+            examples[shape_name(kind, example[0])] = *example, kernels
+    yield kind, step, variables_of(model), list(examples.values())
 
 
 def _examples(batches, num_parts):
     """Returns arguments of zeros for each shape of some Batches, the smallest first.
 
-    num_parts: int. How much of (features, targets, weights) a step takes.
+    num_parts: int. How much of (features, targets) a step takes.
     """
     spec = batches.dataset.element_spec[:num_parts]
-    batch_size = batches.rows.shape[1]
+    batch_size = batches.batch_size
 
-    def zeros(each, shape):
-        return tf.zeros([batch_size] if each.shape.rank == 1 else shape, each.dtype)
+    def zeros(name, each, shape, is_target):
+        rows, length = shape
+        if name.startswith(TEACHER):
+            return tf.zeros([shape[1] if size is None else size for size in each.shape], each.dtype)
+        if name == "starts":  # apart, since a position beyond the longest row is in no table
+            return tf.range(batch_size) * (rows * length) // batch_size
+        if name in PREDICTED:
+            length = batches.num_predictions(length)
+        elif is_target:  # packed, the features have fewer and longer rows than the batch
+            rows = batch_size
+        return tf.zeros([batch_size] if each.shape.rank == 1 else [rows, length], each.dtype)
 
     return [
-        tf.nest.map_structure(lambda each, shape=shape: zeros(each, shape), spec)
-        for shape in np.unique(batches.shapes, axis=0).tolist()
+        tuple(
+            {name: zeros(name, each, shape, n > 0) for name, each in part.items()}
+            for n, part in enumerate(spec)
+        )
+        for shape in batches.distinct_shapes
     ]
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from common.BaseModel import PREDICT
+from common.BaseModel import EVAL, PREDICT
 from common.platform.tf_private import registered_kernels
+from common.tasks.targets import POSITIONS, PREDICTED
 from common.training.train_step import Replica
 
 # Operations whose output shares their input's memory.
@@ -85,47 +86,72 @@ class Program:
         return absent
 
 
-def trace_train_step(model_fn, params, model, optimizer, shape, num_packed=None):
+def trace_train_step(
+    model_fn, params, model, optimizer, shape, num_packed=None, num_predictions=None
+):
     """Traces a training step. Call it in the `tf.Graph` that has model and optimizer.
 
-    With `grad_accum_steps` the program is the addition of one batch, then the update.
+    Where an update is of several batches, the program adds one batch, then makes the update.
 
     Args:
         model_fn, params, model, optimizer: as of `make_train_step`.
         shape: (B, T) of the batches of one device.
         num_packed: int. Rows of a batch that are packed into the B long ones; None: no packing.
+        num_predictions: int. Tokens to predict of each of the B rows; None: the task predicts none.
     Returns:
         Program.
     """
-    features = _placeholders(shape, num_packed)
+    features, targets = _placeholders(model, shape, num_packed, num_predictions)
     num_rows = num_packed or shape[0]
-    targets = {
-        name: tf.compat.v1.placeholder(spec.dtype, [num_rows, *spec.shape], name)
-        for name, spec in model.targets.specs.items()
-    }
+    for name, spec in model.training_targets.items():
+        targets[name] = tf.compat.v1.placeholder(
+            spec.dtype, [num_rows, *spec.shape_in(shape[1])], name
+        )
     # The mean over devices needs no more memory: it has the gradients' shapes.
     replica = Replica(model_fn, params, model, optimizer, mean=lambda tensors: tensors)
 
     def step():
-        if replica.num_batches == 1:
+        if optimizer.cfg.accumulation.is_single:
             return replica.update_from(features, targets)
-        replica.add(features, targets, tf.constant(0))
+        replica.add(features, targets, tf.constant(0), tf.constant(1))
         return replica.update_from_sums()
 
     return _traced(step, shape)
 
 
-def trace_predict_step(model_fn, params, model, shape, num_packed=None):
-    """Traces a step of evaluation and prediction. Arguments: as of `trace_train_step`."""
-    features = _placeholders(shape, num_packed)
-    return _traced(lambda: model_fn(features, None, PREDICT, params, model), shape)
+def trace_predict_step(
+    model_fn, params, model, shape, num_packed=None, num_predictions=None, is_scored=False
+):
+    """Traces a step of prediction, or of evaluation: `is_scored`. Arguments: as of
+    `trace_train_step`."""
+    features, targets = _placeholders(model, shape, num_packed, num_predictions)
+    if not (is_scored and model.has_scores):
+        return _traced(lambda: model_fn(features, None, PREDICT, params, model), shape)
+
+    def score():
+        outputs = model_fn(features, targets, EVAL, params, model).predictions
+        return model.build_scores(outputs, targets)
+
+    return _traced(score, shape)
 
 
-def _placeholders(shape, num_packed):
+def _placeholders(model, shape, num_packed, num_predictions):
+    """Returns features and targets: {name: placeholder}."""
+    placeholder = tf.compat.v1.placeholder
     shapes = dict.fromkeys(("input_ids", "input_mask", "segment_ids"), shape)
     if num_packed is not None:
         shapes["starts"] = [num_packed]
-    return {name: tf.compat.v1.placeholder(tf.int32, each, name) for name, each in shapes.items()}
+    features = {name: placeholder(tf.int32, each, name) for name, each in shapes.items()}
+    num_rows = num_packed or shape[0]
+    targets = {
+        name: placeholder(spec.dtype, [num_rows, *spec.shape_in(shape[1])], name)
+        for name, spec in model.targets.specs.items()
+    }
+    if num_predictions is not None:
+        predicted = [shape[0], num_predictions]
+        targets |= {name: placeholder(dtype, predicted, name) for name, dtype in PREDICTED.items()}
+        features[POSITIONS] = targets.pop(POSITIONS)
+    return features, targets
 
 
 def _traced(step, shape):

@@ -35,11 +35,10 @@ from common.training.checks import (
     check_plan_size,
     check_trained,
     check_vocab,
-    last_step_of,
-    notes_on_length,
     set_up,
 )
 from common.training.distribution import ONE_DEVICE, make_distribution
+from common.training.length import describe_length, last_step_of, notes_on_length
 from common.training.run_state import PREFIX, BestMetric
 from common.validate import graph
 
@@ -136,8 +135,11 @@ class Validation:
         session = self.session
         self._describe_device()
         self._describe_checkpoints()
-        first_step, last_step = session.first_step, session.first_step + 1
-        if self.is_training:
+        first_step, last_step = session.first_step, None
+        seconds = self.run.max_seconds
+        if self.is_training and seconds is not None:
+            self.note("Length", f"the steps of {seconds:g} seconds, which training measures first")
+        elif self.is_training and self.run.num_epochs is None:  # else the rows could not be read
             with self.collecting():
                 check_plan_size(self.params)
                 last_step = last_step_of(self.run, first_step)
@@ -189,12 +191,12 @@ class Validation:
             if not self.params.runconfig.allow_changed_params and vocab:
                 check_vocab(vocab, checkpoint.config["vocab_file"], Path(resumed))
             return
-        head = self.is_training and self.params.model.disable_nsp
+        head = self.is_training and model.ignores_head
         report, sources = match_weights(
             variables, checkpoint, head, params_path, model.head, model.task
         )
         if not self.is_training:
-            check_trained(report, self.params.model.num_cls_classes)
+            check_trained(report, model)
         for name, source in sources.items():
             try:
                 array = np.asarray(source)
@@ -212,7 +214,10 @@ class Validation:
     # ---- data ------------------------------------------------------------------------------------
 
     def _look_at_data(self, first_step, last_step):
-        """Returns {"train" or a split: Batches} of what the mode reads, as far as it can be."""
+        """Returns {"train" or a split: Batches} of what the mode reads, as far as it can be.
+
+        last_step: int, or None where the length of training is not known.
+        """
         data, read = self.session.data, {}
         if self.params.predict_input.vocab_file is None:  # which is told
             return read
@@ -220,12 +225,11 @@ class Validation:
         params = self.params.with_runconfig(model_dir=None)
         if self.is_training and self.params.train_input is not None:
             with self.collecting():
-                last_step = max(last_step, first_step + 1)
-                read["train"] = data.train_input_fn(params, first_step, last_step)
+                until = max(last_step or 0, first_step + 1)
+                read["train"] = data.train_input_fn(params, first_step, until)
                 self._describe("train", read["train"], self.params.train_input)
-                num_steps = len(read["train"]) // self.params.optimizer.grad_accum_steps
-                for note in notes_on_length(self.params, first_step + num_steps):
-                    self.note("Schedule", note)
+                if last_step is not None:
+                    self._describe_length(read["train"], first_step)
         if self.mode == "predict":
             with self.collecting():
                 read |= data.predict_input_fn(params, self.session.texts)[0]
@@ -237,7 +241,10 @@ class Validation:
             if split != "train":
                 with self.collecting():
                     self._describe(split, batches, section)
-        if self.session.label_names and self.mode != "predict":
+        # A complete network without classes is that of a task whose outputs no label names.
+        has_classes = self.params.model.num_cls_classes is not None
+        is_known = self.session.label_names or (self.session.is_complete and not has_classes)
+        if is_known and self.mode != "predict":
             for summary in data.summarize(params, read):
                 facts = self.facts.setdefault("data", {}).setdefault(summary.split, {})
                 facts["summary"] = dataclasses.asdict(summary)
@@ -245,11 +252,22 @@ class Validation:
                     self.note("", line)
         return read
 
+    def _describe_length(self, batches, first_step):
+        """Says how long training is, and where its schedule ends elsewhere."""
+        accumulation = self.params.optimizer.accumulation
+        last_step = accumulation.whole_steps(first_step, len(batches))
+        if batches.num_per_epoch is not None:
+            self.note("Length", describe_length(last_step, batches.num_per_epoch, accumulation))
+            epochs = accumulation.batches(last_step) / batches.num_per_epoch
+            self.facts["length"] = {"steps": last_step, "epochs": epochs}
+        for note in notes_on_length(self.params, last_step):
+            self.note("Schedule", note)
+
     def _describe(self, split, batches, cfg):
         """Reads the first batch, and counts what is cut and what is padding."""
         if not len(batches):
             raise UserError(
-                f"{split} has {batches.num_rows} rows, of which not one batch of "
+                f"{split} has {counted(batches.num_rows, 'row')}, of which not one batch of "
                 f"{cfg.batch_size} can be made; choose a smaller batch_size"
             )
         features, targets, *_ = next(iter(batches))
@@ -262,11 +280,11 @@ class Validation:
             }
             for name, tensor in (features | targets).items()
         }
-        padding = 1.0 - batches.num_real / batches.num_computed
+        padding = 1.0 - batches.share_real
         self.facts.setdefault("data", {})[split] = {
             "rows": batches.num_rows,
             "batches": len(batches),
-            "shapes": np.unique(batches.shapes, axis=0).tolist(),
+            "shapes": batches.distinct_shapes,
             "truncated_share": batches.num_truncated / batches.num_rows,
             "padding_share": padding,
             "first_batch": first_batch,
@@ -274,7 +292,7 @@ class Validation:
         self.note(
             f"Data {split}",
             f"{counted(batches.num_rows, 'row')}, "
-            f"{counted(len(batches), 'batch', 'batches')} of {batches.rows.shape[1]} "
+            f"{counted(len(batches), 'batch', 'batches')} of {batches.batch_size} "
             f"{batches.description}; {batches.truncation or 'max_sequence_length cuts no row'}; "
             f"{padding:.1%} of the computed tokens are padding",
         )
@@ -327,7 +345,11 @@ class Validation:
                 largest = max(evaluation.values(), key=_tokens_of, default=None)
                 section = getattr(self.params, f"{name}_input")
                 programs[name] = graph.trace_predict_step(
-                    self.session.model_fn, self.params, model, *_largest(largest, section, 1)
+                    self.session.model_fn,
+                    self.params,
+                    model,
+                    *_largest(largest, section, 1),
+                    is_scored=name == "eval",
                 )
         self._describe_network(model, optimizer, programs)
         for name, program in programs.items():
@@ -428,16 +450,18 @@ def gigabytes(num_bytes):
 
 
 def _tokens_of(batches):
-    return batches.shapes.prod(axis=1).max()
+    return max(rows * length for rows, length in batches.distinct_shapes)
 
 
 def _largest(batches, cfg, num_replicas):
-    """((B, T), num_packed) of one device's largest batch; from params where no data was read."""
+    """((B, T), num_packed, num_predictions) of one device's largest batch; from params where no
+    data was read."""
     rows, length, num_packed = cfg.batch_size, cfg.max_sequence_length, None
+    num_predictions = cfg.num_predictions if cfg.task == "pretraining" else None
     if batches is not None:
-        rows, length = batches.shapes[batches.shapes.prod(axis=1).argmax()].tolist()
-        num_packed = batches.num_packed
-    return (max(rows // num_replicas, 1), length), num_packed
+        rows, length = max(batches.distinct_shapes, key=math.prod)
+        num_packed, num_predictions = batches.num_packed, batches.num_predictions(length)
+    return (max(rows // num_replicas, 1), length), num_packed, num_predictions
 
 
 def _check_model_dir(model_dir):

@@ -6,8 +6,14 @@ Another task on TFDS data is a row here and a name in `common/params/inputs.py`.
 
 from dataclasses import dataclass, replace
 
+from common.params.inputs import TEXT_FILES
+from common.params.words import QUESTION_FILES, TAGGED_FILES, TAGGED_RECORDS
+from input.sources.question_files import QuestionFileSource
+from input.sources.tagged_files import LABEL, WORD, TaggedFileSource
 from input.sources.text_files import TextFileSource
 from input.sources.tfds import TfdsSource
+from input.sources.tfds_words import TfdsQuestionSource, TfdsTaggedSource
+from input.sources.word_records import TaggedRecordSource
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,20 @@ PROCESSORS = {
     ),
     "TfdsDataProcessor": DataProcessor("", (), ()),
     "TextFileDataProcessor": DataProcessor("text_files", (), ("validation",)),
+    QUESTION_FILES: DataProcessor("question_files", ("question", "context"), ("validation",)),
+    TAGGED_FILES: DataProcessor("tagged_files", (WORD,), ("validation",), LABEL),
+    TAGGED_RECORDS: DataProcessor("tagged_records", ("input_ids",), ("validation",), "label_ids"),
 }
+
+# {data processor: its source}, where it is none of TFDS.
+SOURCES = {
+    TEXT_FILES: TextFileSource,
+    TAGGED_FILES: TaggedFileSource,
+    TAGGED_RECORDS: TaggedRecordSource,
+    QUESTION_FILES: QuestionFileSource,
+}
+# {what rows are of: the source of a data set of TFDS}, where it is another one than TfdsSource.
+OF_TFDS = {"words": TfdsTaggedSource, "questions": TfdsQuestionSource}
 
 
 def get_processor(cfg):
@@ -54,5 +73,6 @@ def open_source(cfg, targets, needs_targets=True):
 
     targets: Targets of the task; needs_targets: bool, see Source.
     """
-    kind = TextFileSource if cfg.data_processor == "TextFileDataProcessor" else TfdsSource
+    of_tfds = OF_TFDS.get(targets.rows, TfdsSource)
+    kind = SOURCES.get(cfg.data_processor, of_tfds)
     return kind(cfg, get_processor(cfg), targets, needs_targets)

@@ -3,6 +3,8 @@
 
 from typing import Protocol
 
+from common.errors import UserError
+
 
 class Source(Protocol):
     """The splits of one data set. `str(source)` names it in messages.
@@ -30,6 +32,17 @@ class Source(Protocol):
         Elements: (texts <string>[n, 1 or 2], {target: tensor [n, ...]}).
         """
 
+    def tokenize(self, split, tokenizer):
+        """Returns the Tokens of a split, its rows in order."""
+
+    def word_spans(self, split):
+        """Returns where the words of each text stand, [(first character, the one after)] of every
+        row; None, as here, where the source has no words."""
+
+    def answers(self, split):
+        """Returns the right answers of each row, list of lists of str, empty where its text has
+        none; None, as here, where the source has no questions."""
+
     def read_texts(self, split):
         """Returns the texts of a split, in row order: list of tuples of one or two str."""
 
@@ -44,3 +57,13 @@ class Source(Protocol):
 
     def damages(self, split):
         """Returns a sentence for each file that cannot be read to its end."""
+
+
+def unreadable(source, split, reason):
+    """Returns the UserError of a split that cannot be read to its end. reason: str."""
+    what = f"split {split} of {source} cannot be read: {reason}"
+    return UserError(
+        "\n  ".join([what, *source.damages(split)])
+        + "\nCopy it there again; or delete the folder to have it prepared again; or write "
+        "on_bad_row: skip to leave such rows out"
+    )

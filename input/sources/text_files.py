@@ -19,22 +19,23 @@ import io
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from common.console import counted
 from common.errors import UserError
+from common.files import UTF16_MARKS
 from common.tasks.targets import LabelColumn, normalized, number_form
+from input.sources.file_source import FileSource, fingerprint_of, read_bytes, refuse
 
 PARSER_VERSION = 2  # part of the fingerprint: raise it with any change that changes a row
 MAX_CHARACTERS = 1_000_000  # of a text; a longer one comes from an unclosed quotation mark
 MAX_LABEL_CHARACTERS = 200
-MAX_LISTED = 20  # bad rows in a message
+UNKNOWN = "?"  # as programs write a label that is not known
 DELIMITERS = (";", "\t", "|", ",")  # looked for where a file has not the columns
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,7 @@ def parse_rows(
     Raises:
         UserError: the file is empty or lacks a column.
     """
-    if content.startswith(UTF16_MARKS):
-        raise UserError(f"{source} is UTF-16; save it as UTF-8")
-    # A byte that is not UTF-8 becomes a lone surrogate, which `_check_characters` reports.
-    text = content.decode("utf-8-sig", "surrogateescape")
+    text = decoded(content, source)
     delimiter = delimiter or DELIMITER_OF[suffix]
     hint = _delimiter_hint(text, text_columns, delimiter)
     texts, labels, lines, faults, others = [], [], [], [], []
@@ -97,10 +95,10 @@ def parse_rows(
                 raise cells
             if suffix != ".jsonl" and names is None:
                 names = [name.strip() for name in cells]
-                _check_columns(names, text_columns, label_column, place, hint)
+                check_columns(names, text_columns, label_column, place, hint)
                 columns = dict.fromkeys(names)
                 continue
-            row = cells if suffix == ".jsonl" else _cells(cells, names)
+            row = cells if suffix == ".jsonl" else cells_of(cells, names)
             columns.update(dict.fromkeys(row))
             row_texts = tuple(_text(row, column) for column in text_columns)
         except RowFault as fault:
@@ -119,12 +117,29 @@ def parse_rows(
     if place is None:
         raise UserError(f"{source} is empty; its first line has the names of the columns")
     if columns:
-        _check_columns(list(columns), text_columns, label_column, place, hint)
+        check_columns(list(columns), text_columns, label_column, place, hint)
     if not texts and not faults:
         raise UserError(f"{source} holds no rows")
     has_labels = label_column in columns
     labels = labels if has_labels else None
     return TextRows(texts, labels, lines, faults, tuple(columns), others)
+
+
+def read_content(path):
+    """Returns the bytes of a file of FORMATS. Raises UserError."""
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(
+            f"{path}: its name ends in no known format; available: {', '.join(FORMATS)}"
+        )
+    return read_bytes(path)
+
+
+def decoded(content, source):
+    """Returns the text of a file's bytes. source: names the file in messages."""
+    if content.startswith(UTF16_MARKS):
+        raise UserError(f"{source} is UTF-16; save it as UTF-8")
+    # A byte that is not UTF-8 becomes a lone surrogate, which `_check_characters` reports.
+    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def _csv(lines, delimiter):
@@ -165,7 +180,7 @@ def _jsonl(lines, delimiter):
             yield line, RowFault(f"is not JSON: {error}")
             continue
         is_object = isinstance(value, dict)
-        yield line, value if is_object else RowFault(f"is {_shown(value)}; an object is wanted")
+        yield line, value if is_object else RowFault(f"is {shown(value)}; an object is wanted")
 
 
 FORMATS: dict[str, Iterator] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}
@@ -176,34 +191,59 @@ def _delimiter_hint(text, text_columns, delimiter):
     """Returns advice where the first line of a file has the columns, otherwise separated, or ""."""
     first_line = text.lstrip().partition("\n")[0]
     for other in DELIMITERS:
-        names = [name.strip(' "\r') for name in first_line.split(other)]
+        try:
+            names = [name.strip() for name in next(csv.reader([first_line], delimiter=other), [])]
+        except csv.Error:
+            continue
         if other != delimiter and set(text_columns) <= set(names):
-            return ", separated by {0}: write delimiter: {0}".format(json.dumps(other))
+            return f", separated by {json.dumps(other)}: {advice_on(other)}"
     return ""
 
 
-def _check_columns(columns, text_columns, label_column, place, hint):
+def advice_on(delimiter):
+    """Returns what to write for a file with this character between its columns."""
+    quoted = "$'\\t'" if delimiter == "\t" else f"'{delimiter}'"
+    return f"write delimiter: {json.dumps(delimiter)}, or --delimiter {quoted}"
+
+
+def check_columns(columns, text_columns, label_column, place, hint):
     """Raises UserError where a column is missing or ambiguous.
 
     columns: list of str, the names in the first row, or the keys of all objects.
     """
     missing = [name for name in text_columns if name not in columns]
     if missing:
-        near = difflib.get_close_matches(missing[0], columns, n=1)
-        hint = hint or (f"; did you mean {_shown(near[0])}?" if near else "")
         raise UserError(
-            f"{place} has no column {', '.join(missing)}, which text_columns names; it has "
-            f"{_shown(', '.join(columns))}{hint}"
+            f"{place} has no column {listed(missing)}, which text_columns (--text_columns) "
+            f"names; it has {shown(listed(columns))}{hint or _name_hint(text_columns, columns)}"
         )
     doubled = [name for name in (*text_columns, label_column) if columns.count(name) > 1]
     if doubled:
         raise UserError(f"{place} has two columns {doubled[0]}; give them different names")
 
 
-def _cells(cells, columns):
+def _name_hint(text_columns, columns):
+    """Returns advice where a column has about the name of a missing one, or ""."""
+    for name in columns:
+        if [part.strip() for part in name.split(",")] == list(text_columns):
+            quoted = shlex.quote(listed([name]))
+            return f"; a name with a comma stands between double quotes: --text_columns {quoted}"
+    missing = next(name for name in text_columns if name not in columns)
+    near = difflib.get_close_matches(missing, columns, n=1)
+    return f"; did you mean {shown(near[0])}?" if near else ""
+
+
+def listed(names):
+    """Returns names as `--text_columns` takes them: one with a comma between double quotes."""
+    quoted = ('"' + name.replace('"', '""') + '"' if "," in name else name for name in names)
+    return ", ".join(quoted)
+
+
+def cells_of(cells, columns):
     """Returns {column: value} of a row."""
     if len(cells) != len(columns):
-        raise RowFault(f"has {len(cells)} columns, the row of names {len(columns)}")
+        number = counted(len(cells), "column")
+        raise RowFault(f"has {number}, the row of names {len(columns)}")
     return dict(zip(columns, cells, strict=True))
 
 
@@ -212,7 +252,7 @@ def _text(row, column):
         raise RowFault(f"has no {column}")
     text = row[column]
     if not isinstance(text, str):
-        raise RowFault(f"{column} is {_shown(text)}; text is wanted")
+        raise RowFault(f"{column} is {shown(text)}; text is wanted")
     _check_characters(text, column)
     if len(text) > MAX_CHARACTERS:
         raise RowFault(f"{column} has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
@@ -235,11 +275,29 @@ def _name(label, column):
     if isinstance(label, bool | int) or (isinstance(label, float) and math.isfinite(label)):
         label = json.dumps(label)
     if not isinstance(label, str) or len(label) > MAX_LABEL_CHARACTERS:
-        raise RowFault(f"{column} is {_shown(label)}; a name or a number is wanted")
+        several = "; several in a row are labels of task: multi_label"
+        hint = several if isinstance(label, list) else ""
+        raise RowFault(f"{column} is {shown(label)}; a name or a number is wanted{hint}")
     _check_characters(label, column)
     if label.strip().casefold() == "nan":  # as programs write a number that is missing
         raise RowFault(f"{column} is {label.strip()}, which stands for none")
     return normalized(label)
+
+
+def _without_unknown(labels, column):
+    """The labels, with a RowFault in place of each `?`, which stands for none beside words.
+
+    Where all labels are signs alone, as with punctuation marks, it is one of them.
+    """
+    texts = "".join(
+        label if isinstance(label, str) else "".join(label)
+        for label in labels
+        if not isinstance(label, RowFault)
+    )
+    if not any(map(str.isalnum, texts)):
+        return labels
+    reason = f"{column} is {UNKNOWN}, which stands for none; if it is a class, write label_names"
+    return [RowFault(reason) if each in (UNKNOWN, (UNKNOWN,)) else each for each in labels]
 
 
 def _check_characters(text, column):
@@ -250,7 +308,7 @@ def _check_characters(text, column):
         raise RowFault(f"{column} is empty")
 
 
-def _shown(value, most=60):
+def shown(value, most=60):
     """Returns a value for a message: on one line, at most `most` characters."""
     try:
         text = value if isinstance(value, str) else json.dumps(value)
@@ -264,8 +322,8 @@ def _shown(value, most=60):
 # ---- The source ----------------------------------------------------------------------------------
 
 
-class TextFileSource:
-    """A Source over the files `train_file` and `eval_file`, as splits train and validation.
+class TextFileSource(FileSource):
+    """A FileSource of rows of texts and a label.
 
     Args:
         cfg: InputParams: train_file, eval_file, delimiter, on_bad_row.
@@ -276,18 +334,13 @@ class TextFileSource:
     """
 
     def __init__(self, cfg, processor, targets, needs_targets=True):
-        self.processor, self.needs_targets = processor, needs_targets
+        super().__init__(cfg, processor, targets, needs_targets)
         self._delimiter, self._id_columns = cfg.delimiter, cfg.id_columns or ()
-        self._paths = {"train": cfg.train_file, "validation": cfg.eval_file}
-        self._skips_bad_rows = cfg.on_bad_row == "skip"
         self._takes_several = targets.takes_several
         column = LabelColumn(
             str(cfg.train_file), processor.label_key, "text", read=self._labels_in_train_file
         )
         self.targets = targets.named(column)
-
-    def __str__(self):
-        return "the files " + ", ".join(path for path in self._paths.values() if path)
 
     def fingerprint(self, split):
         settings = [
@@ -296,18 +349,13 @@ class TextFileSource:
             *(self.needs_targets, self.targets.label_names),
             *self.targets.settings,
         ]
-        digest = hashlib.sha256(json.dumps(settings).encode())
-        digest.update(hashlib.sha256(self._content(split)).digest())
-        return digest.hexdigest()
+        return fingerprint_of(settings, read_content(self._path(split)))
 
     def content(self, split):
         rows = self._parsed(split)
         labels = [number_form(str(label)) for label in rows.labels or ()]
         digest = hashlib.sha256(json.dumps([rows.texts, labels]).encode()).hexdigest()
-        return f"{len(rows.texts):,} rows, {digest[:32]}"
-
-    def num_rows(self, split):
-        return len(self._rows(split)[0].texts)
+        return f"{counted(len(rows.texts), 'row')}, {digest[:32]}"
 
     def read(self, split, batch_size):
         """See Source. Without a label column, rows have the targets of `Targets.missing`."""
@@ -317,6 +365,11 @@ class TextFileSource:
         with tf.device("/cpu:0"):
             texts = [list(row) for row in rows.texts]
             return tf.data.Dataset.from_tensor_slices((texts, targets)).batch(batch_size)
+
+    def tokenize(self, split, tokenizer):
+        from input.token_cache import tokenize_source
+
+        return tokenize_source(self, split, tokenizer)
 
     def read_texts(self, split):
         return self._rows(split)[0].texts
@@ -337,41 +390,15 @@ class TextFileSource:
         if missing:
             raise UserError(
                 f"{self._path(split)} has no column {', '.join(missing)}, which id_columns names; "
-                f"it has {_shown(', '.join(rows.columns))}"
+                f"it has {shown(', '.join(rows.columns))}"
             )
         cells = zip(*rows.others, strict=True)
         return dict(zip(self._id_columns, map(list, cells), strict=True))
 
-    def damages(self, split):
-        """Returns []: `read` raises UserError if a file cannot be read."""
-        del split
-        return []
-
-    def _path(self, split):
-        path = self._paths[split]
-        if path is None:
-            key = "train_file" if split == "train" else "eval_file"
-            instead = "; or eval_fraction, the share of train_file to hold out" * (split != "train")
-            raise UserError(f"{key} is not given; write the path of a file{instead}")
-        return Path(path)
-
-    def _content(self, split):
-        path = self._path(split)
-        if path.suffix.lower() not in FORMATS:
-            raise UserError(
-                f"{path}: its name ends in no known format; available: {', '.join(FORMATS)}"
-            )
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is not a file")
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
     def _parsed(self, split):
         path, columns = self._path(split), (self.processor.text_keys, self.processor.label_key)
         more = str(path), self._takes_several, self._delimiter, self._id_columns
-        return parse_rows(self._content(split), path.suffix.lower(), *columns, *more)
+        return parse_rows(read_content(self._path(split)), path.suffix.lower(), *columns, *more)
 
     def _labels_in_train_file(self):
         """Returns the label of every row: list of str."""
@@ -385,15 +412,17 @@ class TextFileSource:
             self._refuse(rows.faults, path)
             raise UserError(
                 f"{path} has no column {self.processor.label_key}; it has "
-                f"{_shown(', '.join(rows.columns))}. Write the one with the labels as label_column"
+                f"{shown(', '.join(rows.columns))}. Write the one with the labels as label_column "
+                "(--label_column)"
             )
+        labels = _without_unknown(rows.labels, self.processor.label_key)
         without = [
             (line, str(label))
-            for line, label in zip(rows.lines, rows.labels, strict=True)
+            for line, label in zip(rows.lines, labels, strict=True)
             if isinstance(label, RowFault)
         ]
         self._refuse(sorted(rows.faults + without), path)
-        return [label for label in rows.labels if not isinstance(label, RowFault)]
+        return [label for label in labels if not isinstance(label, RowFault)]
 
     def _rows(self, split):
         """Returns the TextRows with valid targets, and these: {name: array [N, ...]}.
@@ -426,6 +455,10 @@ class TextFileSource:
             name: np.array([row[name] for row in targets], specs[name].dtype) for name in specs
         }
 
+    def _refuse(self, faults, path):
+        if not self._skips_bad_rows:
+            refuse(faults, path, advice=" (--override '*_input.on_bad_row=skip')")
+
     def _parse(self, label):
         """Returns the targets of a label of TextRows. Raises RowFault."""
         if isinstance(label, RowFault):
@@ -433,16 +466,5 @@ class TextFileSource:
         try:
             return self.targets.parse(label)
         except ValueError as error:
-            reason = f"label is {_shown(label)}; {_shown(str(error), 75)}"
+            reason = f"label is {shown(label)}; {shown(str(error), 75)}"
             raise RowFault(reason) from None
-
-    def _refuse(self, faults, path):
-        """Raises UserError for bad rows, unless on_bad_row is skip."""
-        if not faults or self._skips_bad_rows:
-            return
-        listed = [f"  line {line}: {text}" for line, text in faults[:MAX_LISTED]]
-        if len(faults) > MAX_LISTED:
-            listed.append(f"  and {len(faults) - MAX_LISTED} more")
-        rows = counted(len(faults), "row")
-        advice = "Correct the file; or write on_bad_row: skip to leave such rows out"
-        raise UserError("\n".join([f"{path}: {rows} cannot be used", *listed, advice]))

@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import hashlib
+import os
 import re
 import sys
 from dataclasses import replace
@@ -14,10 +15,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from common.console import counted
 from common.errors import UserError
+from common.files import sha256_once
 from common.platform.machine import check_reachable
 from common.tasks.targets import LabelColumn
 from input.samples.sample_glue import SampleGlue
+from input.sources.source import Source
 
 # Features whose stored value TFDS returns unchanged.
 PLAIN_FEATURES = (
@@ -31,7 +35,7 @@ SERIALIZED_FORMATS = (tfds.core.FileFormat.TFRECORD, tfds.core.FileFormat.ARRAY_
 EVAL_SPLITS = (("validation",), ("validation_matched", "validation_mismatched"), ("test",))
 
 
-class TfdsSource:
+class TfdsSource(Source):
     """A Source over a prepared TFDS data set.
 
     Opening it takes milliseconds if it is prepared. Else the embedded sample is prepared from the
@@ -46,14 +50,26 @@ class TfdsSource:
     def __init__(self, cfg, processor, targets, needs_targets=True):
         self.processor, self.needs_targets = processor, needs_targets
         self.folder = Path(cfg.data_dir) / processor.dataset
-        self._builder = _open(processor.dataset, Path(cfg.data_dir))
+        self._builder = open_builder(processor.dataset, Path(cfg.data_dir))
         self._skips_bad_rows = cfg.on_bad_row == "skip"
+        self._counted = {}  # {split and state of its files: of `_records`}
         self._check_features(cfg.feature_rename_map or {})
         self.targets = targets.named(self._label_column())
         if not processor.eval_splits:
             self.processor = replace(processor, eval_splits=self._eval_splits(cfg.eval_fraction))
 
     def _check_features(self, rename_map):
+        self._check_names(rename_map)
+        features = self._builder.info.features
+        for key in self.processor.text_keys:
+            if not isinstance(features[key], tfds.features.Text):
+                raise UserError(
+                    f"{self} has a feature {key} that is no text (tfds.features.Text) but "
+                    f"{features[key]}; choose other text_keys"
+                )
+
+    def _check_names(self, rename_map):
+        """Raises UserError where the data set lacks a feature."""
         features = self._builder.info.features
         wanted = (*self.processor.text_keys, self.processor.label_key, *rename_map)
         missing = [key for key in dict.fromkeys(wanted) if key not in features]
@@ -63,12 +79,6 @@ class TfdsSource:
                 f"{', '.join(sorted(features))}. Choose the data_processor that fits it, "
                 "or write text_keys and label_key."
             )
-        for key in self.processor.text_keys:
-            if not isinstance(features[key], tfds.features.Text):
-                raise UserError(
-                    f"{self} has a feature {key} that is no text (tfds.features.Text) but "
-                    f"{features[key]}; choose other text_keys"
-                )
 
     def _label_column(self):
         key = self.processor.label_key
@@ -108,14 +118,13 @@ class TfdsSource:
         digest = hashlib.sha256()
         for path in self._split_info(split).filepaths:
             try:
-                with open(path, "rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(bytes.fromhex(sha256_once(path)))
             except OSError as error:
                 raise UserError(
                     f"{self} is incomplete: {error}. Copy it there again; or delete the folder to "
                     "have it prepared again"
                 ) from None
-        return f"{self.num_rows(split):,} rows, {digest.hexdigest()[:32]}"
+        return f"{counted(self._split_info(split).num_examples, 'row')}, {digest.hexdigest()[:32]}"
 
     def num_rows(self, split):
         return self._split_info(split).num_examples
@@ -124,32 +133,43 @@ class TfdsSource:
         """See Source. The order is that of the files."""
         text_keys, label_key = self.processor.text_keys, self.processor.label_key
         specs = self.targets.specs
-        return self._rows(split, batch_size).map(
+        return self._batches(split, batch_size).map(
             lambda rows: (
                 tf.stack([rows[key] for key in text_keys], axis=1),
                 {name: tf.cast(rows[label_key], spec.dtype) for name, spec in specs.items()},
             )
         )
 
-    def _rows(self, split, batch_size):
+    def _batches(self, split, batch_size):
         """Returns a tf.data.Dataset of {feature: [n]} with the features of texts and label."""
+        stored, records = self._stored_features(), self._stored_records(split)
+        if records is None or stored is None:
+            return self._decoded(split, records).batch(batch_size)
+        return records.batch(batch_size).map(lambda batch: tf.io.parse_example(batch, stored))
+
+    def _decoded(self, split, records):
+        """Returns a tf.data.Dataset of the rows of a split, {feature: value}, as TFDS decodes them.
+
+        records: of `_stored_records`.
+        """
+        if records is not None:
+            return records.map(self._builder.info.features.deserialize_example)
+        # One file after the other, without a cache in memory, because it is read once.
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        return self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+
+    def _stored_records(self, split):
+        """Returns a tf.data.Dataset of the records of a split, <string>[] each; None where only
+        TFDS can read them."""
         info = self._split_info(split)
-        stored = self._stored_features()
         counted = self._records(split) if self._skips_bad_rows else []
         if any(count < expected for _, count, expected in counted):
             files = [self._serialized(path).take(count) for path, count, _ in counted]
-            records = functools.reduce(tf.data.Dataset.concatenate, files)
-        elif self._builder.info.file_format in SERIALIZED_FORMATS:
-            records = self._serialized(*info.filepaths)
-            records = records.apply(tf.data.experimental.assert_cardinality(info.num_examples))
-        else:
-            # One file after the other, without a cache in memory, because it is read once.
-            config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-            rows = self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
-            return rows.batch(batch_size)
-        if stored is None:
-            return records.map(self._builder.info.features.deserialize_example).batch(batch_size)
-        return records.batch(batch_size).map(lambda batch: tf.io.parse_example(batch, stored))
+            return functools.reduce(tf.data.Dataset.concatenate, files)
+        if self._builder.info.file_format not in SERIALIZED_FORMATS:
+            return None
+        records = self._serialized(*info.filepaths)
+        return records.apply(tf.data.experimental.assert_cardinality(info.num_examples))
 
     def _serialized(self, *paths):
         """Returns a tf.data.Dataset of the records of files, <string>[] each."""
@@ -182,6 +202,11 @@ class TfdsSource:
             number = tf.float32 if value.tf_dtype.is_floating else tf.int64  # as TFDS stores them
             stored[key] = tf.io.FixedLenFeature((), tf.string if is_text else number)
         return stored
+
+    def tokenize(self, split, tokenizer):
+        from input.token_cache import tokenize_source
+
+        return tokenize_source(self, split, tokenizer)
 
     def read_texts(self, split):
         batches = self.read(split, 1024).as_numpy_iterator()
@@ -217,7 +242,17 @@ class TfdsSource:
         ]
 
     def _records(self, split):
-        """Returns [(path, number of readable records, expected number of records)]."""
+        """Returns [(path, number of readable records, expected number of records)].
+
+        Counting takes 3 s for SST-2, so files that have not changed are counted once.
+        """
+        paths = filter(os.path.exists, self._split_info(split).filepaths)
+        state = split, *((path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths)
+        if state not in self._counted:
+            self._counted[state] = self._count_records(split)
+        return self._counted[state]
+
+    def _count_records(self, split):
         info, records = self._split_info(split), []
         for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
             count = 0
@@ -237,7 +272,7 @@ class TfdsSource:
         return splits[split]
 
 
-def _open(name, data_dir):
+def open_builder(name, data_dir):
     """Returns the TFDS builder of a data set, which is prepared if need be.
 
     The sample always goes through its builder, which prepares it again when its files change.

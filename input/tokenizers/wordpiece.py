@@ -28,9 +28,11 @@ import unicodedata
 import numpy as np
 import tensorflow as tf
 
+from common.checkpoints.tokenizer_json import LibraryVocab
 from common.checkpoints.vocab import read_vocab
 from common.errors import UserError
 from common.platform.tf_private import fast_wordpiece_tokenizer
+from input.tokenizers.entries import CLS, CONTINUATION, MASK, MAX_WORD_CHARACTERS, PAD, SEP, UNK
 from input.tokenizers.unicode_tables import (
     ALONE,
     CODE_POINT,
@@ -44,9 +46,6 @@ from input.tokenizers.unicode_tables import (
 )
 
 ALGORITHM_VERSION = 1  # part of the fingerprint: raise it with any change that changes an id
-PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
-CONTINUATION = "##"  # prefix of the vocabulary entries that continue a word
-MAX_WORD_CHARACTERS = 100  # max_input_chars_per_word of the reference; google-research/bert: 200
 MAX_ENTRY_BYTES = 256  # limit of tensorflow-text's trie
 # BERT's uncased vocabulary has none that is unreachable.
 MAX_UNREACHABLE_SHARE = 0.01
@@ -65,10 +64,14 @@ class WordPieceTokenizer:
         vocab, do_lower, source: the arguments.
         vocab_size: int, number of entries.
         pad_id, unk_id, cls_id, sep_id: int, ids of the special tokens.
+        num_between, in_graph, mask_token, mask_takes_blank: as of LibraryTokenizer.
         fingerprint: str, SHA-256 of everything the ids depend on. Equal fingerprint, equal ids.
     Raises:
         UserError: an entry is empty, doubled or too long, or a special token is missing.
     """
+
+    num_between, in_graph = 1, True
+    mask_token, mask_takes_blank = MASK, False
 
     def __init__(self, vocab, do_lower=True, source="vocabulary"):
         self.vocab = list(vocab)
@@ -85,7 +88,10 @@ class WordPieceTokenizer:
     @classmethod
     def from_vocab_file(cls, path, do_lower=True):
         """Reads a vocabulary, as `read_vocab` does; its entries are checked, too."""
-        return cls(read_vocab(path), do_lower, source=path)
+        vocab = read_vocab(path)
+        if isinstance(vocab, LibraryVocab):
+            raise UserError(f"{path}: its model is {vocab.kind!r}, where WordPiece is wanted")
+        return cls(vocab, do_lower, source=path)
 
     @functools.cached_property
     def num_unreachable(self):
@@ -167,6 +173,16 @@ class WordPieceTokenizer:
         texts = tf.TensorSpec([None], tf.string)
         # AutoGraph would take another second to convert tensorflow-text.
         return tf.function(self.tokenize, input_signature=[texts], autograph=False)
+
+    @staticmethod
+    def is_special(token):
+        """Whether a token of the vocabulary is no part of a text, as [PAD] or [unused7]."""
+        return len(token) > 2 and token[0] == "[" and token[-1] == "]"
+
+    def in_sentence(self, words, is_first_bare=False):
+        """Returns the words of a text as `tokenize` is to be given them: as they are."""
+        del is_first_bare
+        return words
 
     def _tokenize_unicode(self, texts):
         """texts: <string>[N], any bytes. Returns <int32>[N, (tokens)]."""

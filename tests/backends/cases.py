@@ -202,6 +202,9 @@ def classifier(num_classes=NUM_CLASSES, is_packed=False, num_streams=1, **keys):
 PADDING = random_features(B, T)["padding_mask"]
 PAIRS = np.random.default_rng(1).integers(0, 2, (B, 2, T), np.int32)
 PLACES = np.random.default_rng(1).integers(0, POSITIONS, (B, T), np.int32)
+# A head of an even width, and windows of which a row has several.
+MODERNBERT = {"backbone": "modernbert", "num_heads": 1, "local_attention": 2}
+
 CASES = {
     "masks": masks,
     "dropout": dropout,
@@ -259,6 +262,15 @@ CASES = {
         freeze=["embeddings", "layers:1"],
     ),
     "regression": partial(classifier, num_classes=1),
+    "classifier, RoBERTa": partial(classifier, backbone="roberta"),
+    "classifier, ELECTRA": partial(classifier, backbone="electra", embedding_size=4),
+    "classifier, ALBERT, packed rows": partial(
+        classifier, backbone="albert", embedding_size=4, is_packed=True
+    ),
+    "classifier, ModernBERT": partial(classifier, **MODERNBERT, pooler_type="mean"),
+    "classifier, ModernBERT, packed rows, two streams, recomputed": partial(
+        classifier, **MODERNBERT, is_packed=True, num_streams=2, recompute=True
+    ),
 }
 
 

@@ -22,9 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 OTHERS = ROOT / ".venv-backends" / "bin" / "python"
 PYTHONS = {"tensorflow": Path(sys.executable), "jax": OTHERS, "torch": OTHERS}
 TIMEOUT_SECONDS = 900  # of a process on a busy machine; alone each takes under a minute
-# float32 rounds by 6e-8; sums in another order, through two layers and back, differ by up to 4e-7
-# of the largest number of an array, and of 1 where all are smaller.
-TOLERANCE = 2e-6
+# float32 rounds by 6e-8; sums in another order, through two layers and back, differ by up to 5e-7
+# of the largest number of an array, and of 1 where all are smaller. Where TensorFlow does not use
+# oneDNN, as on some processors, its softmax is less exact: 4.3e-6 in the gradients of unscaled
+# attention, of which JAX and PyTorch agree to 4e-7.
+TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.losses import ClassificationLoss, RegressionLoss, balanced_weights, r_drop
+from common.losses import ClassificationLoss, MaskedLmLoss, RegressionLoss, balanced_weights, r_drop
 from tests.reference.bert_numpy import cross_entropy, softmax
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (7, 5)).astype(np.float32)  # [B, C]
@@ -159,3 +159,14 @@ def test_r_drop_of_two_equal_passes_is_the_loss_of_one():
     logits = np.stack([LOGITS, LOGITS], axis=1)
     loss = r_drop(make(), logits, LABELS, 5.0)
     assert float(loss) == pytest.approx(reference(LOGITS, LABELS), rel=1e-6)
+
+
+def test_thousands_of_masked_words_of_a_batch_are_counted_exactly():
+    """Defect P9: the original sums the weights in float16, which has no odd number above 2,048."""
+    rows, words = 41, 101  # 4,141 masked words
+    losses, weights = np.full((rows, words), 2.0, np.float32), np.ones((rows, words), np.float32)
+    weights[0, 0] = 0
+    assert float(MaskedLmLoss()(losses, weights)) == 2.0
+    of_rows = float(MaskedLmLoss("batch_size")(losses, weights))
+    assert of_rows == pytest.approx(2 * 4140 / 41, rel=1e-6)
+    assert float(np.float16(4139)) == 4140.0  # what it is about

@@ -37,12 +37,12 @@ def minilm_dir(tensorflow_python):
 
 
 @pytest.fixture(scope="session")
-def tensorflow_results(tensorflow_python, tmp_path_factory, shared_dir, minilm_dir):
+def tensorflow_results(tensorflow_python, tmp_path_factory, minilm_dir):
     """The folder that tensorflow_side.py writes."""
     folder = tmp_path_factory.mktemp("tensorflow")
     command = [
         tensorflow_python, ROOT / "tests" / "cs" / "tensorflow_side.py", folder, minilm_dir,
-        shared_dir / "tfds",
+        folder / "data",
     ]  # fmt: skip
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_SECONDS

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the TensorFlow model computes, for the twin to be held against.
 
-    .venv/bin/python tests/cs/tensorflow_side.py FOLDER [MINILM_FOLDER TFDS_FOLDER]
+    .venv/bin/python tests/cs/tensorflow_side.py FOLDER [MINILM_FOLDER DATA_FOLDER]
 
 writes a folder for each case: params.json, and arrays.safetensors with the weights, one batch,
-its logits and loss, the gradient of every weight, and the weights after one update; and rates.json,
-learning rates. The environment of the SDK has no TensorFlow, so this is a program of its own.
+its outputs and losses, the gradient of every weight, and the weights after one update; and
+rates.json, learning rates. The environment of the SDK has no TensorFlow, so this is a program of
+its own.
 """
 
 import json
@@ -20,14 +21,20 @@ from safetensors.numpy import save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import data
-from common.BaseModel import TRAIN
+from common.BaseModel import EVAL, TRAIN
 from common.checkpoints.load import load_weights, open_checkpoint
 from common.optimizers.factory import make_optimizer
 from common.optimizers.schedules import make_schedule
 from common.params import OptimizerParams
 from model import make_model, model_fn
 from tests.cs.schedules import SCHEDULES, STEPS
-from tests.reference.tiny_bert import NUM_CLASSES, random_features, randomize, tiny_params
+from tests.reference.tiny_bert import (
+    NUM_CLASSES,
+    VOCAB_SIZE,
+    random_features,
+    randomize,
+    tiny_params,
+)
 from utils import get_params
 
 OPTIMIZER = {
@@ -64,19 +71,46 @@ CASES = {
     "frozen": ({"freeze": ["layers:1", "pooler"]}, {}),
 }
 
+# The same of pre-training.
+PRETRAINING = {
+    "mlm_nsp": ({"mlm_loss_weight": 0.7}, {}),
+    "mlm_own_table": (
+        {
+            "share_embedding_weights": False,
+            "embedding_size": 11,
+            "mlm_nonlinearity": "relu",
+            "nsp_nonlinearity": "gelu",
+            "use_ffn_bias_in_mlm": False,
+            "use_output_bias_in_mlm": False,
+            "use_nsp_bias": False,
+            "mlm_loss_scaling": "batch_size",
+        },
+        {},
+    ),
+    "mlm_only": (
+        {"disable_nsp": True, "use_pre_normalization": True, "encoder_nonlinearity": "gelu_tanh"},
+        {"optimizer_type": "adam"},
+    ),
+    "mlm_frozen": ({"embedding_size": 5, "freeze": ["embeddings"]}, {}),
+}
 
-def write_case(folder, params, model, features, labels):
-    """One batch through the network and the optimizer. features: as the input pipeline has them."""
+
+def write_case(folder, params, model, features, targets):
+    """One batch through the network and the optimizer: as the input pipeline has them, but that
+    padding is 1 in input_mask."""
     weights = model.weights_by_name()
     arrays = {f"weights/{name}": np.asarray(weight).copy() for name, weight in weights.items()}
-    arrays |= {name: np.array(array) for name, array in features.items()}
-    arrays["labels"] = np.array(labels)
+    batch = features | targets
+    arrays |= {f"batch/{name}": np.array(array) for name, array in batch.items()}
+    arrays["batch/padding_mask"] = 1 - arrays.pop("batch/input_mask")
+    outputs = model.build_model(features, EVAL)
+    arrays |= {f"outputs/{name}": np.array(array) for name, array in outputs.items()}
     with tf.GradientTape() as tape:
-        spec = model_fn(features, labels, TRAIN, params, model)
+        spec = model_fn(features, targets, TRAIN, params, model)
     names = {variable.path.split("/", 1)[1] for variable in model.trainable_weights}
     trained = {name: weights[name].value for name in weights if name in names}
     gradients = [tf.convert_to_tensor(g) for g in tape.gradient(spec.loss, list(trained.values()))]
-    arrays["logits"], arrays["loss"] = spec.predictions["logits"].numpy(), spec.loss.numpy()
+    arrays["losses"] = np.array([loss.numpy() for loss in spec.losses])
     for name, gradient in zip(trained, gradients, strict=True):
         arrays[f"gradients/{name}"] = gradient.numpy()
     optimizer = make_optimizer(trained, params.optimizer, params.model.num_hidden_layers)
@@ -88,21 +122,29 @@ def write_case(folder, params, model, features, labels):
     (folder / "params.json").write_text(params.model_dump_json())
 
 
-def write_tiny(folder, model, optimizer):
-    params = tiny_params(**model)
+def write_tiny(folder, model, optimizer, task=None):
+    params = tiny_params(task=task, **model)
     params = params.model_copy(update={"optimizer": OptimizerParams(**OPTIMIZER | optimizer)})
     network = make_model(params)
     randomize(network)
     features = random_features()
     features["input_mask"] = 1 - features.pop("padding_mask")
-    labels = np.arange(3, dtype=np.int32) % NUM_CLASSES
-    write_case(folder, params, network, features, labels)
+    targets = {"labels": np.arange(3, dtype=np.int32) % NUM_CLASSES}
+    if task is not None:
+        features["masked_lm_positions"] = np.array([[0, 2], [1, 3], [0, 0]], np.int32)
+        weights = np.array([[1, 1], [1, 1], [1, 0]], np.float32)  # the last 0 is filler
+        ids = np.array([[3, 5], [VOCAB_SIZE - 1, 2], [7, 0]], np.int32)
+        labels = np.array([0, 1, 1], np.int32)
+        targets = {"masked_lm_ids": ids, "masked_lm_weights": weights,
+                   "next_sentence_labels": labels}  # fmt: skip
+    batch = ({n: tf.constant(a) for n, a in part.items()} for part in (features, targets))
+    write_case(folder, params, network, *batch)
 
 
-def write_minilm(folder, weights, tfds):
-    """Real weights and the first batch of SST-2."""
+def write_minilm(folder, weights, data_dir):
+    """Real weights and the first batch of the embedded sample, which is prepared in data_dir."""
     overrides = {
-        "*_input.data_dir": tfds,
+        "*_input.data_dir": data_dir,
         "train_input.packing": "none",
         "model.freeze": [],
         "train_input.batch_size": 8,
@@ -111,22 +153,27 @@ def write_minilm(folder, weights, tfds):
         "model.r_drop_alpha": 0.0,  # there is nothing to it without dropout
         "model.cls_dropout_rate": 0.0,
         "optimizer.learning_rate": 5e-5,
+        "optimizer.warmup_ratio": None,
+        "optimizer.decay": None,
+        "model.mixed_precision": "float32",
     }
     root = Path(__file__).resolve().parents[2]
-    path = root / "configs" / "params_bert_minilm_sst2.yaml"
+    path = root / "configs" / "params_bert_minilm_sample.yaml"
     checkpoint = open_checkpoint(weights)
     params = get_params(path, overrides)
     params, *_ = data.complete_params(params, checkpoint.config, path)
     model = make_model(params)
     load_weights(model, checkpoint)
     features, targets = next(iter(data.train_input_fn(params, 0, 1)))
-    write_case(folder, params, model, features, targets["labels"])
+    write_case(folder, params, model, features, targets)
 
 
-def main(folder, minilm=None, tfds=None):
+def main(folder, minilm=None, data_dir=None):
     folder = Path(folder)
     for name, (model, optimizer) in CASES.items():
         write_tiny(folder / name, model, optimizer)
+    for name, (model, optimizer) in PRETRAINING.items():
+        write_tiny(folder / name, model, optimizer, "pretraining")
     rates = {}
     for name, (schedule, overlap) in SCHEDULES.items():
         cfg = OptimizerParams(learning_rate=schedule, disable_lr_steps_reset=overlap)
@@ -134,7 +181,7 @@ def main(folder, minilm=None, tfds=None):
         rates[name] = [float(rate(tf.constant(step, tf.float32))) for step in STEPS]
     (folder / "rates.json").write_text(json.dumps(rates))
     if minilm is not None:
-        write_minilm(folder / "minilm", minilm, tfds)
+        write_minilm(folder / "minilm", minilm, data_dir)
 
 
 if __name__ == "__main__":

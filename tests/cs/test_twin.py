@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from common.cs.network import BertClassifier
+from common.cs.network import make_twin
 from common.cs.optimizer import LearningRate, TorchOps, make_optimizer, update
 from common.cs.target import TASKS as ACCEPTED
 from common.cs.tasks import TASKS, Classification, total_loss
@@ -19,7 +19,7 @@ from tests.cs.schedules import SCHEDULES, STEPS
 
 CASES = (
     "plain", "pre_norm", "no_tables", "fixed_factorized", "no_biases", "last", "mean", "max", "sum",
-    "weighted", "frozen", "minilm",
+    "weighted", "frozen", "minilm", "mlm_nsp", "mlm_own_table", "mlm_only", "mlm_frozen",
 )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class Case:
     def __init__(self, folder):
         self.params = Params.model_validate(json.loads((folder / "params.json").read_text()))
         self.arrays = load_file(folder / "arrays.safetensors")
-        self.twin = BertClassifier(self.params.model, self.arrays["input_ids"].shape[1])
+        self.twin = make_twin(self.params, self.arrays["batch/input_ids"].shape[1])
         self.weights = self.twin.weights_by_name()
         self.of = {
             kind: {
@@ -37,21 +37,23 @@ class Case:
                 for name, array in self.arrays.items()
                 if name.startswith(f"{kind}/")
             }
-            for kind in ("weights", "gradients", "updated")
+            for kind in ("batch", "outputs", "weights", "gradients", "updated")
         }
         for name, weight in self.weights.items():
             weight.assign(self.of["weights"][name])
 
-    def loss(self):
-        """Returns logits and loss of the batch."""
+    def outputs(self, batch):
+        return self.twin(*(batch[name] for name in self.twin.inputs))
+
+    def losses(self):
+        """Returns the losses of the batch."""
         cfg = self.params.model
-        ids, mask, segments, labels = (
-            torch.from_numpy(self.arrays[name])
-            for name in ("input_ids", "input_mask", "segment_ids", "labels")
-        )
-        logits = self.twin(ids, 1 - mask, segments)
-        task = Classification(cfg, (), cfg.class_weights)
-        return logits, total_loss(task, logits, labels, cfg.r_drop_alpha)
+        task = TASKS[self.params.task](cfg, (), cfg.class_weights)
+        return task.losses(self.outputs, self.batch)
+
+    @property
+    def batch(self):
+        return {name: torch.from_numpy(array) for name, array in self.of["batch"].items()}
 
 
 def test_the_tasks_that_the_rules_accept_are_those_with_a_twin():
@@ -77,16 +79,19 @@ def test_weights_have_the_same_names_and_shapes(case):
     assert {name: weight.shape for name, weight in case.weights.items()} == shapes
 
 
-def test_logits_and_loss_are_those_of_tensorflow(case):
-    logits, loss = case.loss()
+def test_logits_and_losses_are_those_of_tensorflow(case):
+    outputs, losses = case.outputs(case.batch), case.losses()
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    expected = sorted(case.of["outputs"].items())  # logits; or of masked words, of next sentences
     # float32 on both sides; logits near 1
-    np.testing.assert_allclose(logits.detach().numpy(), case.arrays["logits"], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(float(loss), case.arrays["loss"], rtol=0, atol=1e-6)
+    for found, (name, logits) in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(found.detach().numpy(), logits, rtol=0, atol=1e-5, err_msg=name)
+    losses = [float(loss) for loss in losses]
+    np.testing.assert_allclose(losses, case.arrays["losses"], rtol=0, atol=1e-6)
 
 
 def test_the_gradient_of_every_trained_weight_is_that_of_tensorflow(case):
-    _, loss = case.loss()
-    loss.backward()
+    case.losses()[0].backward()
     expected = case.of["gradients"]
     assert {n for n, w in case.weights.items() if w.parameter.grad is not None} == set(expected)
     largest = max(np.abs(gradient).max() for gradient in expected.values())
@@ -101,11 +106,17 @@ def test_one_update_moves_every_weight_as_in_tensorflow(case, cpu_backend):
     cfg = case.params.optimizer
     optimizer = make_optimizer(case.twin, cfg, case.params.model.num_hidden_layers)
     LearningRate(optimizer, cfg)
-    _, loss = case.loss()
-    update(loss, optimizer, None, cfg)
+    update(case.losses()[0], optimizer, None, cfg)
     for name, expected in case.of["updated"].items():
         found = case.weights[name].as_neutral(case.weights[name].parameter)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5, err_msg=name)
+        tolerance = 1e-5
+        if name in case.of["gradients"]:
+            # A gradient near 0 is but rounding, of which AdamW's division by its size makes a step:
+            # relatively, a step of the first update changes as much as its gradient, or less.
+            gradient = np.abs(case.of["gradients"][name])
+            rounding = 1e-6 * gradient.max() / np.maximum(gradient, 1e-12)
+            tolerance = 1e-5 + rounding * np.abs(expected - case.of["weights"][name])
+        assert (np.abs(found - expected) <= tolerance).all(), name
         if name in case.of["gradients"] and not name.endswith("key/bias"):
             assert np.abs(found - case.of["weights"][name]).max() > 1e-6, name
 

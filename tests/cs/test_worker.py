@@ -2,12 +2,10 @@
 """The real command on the CS target: train, go back and forth, score, lower, refuse."""
 
 import json
-import os
 import shutil
 import string
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +14,8 @@ from safetensors.numpy import load_file
 from common.cs.job import Job, rows_path
 from common.cs.rows import rows_of_zeros
 from common.params import Params
+from tests.cs.commands import ROOT, TIMEOUT_SECONDS, figures_of, lower, run_command
 
-ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_SECONDS = 1200
 TINY = "configs/params_bert_tiny.yaml"
 FIRST_STEPS, LAST_STEP = 10, 30
 
@@ -37,7 +34,7 @@ def folder(tmp_path_factory):
 def run(folder, tensorflow_python):
     """Runs run.py on the tiny config, with one length and without dropout, to its end."""
 
-    def run(*arguments, launcher=None, code=0, **overrides):
+    def run(*arguments, **overrides):
         overrides = {
             "*_input.vocab_file": folder / "vocab.txt",
             "train_input.packing": "none",
@@ -48,21 +45,8 @@ def run(folder, tensorflow_python):
             "runconfig.save_checkpoints_steps": FIRST_STEPS,
             **overrides,
         }
-        command = [*([ROOT / "bin" / launcher] if launcher else []), tensorflow_python, "run.py",
-                   "--params", TINY, "--data_dir", folder / "data", *arguments]  # fmt: skip
-        for key, value in overrides.items():
-            command += ["--override", f"{key}={value}"]
-        done = subprocess.run(
-            list(map(str, command)),
-            cwd=ROOT,
-            env=os.environ | {"BERT_CS_PYTHON": sys.executable},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
-        return done
+        inputs = ("--params", TINY, "--data_dir", folder / "data")
+        return run_command(tensorflow_python, *inputs, *arguments, **overrides)
 
     return run
 
@@ -88,8 +72,7 @@ def trained(folder, run, on_cpu):
 
 def losses(model_dir):
     """Returns {step: loss} of the training steps."""
-    lines = map(json.loads, (model_dir / "metrics.jsonl").read_text().splitlines())
-    return {line["step"]: line["train/cost_cls"] for line in lines if line["split"] == "train"}
+    return {step: line["train/cost_cls"] for step, line in figures_of(model_dir).items()}
 
 
 def test_the_twin_goes_on_where_tensorflow_stopped_with_the_same_losses(trained):
@@ -305,16 +288,11 @@ def test_every_kind_of_network_loss_and_rate_is_lowered(variant, tmp_path):
     folder = tmp_path / "cs" / "job"
     folder.mkdir(parents=True)
     rows_of_zeros(4, 7).write(rows_path(folder, "zeros"))
-    Job(
+    job = Job(
         params=params.model_dump(mode="json"), action="validate", first_step=0, last_step=1,
         resumed=None, checkpoint=None, address=None, label_names=[], vocab=[], config={},
         class_weights=model.get("class_weights"), splits=["zeros"], texts={}, notes=[],
-    ).write(folder)  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "common.cs.worker", str(folder)],
-        cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "cs" / "validate.json").read_text())
+    report = lower(job, folder)
     assert report["batch"] == [4, 7]
     assert report["files"]["cirh.mlir"]["counts"]["MatMul"] > 0

@@ -125,7 +125,7 @@ class Records:
         info = SimpleNamespace(filepaths=[path], shard_lengths=[NUM_RECORDS])
         info.file_format = FileFormat.TFRECORD
         self.dataset = TfdsSource.__new__(TfdsSource)
-        self.dataset._builder = SimpleNamespace(info=info)
+        self.dataset._builder, self.dataset._counted = SimpleNamespace(info=info), {}
         self.dataset._split_info = lambda split: info
 
     def is_detected(self, file):

@@ -43,7 +43,7 @@ from common.checkpoints.containers.tf_index import MAGIC, block_at, varint
 from common.checkpoints.formats import cerebras_mdl, cerebras_tf, ours
 from common.checkpoints.inspect import inspect_checkpoint
 from common.checkpoints.load import LoadReport, match_weights, open_checkpoint
-from common.checkpoints.names import WEIGHTS, LazyTensor
+from common.checkpoints.names import NOT_OF_A_CLASSIFIER, WEIGHTS, LazyTensor
 from common.errors import UserError
 from common.params import Params
 from common.training.run_state import RunState
@@ -65,7 +65,6 @@ SIZES = {
     "F": tiny_bert.FILTER_SIZE,
     "C": NUM_LABELS,
 }
-NOT_OF_A_CLASSIFIER = ("nsp/", "mlm/", "encoder/final_layer_norm/", "embeddings/projection/")
 SHAPES = {
     name.replace("{i}", "0"): tuple(SIZES[axis] for axis in axes)
     for name, axes in WEIGHTS.items()

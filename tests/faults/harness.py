@@ -45,6 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.faults.forked import end_with  # noqa: E402 - after the path
+from tests.reference.toy_words import make_task_data  # noqa: E402
 
 LAST_STEP, SAVE_EVERY, EVALUATE_EVERY = 12, 2, 5
 KILLS_IN_A_ROW = 8  # then a run is left alone
@@ -52,8 +53,6 @@ TIMEOUT_SECONDS = 1200  # of one run of some seconds, on a busy machine
 OTHER_WORKER_SECONDS = 3  # what is left of two workers is killed too after that
 SMALL_DISK = "12m"  # the smallest that `store.check_space` lets a tiny run begin on, and more
 CLOCK = ("time", "train/examples_per_second", "train/input_wait")
-WORDS = ("a", "an", "and", "dull", "fine", "film", "good", "bad", "plot", "joy", "dread", "warm")
-
 CONFIGURATIONS = {
     "plain": {"train_input.packing": "none"},
     "accumulated": {
@@ -64,10 +63,11 @@ CONFIGURATIONS = {
         "optimizer.moving_average_decay": 0.9,
     },
     "workers": {"runconfig.multiple_workers": True},
+    "words": {"train_input.packing": "packed", "train_input.num_buckets": 2},
+    "questions": {"train_input.packing": "packed", "train_input.num_buckets": 2},
 }
+TASK_OF = {"words": "token_classification", "questions": "question_answering"}
 OVERRIDES = {
-    "train_input.data_processor": "TextFileDataProcessor",
-    "*_input.text_columns": "sentence",
     "*_input.max_sequence_length": 12,
     # One layer, and few different shapes of weights: XLA compiles the update of each.
     "model.num_hidden_layers": 1,
@@ -350,10 +350,9 @@ class Runs:
         self.model_dir = folder / "model_dir"
         self.notes = notes or folder
         folder.mkdir(parents=True, exist_ok=True)
-        make_data(folder)
-        files = {"train_file": "train.tsv", "eval_file": "eval.tsv", "vocab_file": "vocab.txt"}
         overrides = OVERRIDES | CONFIGURATIONS[name] | (changes or {})
-        overrides |= {f"*_input.{key}": folder / file for key, file in files.items()}
+        keys = make_task_data(folder, TASK_OF.get(name, "classification"))
+        overrides |= {f"*_input.{key}": value for key, value in keys.items()}
         overrides["*_input.cache_dir"] = folder / "cache"
         overrides["runconfig.compile_cache_dir"] = "false"  # every child compiles
         (folder / "params.yaml").write_text(params_text(), "utf-8")
@@ -460,20 +459,6 @@ def free_addresses(count):
         servers = (socket.create_server(("localhost", 0)) for _ in range(count))
         sockets = [stack.enter_context(server) for server in servers]
         return [f"localhost:{each.getsockname()[1]}" for each in sockets]
-
-
-def make_data(folder):
-    """Two files of sentences, and a vocabulary."""
-    generator = random.Random(0)
-    for name, count in (("train", 38), ("eval", 10)):
-        lines = ["sentence\tlabel"]
-        for _ in range(count):
-            words = generator.choices(WORDS, k=generator.randrange(1, 10))
-            lines.append(f"{' '.join(words)}\t{'good' if 'joy' in words else 'bad'}")
-        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n", "utf-8")
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
-    vocab += [f"[unused{i}]" for i in range(32 - len(vocab))]
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), "utf-8")
 
 
 def params_text():

@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.faults.harness import (
-    WORDS,
     Broken,
     Fault,
     Runs,
@@ -26,6 +25,7 @@ from tests.faults.harness import (
     scratch_folder,
     steps_of,
 )
+from tests.reference.toy_words import WORDS
 
 BERT_BASE = {
     "model.num_hidden_layers": 12,

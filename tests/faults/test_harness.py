@@ -30,9 +30,10 @@ def run_harness(*flags):
 
 
 @pytest.mark.slow
-def test_killed_runs_end_with_the_bits_of_one_that_went_through():
-    said = run_harness("--configuration=plain", "--kills=2")
-    assert "plain: 2 kills, 1 runs brought to their end with the same bits" in said
+@pytest.mark.parametrize("configuration", ["plain", "words", "questions"])
+def test_killed_runs_end_with_the_bits_of_one_that_went_through(configuration):
+    said = run_harness(f"--configuration={configuration}", "--kills=2")
+    assert f"{configuration}: 2 kills, 1 runs brought to their end with the same bits" in said
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@
 import numpy as np
 import pytest
 
+from common.params.inputs import InputParams
 from common.tasks.regression import ValueTargets
 from common.tasks.targets import ClassTargets
-from input.summary import row_hashes, summarize
+from input.summary import notes_on_rows, row_hashes, summarize
 from input.token_cache import Tokens
 from tests.reference.toy_rows import MAX_SEQUENCE_LENGTH, toy_eval_batches
 
@@ -65,3 +66,31 @@ def test_many_classes_are_listed_in_part(count, shown):
     targets = ClassTargets(tuple(f"c{n}" for n in range(count)))
     text = targets.describe({"labels": np.array([0, 0, 1], np.int32)})
     assert text.startswith("c0 2, c1 1, c2 0, ") and text.endswith(shown)
+
+
+def test_one_row_is_written_in_the_singular():
+    batches = {"train": toy_eval_batches(tokens_of([(LONG,)], [0]), 1)}
+    (summary,) = summarize(batches, ClassTargets(("cat", "dog")))
+    assert summary.lines[0].startswith("Data train: 1 row (cat 1, dog 0); 15 to 15 tokens")
+    assert batches["train"].truncation.startswith("max_sequence_length cuts 1 of 1 row (100.0%)")
+
+
+def notes_of(num_rows=64, names=("cat", "dog"), **keys):
+    given = {"data_processor": "Sst2DataProcessor", "data_dir": "x", "max_sequence_length": 9}
+    return notes_on_rows(InputParams(**given, batch_size=32, **keys), num_rows, names)
+
+
+def test_rows_that_no_batch_has_are_told_where_they_are_many():
+    assert notes_of() == notes_of(2603) == []  # 81 batches, and 11 rows
+    (note,) = notes_of(54)  # one batch
+    assert note.startswith("each epoch leaves out 22 of 54 rows") and "whole batches of 32" in note
+
+
+def test_numbers_as_classes_are_told_unless_they_are_whole_or_named():
+    (note,) = notes_of(names=("0.2", "0.4", "1"))
+    assert note.startswith("each number is a class of its own (0.2, 0.4, 1, ...)")
+    assert "--override '*_input.task=regression'" in note
+    for names in (("0", "1", "2"), ("0.5", "high"), None):
+        assert notes_of(names=names) == []
+    assert notes_of(names=("0.2", "0.4"), label_names=["0.2", "0.4"]) == []
+    assert notes_of(names=("value",), task="regression") == []

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from common.errors import UserError
 from common.platform.seal import write_sealed
 from input import token_cache
-from input.token_cache import Tokens, load_tokens, tokenize_rows
+from input.token_cache import Tokens, load_tokens, tokenize_rows, tokenize_source
 from input.tokenizers.wordpiece import WordPieceTokenizer
 
 SINGLES = [("4 5 6 6",), ("",), ("1 8 10 9",), ("7",)]
@@ -50,6 +50,9 @@ class FakeSource:
 
     def skipped(self, split):
         return self.left_out
+
+    def tokenize(self, split, tokenizer):
+        return tokenize_source(self, split, tokenizer)
 
     def read(self, split, batch_size):
         self.times_read += 1

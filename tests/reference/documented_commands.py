@@ -15,11 +15,12 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES += sorted((ROOT / "configs").glob("*.yaml"))
+PAGES += sorted((ROOT / "configs").rglob("*.yaml"))
 PROGRAMS = (
     *("python", "pytest", "make", "pip", "tensorboard", "saved_model_cli"),
     *("csrun_cpu", "csrun_wse", "/usr/bin/time", ".venv/bin/python"),
-    *(".venv-jax/bin/python", ".venv-jax/bin/pip"),
+    *(".venv-jax/bin/python", ".venv-jax/bin/pip", ".venv-beam/bin/python"),
+    *(".venv-temporal/bin/python", ".venv-temporal/bin/temporal"),
 )
 COMMAND = re.compile(rf" *(\$ )?(\w+=\S* )*({'|'.join(map(re.escape, PROGRAMS))}) |[A-Z]+=|export ")
 # What a page takes from the README's: its own settings come after them.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The original's four classifier files in its own form, written from what is known of them.
+"""The original's fine-tuning files in its own form, written from what is known of them.
 
 Their values are those of Model Zoo R_1.7.1: short files whose network stands in the file of the
 pre-training that `pretrain_params_path` names, from the folder of the classifier.
@@ -158,3 +158,74 @@ def write_original(folder, name, **places):
     path = configs / f"params_bert_{name}.yaml"
     path.write_text(fine_tuning_config(name, **places))
     return path
+
+
+def write_of_words(folder, task, size):
+    """Writes the original's file of a task of words beside its pre-training's. Returns its path.
+
+    task: "squad" or "bc5cdr". size: "base" or "large".
+    """
+    inputs, model, rate, run, length = OF_WORDS[task]
+    pretraining = f"{size}_msl{length}"
+    (folder / f"params_bert_{pretraining}.yaml").write_text(pretraining_config(pretraining))
+    path = folder / f"params_bert_{size}_{task}.yaml"
+    path.write_text(
+        f"{inputs}\nmodel:\n    pretrain_params_path: params_bert_{pretraining}.yaml\n"
+        f"    mixed_precision: True\n    boundary_casting: False\n    tf_summary: False\n{model}"
+        "\noptimizer:\n    epsilon: 1.e-6\n    max_gradient_norm: 1.0\n"
+        f"    loss_scaling_factor: dynamic\n{rate}\nrunconfig:\n{run}"
+    )
+    return path
+
+
+SQUAD_INPUT = """\
+{name}:
+    data_processor: QuestionAnsweringDataProcessor
+    data_file: "./input/data/{file}.tf_record"
+    vocab_file: "./vocab.txt"
+    max_sequence_length: 384
+    batch_size: {size}
+"""
+NER_INPUT = """\
+{name}:
+    data_processor: "NerDataProcessor"
+    data_dir: "./bc5cdr-chem/{file}"
+    vocab_file: "./vocab.txt"
+    label_vocab_file: "./vocab.txt"
+    max_sequence_length: 128
+    batch_size: {size}
+"""
+TRAIN, EVAL, PREDICT = "train_input", "eval_input", "predict_input"
+# task: (inputs, keys of model, of optimizer, of runconfig, length of the pre-training)
+OF_WORDS = {
+    "squad": (
+        SQUAD_INPUT.format(name=TRAIN, file="train", size=32)
+        + SQUAD_INPUT.format(name=PREDICT, file="predict", size=1),
+        "    cls_dropout_rate: 0.1\n",
+        """\
+    optimizer_type: adamw
+    weight_decay_rate: 0.01
+    learning_rate:
+        - {scheduler: Linear, steps: 1000, initial_learning_rate: 0.0, end_learning_rate: 0.00005}
+        - {scheduler: Constant, learning_rate: 0.00005}
+""",
+        "    max_steps: 10000\n    save_checkpoints_steps: 1000\n    tf_random_seed: 1202\n",
+        512,
+    ),
+    "bc5cdr": (
+        NER_INPUT.format(name=TRAIN, file="train", size=8)
+        + NER_INPUT.format(name=EVAL, file="dev", size=8)
+        + NER_INPUT.format(name=PREDICT, file="test", size=1),
+        "    encoder_output_dropout_rate: 0.1\n    include_padding_in_loss: False\n"
+        "    loss_weight: 0.04322062437752126\n",
+        """\
+    optimizer_type: adam
+    disable_lr_steps_reset: True
+    learning_rate:
+        - {scheduler: Linear, steps: 1508, initial_learning_rate: 0.0, end_learning_rate: 0.00001}
+        - {scheduler: Linear, steps: 15080, initial_learning_rate: 0.00001, end_learning_rate: 0}
+""",
+        "    max_steps: 15080\n    eval_steps: 0\n    keep_checkpoint_max: 5\n",
+        128,
+    ),
+}

@@ -17,6 +17,16 @@ VOCAB_SIZE, POSITIONS, FILTER_SIZE, NUM_CLASSES = 23, 19, 13, 5
 HIDDEN_SIZE, NUM_HEADS, NUM_LAYERS = 6, 2, 2  # heads of 3
 
 
+INPUTS_OF_TASK = {
+    "pretraining": {"data_processor": "DocumentDataProcessor", "data_dir": "none"},
+    "question_answering": {
+        "data_processor": "QuestionAnsweringDataProcessor",
+        "eval_file": "none",
+    },
+    "token_classification": {"data_processor": "TaggedTextDataProcessor", "eval_file": "none"},
+}
+
+
 def tiny_params(num_classes=NUM_CLASSES, seed=3, task=None, **model):
     """Complete Params of the tiny network without dropout; `model` overrides its section.
 
@@ -37,17 +47,20 @@ def tiny_params(num_classes=NUM_CLASSES, seed=3, task=None, **model):
     params = Params.model_validate(
         {
             "eval_input": {
-                "data_processor": "Sst2DataProcessor",
-                "data_dir": "none",
+                **INPUTS_OF_TASK.get(
+                    task, {"data_processor": "Sst2DataProcessor", "data_dir": "none"}
+                ),
                 "task": task or ("regression" if num_classes == 1 else "classification"),
                 "max_sequence_length": 7,
                 "batch_size": 3,
             },
             "model": section,
+            "optimizer": {},
             "runconfig": {"tf_random_seed": seed},
         }
     )
-    return params.complete(None, {"num_cls_classes": num_classes})
+    classes = None if task == "pretraining" else num_classes
+    return params.complete(None, {"num_cls_classes": classes})
 
 
 def randomize(model, seed=0):
@@ -124,6 +137,75 @@ def huggingface_tensors(num_labels=None, num_layers=NUM_LAYERS, seed=0):
         shapes["classifier.weight"] = (num_labels, hidden)
         shapes["classifier.bias"] = (num_labels,)
     return {name: generator.normal(size=s).astype(np.float32) for name, s in shapes.items()}
+
+
+def pretraining_tensors(has_nsp=True, is_tied=True, seed=0):
+    """What transformers would save of a BertForPreTraining, or without has_nsp BertForMaskedLM.
+
+    Values of a size as in trained networks, so that float32 leaves room for small updates.
+    """
+    tensors = {f"bert.{name}": each for name, each in huggingface_tensors(seed=seed).items()}
+    if not has_nsp:
+        tensors = {name: each for name, each in tensors.items() if "pooler" not in name}
+    shapes = {
+        "cls.predictions.bias": (VOCAB_SIZE,),
+        "cls.predictions.transform.dense.weight": (HIDDEN_SIZE, HIDDEN_SIZE),
+        "cls.predictions.transform.dense.bias": (HIDDEN_SIZE,),
+        "cls.predictions.transform.LayerNorm.weight": (HIDDEN_SIZE,),
+        "cls.predictions.transform.LayerNorm.bias": (HIDDEN_SIZE,),
+    }
+    if has_nsp:
+        shapes |= {
+            "cls.seq_relationship.weight": (2, HIDDEN_SIZE),
+            "cls.seq_relationship.bias": (2,),
+        }
+    if not is_tied:
+        shapes["cls.predictions.decoder.weight"] = (VOCAB_SIZE, HIDDEN_SIZE)
+        shapes["cls.predictions.decoder.bias"] = (VOCAB_SIZE,)
+    generator = np.random.default_rng(seed + 1)
+    tensors |= {n: generator.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    return {
+        name: np.float32(0.1) * each + np.float32(name.endswith("LayerNorm.weight"))
+        for name, each in tensors.items()
+    }
+
+
+ARCHITECTURES = {
+    "multi_label": "BertForSequenceClassification",
+    "token_classification": "BertForTokenClassification",
+    "question_answering": "BertForQuestionAnswering",
+}
+
+
+def save_head(folder, task):
+    """Writes what transformers would save of a task of ARCHITECTURES, with the labels a, b and c.
+
+    Values of a size as in trained networks, so that float32 leaves room for small updates.
+    Returns the folder.
+    """
+    config = {"architectures": [ARCHITECTURES[task]]}
+    if task == "question_answering":
+        tensors = huggingface_tensors(num_labels=2)
+        for part in ("weight", "bias"):
+            tensors[f"qa_outputs.{part}"] = tensors.pop(f"classifier.{part}")
+    else:
+        tensors = huggingface_tensors(num_labels=3)
+        config["id2label"] = {"0": "a", "1": "b", "2": "c"}
+    if task == "multi_label":
+        config["problem_type"] = "multi_label_classification"
+    else:
+        tensors = {name: each for name, each in tensors.items() if "pooler" not in name}
+    tensors = {
+        name: np.float32(0.1) * each + np.float32(name.endswith("LayerNorm.weight"))
+        for name, each in tensors.items()
+    }
+    return save_huggingface(folder, tensors, **config)
+
+
+def save_heads(folder):
+    """Writes each of ARCHITECTURES into a folder of its task's name."""
+    for task in ARCHITECTURES:
+        save_head(folder / task, task)
 
 
 def save_huggingface(folder, tensors, **config):

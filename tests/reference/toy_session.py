@@ -11,8 +11,12 @@ import numpy as np
 from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.params import Params
+from common.reports.evaluation_report import EvaluationReport
 from common.reports.listener import Listener, Listeners
 from common.reports.listeners import standard_listeners
+from common.reports.metrics_file import MetricsFile
+from common.reports.prediction_files import EvaluationRows
+from common.reports.progress import Console
 from common.training.checks import set_up
 from common.training.evaluator import Evaluator
 from common.training.inference import Inference
@@ -37,8 +41,11 @@ SPLITS = {
 }
 
 
-def make_params(model_dir, optimizer=None, model=None, **runconfig):
-    """Complete Params. optimizer, model, runconfig: values that replace those below."""
+def make_params(model_dir, optimizer=None, model=None, num_buckets=1, **runconfig):
+    """Complete Params. optimizer, model, runconfig: values that replace those below.
+
+    num_buckets: int, lengths of the training batches; a step is traced for each.
+    """
     params = Params.model_validate(
         {
             "train_input": {
@@ -46,6 +53,7 @@ def make_params(model_dir, optimizer=None, model=None, **runconfig):
                 "data_dir": "none",
                 "max_sequence_length": MAX_SEQUENCE_LENGTH,
                 "batch_size": 4,
+                "num_buckets": num_buckets,
             },
             "model": {
                 "hidden_size": 6,
@@ -74,16 +82,14 @@ def make_params(model_dir, optimizer=None, model=None, **runconfig):
 
 
 def train_input_fn(params, first_step, last_step):
-    """Shuffled, in two buckets."""
-    per_step = params.optimizer.grad_accum_steps
-    return toy_train_batches(
-        TRAIN_ROWS,
-        4,
-        first_step * per_step,
-        last_step * per_step,
-        num_buckets=2,
-        seed=params.shuffle_seed,
+    """Shuffled, in `num_buckets` of the params."""
+    batches_of_steps = params.optimizer.accumulation.batches
+    steps = batches_of_steps(first_step), batches_of_steps(last_step)
+    num_buckets = params.train_input.num_buckets
+    batches = toy_train_batches(
+        TRAIN_ROWS, 4, *steps, num_buckets=num_buckets, seed=params.shuffle_seed
     )
+    return replace(batches, num_per_epoch=5)
 
 
 def eval_input_fn(params):
@@ -114,32 +120,43 @@ def make_session(params, **values):
     """A Session, with what is global set up as run.py does. values: attributes of Session."""
     set_up(params.runconfig)
     values = {"given_params": params, "label_names": LABELS, "vocab": VOCAB} | values
-    return Session(params, make_model, values.pop("model_fn", model_fn), DATA, **values)
+    network, rows = values.pop("model_fn", model_fn), values.pop("data", DATA)
+    return Session(params, make_model, network, rows, **values)
 
 
-def make_trainer(params, *more_listeners, control=None, **values):
-    """A Trainer that resumes what is in model_dir. values: of Session, and make_step."""
+def make_trainer(params, *more_listeners, control=None, draws=False, **values):
+    """A Trainer that resumes what is in model_dir.
+
+    draws: bool. With all listeners of a run: plots and TensorBoard take a fifth of such a training.
+    values: of Session, and make_step.
+    """
     resumed = store.newest_checkpoint(params.runconfig.model_dir)
     make_step = {"make_step": values.pop("make_step")} if "make_step" in values else {}
     session = make_session(params, resumed=resumed, **values)
-    standard = standard_listeners(session.model_dir, session.run.log_steps)
-    listeners = Listeners([standard, *more_listeners])
+    kinds = (MetricsFile, EvaluationReport, EvaluationRows)
+    reports = Listeners(
+        [*(kind(session.model_dir) for kind in kinds), Console(session.run.log_steps)]
+    )
+    if draws:
+        reports = standard_listeners(session.model_dir, session.run.log_steps)
+    listeners = Listeners([reports, *more_listeners])
     return Trainer(session, session.new_model(), listeners, control, **make_step)
 
 
-def train(model_dir, *more_listeners, **values):
+def train(model_dir, *more_listeners, draws=False, **values):
     """Trains in a process' worth of fresh objects; resumes what is in model_dir. Returns Result.
 
-    values: of `make_params`.
+    draws: as of `make_trainer`; values: of `make_params`.
     """
-    return make_trainer(make_params(model_dir, **values), *more_listeners).train()
+    params = make_params(model_dir, **values)
+    return make_trainer(params, *more_listeners, draws=draws).train()
 
 
 def make_evaluator(params, **values):
     """An Evaluator of a fresh network, with the standard listeners. values: of Session."""
     session = make_session(params, **values)
     listeners = standard_listeners(session.model_dir, session.run.log_steps)
-    return Evaluator(session, Inference(session, session.new_model(), listeners))
+    return Evaluator(Inference(session, session.new_model(), listeners))
 
 
 class AtCall(Listener):

@@ -3,7 +3,7 @@
 
 A program of its own: how many logical devices there are is settled before TensorFlow's first use.
 
-    python -m tests.reference.two_devices [grad_accum_steps]
+    python -m tests.reference.two_devices [grad_accum_steps [task]]
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from common.optimizers.factory import make_optimizer
 from common.params import OptimizerParams, RunParams
@@ -21,14 +22,32 @@ from tests.reference.tiny_bert import randomize, tiny_params
 from tests.reference.toy_rows import toy_tokens, toy_train_batches
 
 # Attention dropout acts on [B, 2 heads, 11, 11]: 242 numbers a row, which is no multiple of four.
-RATES = {"dropout_rate": 0.2, "attention_dropout_rate": 0.3, "cls_dropout_rate": 0.2}
+RATES = {"dropout_rate": 0.2, "attention_dropout_rate": 0.3}
+NETWORKS = {
+    "classification": {"num_classes": 2, "class_weights": [0.5, 3.0], "cls_dropout_rate": 0.2},
+    "token_classification": {
+        "num_classes": 3,
+        "class_weights": [0.5, 3.0, 1.0],
+        "encoder_output_dropout_rate": 0.2,
+    },
+}
 NUM_UPDATES = 3
 
 
-def train(distribution, **optimizer):
+def targets_of(task, features, labels, number):
+    """The labels of rows, or of words: a third of the tokens of the first row, all of the last."""
+    if task == "classification":
+        return labels
+    generator = np.random.default_rng(number)
+    shape = features["input_ids"].shape
+    is_labelled = generator.random(shape) < np.linspace(0.3, 1.0, shape[0])[:, None]
+    return {"labels": tf.constant(np.where(is_labelled, generator.integers(0, 3, shape), -1))}
+
+
+def train(distribution, task, **optimizer):
     """Returns the weights of each replica, {name: array}, and the losses."""
     keras.utils.set_random_seed(1)
-    params = tiny_params(num_classes=2, num_hidden_layers=1, class_weights=[0.5, 3.0], **RATES)
+    params = tiny_params(task=task, num_hidden_layers=1, **NETWORKS[task], **RATES)
     # epsilon as in the configs: with 1e-8 Adam makes steps of full size from key biases, whose
     # gradients are nothing but rounding (softmax ignores what all keys have in common).
     cfg = OptimizerParams(learning_rate=1e-3, epsilon=1e-6, max_gradient_norm=0.5, **optimizer)
@@ -49,9 +68,10 @@ def train(distribution, **optimizer):
     distribution.replicate = keep
     step = make_train_step(model_fn, params, model, made, distribution, build)
     del distribution.replicate
-    losses, batches = [], NUM_UPDATES * cfg.grad_accum_steps
-    for features, labels in toy_train_batches(toy_tokens(60), 6, 0, batches):
-        figures = step(features, labels)
+    losses, batches = [], cfg.accumulation.batches(NUM_UPDATES)
+    toy_batches = toy_train_batches(toy_tokens(60), 6, 0, batches)
+    for number, (features, labels) in enumerate(toy_batches):
+        figures = step(features, targets_of(task, features, labels, number))
         if figures is not None:
             losses.append(float(figures["train/cost_cls"]))
     return [
@@ -63,10 +83,10 @@ def largest_difference(one, other):
     return max(float(np.abs(one[name] - other[name]).max()) for name in one)
 
 
-def main(grad_accum_steps=1):
+def main(grad_accum_steps=1, task="classification"):
     two = make_distribution(RunParams(enable_distributed=True, num_devices=2))
-    (first,), losses = train(ONE_DEVICE, grad_accum_steps=int(grad_accum_steps))
-    (second, third), losses_of_two = train(two, grad_accum_steps=int(grad_accum_steps))
+    (first,), losses = train(ONE_DEVICE, task, grad_accum_steps=int(grad_accum_steps))
+    (second, third), losses_of_two = train(two, task, grad_accum_steps=int(grad_accum_steps))
     found = {
         "devices": [name[-len("CPU:0") :] for name in two.devices],
         "replicas": largest_difference(second, third),

@@ -28,6 +28,9 @@ class Format:
     looks_for: str = ""  # which paths can be loaded
     export_name: str | None = None  # its name as --export_format; None: it is not written
     room: str = __name__  # the package of its file
+    # What --quantize takes with it. Its file has then MODEL_FILE, INT8_FILE and
+    # `make_predict_step(path)`, by which both are scored.
+    quantizations: tuple[str, ...] = ()
 
     @property
     def module(self):

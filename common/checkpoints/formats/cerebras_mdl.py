@@ -19,7 +19,14 @@ from common.checkpoints.names import (
     notes_on_state,
     weights_of,
 )
-from common.checkpoints.small_files import ERRORS, begins_with, network_config, reading, unreadable
+from common.checkpoints.small_files import (
+    ERRORS,
+    begins_with,
+    check_value,
+    network_config,
+    reading,
+    unreadable,
+)
 from common.errors import UserError
 
 METADATA = ".__metadata__"
@@ -31,6 +38,8 @@ TENSORS = {
     "bert.embedding_layer.position_embeddings.embed.weight": "embeddings/position_embeddings",
     "bert.embedding_layer.position_embeddings.weight": "embeddings/position_embeddings",
     "bert.embedding_layer.segment_embeddings.weight": "embeddings/segment_embeddings",
+    # The word embeddings once more, unless share_embedding_weights is false.
+    "bert_mlm_head.classifier.ffn.0.linear_layer.weight": "mlm/output_embeddings",
     "bert_mlm_head.classifier.ffn.0.linear_layer.bias": "mlm/output_bias",
 }
 LAYER_MODULES = {
@@ -97,13 +106,16 @@ def read_config(path):
     tensors = list_tensors(path)
     words = "model.model.bert[_encoder].embedding_layer.word_embeddings.weight"
     config, sections = network_config("cerebras", path, weights_of(path, tensors), words)
-    activation = config["encoder_nonlinearity"] or "gelu"
-    config["encoder_nonlinearity"] = NONLINEARITIES.get(activation, activation)
-    config["notes"] = notes_on_state(tensors)
+    activation, notes = config["encoder_nonlinearity"] or "gelu", notes_on_state(tensors)
+    of_heads = {"mlm_nonlinearity": config["mlm_nonlinearity"] or activation}
     model = (sections or {}).get("model")
     if model and model.get("pooler_nonlinearity") != "tanh":
         pooler = model.get("pooler_nonlinearity") or activation
-        config["notes"].append(f"pooler: trained with {pooler}, here with tanh")
+        of_heads["nsp_nonlinearity"] = check_value(pooler, "nsp_nonlinearity", path.parent)
+        notes.append(f"pooler: trained with {pooler}, in a classifier here with tanh")
+    of_heads["encoder_nonlinearity"] = activation
+    config |= {key: NONLINEARITIES.get(name, name) for key, name in of_heads.items()}
+    config["notes"] = notes
     with hdf5.open_file(path) as file, reading(path):
         step = follow_links(path, file, "global_step")[1].get("scalar_value")
     return config | ({"step": step} if type(step) is int else {})

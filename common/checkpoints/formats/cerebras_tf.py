@@ -21,6 +21,7 @@ TENSORS = {
     WORD_EMBEDDINGS: "embeddings/word_embeddings",
     "position_embedding/position_embedding_weights": "embeddings/position_embeddings",
     "segment_embedding/segment_embedding_weights": "embeddings/segment_embeddings",
+    "output_embedding/embedding_weights": "mlm/output_embeddings",
     "mlm_layer/mlm_bias": "mlm/output_bias",
 }
 MODULES = {
@@ -28,6 +29,7 @@ MODULES = {
     "pre_encoder_layer_norm": "embeddings/layer_norm",
     "post_encoder_layer_norm": "encoder/final_layer_norm",
     "cls_layer/cls_dense": "pooler",
+    "mlm_layer/output_embed_projection": "mlm/projection",
     "mlm_layer/mlm_ffn": "mlm/transform",
     "mlm_layer/mlm_layer_norm": "mlm/layer_norm",
 }
@@ -62,6 +64,8 @@ def read_config(path):
             config["layer_norm_epsilon"] = EPSILON_WHEN_UNSET
         if config["encoder_nonlinearity"] == "gelu":
             config["encoder_nonlinearity"] = "gelu_tanh"
+        # Keys that its BertModel.py reads and does not use.
+        config |= {"mlm_nonlinearity": None, "nsp_nonlinearity": None}
     config["notes"] = notes_on_state(tensors)
     return config | tf_bundle.read_step(tensors)
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Google's TF1 checkpoints: `bert_model.ckpt` of google-research/bert, also fine-tuned ones.
 
-`bert_config.json` and `vocab.txt` are in the folder of the checkpoint. Maps the names of its
-modeling.py, run_pretraining.py and run_classifier.py to neutral names, and back for tools that read
-its checkpoints. The files that are written are those of `run_classifier.py`.
+`bert_config.json` and `vocab.txt` are in the folder of the checkpoint. The names of its
+modeling.py, run_pretraining.py and run_classifier.py, and those of Google's ALBERT and ELECTRA,
+stand in `common/checkpoints/google_families.py`. BERT is written, too, for tools that read its
+checkpoints.
 """
 
 from functools import partial
@@ -12,37 +13,35 @@ from pathlib import Path
 import numpy as np
 
 from common.checkpoints.containers import tf_bundle
-from common.checkpoints.names import (
-    foreign_in,
-    names_within,
-    neutral_in,
-    notes_on_state,
-    weights_of,
+from common.checkpoints.google_families import (
+    GOOGLE_FAMILIES,
+    family_of_variables,
+    neutral_name,
 )
-from common.checkpoints.small_files import export_beside, network_config, write_json, write_vocab
+from common.checkpoints.names import foreign_in, notes_on_state, weights_of
+from common.checkpoints.small_files import export_beside, network_config, write_json
 from common.checkpoints.standard_bert import (
-    MODULES,
     read_network,
+    refuse_other_families,
+    refuse_other_heads,
     refuse_other_networks,
     with_every_weight,
     write_sizes,
 )
+from common.checkpoints.vocab import write_vocab
 from common.errors import UserError
+from common.params.families import BERT, FAMILIES
+from common.params.pretraining import TASK as PRETRAINING
+from common.params.words import ANSWERING
 
-CONFIG_FILE = "bert_config.json"
+CONFIG_FILE = GOOGLE_FAMILIES[BERT].config_file
 
-NAMES = {
-    "bert/embeddings/word_embeddings": "embeddings/word_embeddings",
-    "bert/embeddings/position_embeddings": "embeddings/position_embeddings",
-    "bert/embeddings/token_type_embeddings": "embeddings/segment_embeddings",
-    "cls/predictions/output_bias": "mlm/output_bias",
-    "cls/seq_relationship/output_weights": "nsp/kernel",
-    "cls/seq_relationship/output_bias": "nsp/bias",
-    # Of run_classifier.py, without a scope.
-    "output_weights": "classifier/kernel",
-    "output_bias": "classifier/bias",
-} | names_within(MODULES, "/")
-TRANSPOSED = ("nsp/kernel", "classifier/kernel")  # [labels, hidden]
+# {task: (its program, the scope of its last layer)}
+PROGRAMS = {
+    "classification": ("run_classifier.py", ""),
+    ANSWERING: ("run_squad.py", "cls/squad/"),
+}
+TRANSPOSED = ("nsp/kernel", "classifier/kernel", "qa/kernel")  # [labels, hidden]
 
 
 def is_checkpoint(path):
@@ -55,10 +54,21 @@ def read_config(path):
     prefix = tf_bundle.find_prefix(path)
     tensors = list_tensors(path)
     words = "bert/embeddings/word_embeddings, or Cerebras' input_embedding/embedding_weights"
-    read = partial(read_network, gelu="gelu_tanh")  # modeling.py, gelu
-    weights = weights_of(prefix, tensors)
-    config, _ = network_config("google", Path(prefix), weights, words, CONFIG_FILE, read)
-    config["notes"] = notes_on_state(tensors)
+    family = family_of_variables(tensor.name for tensor in tensors)
+    row, shares_layers = GOOGLE_FAMILIES[family], FAMILIES[family].shares_layers
+    read = partial(read_network, gelu=row.gelu, config_keys=row.config_keys)
+    weights, file = weights_of(prefix, tensors), Path(prefix)
+    texts = row.config_file, read, shares_layers
+    config, content = network_config("google", file, weights, words, *texts)
+    config |= {"backbone": family, "notes": notes_on_state(tensors)}
+    if content is None and row.head_size and config["hidden_size"]:
+        config |= {"num_heads": max(1, config["hidden_size"] // row.head_size)}
+        config |= {"encoder_nonlinearity": row.gelu, "mlm_nonlinearity": row.gelu}
+        note = f"num_heads {config['num_heads']}: as published for this width; there is no config"
+        config["notes"].append(note)
+    vocabs = sorted(file.parent.glob(row.vocab)) if row.vocab else []
+    if config["vocab_file"] is None and len(vocabs) == 1:
+        config |= {"vocab_file": str(vocabs[0]), "do_lower_case": True}
     return config | tf_bundle.read_step(tensors) | export_beside(Path(prefix).parent)
 
 
@@ -70,26 +80,29 @@ def list_tensors(path):
     return tf_bundle.list_variables(tf_bundle.find_prefix(path), neutral_name, TRANSPOSED)
 
 
-def neutral_name(name, names=()):
-    """Neutral name of a variable, or None. names: not used."""
-    return neutral_in(NAMES, name)
-
-
 # ---- Writing -------------------------------------------------------------------------------------
 
 PREFIX = "bert_model.ckpt"
-FOREIGN_NAMES = {weight: name for name, weight in NAMES.items()}
+FOREIGN_NAMES = {weight: name for name, weight in GOOGLE_FAMILIES[BERT].names.items()}
 # modeling.py, get_activation. Its "gelu" is the tanh form and its epsilon is fixed.
 HIDDEN_ACT = dict(gelu_tanh="gelu", gelu_erf="gelu", relu="relu", tanh="tanh", linear="linear")
 LAYER_NORM_EPSILON = 1e-12
 
 
 def check(params, quantize):
+    refuse_other_families(params.model, "google-research/bert")
     refuse_other_networks(params.model, "google-research/bert")
-    if params.task != "classification":
+    if params.task == PRETRAINING:
+        refuse_other_heads(params.model, "google-research/bert")
+        if not params.model.share_embedding_weights:
+            raise UserError(
+                "model.share_embedding_weights is false, and google-research/bert predicts masked "
+                "words with the table of the word embeddings. Export it as huggingface or keras"
+            )
+    elif params.task not in PROGRAMS:
         raise UserError(
-            f"the task is {params.task}, and google-research/bert's run_classifier.py knows "
-            "classes alone. Export it as huggingface, saved_model or onnx"
+            f"the task is {params.task}, and google-research/bert has programs for "
+            f"{' and '.join(PROGRAMS)} alone. Export it as huggingface, saved_model or onnx"
         )
     activation = params.model.encoder_nonlinearity
     if activation not in HIDDEN_ACT:
@@ -114,7 +127,13 @@ def write(classifier, folder):
     }
     write_json(folder / CONFIG_FILE, config)
     write_vocab(folder, classifier.vocab)
-    return notes_on(cfg, classifier.params.predict_input.add_special_tokens)
+    notes = []
+    if classifier.params.task == PRETRAINING and cfg.disable_nsp:
+        notes.append(
+            "the network has no next-sentence head, which google-research/bert's "
+            "run_pretraining.py begins with random weights"
+        )
+    return notes + notes_on(cfg, classifier.params.predict_input.add_special_tokens)
 
 
 def notes_on(cfg, has_special_tokens):
@@ -148,10 +167,14 @@ def google_tensors(weights):
 
 
 def usage(classifier):
-    return """
+    program = "`run_pretraining.py`, or of `run_classifier.py` to fine-tune it"
+    if classifier.params.task != PRETRAINING:
+        name, scope = PROGRAMS[classifier.params.task]
+        last_layer = f"`{scope}output_weights` and `{scope}output_bias` are the\nlast layer"
+        program = f"`{name}`; {last_layer}"
+    return f"""
 `bert_model.ckpt` is the prefix to give, as `init_checkpoint` of google-research/bert's
-`run_classifier.py`; `output_weights` and `output_bias` are the
-classifier's last layer. To look at it:
+{program}. To look at it:
 
 ```python
 import tensorflow as tf

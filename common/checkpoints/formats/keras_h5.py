@@ -17,8 +17,8 @@ from common.checkpoints.small_files import (
     export_beside,
     network_config,
     reading,
-    write_vocab,
 )
+from common.checkpoints.vocab import write_vocab
 from common.errors import UserError
 
 TABLES = ("word_embeddings", "position_embeddings", "segment_embeddings")
@@ -83,8 +83,9 @@ def list_tensors(path):
     def add_variables(variables, names):
         keys = list(variables.keys())
         datasets = {key: hdf5.get_dataset(path, variables, key) for key in keys}
-        tables = tables_of(datasets) if names == ("embeddings",) else {}
         module = "/".join(names)
+        name_parts = {"embeddings": tables_of, "mlm": of_masked_lm}.get(module)
+        tables = name_parts(datasets) if name_parts else {}
         parts = parts_of(module)  # 0 is the kernel, 1 the bias
         for key, dataset in datasets.items():
             part = tables.get(key, parts[int(key)] if key in ("0", "1") else key)
@@ -106,6 +107,12 @@ def tables_of(datasets):
     if len(keys) == 2 and datasets[keys[1]].shape[:1] == (2,):
         return {keys[0]: TABLES[0], keys[1]: TABLES[2]}
     return dict(zip(keys, TABLES, strict=False))
+
+
+def of_masked_lm(datasets):
+    """{number: name} of the head of masked words, which may lack its table and its bias."""
+    names = {1: "output_bias", 2: "output_embeddings"}
+    return {key: names.get(len(each.shape), key) for key, each in datasets.items()}
 
 
 # ---- Writing -------------------------------------------------------------------------------------

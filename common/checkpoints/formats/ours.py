@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 from common.checkpoints import store
 from common.checkpoints.containers import safetensors
 from common.checkpoints.names import LazyTensor, StoredTensor, axes_of
-from common.checkpoints.small_files import are_thresholds, read_json, write_vocab
-from common.checkpoints.store import CONFIG, MANIFEST, STATE, VOCAB, WEIGHTS
+from common.checkpoints.small_files import are_thresholds, read_json
+from common.checkpoints.store import CONFIG, LIBRARY_VOCAB, MANIFEST, STATE, VOCAB, WEIGHTS
+from common.checkpoints.vocab import write_vocab
 from common.errors import RunError, UserError
 from common.params import COMPUTED_KEYS, FROM_CHECKPOINT, ModelParams, keys_of
 
@@ -72,12 +73,13 @@ def save_checkpoint(model_dir, step, weights, state, config, vocab, keep_max=0, 
 
     def write(folder):
         write_config(folder, config)
-        write_vocab(folder, vocab)
+        vocab_name = write_vocab(folder, vocab)
         for name, arrays in ((WEIGHTS, weights), (STATE, state)):
             save_file(arrays, folder / name)
             # safetensors makes files that only their owner can read.
             shutil.copymode(folder / CONFIG, folder / name)
-        return {name: store.entry_of(folder / name) for name in (WEIGHTS, STATE, CONFIG, VOCAB)}
+        names = (WEIGHTS, STATE, CONFIG, vocab_name)
+        return {name: store.entry_of(folder / name) for name in names}
 
     store.write_checkpoint(path, write)
     store.delete_old(model_dir, step, keep_max, keep)
@@ -138,7 +140,9 @@ def read_config(path):
     path = resolve(path)
     check_whole(path)
     config = check_config(read_json(path / CONFIG) or {}, path / CONFIG)
-    return config | {"family": "ours", "vocab_file": str(path / VOCAB)}
+    names = (LIBRARY_VOCAB, VOCAB)
+    vocab_file = next((path / name for name in names if (path / name).is_file()), path / VOCAB)
+    return config | {"family": "ours", "vocab_file": str(vocab_file)}
 
 
 def check_config(config, file):

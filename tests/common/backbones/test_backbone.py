@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from common.backbones.backbone import make_backbone
+from common.kernels.needed_tokens import FIRST_TOKEN
 from tests.reference.tiny_bert import HIDDEN_SIZE, random_features, tiny_params
 
 
@@ -23,7 +24,7 @@ def vectors(backbone, features, **arguments):
 def test_vectors_have_the_hidden_size_and_the_first_token_can_be_computed_alone():
     backbone, features = backbone_of(), random_features(batch=3, tokens=7)
     x, padding_mask = vectors(backbone, features)
-    first, _ = vectors(backbone, features, first_token_only=True)
+    first, _ = vectors(backbone, features, needed=FIRST_TOKEN)
     assert x.shape == (3, 7, HIDDEN_SIZE) and first.shape == (3, 1, HIDDEN_SIZE)
     np.testing.assert_allclose(first, x[:, :1], rtol=0, atol=1e-6)  # float32, values near 3
     np.testing.assert_array_equal(padding_mask, features["padding_mask"])

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from common.checkpoints.formats import FORMATS, Format
-from common.checkpoints.load import LoadReport, load_weights, open_checkpoint
+from common.checkpoints.load import (
+    Checkpoint,
+    LoadReport,
+    fresh_layers,
+    load_weights,
+    open_checkpoint,
+)
 from common.errors import UserError
 from model import make_model
 from tests.reference.tiny_bert import (
@@ -345,3 +351,21 @@ def test_the_report_counts_first_and_keeps_short_however_deep_the_network():
     assert "  fresh    classifier/kernel [7, 2], bias [2]" in lines
     assert "  unused   and 95 more" in lines
     assert len(lines) <= 25 and max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "note"),
+    [
+        (1, 1, "loaded, the checkpoint has one output, too"),
+        (3, 3, "loaded, the checkpoint is a classifier of 3 classes"),
+        (1, 2, "fresh, the checkpoint's has one output, not 2"),
+    ],
+)
+def test_a_head_of_one_output_is_not_called_one_of_classes(stored, wanted, note):
+    def head(outputs):
+        return {"classifier/bias": np.zeros(outputs), "classifier/kernel": np.zeros((6, outputs))}
+
+    checkpoint = Checkpoint("x", "ours", {})
+    checkpoint.__dict__["weights"] = head(stored)
+    _, notes = fresh_layers(head(wanted), checkpoint, False, {"classifier": "classes"}, None)
+    assert notes == [f"classifier: {note}"]

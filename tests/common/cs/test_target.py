@@ -33,7 +33,7 @@ def make_params(mode="train", **sections):
         "runconfig": {"mode": mode, "max_steps": 10},
     }
     for name, keys in sections.items():
-        values[name] |= keys
+        values.setdefault(name, {}).update(keys)
     return Params.model_validate(values)
 
 
@@ -130,12 +130,16 @@ def test_mount_dirs_of_the_launcher_reach_the_params(monkeypatch):
         ("train_and_eval", {}, "run --mode train, then --mode eval"),
         ("eval_all", {}, "once for each checkpoint"),
         ("export", {}, "it needs no CS system"),
-        ("train", {"runconfig": {"max_steps": None}}, "steps, not epochs"),
+        ("train", {"runconfig": {"max_steps": None}}, "needs its length; give --num_epochs"),
         ("train", {"train_input": {"repeat": False}}, "train_input.repeat"),
+        ("train", {"runconfig": {"max_steps": None, "max_seconds": 9}}, "give --max_steps"),
         ("train", {"optimizer": {"optimizer_type": "rmsprop"}}, "adam, adamw"),
+        ("train", {"optimizer": {"optimizer_type": "lamb"}}, "lamb has no exact counterpart"),
         ("train", {"optimizer": {"grad_accum_steps": 3}}, "train_input.batch_size: 12"),
+        ("train", {"optimizer": {"grad_accum_schedule": [[0, 2]]}}, "grad_accum_schedule"),
         ("train", {"optimizer": {"moving_average_decay": 0.9}}, "moving_average_decay"),
         ("train", {"optimizer": {"lazy_word_embeddings": True}}, "lazy_word_embeddings"),
+        ("train", {"distillation": {"teacher": "t"}}, "no teacher runs on a CS system"),
         ("train", {"csconfig": {"num_csx": 5}}, "5 systems"),
         ("train", {"csconfig": {"use_cbfloat16": True}}, "needs model.mixed_precision: true"),
     ],
@@ -146,12 +150,23 @@ def test_what_the_system_cannot_do_is_refused_with_what_to_write(mode, sections,
     assert told in str(error.value)
 
 
-def test_a_task_that_has_no_twin_is_refused():
-    params = make_params("train")
-    section = params.predict_input.model_copy(update={"task": "multi_label"})
-    with pytest.raises(
-        UserError, match="task: multi_label, and a CS system runs classification, reg"
-    ):
+@pytest.mark.parametrize("mode", ["eval", "predict"])
+def test_what_trains_nothing_needs_no_length(mode):
+    target.check_rules(make_params(mode, runconfig={"max_steps": None}))
+
+
+def test_a_length_in_epochs_is_one_for_a_cs_system():
+    params = make_params("train", runconfig={"max_steps": None, "num_epochs": 2})
+    target.check_rules(params)
+    target.check_rules(make_params("train", optimizer={"decay": "linear", "warmup_ratio": 0.1}))
+
+
+@pytest.mark.parametrize("task", ["multi_label", "token_classification", "question_answering"])
+def test_a_task_that_has_no_twin_is_refused(task):
+    params = make_params("predict")
+    section = params.predict_input.model_copy(update={"task": task})
+    refusal = f"task: {task}, and a CS system runs classification, reg.* run it on this machine"
+    with pytest.raises(UserError, match=refusal):
         target.check_rules(params.model_copy(update={"predict_input": section}))
 
 
@@ -288,3 +303,18 @@ def test_a_launcher_without_a_command_says_how_it_is_used():
     assert done.returncode == 2
     assert "Usage: csrun_cpu" in done.stderr
     assert launch("csrun_cpu", "--help").returncode == 0
+
+
+# ---- A blank in model_dir ------------------------------------------------------------------------
+
+
+def test_a_blank_in_model_dir_is_refused_before_the_vendors_compiler_meets_it(tmp_path):
+    def of(name, **sections):
+        run = {"model_dir": str(tmp_path / name)} | sections.pop("runconfig", {})
+        return make_params(runconfig=run, **sections)
+
+    for runconfig in ({}, {"validate_only": True}, {"compile_only": True}):
+        with pytest.raises(UserError, match=r"--model_dir: .*/my runs has a blank in it.* without"):
+            target.check_rules(of("my runs", runconfig=runconfig))
+    target.check_rules(of("runs"))
+    target.check_rules(of("my runs", csconfig={"backend": "cpu"}))  # where nothing is compiled

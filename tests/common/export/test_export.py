@@ -142,6 +142,20 @@ def test_an_export_with_a_file_of_the_users_in_it_is_refused(make_classifier, tm
     assert path.is_symlink() or path.read_text() == "years of work"
 
 
+def test_an_export_of_an_earlier_version_is_replaced(make_classifier, tmp_path):
+    folder, _ = export("keras", make_classifier(), tmp_path / "out")
+    manifest = json.loads((folder / "export.json").read_text())
+    del manifest["files"]["README.md"]  # which they did not list
+    (folder / "export.json").write_text(json.dumps(manifest))
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds README\.md, which no export wrote"):
+        export("keras", make_classifier(), folder)
+    (folder / "README.md").write_text(card)
+    export("tf1", make_classifier(), folder)
+    assert (folder / "bert_config.json").exists()
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", "{", '{"files": {"thesis.tex": "mine"}}'])
 def test_a_file_of_that_name_does_not_make_a_folder_an_export(make_classifier, tmp_path, content):
     (tmp_path / "export.json").write_text(content)
@@ -152,8 +166,8 @@ def test_a_file_of_that_name_does_not_make_a_folder_an_export(make_classifier, t
 
 
 def test_an_unknown_format_is_refused_with_those_that_there_are(make_classifier, tmp_path):
-    with pytest.raises(UserError, match=r"'tflite'; available: saved_model, .*tf1"):
-        export("tflite", make_classifier(), tmp_path / "out")
+    with pytest.raises(UserError, match=r"'coreml'; available: saved_model, .*tflite"):
+        export("coreml", make_classifier(), tmp_path / "out")
 
 
 def test_the_card_has_the_params_of_the_training_without_places(make_classifier, tmp_path):
@@ -225,8 +239,8 @@ def test_a_pre_norm_network_is_refused_where_the_format_has_none(make_classifier
     assert not list(tmp_path.iterdir())
 
 
-def test_quantization_of_another_format_than_onnx_is_refused(make_classifier, tmp_path):
-    with pytest.raises(UserError, match="quantize"):
+def test_quantization_is_refused_where_the_format_has_none(make_classifier, tmp_path):
+    with pytest.raises(UserError, match="for export_format onnx and tflite, not keras"):
         export("keras", make_classifier(quantize="int8"), tmp_path / "out")
 
 

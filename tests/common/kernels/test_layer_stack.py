@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from common.kernels.layer_stack import LayerStack
+from common.kernels.needed_tokens import ALL_TOKENS, FIRST_TOKEN
 from model import make_model
 from tests.reference.tiny_bert import HIDDEN_SIZE, random_features, randomize, tiny_params
 
@@ -34,7 +35,9 @@ def test_a_stack_gives_the_values_and_gradients_of_the_plain_layers(
     x = tf.constant(np.random.default_rng(0).normal(size=(*mask.shape, HIDDEN_SIZE)), "float32")
 
     def around(layers, x, mask):
-        return stack.around(layers, x, mask, first_token_only=first_token_only, training=True)
+        return stack.around(
+            layers, x, mask, needed=FIRST_TOKEN if first_token_only else ALL_TOKENS, training=True
+        )
 
     actual = values_and_gradients(model.encoder, x, mask, around)
     expected = values_and_gradients(model.encoder, x, mask, None)

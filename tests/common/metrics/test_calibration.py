@@ -11,6 +11,7 @@ from common.metrics.calibration import (
     MIN_TEMPERATURE,
     expected_calibration_error,
     fit_temperature,
+    reliability,
 )
 
 
@@ -72,3 +73,14 @@ def test_calibration_error_is_0_for_what_is_as_right_as_it_says():
     certain = np.eye(2)[[0, 1, 1]]
     assert expected_calibration_error(certain, np.array([0, 1, 1])) == 0.0
     assert expected_calibration_error(certain, np.array([1, 0, 0])) == 1.0
+
+
+def test_the_bins_of_reliability_have_their_rows():
+    probabilities = np.array([[0.95, 0.05], [0.9, 0.1], [0.4, 0.6], [0.35, 0.65]])
+    labels = np.array([0, 1, 1, 1])
+    counts, confidence, accuracy = reliability(probabilities, labels, num_bins=5)
+    assert counts.tolist() == [0, 0, 1, 1, 2]  # 0.6 is in (0.4, 0.6]
+    assert confidence == pytest.approx([0, 0, 0.6, 0.65, 0.925])
+    assert accuracy.tolist() == [0, 0, 1, 1, 0.5]
+    error = (counts * np.abs(confidence - accuracy)).sum() / 4
+    assert expected_calibration_error(probabilities, labels, 5) == pytest.approx(error)

@@ -124,7 +124,7 @@ def test_differing_answers_are_counted_by_row():
         return metrics
 
     other = LOGITS * np.array([[1], [1], [-1], [1]])
-    assert of(LOGITS).describe_difference(of(other)) == "1 of 4 rows have other labels"
+    assert of(LOGITS).describe_difference(of(other)) == "1 of 4 rows has other labels"
 
 
 def test_label_sets_are_right_as_a_whole_and_the_worst_label_says_how_wrong():

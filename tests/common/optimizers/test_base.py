@@ -114,8 +114,10 @@ def test_biases_and_layer_norms_do_not_decay(name):
     optimizer = make(cfg, weights)
     assert optimizer.decayed == DECAYED
     apply(optimizer, {name: np.zeros(shape) for name, shape in SHAPES.items()})
+    # The step of lamb is the rate times the weight, however small its decay.
+    decay = 1.0 if name == "lamb" else 0.5
     for name, before in weights.items():
-        factor = 1 - 0.1 * 0.5 if name in DECAYED else 1.0
+        factor = 1 - 0.1 * decay if name in DECAYED else 1.0
         expected = before.astype(np.float32) * factor
         np.testing.assert_allclose(optimizer.weights[name].numpy(), expected, rtol=1e-6)
 
@@ -309,7 +311,7 @@ def slices_of(rows, seed):
 
 @pytest.mark.parametrize("is_dense", [False, True])  # as several batches or devices make it
 @pytest.mark.parametrize("moving_average_decay", [None, 0.9])
-@pytest.mark.parametrize("optimizer_type", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer_type", [name for name in OPTIMIZERS if name != "lamb"])
 def test_a_lazy_update_is_a_plain_one_whose_other_rows_are_put_back(
     optimizer_type, moving_average_decay, is_dense
 ):
@@ -379,6 +381,7 @@ SLOTS = {
     "momentum": ["velocity"],
     "adam": ["m", "v"],
     "adamw": ["m", "v"],
+    "lamb": ["m", "v"],
     "rmsprop": ["mean_square", "velocity"],
 }
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.optimizers.schedules import make_schedule, notes_on_schedule
+from common.errors import UserError
+from common.optimizers.schedules import make_schedule, notes_on_schedule, with_end
 from common.params import OptimizerParams
 
 
@@ -229,6 +230,83 @@ def test_the_rate_is_the_same_inside_a_traced_function():
     steps = [tf.constant(step, tf.float32) for step in range(16)]
     # To a rounding: the graph may multiply by a reciprocal where single operations divide.
     assert_rates([traced(step) for step in steps], [schedule(step) for step in steps])
+
+
+# ---- A number with warmup_ratio and decay --------------------------------------------------------
+
+
+def with_words(num_steps, **values):
+    """OptimizerParams of the keys that a file has, over a training of num_steps."""
+    return with_end(OptimizerParams.model_validate(values), num_steps)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    num_steps=st.integers(1, 400),
+    percent=st.integers(0, 100),
+    decay=st.sampled_from([None, "constant", "linear", "cosine"]),
+    peak=st.floats(1e-6, 1.0),
+    end=st.sampled_from([0.0, 0.02, 0.5]),
+)
+def test_warm_up_and_decay_are_the_formulas_of_the_field(num_steps, percent, decay, peak, end):
+    warm_up = num_steps * percent // 100  # whole steps
+    words = {"warmup_ratio": percent / 100, "decay": decay, "decay_end": end}
+    cfg = with_words(num_steps, learning_rate=peak, **words)
+    step = np.arange(num_steps, dtype=np.float64)
+    share = (step - warm_up) / max(num_steps - warm_up, 1)  # of the decay, from 0
+    falling = {"linear": 1 - share, "cosine": (1 + np.cos(np.pi * share)) / 2}
+    falling = {name: end + (1 - end) * fall for name, fall in falling.items()}
+    expected = peak * np.where(
+        step < warm_up, step / max(warm_up, 1), falling.get(decay, np.ones_like(step))
+    )
+    np.testing.assert_allclose(make_schedule(cfg)(step), expected, rtol=1e-12, atol=1e-15)
+    if decay in ("linear", "cosine") and warm_up < num_steps:
+        last = make_schedule(cfg)(np.array(num_steps))
+        assert last == pytest.approx(end * peak, abs=1e-12)
+    assert notes_on_schedule(cfg, num_steps) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "schedules"),
+    [
+        # The lists that params_bert_minilm_sst2.yaml had: 10% of 3,156 are 315.6.
+        ({"decay": "linear"}, [linear(0, 1e-4, 315), linear(1e-4, 0, 2841)]),
+        (
+            {"decay": "cosine"},
+            [
+                linear(0, 1e-4, 315),
+                {"scheduler": "Cosine", "initial_learning_rate": 1e-4, "decay_steps": 2841},
+            ],
+        ),
+        ({}, [linear(0, 1e-4, 315), {"scheduler": "Constant", "learning_rate": 1e-4}]),
+        ({"decay": "linear", "warmup_ratio": 0}, [linear(1e-4, 0, 3156)]),
+        (
+            {"decay": "linear", "decay_end": 0.25},
+            [linear(0, 1e-4, 315), linear(1e-4, 2.5e-5, 2841)],
+        ),
+        ({"decay": "linear", "warmup_ratio": 1}, [linear(0, 1e-4, 3156)]),
+    ],
+)
+def test_warm_up_and_decay_are_the_list_that_a_file_could_have(values, schedules):
+    cfg = with_words(3156, **({"learning_rate": 1e-4, "warmup_ratio": 0.1} | values))
+    assert cfg == OptimizerParams.model_validate({"learning_rate": schedules})
+
+
+def test_a_share_is_the_decimal_that_is_written():
+    # The product of floats is 28.999999999999996.
+    cfg = with_words(100, learning_rate=1, warmup_ratio=0.29)
+    assert cfg.learning_rate[0].steps == 29
+
+
+@pytest.mark.parametrize("values", [{}, {"decay": "constant"}, {"warmup_ratio": 0}])
+def test_a_number_alone_stays_constant(values):
+    assert with_words(100, learning_rate=1e-4, **values).learning_rate == 1e-4
+    assert not OptimizerParams(**values).needs_end
+
+
+def test_a_rate_that_falls_to_an_unknown_end_is_refused():
+    with pytest.raises(UserError, match="need the step at which training ends"):
+        make_schedule(OptimizerParams(decay="linear"))
 
 
 # ---- Schedule and length of training -------------------------------------------------------------

@@ -11,13 +11,15 @@ import pytest
 import yaml
 
 from common.params import SECTIONS, docs, every_key
-from common.params.docs import PAGE, SCHEMA, page, schema_text
+from common.params.docs import PAGE, SCHEMA, VOCABULARY_SCHEMA, page
+from common.params.vocabulary import VocabularyParams
 from tests.reference.small_params import VALID
 from utils import get_params
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))
-MODELINE = "# yaml-language-server: $schema=params.schema.json"
+CONFIGS = sorted((ROOT / "configs").glob("*.y*ml"))
+VOCABULARIES = [path for path in CONFIGS if path.name.startswith("vocab_")]
+PARAMS = [path for path in CONFIGS if path not in VOCABULARIES]
 
 
 class EditorLoader(yaml.SafeLoader):
@@ -36,10 +38,10 @@ for first in "-+.0123456789":
 
 @pytest.fixture(scope="module")
 def faults():
-    """Messages of the JSON Schema on a file's text: none where an editor underlines nothing."""
-    validator = jsonschema.Draft7Validator(json.loads(schema_text()))
+    """Messages of a JSON Schema on a file's text: none where an editor underlines nothing."""
 
-    def faults(text):
+    def faults(text, schema=SCHEMA):
+        validator = jsonschema.Draft7Validator(json.loads(schema.read_text("utf-8")))
         values = yaml.load(text, EditorLoader)
         return [error.message for error in validator.iter_errors(values)]
 
@@ -49,13 +51,14 @@ def faults():
 # ---- The page ------------------------------------------------------------------------------------
 
 
-def test_the_page_is_current():
-    text = PAGE.read_text("utf-8")
-    assert page(text) == text, "run `make docs`"
+@pytest.mark.parametrize("path", docs.contents(), ids=lambda path: path.name)
+def test_what_is_written_is_current(path):
+    assert path.read_text("utf-8") == docs.contents()[path], "run `make docs`"
 
 
-def test_the_json_schema_is_current():
-    assert SCHEMA.read_text("utf-8") == schema_text(), "run `make docs`"
+def test_every_key_of_a_vocabulary_has_one_row_on_its_page():
+    rows = re.findall(r"^\| `(\w+)` \|", docs.VOCABULARY_PAGE.read_text("utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(VocabularyParams.model_fields)
 
 
 def test_every_key_of_every_section_has_one_row_on_the_page():
@@ -113,18 +116,19 @@ def test_a_type_is_told_in_words(schema, words):
 # ---- The JSON Schema -----------------------------------------------------------------------------
 
 
-def test_the_json_schema_is_one():
-    jsonschema.Draft7Validator.check_schema(json.loads(schema_text()))
+@pytest.mark.parametrize("path", [SCHEMA, VOCABULARY_SCHEMA], ids=lambda path: path.name)
+def test_a_json_schema_is_one(path):
+    jsonschema.Draft7Validator.check_schema(json.loads(path.read_text("utf-8")))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_config_names_the_schema_and_validates_against_it(path, faults):
-    text = path.read_text("utf-8")
-    assert MODELINE in text.splitlines()[:2]
-    assert faults(text) == []
+def test_every_config_names_its_schema_and_validates_against_it(path, faults):
+    text, schema = path.read_text("utf-8"), VOCABULARY_SCHEMA if path in VOCABULARIES else SCHEMA
+    assert f"# yaml-language-server: $schema={schema.name}" in text.splitlines()[:2]
+    assert faults(text, schema) == []
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.name)
 def test_what_a_run_saves_validates_too(path, faults):
     assert faults(get_params(path).to_yaml()) == []
 
@@ -144,8 +148,8 @@ def test_what_a_run_saves_validates_too(path, faults):
         ("hidden_size: 12", "initializer: {name: normal, stdev: 1}"),
         ("learning_rate: 1e-4", "learning_rate: {scheduler: Constant}"),
         ("learning_rate: 1e-4", "learning_rate: {scheduler: linear, learning_rate: 1}"),
-        ("learning_rate: 1e-4", "optimizer_type: lamb"),
-        ("model:\n  hidden_size: 12\n  num_heads: 3\n", ""),
+        ("learning_rate: 1e-4", "optimizer_type: adagrad"),
+        (VALID[: VALID.index("model:")], ""),
     ],
 )
 def test_an_editor_underlines_what_is_refused(old, new, faults, tmp_path):
@@ -169,6 +173,7 @@ def test_an_editor_underlines_what_is_refused(old, new, faults, tmp_path):
         VALID.replace("hidden_size: 12", "dropout_rate:"),
         VALID.replace("max_steps: 11", "max_steps: 2e4"),
         VALID.replace("train_input", "eval_input"),
+        VALID[: VALID.index("model:")],
         VALID.replace("1e-4", "[{scheduler: Constant, learning_rate: 1, steps: 2}]"),
     ],
 )

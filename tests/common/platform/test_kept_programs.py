@@ -53,9 +53,9 @@ def training(seed=0, **optimizer):
 def keep_step(folder, params, model, optimizer, starts=None, prefix="kept_"):
     """Writes the training step into a folder, as `--compile_only` does."""
     replica = Replica(model_fn, params, model, optimizer, ONE_DEVICE.mean)
-    is_whole = optimizer.cfg.grad_accum_steps == 1
+    is_whole = optimizer.cfg.accumulation.is_single
     batch = features(starts), LABELS
-    arguments = batch if is_whole else (*batch, tf.constant(0))
+    arguments = batch if is_whole else (*batch, tf.constant(0), tf.constant(1))
     step = replica.update_from if is_whole else replica.add
     concrete = trace(step, arguments)
     variables = kept_programs.variables_of(model, optimizer, replica.sums)
@@ -105,7 +105,7 @@ def test_a_kept_step_takes_another_seed(tmp_path):
         np.testing.assert_array_equal(weights[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("others", [{}, {"grad_accum_steps": 2}])
+@pytest.mark.parametrize("others", [{}, {"grad_accum_schedule": [[0, 1], [2, 2]]}])
 def test_a_kept_step_takes_another_learning_rate(tmp_path, others):
     keep_step(tmp_path, *training(**others))
     warm_up = {"scheduler": "Linear", "initial_learning_rate": 0.0, "end_learning_rate": 0.1}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `mixed_precision: auto` stands for on a machine, and whether it has a network."""
 
+import os
 import socket
 import urllib.request
 
@@ -26,6 +27,24 @@ def test_bfloat16_is_chosen_where_every_gpu_multiplies_it(monkeypatch):
     monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": "avx512_bf16"})
     assert machine.best_precision([(9, 0), (8, 0)]) == "mixed_bfloat16"
     assert machine.best_precision([(9, 0), (7, 5)]) == "float32"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "XLA_FLAGS"),
+        *("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA"),
+    ],
+)
+def test_what_changes_the_last_bits_is_a_fact_of_the_machine(monkeypatch, name):
+    monkeypatch.delenv(name, raising=False)
+    before = machine.machine_facts()
+    assert before["cores"] == str(len(os.sched_getaffinity(0)))
+    monkeypatch.setenv(name, "7")
+    assert machine.differences(before, machine.machine_facts()) == f"{name} was None, is 7"
+    cores = {0} if os.sched_getaffinity(0) != {0} else {1}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores)
+    assert machine.machine_facts()["cores"] == "1"
 
 
 def test_a_network_is_there_where_one_host_answers(monkeypatch):

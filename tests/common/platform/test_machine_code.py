@@ -106,21 +106,49 @@ def test_the_differences_of_two_machines_are_listed_briefly():
     assert text == "a was 0, is 1, b was 0, is 1, c was 0, is 1, and 1 more"
 
 
+FUSION = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
+NO_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type="
+
+
 @pytest.mark.parametrize(
     "flags, expected",
     [
-        (None, "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"),
-        ("--a=b", "--a=b --xla_backend_extra_options=xla_cpu_use_multi_output_fusion"),
-        ("--xla_backend_extra_options=c --a=b", "--xla_backend_extra_options=c --a=b"),
+        (None, f"{FUSION} {NO_YNNPACK}"),
+        ("--a=b", f"--a=b {FUSION} {NO_YNNPACK}"),
+        (f"--xla_backend_extra_options=c {NO_YNNPACK}dot", None),
     ],
 )
-def test_multi_output_fusion_leaves_options_of_the_user(flags, expected, monkeypatch):
+def test_flags_of_xla_that_the_user_has_set_stay(flags, expected, monkeypatch):
     monkeypatch.delenv(machine_code.XLA_FLAGS, raising=False)
     if flags is not None:
         monkeypatch.setenv(machine_code.XLA_FLAGS, flags)
     for _ in range(2):
-        machine_code.use_multi_output_fusion()
-        assert os.environ[machine_code.XLA_FLAGS] == expected
+        machine_code.set_xla_flags()
+        assert os.environ[machine_code.XLA_FLAGS] == (expected or flags)
+
+
+def test_no_sum_goes_to_ynnpack(tmp_path):
+    """TensorFlow 2.21 begins one by a list that threads share without a lock: a rare SIGSEGV."""
+    program = """
+from common.platform.machine_code import set_xla_flags
+set_xla_flags()
+import tensorflow as tf
+
+@tf.function(jit_compile=True)
+def f(x):
+    x = tf.maximum(x * 2.0, 0.5)
+    return tf.cast(x, tf.bfloat16), tf.reduce_sum(x, 0)
+
+x = tf.ones((64, 1536))
+f(x)
+print(f.experimental_get_compiler_ir(x)("optimized_hlo"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "reduce" in done.stdout
+    assert "ynn" not in done.stdout
 
 
 # ---- The cache -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many streams a run has, how many threads TensorFlow gets, and what streams compute."""
 
+import logging
 import os
 import threading
 
@@ -89,8 +90,19 @@ def test_an_error_in_a_stream_is_raised_and_ends_the_work():
 
 def test_a_stream_computes_on_the_device_of_its_caller():
     def device():
-        return tf.distribute.get_replica_context().devices[0]
+        return tf.zeros([]).device
 
     with tf.device("/device:CPU:0"):
         assert list(in_streams(device, [()] * 2, 2)) == [device()] * 2
     assert list(in_streams(device, [()] * 2, 2)) == [device()] * 2
+
+
+def test_streams_use_nothing_that_tensorflow_warns_of(recwarn):
+    messages = []
+    tf.get_logger().addHandler(handler := logging.Handler())
+    handler.emit = lambda record: messages.append(record.getMessage())
+    try:
+        assert list(in_streams(lambda number: number, [(1,), (2,)], 2)) == [1, 2]
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert messages == [] and not recwarn.list

@@ -128,6 +128,7 @@ def test_without_the_module_of_one_tokenizer_all_of_tensorflow_text_is_imported(
     assert tf_private.fast_wordpiece_tokenizer().__name__ == alone.__name__
 
 
+@pytest.mark.slow  # two whole runs
 def test_a_run_without_any_of_them_trains_to_the_same_bits(tmp_path):
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]

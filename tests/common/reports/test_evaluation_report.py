@@ -47,6 +47,14 @@ def test_text_of_classes_is_a_table_and_their_confusion():
     )
 
 
+def test_a_label_with_a_tab_or_a_line_end_keeps_the_tables_in_shape():
+    classes = [
+        of_class | {"label": f"{n}\t\ndog"} for n, of_class in enumerate(REPORT["per_class"])
+    ]
+    lines = evaluation_text(6315, {**REPORT, "per_class": classes}).splitlines()
+    assert [line[:7] for line in lines[2:4]] == ["  0 dog", "  1 dog"] and len(lines) == 8
+
+
 def test_text_of_figures_alone_is_a_line():
     report = {"num_examples": 7, "pearson": 0.5, "loss": 0.25}
     assert (

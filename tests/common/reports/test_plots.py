@@ -67,6 +67,12 @@ def test_labels_with_dollar_signs_and_classes_without_rows_are_drawn(tmp_path):
     assert (tmp_path / "plots/confusion_validation.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("label", ["very\tgood", "退货"])
+def test_labels_that_no_font_has_are_drawn_without_a_warning(tmp_path, label):
+    Plots(tmp_path).on_evaluation(1, _report_of(3, label=label))
+    assert (tmp_path / "plots/confusion_validation.png").stat().st_size > 5000
+
+
 def test_curves_mark_the_best_evaluation(tmp_path):
     curves = {
         ("train", "train/cost_cls"): {1: 0.9, 2: math.nan, 3: 0.5},
@@ -89,6 +95,21 @@ def test_curves_mark_the_best_evaluation(tmp_path):
     assert labels == ["loss", "accuracy", "learning rate"]
     assert learning_rate.get_xlabel() == "step"
     assert loss.get_lines()[0].get_xdata().tolist() == [1, 3]  # not finite: left out
+
+
+def test_curves_of_pre_training_name_its_two_accuracies():
+    curves = {
+        ("train", "train/cost"): {1: 10.9, 3: 9.5},
+        ("train", "train/cost_cls"): {1: 0.7, 3: 0.6},
+        ("eval", "eval/accuracy_masked_lm"): {3: 0.25},
+        ("eval", "eval/accuracy_cls"): {3: 0.5},
+    }
+    loss, accuracy = draw_curves(curves, "title").axes
+    assert loss.get_lines()[0].get_ydata().tolist() == [10.9, 9.5]
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == [
+        "masked words, best 0.2500 at step 3",
+        "next sentence, best 0.5000 at step 3",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -97,5 +97,6 @@ def test_a_resume_that_removes_nothing_writes_no_event(tmp_path, make_listeners)
 
 def test_events_that_cannot_be_written_are_reported(tmp_path, make_listeners):
     (tmp_path / "eval").write_text("a file where a folder is to be made")
-    with pytest.raises(RunError, match=r"eval/events.* could not be written: .*Checkpoints are"):
+    told = r"eval/events.* could not be written: Not a directory\. Checkpoints are"
+    with pytest.raises(RunError, match=told):
         make_listeners().on_figures("eval", 1, {"loss": 1.0})

@@ -1,33 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-label classification from labels to predictions, and a step against transformers."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.BaseModel import PREDICT, TRAIN
-from common.checkpoints.load import load_weights, open_checkpoint
+from common.BaseModel import TRAIN
 from common.errors import UserError
-from common.optimizers.factory import make_optimizer
-from common.params import OptimizerParams
 from common.tasks.multi_label import LabelSetTargets
 from common.tasks.targets import LabelColumn
-from common.training.train_step import make_train_step
 from model import make_model, model_fn
-from tests.reference.tiny_bert import (
-    huggingface_tensors,
-    random_features,
-    randomize,
-    save_huggingface,
-    tiny_params,
-)
+from tests.reference.one_step import check_one_step
+from tests.reference.tiny_bert import random_features, randomize, tiny_params
 
 LABELS = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]], np.float32)
 NAMES = ("a", "b", "c")
-STEP = json.loads((Path(__file__).parents[2] / "reference/multi_label_step.json").read_text())
 
 
 def multi_label_params(**network):
@@ -117,62 +104,7 @@ def test_r_drop_adds_half_alpha_times_the_divergence_of_each_label():
 
 
 def test_one_adamw_step_ends_with_the_weights_of_transformers_and_torch(tmp_path):
-    """multi_label_step.py has the settings; torch's epsilon is corrected for the step, ours not."""
-    folder = save_huggingface(
-        tmp_path,
-        huggingface_tensors(num_labels=3),
-        id2label={"0": "a", "1": "b", "2": "c"},
-        problem_type="multi_label_classification",
-    )
-    checkpoint = open_checkpoint(folder)
-    assert checkpoint.config["task"] == "multi_label"
-    model = make_model(multi_label_params(), checkpoint.config["label_names"])
-    assert not load_weights(model, checkpoint).fresh
-    weights = {name: weight.value for name, weight in model.weights_by_name().items()}
-    before = {name: weight.numpy().astype(np.float64) for name, weight in weights.items()}
-    settings = STEP["settings"]
-    optimizer = make_optimizer(
-        weights,
-        OptimizerParams.model_validate(
-            {
-                "learning_rate": settings["lr"],
-                "beta1": settings["betas"][0],
-                "beta2": settings["betas"][1],
-                "epsilon": settings["eps"] * (1 - settings["betas"][1]) ** 0.5,
-                "use_bias_correction": True,
-                "weight_decay_rate": settings["weight_decay"],
-                "max_gradient_norm": settings["clip"],
-            }
-        ),
-    )
-    train_step = make_train_step(model_fn, multi_label_params(), model, optimizer)
-    features = {name: tf.constant(rows, tf.int32) for name, rows in STEP["features"].items()}
-    batch = {
-        "input_ids": features["input_ids"],
-        "input_mask": 1 - features["attention_mask"],
-        "segment_ids": features["token_type_ids"],
-    }
-    labels = tf.constant(STEP["labels"])
-    logits = model.build_model(batch, PREDICT)["logits"]
-    np.testing.assert_allclose(logits, STEP["logits"], rtol=0, atol=1e-5)
-    figures = train_step(batch, labels)
-    # Float32 against float32 by another program.
-    assert float(figures["train/cost_cls"]) == pytest.approx(STEP["loss"], rel=1e-6)
-    norm = float(figures["train/unclipped_grad_norm"])
-    assert norm == pytest.approx(STEP["gradient_norm"], rel=1e-5)
-    updates = {name: weight.numpy() - before[name] for name, weight in weights.items()}
-    theirs = {
-        "classifier/kernel": np.array(STEP["classifier_update"]).T,
-        "encoder/layer_0/attention/query/kernel": np.array(STEP["query_update"]).T,
-    }
-    for name, expected in theirs.items():
-        error = np.linalg.norm(updates[name] - expected) / np.linalg.norm(expected)
-        assert error < 1e-4, name  # of differences of float32 weights near 1, 6e-8 each
-    squares = sum(np.sum(update**2) for update in updates.values())
-    expected = sum(norm**2 for norm in STEP["norms_of_updates"].values())
-    assert squares == pytest.approx(expected, rel=1e-4)
-    after = model.build_model(batch, PREDICT)["logits"]
-    np.testing.assert_allclose(after, STEP["logits_after"], rtol=0, atol=1e-5)
+    check_one_step(multi_label_params(), tmp_path / "checkpoint")
 
 
 # ---- Answers -------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_classes_are_named_by_the_params_or_else_by_the_source():
         ),
         (ClassTargets(("x", "y")), "number", "no class"),
         (ClassTargets(), "one class", "stars of one class, all; a classifier needs two or more"),
-        (ClassTargets(("x",)), "class", "label_names has 1 names, but the set has 0 classes"),
+        (ClassTargets(("x",)), "class", "label_names has 1 name, but the set has 0 classes"),
         (ValueTargets(), "class", "the set has a feature stars that is no number but a column"),
         (ValueTargets(), "other", "no number"),
     ],

@@ -90,7 +90,12 @@ def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibr
     for n in range(15):
         inside = (confidence > n / 15) & (confidence <= (n + 1) / 15)
         error += abs(confidence[inside].sum() - hits[inside].sum()) / len(labels)
-    assert facts["after"]["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
+    # Of two classes as probable as each other rounding chooses the answer.
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
+    num_ties = int((first - second < 1e-5).sum())
+    assert num_ties <= 1
+    tolerance = num_ties / len(labels) + 1e-6
+    assert facts["after"]["expected_calibration_error"] == pytest.approx(error, abs=tolerance)
     for step in (4, 8):  # neither the last nor the best
         assert "temperature" not in ours.read_config(calibrated / f"checkpoint-{step}")
 

@@ -126,11 +126,18 @@ def test_rows_have_the_masks_of_the_whole_batch(row, dtype):
 # ---- Devices -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grad_accum_steps", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_two_devices_make_the_updates_of_one(grad_accum_steps):
+@pytest.mark.parametrize(
+    ("grad_accum_steps", "task"),
+    [
+        (1, "classification"),
+        pytest.param(2, "classification", marks=pytest.mark.slow),
+        (1, "token_classification"),  # the devices have different numbers of labelled tokens
+    ],
+)
+def test_two_devices_make_the_updates_of_one(grad_accum_steps, task):
     """With dropout, class weights and clipping on."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.reference.two_devices", str(grad_accum_steps)],
+        [sys.executable, "-m", "tests.reference.two_devices", str(grad_accum_steps), task],
         cwd=ROOT,
         capture_output=True,
         text=True,

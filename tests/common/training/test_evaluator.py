@@ -5,6 +5,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from common.training.evaluator import Evaluator
 from common.training.inference import Inference
 from tests.reference.tiny_bert import randomize
 from tests.reference.toy_session import (
+    DATA,
     LABELS,
     SPLITS,
     VOCAB,
@@ -95,6 +97,44 @@ def test_every_row_is_kept_beside_the_truth_and_the_surest_mistake_is_first(trai
     assert wrong  # there was something to sort
 
 
+def files_of(model_dir):
+    """The content of all files of an evaluation that a model_dir has itself."""
+    folders = [model_dir / name for name in ("eval", "plots")]
+    files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+    ends = ("report-validation.json", ".tsv", "confusion_validation.png")
+    return {path: path.read_bytes() for path in files if path.name.endswith(ends)}
+
+
+def test_what_is_scored_besides_replaces_no_file_of_the_runs_own_best(
+    trained, tmp_path, monkeypatch
+):
+    model_dir = shutil.copytree(trained, tmp_path / "model_dir")
+    other = shutil.copytree(trained / "checkpoint-8", tmp_path / "checkpoint-8")
+
+    def evaluate(path):
+        params = make_params(model_dir, mode="eval")
+        evaluator = make_evaluator(params, checkpoint=open_checkpoint(path))
+        return dict(evaluator.evaluate_checkpoint().lines)
+
+    assert "Files" not in evaluate(model_dir / "checkpoint-12")  # the newest, as none is the best
+    before = files_of(model_dir)
+    report = json.loads(before[model_dir / "eval" / "report-validation.json"])
+    assert report["step"] == 12 and len(before) > 5
+    name = Path(evaluate(other)["Files"].split(",")[0]).name
+    assert name.startswith("checkpoint-8-") and len(name) == len("checkpoint-8-") + 8
+    evaluate(model_dir / "checkpoint-4")
+    few = {k: replace(batches, is_whole=False) for k, batches in eval_input_fn(None).items()}
+    monkeypatch.setattr(DATA, "eval_input_fn", lambda params: few)
+    evaluate(model_dir / "checkpoint-12")
+    kept = {path: content for path, content in files_of(model_dir).items() if path in before}
+    assert kept == before
+    for folder, step in (("checkpoint-4", 4), (name, 8), ("checkpoint-12-21-rows", 12)):
+        own = json.loads((model_dir / "eval" / folder / "report-validation.json").read_text())
+        assert own["step"] == step
+        assert (model_dir / "plots" / folder / "confusion_validation.png").exists()
+        assert read_tsv(model_dir / "eval" / folder / "rows_validation_matched.tsv")
+
+
 FILES = ("rows", "errors")
 
 
@@ -148,7 +188,7 @@ def test_figures_that_cannot_be_written_are_told_and_the_result_says_so(trained,
     session = make_session(make_params(tmp_path, mode="eval"), checkpoint=open_checkpoint(trained))
     listeners = standard_listeners(tmp_path, outlasts=True)
     inference = Inference(session, session.new_model(), listeners)
-    result = Evaluator(session, inference).evaluate_checkpoint()
+    result = Evaluator(inference).evaluate_checkpoint()
     assert "accuracy" in capsys.readouterr().err and result.figures["loss"] > 0
     assert result.exit_code == 1 and len(result.not_written) == 3  # events, report, plots
     assert len(lines_of(tmp_path, "eval")) == 1  # what can be written is

@@ -21,22 +21,28 @@ from tests.reference.toy_session import (
 )
 
 
-def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(trained, tmp_path):
-    pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
-    params, folder = make_params(tmp_path, mode="export"), tmp_path / "onnx"
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_what_int8_costs_is_measured_on_every_row_printed_and_kept(format, trained, tmp_path):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
+    params, folder = make_params(tmp_path, mode="export"), tmp_path / "out"
     evaluator = make_evaluator(params, checkpoint=open_checkpoint(trained))
-    result = export_checkpoint(evaluator, "onnx", folder, "int8")
+    result = export_checkpoint(evaluator, format, folder, "int8")
     figures = json.loads((folder / "export.json").read_text())["metrics_of_files"]
     logits = np.concatenate([logits_in_rows(evaluator.model, tokens) for tokens in SPLITS.values()])
     labels = np.concatenate([tokens.targets["labels"] for tokens in SPLITS.values()])
     for name, value in metrics_in_numpy(logits, labels).items():
-        assert figures["model.onnx"][name] == pytest.approx(value, abs=1e-5)
-    before, after = (figures[f]["eval/accuracy_cls"] for f in ("model.onnx", "model_int8.onnx"))
+        assert figures[f"model.{format}"][name] == pytest.approx(value, abs=1e-5)
+    before, after = (
+        figures[f"{name}.{format}"]["eval/accuracy_cls"] for name in ("model", "model_int8")
+    )
     lines = dict(result.lines)
-    assert lines["model.onnx"].startswith(f"accuracy {before:.4f} ({round(21 * before)} of 21)")
+    scored = f"accuracy {before:.4f} ({round(21 * before)} of 21)"
+    assert lines[f"model.{format}"].startswith(scored)
     assert lines["Lost to int8"].startswith(f"{before - after:.4f} of accuracy")
     assert lines["Lost to int8"].endswith("another label")
-    assert "| evaluation | `model.onnx` | `model_int8.onnx` |" in (folder / "README.md").read_text()
+    head = f"| evaluation | `model.{format}` | `model_int8.{format}` |"
+    assert head in (folder / "README.md").read_text()
 
 
 def test_files_are_scored_on_padded_rows_where_our_evaluation_packs_them(

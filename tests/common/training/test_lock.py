@@ -72,7 +72,9 @@ def test_a_folder_made_for_the_lock_is_deleted_unless_it_has_content(tmp_path):
     assert (tmp_path / "empty").is_dir()
 
 
-@pytest.mark.parametrize("name", [LOCK, "eval", "plots", "metrics.jsonl", "compiled/machine-1"])
+@pytest.mark.parametrize(
+    "name", [LOCK, "eval", "plots", "metrics.jsonl", "compiled/machine-1", "cs", "cs/job"]
+)
 def test_a_link_in_the_place_of_what_a_run_writes_is_refused(tmp_path, name):
     (tmp_path / "elsewhere").mkdir()
     path = tmp_path / "model_dir" / name

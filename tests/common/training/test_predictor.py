@@ -2,6 +2,7 @@
 """Prediction: every row in its order, in files and as lines."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,15 @@ def test_predictions_are_those_of_the_checkpoint_for_every_row(trained, tmp_path
         assert [row["correct"] for row in rows] == ["yes" if right else "no" for right in is_right]
     assert result.num_examples == 21 and len(result.written) == 4
     assert result.output == ()  # the splits go to files alone
+
+
+def test_what_is_special_about_a_checkpoint_is_told_before_it_is_used(trained, tmp_path, capsys):
+    checkpoint = open_checkpoint(trained)
+    config = checkpoint.config | {"notes": ["tokenizer: 1 token added"]}
+    checkpoint = replace(checkpoint, config=config)
+    evaluator = make_evaluator(make_params(tmp_path, mode="eval"), checkpoint=checkpoint)
+    evaluator.inference.load(checkpoint)
+    assert "tokenizer: 1 token added\n" in capsys.readouterr().err
 
 
 def test_predictions_that_cannot_be_written_are_lines_and_the_result_says_so(trained, tmp_path):

@@ -33,7 +33,9 @@ def test_a_start_is_on_disk_at_once_and_completed_at_the_end(params):
     assert facts["program"] == program_version() and len(facts["params_sha256"]) == 64
     record.end(143, "The run was stopped")
     ended = {"ended": read(record)["ended"], "exit_code": 143, "reason": "The run was stopped"}
+    ended["peak_memory_bytes"] = read(record)["peak_memory_bytes"]
     assert read(record) == facts | ended
+    assert 10**7 < ended["peak_memory_bytes"] < 10**12  # of a process that runs Python
     assert read(record)["ended"] >= facts["started"]
 
 

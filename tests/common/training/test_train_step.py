@@ -156,6 +156,32 @@ def test_each_batch_of_an_update_has_dropout_masks_of_its_own():
     np.testing.assert_allclose(losses, [np.mean(alone[:2]), np.mean(alone[2:])], rtol=1e-6)
 
 
+def test_batches_grow_at_the_step_that_is_given_and_the_updates_are_those_of_each_number():
+    tokens, settings = toy_tokens(40), {"dropout_rate": 0.0, "max_gradient_norm": 0.1}
+    lengths = [MAX_SEQUENCE_LENGTH] * 5
+    batches = list(batches_of(tokens, np.arange(40).reshape(5, 8), lengths))
+    # Two updates of a batch, then one of three.
+    growth = {"grad_accum_schedule": [[0, 1], [2, 3]]}
+    growing, optimizer, train_step = tiny_training(**growth, **settings)
+    clock, figures = [], []
+    for batch in batches:
+        figures.append(train_step(*batch))
+        clock.append(int(growing.clock.step))
+    assert [f is None for f in figures] == [False, False, True, True, False]
+    assert clock == [0, 1, 2, 3, 4] and int(optimizer.step) == 3
+    # The same updates one after the other: two by themselves, then a mean over 24 rows.
+    plain, _, train_step = tiny_training(**settings)
+    losses = [float(train_step(*batch)["train/cost_cls"]) for batch in batches[:2]]
+    (whole,) = batches_of(tokens, np.arange(16, 40).reshape(1, 24), lengths[:1])
+    losses.append(float(train_step(*whole)["train/cost_cls"]))
+    actual = [float(figures[n]["train/cost_cls"]) for n in (0, 1, 4)]
+    np.testing.assert_allclose(actual, losses, rtol=0, atol=1e-6)
+    for name, weight in plain.weights_by_name().items():
+        if not name.endswith("key/bias"):  # whose gradient is rounding, which Adam would blow up
+            actual = growing.weights_by_name()[name].numpy()
+            np.testing.assert_allclose(actual, weight.numpy(), rtol=0, atol=1e-5, err_msg=name)
+
+
 # ---- Figures of gradients ------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from common.checkpoints.load import open_checkpoint
 from common.errors import RunError, UserError
 from common.reports.listener import Listeners
 from common.signals import Control
-from common.training.checks import last_step_of
+from common.training.length import last_step_of
 from common.training.lock import locked
 from common.training.trainer import Trainer
 from model import model_fn
@@ -63,17 +63,28 @@ def test_class_weights_auto_are_counted_on_the_training_rows(tmp_path, capsys):
         # Doubles every third step, so that its counters matter too.
         (
             "mixed_float16",
-            {"loss_scaling_factor": "dynamic", "steps_per_increase": 3, "initial_loss_scale": 64},
+            {
+                "optimizer_type": "lamb",
+                "weight_decay_rate": 0.01,
+                "loss_scaling_factor": "dynamic",
+                "steps_per_increase": 3,
+                "initial_loss_scale": 64,
+            },
         ),
         (
             "mixed_bfloat16",
-            {"optimizer_type": "momentum", "moving_average_decay": 0.9, "grad_accum_steps": 2},
+            {
+                "optimizer_type": "momentum",
+                "moving_average_decay": 0.9,
+                "grad_accum_schedule": [[0, 1], [5, 2], [11, 3]],
+            },
         ),
     ],
 )
 def test_train_twice_n_equals_train_n_and_resume_bit_for_bit(tmp_path, mixed_precision, optimizer):
     n = 8  # in the second epoch; 2n is in the fourth
     values = {"model": {"mixed_precision": mixed_precision}, "optimizer": optimizer}
+    values["num_buckets"] = 2 if mixed_precision == "float32" else 1
     through, halves = tmp_path / "through", tmp_path / "halves"
     train(through, max_steps=2 * n, save_checkpoints_steps=n, **values)
     if mixed_precision == "float32":
@@ -98,7 +109,7 @@ def trained(tmp_path_factory):
     """A model_dir with checkpoints 4, 8 and 12, evaluated after each."""
     model_dir = tmp_path_factory.mktemp("trained")
     values = {"mode": "train_and_eval", "max_steps": 12, "save_checkpoints_steps": 4}
-    train(model_dir, **values)
+    train(model_dir, draws=True, **values)
     return model_dir
 
 
@@ -111,7 +122,7 @@ def test_steps_says_how_many_more_and_max_steps_where_to_stop(tmp_path):
     assert last_step(7, steps=5, max_steps=9) == 9
     assert last_step(7, steps=5, max_steps=99) == 12
     assert last_step(7, steps=5, max_steps=99, mode="train_and_eval") == 99
-    with pytest.raises(UserError, match=r"--max_steps .* or --steps"):
+    with pytest.raises(UserError, match=r"--max_steps .*, or --steps"):
         last_step(7)
 
 
@@ -256,7 +267,7 @@ def test_an_evaluation_between_a_stop_and_the_resume_changes_nothing(tmp_path):
 
 def test_report_and_summary_are_of_the_checkpoint_that_best_metric_chose(tmp_path):
     values = {"mode": "train_and_eval", "max_steps": 4, "eval_every_steps": 2}
-    result = train(tmp_path, best_metric="eval/loss", **values)
+    result = train(tmp_path, num_buckets=2, best_metric="eval/loss", **values)
     of_step = {line["step"]: line["loss"] for line in lines_of(tmp_path, "eval")}
     best = min(of_step, key=of_step.get)
     assert best == 2  # not the last one
@@ -425,6 +436,15 @@ def test_the_result_has_the_figures_of_the_last_evaluation(tmp_path):
     embeddings = (23 + 11 + 2) * 6 + 2 * 6
     layer = 4 * (6 * 6 + 6) + (6 * 13 + 13) + (13 * 6 + 6) + 4 * 6
     assert result.num_parameters == embeddings + layer + (6 * 6 + 6) + (6 * 2 + 2)
+
+
+def test_a_training_says_how_many_epochs_its_steps_are(tmp_path, capsys):
+    train(tmp_path, max_steps=8, steps=2, save_checkpoints_steps=2)  # of 5 steps an epoch
+    assert "\n2 steps = 0.4 epochs of 5 steps\n" in capsys.readouterr().err
+    train(tmp_path, max_steps=7)
+    assert "\n7 steps = 1.4 epochs of 5 steps\n" in capsys.readouterr().err
+    train(tmp_path, max_steps=7)
+    assert "epochs" not in capsys.readouterr().err  # nothing is trained
 
 
 def test_a_schedule_that_ends_before_the_training_is_told(tmp_path, capsys):

@@ -12,6 +12,7 @@ from tests.reference.tiny_bert import (
     HIDDEN_SIZE,
     NUM_CLASSES,
     NUM_LAYERS,
+    VOCAB_SIZE,
     tiny_params,
 )
 
@@ -25,6 +26,28 @@ def trace(params):
         optimizer = optimizer_of(model, params)
         train = trace_train_step(model_fn, params, model, optimizer, (BATCH, TOKENS))
         return train, trace_predict_step(model_fn, params, model, (BATCH, TOKENS))
+
+
+def test_a_step_of_pre_training_computes_the_words_to_predict_alone():
+    """2 words of each of 3 rows: 6 x E x V of the table for the logits, and twice for gradients."""
+    params, (rows, predicted) = tiny_params(task="pretraining"), (BATCH, 2)
+    with tf.Graph().as_default():
+        model = make_model(params)
+        optimizer, shape = optimizer_of(model, params), (BATCH, TOKENS)
+        train = trace_train_step(model_fn, params, model, optimizer, shape, None, predicted)
+        score = trace_predict_step(model_fn, params, model, shape, None, predicted, is_scored=True)
+        predict = trace_predict_step(model_fn, params, model, shape, None, predicted)
+
+    def of_vocabulary(program):
+        products = [op for op in program.operations if op.type == "MatMul"]
+        sizes = [sorted({*op.inputs[0].shape, *op.inputs[1].shape}) for op in products]
+        return [size for size in sizes if VOCAB_SIZE in size]
+
+    product = [rows * predicted, VOCAB_SIZE]
+    assert rows * predicted == HIDDEN_SIZE  # so that the set of sizes has two
+    bias = [1, rows * predicted, VOCAB_SIZE]
+    assert sorted(of_vocabulary(train)) == sorted([product, product, product, bias])
+    assert of_vocabulary(score) == of_vocabulary(predict) == [product]
 
 
 @pytest.fixture(scope="module")

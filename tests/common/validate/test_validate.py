@@ -319,6 +319,43 @@ def test_a_schedule_that_ends_before_the_training_is_told(folder, monkeypatch, c
     assert code == 0 and "the rate is 0 in 6 of 8 steps" in capsys.readouterr().out
 
 
+def test_the_length_is_told_in_steps_and_epochs_whichever_key_gives_it(folder, capsys):
+    # 20 rows are 6 whole batches of 3; a warm-up of a tenth of 15 steps is one step.
+    values = {"runconfig.max_steps": None, "runconfig.num_epochs": 2.5, "optimizer.decay": "linear"}
+    code, report = validate(folder, values | {"optimizer.warmup_ratio": 0.1})
+    assert (code, report["length"]) == (0, {"steps": 15, "epochs": 2.5})
+    printed = capsys.readouterr().out
+    assert "15 steps = 2.5 epochs of 6 steps" in printed and "Schedule" not in printed
+    code, report = validate(folder, {"runconfig.max_steps": 9}, mode="train")
+    assert (code, report["length"]) == (0, {"steps": 9, "epochs": 1.5})
+    code, report = validate(folder, None, "--checkpoint_path", folder / "weights", mode="predict")
+    assert "length" not in report
+
+
+def test_a_length_in_seconds_is_no_problem_and_measured_by_the_training(folder, capsys):
+    values = {"runconfig.max_steps": None, "runconfig.max_seconds": 60, "optimizer.decay": "linear"}
+    code, report = validate(folder, values, mode="train")
+    assert (code, report["problems"]) == (0, []) and "train" in report["programs"]
+    assert "the steps of 60 seconds, which training measures first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        # Each is one problem, and the programs are traced all the same.
+        ({"train_input.train_file": "nowhere.tsv", "runconfig.num_epochs": 2}, "nowhere.tsv"),
+        ({}, "the length of training is missing"),
+        ({"runconfig.steps": 3}, "--steps says how many steps more"),
+    ],
+)
+def test_a_length_that_cannot_be_known_is_one_problem(folder, changes, problem):
+    changes = {"runconfig.max_steps": None, "optimizer.decay": "cosine", **changes}
+    code, report = validate(folder, changes | {"model.vocab_size": 23}, mode="train")
+    assert (code, len(report["problems"])) == (2, 1), report["problems"]
+    assert problem in report["problems"][0]
+    assert "train" in report["programs"]
+
+
 def test_validation_waits_for_no_worker_and_asks_for_no_cluster(folder, monkeypatch):
     monkeypatch.setattr(validate_module.Validation, "check_programs", lambda *_: None)
     monkeypatch.delenv("TF_CONFIG", raising=False)

@@ -92,7 +92,7 @@ def test_quotes_in_a_tab_separated_file_are_text():
 
 
 BAD_ROWS = [
-    (".csv", "a", "has 1 columns, the row of names 2"),
+    (".csv", "a", "has 1 column, the row of names 2"),
     (".csv", "a,b,c", "has 3 columns, the row of names 2"),
     (".csv", '"a" b,c', "is not CSV: "),
     (".csv", " ,x", "text is empty"),
@@ -101,7 +101,7 @@ BAD_ROWS = [
     (".csv", b"a,\xff", "label is not UTF-8 at character 1"),
     (".csv", "a," + "x" * 201, "a name or a number is wanted"),
     (".csv", "x" * 1_000_001 + ",y", "is not CSV: field larger than"),
-    (".tsv", "a", "has 1 columns, the row of names 2"),
+    (".tsv", "a", "has 1 column, the row of names 2"),
     (".tsv", "x" * 1_000_001 + "\ty", "text has 1,000,001 characters, more than 1,000,000"),
     (".jsonl", "{", "is not JSON: "),
     (".jsonl", "[" * 100_000, "is not JSON: "),
@@ -114,7 +114,11 @@ BAD_ROWS = [
     (".jsonl", '{"text": "a", "label": NaN}', "label is NaN; a name or a number is wanted"),
     (".jsonl", '{"text": "a", "label": -Infinity}', "label is -Infinity; a name or a number"),
     (".csv", "a,NaN", "label is NaN, which stands for none"),
-    (".jsonl", '{"text": "a", "label": [1]}', r"label is \[1\]; a name or a number is wanted"),
+    (
+        ".jsonl",
+        '{"text": "a", "label": [1]}',
+        r"label is \[1\]; a name or a number is wanted; several",
+    ),
     (".jsonl", '{"text": "\\ud83d", "label": 1}', "text is not UTF-8 at character 1"),
 ]
 
@@ -148,7 +152,7 @@ def test_many_bad_rows_are_counted(tmp_path):
     assert lines[0].endswith("train_file.csv: 25 rows cannot be used")
     assert len(lines) == 1 + 20 + 1 + 1
     assert lines[-2] == "  and 5 more"
-    assert "on_bad_row: skip" in lines[-1]
+    assert "on_bad_row: skip" in lines[-1] and "--override '*_input.on_bad_row=skip'" in lines[-1]
 
 
 BAD_FILES = [
@@ -158,10 +162,11 @@ BAD_FILES = [
     (".csv", b"text,label\n", "file holds no rows"),
     (".csv", "text,label\na,b".encode("utf-16"), "file is UTF-16; save it as UTF-8"),
     (".csv", b"Text,label\na,b\n", "file, line 1 has no column text, .*did you mean Text?"),
-    (".tsv", b"text,label\na,b\n", "it has text,label"),
+    (".tsv", b"text,label\na,b\n", 'it has "text,label"'),
     (".csv", b"text,text,label\na,b,c\n", "two columns text"),
     (".csv", b"text,label,label\na,b,c\n", "two columns label"),
     (".csv", b"text;label\na;b\n", r'it has text;label, separated by ";": write delimiter: ";"'),
+    (".csv", b'text;"a, b ""c""";label\na;b;c\n', 'separated by ";": write delimiter: ";"'),
     (".csv", b'"text"\t"label"\na\tb\n', r'separated by "\\t": write delimiter: "\\t"'),
     (".tsv", b"label,text\nb,a\n", 'separated by ",": write delimiter: ","'),
     (".csv", b'"text,label\na,b\n', "file, line 1: the row of names is not CSV up to line 2"),
@@ -173,6 +178,17 @@ BAD_FILES = [
 def test_a_file_that_is_of_no_use_is_refused(suffix, content, message):
     with pytest.raises(UserError, match=message):
         parse(content, suffix)
+
+
+def test_a_column_with_a_comma_in_its_name_is_told_as_the_flag_takes_it():
+    content = b'"Text, as sent",label\na,b\n'
+    split = ("Text", "as sent")  # of --text_columns without the quotation marks
+    message = (
+        r"""no column Text, as sent, .*; it has "Text, as sent", label; """
+        r"""a name with a comma .*: --text_columns '"Text, as sent"'$"""
+    )
+    with pytest.raises(UserError, match=message):
+        parse(content, text_columns=split)
 
 
 # ---- Labels --------------------------------------------------------------------------------------
@@ -259,7 +275,9 @@ def test_given_names_fix_the_order_and_need_no_training_file(tmp_path):
     "content,count", [("a,x\n", 1), ("".join(f"a,{n}.5\n" for n in range(1001)), 1001)]
 )
 def test_too_few_and_too_many_classes_are_refused(tmp_path, content, count):
-    with pytest.raises(UserError, match=f"has {count} different labels in column label; 2 to 1000"):
+    with pytest.raises(
+        UserError, match=rf"has {count:,} different labels? in column label; 2 to 1000"
+    ):
         make_source(tmp_path, "text,label\n" + content)
 
 
@@ -401,3 +419,19 @@ def test_a_file_is_parsed_once(tmp_path, monkeypatch):
     source.num_rows("train")
     source.read_texts("train")
     assert text_files.parse_rows.cache_info().misses == before
+
+
+def test_a_question_mark_beside_words_is_a_row_without_a_label(tmp_path):
+    train = "text,label\na,good\nb,?\nc,bad\nd, ? \n"
+    with pytest.raises(UserError, match=r"2 rows cannot be used\n  line 3: label is \?, which st"):
+        make_source(tmp_path, train)
+    source = make_source(tmp_path, train, on_bad_row="skip")
+    assert source.targets.label_names == ("bad", "good") and source.num_rows("train") == 2
+    assert [text.split("line ")[1][:1] for text in source.skipped("train")] == ["3", "5"]
+    named = make_source(tmp_path, train, label_names=["good", "bad", "?"])
+    assert named.num_rows("train") == 4  # as written, it is a class
+    marks = make_source(tmp_path, "text,label\nwho,?\nstop,!\nyes,.\n")
+    assert marks.targets.label_names == ("!", ".", "?")  # so is it among marks alone
+    several = '{"text":"a","label":["good","bad"]}\n{"text":"b","label":["?"]}\n'
+    keys = {"task": "multi_label", "on_bad_row": "skip", "suffix": ".jsonl"}
+    assert make_source(tmp_path, several, **keys).targets.label_names == ("bad", "good")

@@ -18,7 +18,7 @@ import data
 from common.errors import UserError
 from common.metrics.classification import classification_metrics
 from common.metrics.regression import regression_metrics
-from common.params import DataProcessor, EvalInputParams
+from common.params import DataProcessor, EvalInputParams, pretraining
 from input.sources.processors import PROCESSORS, get_processor
 
 NAME = "awkward_sentences/whole"
@@ -107,7 +107,7 @@ def no_network(monkeypatch):
 
 
 def test_the_schema_accepts_exactly_the_processors_there_are():
-    assert sorted(get_args(DataProcessor)) == sorted(PROCESSORS)
+    assert sorted(get_args(DataProcessor)) == sorted([*PROCESSORS, *pretraining.PROCESSORS])
 
 
 def test_a_dataset_of_the_params_replaces_the_processors_own():

@@ -77,7 +77,8 @@ def test_an_mdl_file_of_another_name_is_recognised_by_what_it_holds(tmp_path):
         (None, "gelu_erf", None, []),
         ("model: {encoder_nonlinearity: gelu_new, layer_norm_epsilon: 1.0e-6, "
          "pooler_nonlinearity: tanh}", "gelu_tanh", 1e-6, []),
-        ("model: {num_heads: 2}", "gelu_erf", None, ["pooler: trained with gelu, here with tanh"]),
+        ("model: {num_heads: 2}", "gelu_erf", None,
+         ["pooler: trained with gelu, in a classifier here with tanh"]),
     ],
 )  # fmt: skip
 def test_gelu_of_an_mdl_file_is_the_erf_form_unless_its_params_say_otherwise(
@@ -113,7 +114,8 @@ def test_the_global_step_is_read_through_links(tmp_path):
          "encoder/layer_0/feed_forward/project/kernel"),
         ("model.model.bert.transformer_encoder.norm.bias", "encoder/final_layer_norm/beta"),
         ("model.model.classifier.bias", "classifier/bias"),
-        ("model.model.bert_mlm_head.classifier.ffn.0.linear_layer.weight", None),
+        ("model.model.bert_mlm_head.classifier.ffn.0.linear_layer.weight",
+         "mlm/output_embeddings"),
         ("optimizer.state.0.momentum_buffer", None),
         ("model.model.bert.transformer_encoder.layers.{i}.norm2.weight.x", None),
     ],

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from common.checkpoints.formats import huggingface
+from common.checkpoints.inspect import inspect_checkpoint
 from common.checkpoints.names import WEIGHTS, pattern_of
 from common.errors import UserError
 from tests.reference.shards import save_shards
@@ -107,14 +108,12 @@ def test_other_floating_types_become_float32_with_the_same_values(tmp_path, dtyp
     np.testing.assert_array_equal(array, stored.astype(np.float32))
 
 
-def test_constants_and_tied_copies_keep_their_own_name(tmp_path):
+def test_constants_and_what_nobody_knows_keep_their_own_name(tmp_path):
     tensors = huggingface_tensors()
     tensors["embeddings.position_ids"] = np.arange(19)[None]
-    tensors["cls.predictions.decoder.weight"] = np.zeros((23, 6), np.float32)
     tensors["encoder.layer.0.adapter.weight"] = np.zeros((6, 6), np.float32)
     weights = huggingface.read_weights(save_huggingface(tmp_path, tensors))
     assert weights["embeddings.position_ids"].shape == (1, 19)
-    assert weights["cls.predictions.decoder.weight"].shape == (23, 6)
     assert "encoder.layer.0.adapter.weight" in weights
 
 
@@ -125,6 +124,7 @@ def test_constants_and_tied_copies_keep_their_own_name(tmp_path):
 def test_config_of_a_folder_written_by_transformers():
     config = huggingface.read_config(FIXTURES / "huggingface_classifier")
     assert config == {
+        "backbone": "bert",
         "hidden_size": 64,
         "num_hidden_layers": 2,
         "num_heads": 4,
@@ -133,6 +133,8 @@ def test_config_of_a_folder_written_by_transformers():
         "vocab_size": 1000,
         "embedding_size": None,  # not factorised
         "encoder_nonlinearity": "gelu_erf",
+        "mlm_nonlinearity": "gelu_erf",
+        "nsp_nonlinearity": None,  # tanh
         "layer_norm_epsilon": 1e-12,
         "family": "huggingface",
         "vocab_file": str(FIXTURES / "huggingface_classifier" / "vocab.txt"),
@@ -195,6 +197,7 @@ def test_config_from_a_lone_file_is_what_its_shapes_tell(tmp_path):
     config = huggingface.read_config(tmp_path / "weights.safetensors")
     known = {key: value for key, value in config.items() if value is not None}
     assert known == {
+        "backbone": "bert",
         "hidden_size": 6,
         "num_hidden_layers": 2,
         "filter_size": 13,
@@ -244,13 +247,14 @@ def test_tokens_that_were_added_to_the_vocabulary_are_named(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": special}))
     (folder / "added_tokens.json").write_text('{"[MASK]": 4, "[NEW]": 23, "covid-19": 24}')
     (note,) = huggingface.read_config(folder)["notes"]
-    assert "3 tokens were added to its vocabulary (<user>, [NEW], covid-19)" in note
+    assert "3 tokens added to its vocabulary (<user>, [NEW], covid-19)" in note
+    assert note in inspect_checkpoint(folder)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "roberta"}, r"model_type is 'roberta'; only 'bert'"),
+        ({"model_type": "xlnet"}, r"model_type is 'xlnet'; those that can be loaded are bert,"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is true"),
         ({"hidden_size": 8}, r"hidden_size is 8, but the weights .* have 6"),

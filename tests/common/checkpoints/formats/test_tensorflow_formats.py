@@ -17,6 +17,7 @@ from common.checkpoints.containers import tf_bundle
 from common.checkpoints.formats import cerebras_tf, google_tf1
 from common.checkpoints.load import open_checkpoint
 from common.checkpoints.names import standard_names
+from common.checkpoints.standard_bert import MODULES
 from common.errors import UserError
 
 ROOT = Path(__file__).parents[4]
@@ -108,6 +109,7 @@ def test_googles_config_and_vocabulary_are_taken_from_the_folder(tmp_path):
     (tmp_path / "bert_config.json").write_text(json.dumps(BERT_CONFIG))
     (tmp_path / "vocab.txt").write_text("[PAD]\n")
     assert google_tf1.read_config(tmp_path / "bert_model.ckpt") == {
+        "backbone": "bert",
         "hidden_size": 6,
         "num_hidden_layers": 2,
         "num_heads": 2,
@@ -116,6 +118,8 @@ def test_googles_config_and_vocabulary_are_taken_from_the_folder(tmp_path):
         "vocab_size": 23,
         "embedding_size": None,  # not factorised
         "encoder_nonlinearity": "gelu_tanh",
+        "mlm_nonlinearity": "gelu_tanh",
+        "nsp_nonlinearity": None,  # tanh
         "layer_norm_epsilon": None,  # the family's: 1e-12
         "family": "google",
         "do_lower_case": None,
@@ -256,6 +260,10 @@ def test_googles_names(name, expected):
         ("post_encoder_layer_norm/post_encoder_layer_norm/beta", "encoder/final_layer_norm/beta"),
         ("encoder/self_attention/q_projection/kernel", None),
         ("input_embed_projection/input_embed_projection/kernel", "embeddings/projection/kernel"),
+        ("mlm_layer/output_embed_projection/output_embed_projection/kernel",
+         "mlm/projection/kernel"),
+        ("output_embedding/embedding_weights", "mlm/output_embeddings"),
+        ("mlm_layer/mlm_ffn/mlm_ffn/bias", "mlm/transform/bias"),
     ],
 )  # fmt: skip
 def test_cerebras_names(name, expected):
@@ -271,7 +279,7 @@ def test_the_last_layer_of_the_original_is_a_label_head_where_there_is_no_mlm_he
 def test_every_weight_of_an_encoder_can_come_from_either():
     theirs = [
         module.replace("{i}", str(i)) + f"/{part}"
-        for module in google_tf1.MODULES
+        for module in MODULES
         for i in range(2)
         for part in (("gamma", "beta") if module.endswith("Norm") else ("kernel", "bias"))
     ]

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts to rows of token ids: a text that is longer than a row becomes windows.
+
+NumPy and the package tokenizers alone, as this file is put beside an export.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+LENGTH_SHARE = 0.01  # of a window's length in its score, as in run_squad.py
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some tokens of a text, which are a row.
+
+    Attributes:
+        text: int, the number of the text.
+        start, count: int, its first token in that text, and its tokens.
+        first: int, where that token stands in the row.
+    """
+
+    text: int
+    start: int
+    count: int
+    first: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the network takes, and what is needed to read its outputs.
+
+    Attributes:
+        texts: list of str, or of (question, text).
+        features: {"input_ids", "input_mask", "segment_ids": int32 [M, T]}.
+        windows: list of M Window, text after text.
+        words: for each text its words as (first character, the one after the last).
+        pieces: for each text the entries of its tokens, list of str.
+        word_of_piece: for each text the number of the word that each token is from.
+        tokens: list of M (ids, number of ids of the first segment), of which `features` is made.
+    """
+
+    texts: list
+    features: dict
+    windows: list
+    words: list
+    pieces: list
+    word_of_piece: list
+    tokens: list
+
+    def windows_of(self, text):
+        """Returns [(number of the row, Window)] of a text."""
+        return [(n, window) for n, window in enumerate(self.windows) if window.text == text]
+
+
+def cut_windows(length, room, stride, begins=None):
+    """Returns [(first token, tokens)] of the windows of a text; one that fits is the only one.
+
+    length: int, tokens of the text. room: int, those of a window. stride: int, tokens from one
+    begin to the next. begins: the tokens that a window may begin with, or None: any.
+    """
+    windows, begin = [], 0
+    while length - begin > room:
+        windows.append((begin, room))
+        after = begin + min(stride, room)
+        if begins is not None:
+            after = max((token for token in begins if begin < token <= after), default=after)
+        begin = after
+    return [*windows, (begin, length - begin)]
+
+
+def best_window(windows, token):
+    """Returns the number of the window in which a token has the most context.
+
+    windows: of `cut_windows`. Its lesser distance to an edge, plus a hundredth of the window's
+    length; of equal ones the first.
+    """
+
+    def score(number):
+        start, count = windows[number]
+        return min(token - start, start + count - 1 - token) + LENGTH_SHARE * count
+
+    holding = (n for n, (start, count) in enumerate(windows) if start <= token < start + count)
+    return max(holding, key=score)
+
+
+def read_entries(path):
+    """Returns the entries of a vocab.txt: list of str."""
+    entries = Path(path).read_bytes().decode("utf-8").split("\n")
+    return entries[:-1] if not entries[-1] else entries
+
+
+class Reader:
+    """The settings and the vocabulary of an export, and texts as its tokenizer has them.
+
+    folder: path-like, with decoder.json and vocab.txt; in their place may be given settings, the
+    content of the one, and vocab, the list of entries of the other.
+    """
+
+    def __init__(self, folder=".", settings=None, vocab=None):
+        if settings is None:
+            settings = json.loads((Path(folder) / "decoder.json").read_text("utf-8"))
+        self.settings = settings
+        self.vocab = read_entries(Path(folder) / "vocab.txt") if vocab is None else vocab
+        ids = {entry: number for number, entry in enumerate(self.vocab)}
+        self.ids = ids
+        self.pad, self.cls, self.sep = (ids[f"[{name}]"] for name in ("PAD", "CLS", "SEP"))
+        # Without special tokens: a literal "[SEP]" in a text is text.
+        model = models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
+        self.tokenizer = Tokenizer(model)
+        self.tokenizer.normalizer = normalizers.BertNormalizer(
+            lowercase=self.settings["do_lower_case"]
+        )
+        self.tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    def words(self, text):
+        """Returns the words of a text as they are looked up in the vocabulary: list of str."""
+        normalized = self.tokenizer.normalizer.normalize_str(text)
+        return [word for word, _ in self.tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
+
+    def features(self, rows):
+        """Returns the features of rows. rows: list of (ids, number of ids of the first segment)."""
+        longest = max(len(ids) for ids, _ in rows)
+        shape = len(rows), longest
+        input_ids = np.full(shape, self.pad, np.int32)
+        is_token, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        for n, (ids, num_first) in enumerate(rows):
+            input_ids[n, : len(ids)], is_token[n, : len(ids)] = ids, 1
+            segment_ids[n, num_first : len(ids)] = 1
+        mask = 1 - is_token if self.settings["input_mask_is_of_padding"] else is_token
+        return {"input_ids": input_ids, "input_mask": mask, "segment_ids": segment_ids}

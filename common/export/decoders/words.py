@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From texts to entities with the token classifier of this folder, in any program that runs it.
+
+    decoder = Decoder(".")
+    rows = decoder.rows(["Ada Lovelace wrote it."])
+    logits = ...  # of the network for rows.features, <float32>[rows, tokens, labels]
+    print(decoder.decode(rows, {"logits": logits}))
+
+NumPy and the package tokenizers alone. `rows.features` may be given to the network in parts.
+"""
+
+import unicodedata
+
+import numpy as np
+
+from common.export.decoders.windows import Reader, Rows, Window, best_window, cut_windows
+
+OUTSIDE = "O"
+
+
+class Decoder(Reader):
+    """Texts to rows, and logits of rows to the entities of texts."""
+
+    def rows(self, texts):
+        """Returns Rows. texts: list of str; one that is longer than a row becomes windows."""
+        settings = self.settings
+        num_before = int(settings["add_special_tokens"])
+        room = settings["max_sequence_length"] - 2 * num_before
+        stride = settings["window_stride"] or -(-room // 2)
+        rows, windows, words, pieces, word_of_piece = [], [], [], [], []
+        for number, text in enumerate(texts):
+            encoding = self.tokenizer.encode(text, add_special_tokens=False)
+            words.append(self._words(text, encoding))
+            word_of_piece.append(encoding.word_ids)
+            pieces.append(encoding.tokens)
+            for start, count in cut_windows(len(encoding), room, stride, _begins(encoding)):
+                ids = encoding.ids[start : start + count]
+                ids = [self.cls, *ids, self.sep] if num_before else ids
+                rows.append((ids, len(ids)))
+                windows.append(Window(number, start, count, num_before))
+        parts = windows, words, pieces, word_of_piece, rows
+        return Rows(list(texts), self.features(rows), *parts)
+
+    def _words(self, text, encoding):
+        """Returns [(first character, the one after the last)]; an accent is part of its letter."""
+        spans = {}
+        for word, (first, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
+            begin, stop = spans.get(word, (first, end))
+            spans[word] = min(begin, first), max(stop, end)
+        found = []
+        for begin, end in spans.values():
+            while self.settings["do_lower_case"] and end < len(text) and _is_mark(text[end]):
+                end += 1
+            found.append((begin, end))
+        return found
+
+    def decode(self, rows, outputs):
+        """Returns for each text {"text", "tokens", "tags"} and, where the labels are those of
+        entities, "entities": {"start", "end", "label", "text", "score"}, places in characters.
+
+        outputs: {"logits": <float32>[M, T, C]} of rows.features.
+        """
+        return [self._decode(rows, number, outputs["logits"]) for number in range(len(rows.texts))]
+
+    def _decode(self, rows, number, logits):
+        text, words = rows.texts[number], rows.words[number]
+        windows = rows.windows_of(number)
+        cut = [(window.start, window.count) for _, window in windows]
+        probabilities = []
+        for word in range(len(words)):
+            tokens = [t for t, of in enumerate(rows.word_of_piece[number]) if of == word]
+            row, window = windows[best_window(cut, tokens[0])]
+            within = [t for t in tokens if t < window.start + window.count]
+            places = [window.first + token - window.start for token in within]
+            probabilities.append(self._aggregate(softmax(logits[row][places])))
+        names = self.settings["label_names"]
+        tags = [names[int(each.argmax())] for each in probabilities]
+        result = {"text": text, "tokens": [text[a:b] for a, b in words], "tags": tags}
+        if self.settings["has_entities"]:
+            best = [float(each.max()) for each in probabilities]
+            result["entities"] = [
+                {
+                    "start": words[first][0],
+                    "end": words[end - 1][1],
+                    "label": kind,
+                    "text": text[words[first][0] : words[end - 1][1]],
+                    "score": round(float(np.mean(best[first:end])), 6),
+                }
+                for first, end, kind in entities_of(tags)
+            ]
+        return result
+
+    def _aggregate(self, probabilities):
+        """Returns the probabilities of a word, [C], of those of its tokens, [K, C]."""
+        how = self.settings["word_aggregation"]
+        if how == "average":
+            return probabilities.mean(axis=0)
+        return probabilities[probabilities.max(axis=1).argmax() if how == "max" else 0]
+
+
+def softmax(logits):
+    """Returns the probabilities of logits, over the last axis, in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def entities_of(tags):
+    """Returns [(first word, the one after the last, type)], as conlleval reads labels: an I-
+    without a B- of its type before begins an entity, too."""
+    found, before = [], (OUTSIDE, "")
+    for word, tag in enumerate(tags):
+        prefix, _, kind = tag.partition("-")
+        if prefix in ("I", "E") and before[0] in ("B", "I") and before[1] == kind:
+            found[-1] = found[-1][0], word + 1, kind
+        elif prefix != OUTSIDE:
+            found.append((word, word + 1, kind))
+        before = prefix, kind
+    return found
+
+
+def _begins(encoding):
+    """Returns the tokens that begin a word."""
+    words = encoding.word_ids
+    return [token for token, word in enumerate(words) if token == 0 or words[token - 1] != word]
+
+
+def _is_mark(character):
+    return unicodedata.category(character) == "Mn"

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a figure would be off on other rows of the same kind: bootstrap intervals.
+
+Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval). NumPy
+alone. The draws are those of one seed, so the same rows give the same interval.
+"""
+
+import numpy as np
+
+NUM_RESAMPLES = 2000
+LEVEL = 0.95
+MAX_DRAWS_AT_ONCE = 4_000_000  # numbers of rows in memory
+
+
+def bootstrap_interval(statistic, num_rows, num_resamples=NUM_RESAMPLES, level=LEVEL):
+    """Returns (lower, upper): the middle `level` of a statistic over resampled rows, floats.
+
+    Args:
+        statistic: int [B, N], the rows of B resamples -> float [B].
+        num_rows: int, N; each resample draws so many with replacement.
+    """
+    random = np.random.Generator(np.random.Philox(key=[0, 0]))
+    at_once, values = max(1, MAX_DRAWS_AT_ONCE // num_rows), []
+    for start in range(0, num_resamples, at_once):
+        count = min(at_once, num_resamples - start)
+        values.append(statistic(random.integers(0, num_rows, (count, num_rows))))
+    tail = (1 - level) / 2
+    lower, upper = np.quantile(np.concatenate(values), [tail, 1 - tail])
+    return float(lower), float(upper)
+
+
+def mean_interval(values):
+    """Returns the `bootstrap_interval` of the mean of values, float or bool [N]."""
+    values = np.asarray(values, np.float64)
+    return bootstrap_interval(lambda rows: values[rows].mean(axis=1), len(values))
+
+
+def pearson_interval(x, y):
+    """Returns the `bootstrap_interval` of Pearson's correlation of two float [N]."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+
+    def correlations(rows):
+        a, b = x[rows], y[rows]
+        a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+        size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+        return np.divide((a * b).sum(axis=1), size, np.zeros(len(rows)), where=size > 0)
+
+    return bootstrap_interval(correlations, len(x))

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--mode report`: is the run good, where is it wrong, is its data sound. The content, for JSON.
+
+All of it comes from files of model_dir: nothing is trained, and nothing evaluated anew.
+"""
+
+import numpy as np
+
+from common.console import in_one_cell
+from common.metrics.calibration import expected_calibration_error, reliability
+from common.metrics.intervals import LEVEL, mean_interval, pearson_interval
+from common.metrics.label_errors import suspects
+
+FORMAT = 1
+MAX_MISTAKES = 30
+MAX_SUSPECTS = 30
+MAX_CHANGED = 15  # rows of each kind in a comparison
+MAX_CHARACTERS = 300  # of a text that is shown
+MAX_CELL_ROWS = 15  # of a cell of the confusion matrix
+MAX_ALL_CELL_ROWS = 1200  # of all cells, so that the page stays small
+MAX_BINS = 8  # of lengths
+# {task: (the figure that counts, what a row's `correct` says of it)}
+MAIN = {
+    "classification": ("eval/accuracy_cls", "accuracy"),
+    "multi_label": ("eval/micro_f1", "rows with all labels right"),
+    "regression": ("eval/pearson", "Pearson's correlation"),
+    "token_classification": ("eval/entity_f1", "texts without a wrong word"),
+    "question_answering": ("eval/f1", "exact answers"),
+    "pretraining": ("eval/accuracy_masked_lm", ""),
+}
+
+
+def report_on_run(facts, with_texts=True, other=None):
+    """Returns the content of a report: a dict for JSON.
+
+    Args:
+        facts: RunFacts.
+        with_texts: bool. Whether it may have texts of the data.
+        other: RunFacts of a run to compare with, or None.
+    """
+    main = _main_figure(facts)
+    names = [in_one_cell(each["label"]) for each in facts.report.get("per_class", ())]
+    is_classifier = "confusion" in facts.report
+    content = {
+        "format": FORMAT,
+        "name": facts.name,
+        "task": facts.task,
+        "has_texts": with_texts,
+        "step": facts.report.get("step"),
+        "checkpoint": facts.report.get("checkpoint"),
+        "data": facts.report.get("source"),
+        "num_examples": facts.report.get("num_examples"),
+        "main": main,
+        "figures": facts.figures,
+        "verdict": _verdict(facts, main),
+        "per_class": facts.report.get("per_class", []),
+        "confusion": facts.report.get("confusion"),
+        "confusions": facts.report.get("confusions", []),
+        "cells": _cells(facts.rows, names, with_texts) if is_classifier else [],
+        "calibration": _calibration(facts.rows, names) if is_classifier else None,
+        "mistakes": _mistakes(facts.rows, with_texts),
+        "lengths": _by_length(facts.rows),
+        "suspects": _suspects(facts.rows, names, with_texts) if is_classifier else None,
+        "starts": [_start(each) for each in facts.starts],
+        "saved": facts.checkpoint,
+        "params": facts.params,
+    }
+    if other is not None:
+        content["comparison"] = _comparison(facts, other, main, with_texts)
+    return content
+
+
+def _main_figure(facts):
+    """Returns the name of the figure that counts: of best_metric, or else of the task."""
+    chosen = (facts.params.get("runconfig") or {}).get("best_metric")
+    name, _ = MAIN.get(facts.task, ("loss", ""))
+    for each in (chosen, name, "eval/word_accuracy", "loss"):
+        if each in facts.figures:
+            return each
+    return next(iter(facts.figures), None)
+
+
+# ---- The verdict ---------------------------------------------------------------------------------
+
+
+def _verdict(facts, main):
+    """Returns the figure that counts with the interval of the rows, and what is reached without a
+    network: dict, of which parts are None where the kept rows do not say."""
+    found = {"figure": main, "value": facts.figures.get(main)}
+    found |= dict.fromkeys(("what", "of_rows", "interval", "baseline", "baseline_text"))
+    found["level"], found["is_same"] = LEVEL, True
+    rows = facts.rows
+    if not rows:
+        return found
+    if all("value" in each and "value_true" in each for each in rows):
+        values, true = (_all_numbers(rows, name) for name in ("value", "value_true"))
+        found["what"] = MAIN["regression"][1]
+        found["interval"] = pearson_interval(values, true)
+        found["of_rows"] = facts.figures.get("eval/pearson")
+        found["baseline"], found["baseline_text"] = 0.0, "always answering the mean"
+        return found
+    is_right = [each.is_right for each in rows]
+    if any(each is None for each in is_right):
+        return found
+    is_right = np.concatenate(is_right)
+    found["what"] = MAIN.get(facts.task, ("", "rows that are right"))[1]
+    found["of_rows"], found["interval"] = float(is_right.mean()), mean_interval(is_right)
+    if facts.task in ("classification", "multi_label"):
+        answers = [answer for each in rows for answer in each["label_true"]]
+        names, counts = np.unique(answers, return_counts=True)
+        found["baseline"] = float(counts.max() / len(answers))
+        found["baseline_text"] = f"always answering {names[counts.argmax()] or 'no label'}"
+    accuracy = facts.report.get("accuracy")
+    found["is_same"] = accuracy is None or abs(accuracy - found["of_rows"]) < 1e-9
+    return found
+
+
+def _all_numbers(rows, name):
+    return np.concatenate([each.numbers(name) for each in rows])
+
+
+# ---- Rows ----------------------------------------------------------------------------------------
+
+
+def shown_row(rows, number, with_texts, **more):
+    """Returns what is shown of a row: dict for JSON."""
+    found = {"split": rows.split, "id": rows["id"][number], "place": rows.where(number)}
+    for key, name in (("true", rows.true_column), ("answer", rows.answer_column)):
+        if name in rows and (with_texts or _is_of_classes(rows)):
+            found[key] = _shortened(rows[name][number])
+    if with_texts:
+        found["texts"] = [_shortened(text) for text in rows.texts(number)]
+    return found | more
+
+
+def _is_of_classes(rows):
+    """Whether true answers are names or numbers, and not parts of the texts."""
+    return rows.true_column in ("label_true", "value_true")
+
+
+def _shortened(text):
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 3] + "..."
+
+
+def _mistakes(all_rows, with_texts):
+    """Returns the surest mistakes of all splits, and how many there are: dict."""
+    found = []
+    for rows in all_rows:
+        probabilities = [rows.numbers(name) for name in rows.columns if name.startswith("p_")]
+        if rows.answer_column == "label" and probabilities:
+            sure = np.max(probabilities, axis=0)
+        elif "error" in rows:
+            sure = np.array([abs(float(each or 0)) for each in rows["error"]])
+        else:
+            sure = np.full(len(rows), np.nan)
+        found += [(sure[n], rows, n) for n in rows.mistakes]
+    if all(np.isfinite(sure) for sure, _, _ in found):
+        found.sort(key=lambda each: -each[0])  # of several splits; each is in order
+    shown = [
+        shown_row(rows, n, with_texts, sure=float(sure) if np.isfinite(sure) else None)
+        for sure, rows, n in found[:MAX_MISTAKES]
+    ]
+    return {"number": len(found), "rows": shown}
+
+
+def rows_to_explain(all_rows, number):
+    """Returns (KeptRows, number) of rows that tell most: the surest mistakes, and as many rows that
+    are right, from all over the splits."""
+    mistakes = [(rows, n) for rows in all_rows for n in rows.mistakes[: number // 2]]
+    mistakes = mistakes[: number // 2]
+    right = [
+        (rows, n)
+        for rows in all_rows
+        if rows.is_right is not None
+        for n in np.flatnonzero(rows.is_right).tolist()
+    ]
+    places = np.linspace(0, len(right) - 1, min(number - len(mistakes), len(right)))
+    return mistakes + [right[int(place)] for place in places]
+
+
+def _by_length(all_rows):
+    """Returns the share of mistakes, or the mean error, by the words of a row: list of dicts."""
+    lengths, values = [], []
+    for rows in all_rows:
+        is_wrong = None if rows.is_right is None else ~rows.is_right
+        if "error" in rows and "" not in rows["error"]:
+            is_wrong = np.abs(rows.numbers("error"))
+        if is_wrong is None or not rows.texts(0):
+            return []
+        lengths.append(rows.num_words)
+        values.append(is_wrong.astype(np.float64))
+    if not lengths:
+        return []
+    lengths, values = np.concatenate(lengths), np.concatenate(values)
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, MAX_BINS + 1), method="lower"))
+    place = np.searchsorted(edges[1:-1], lengths, side="right") if len(edges) > 2 else lengths * 0
+    return [
+        {
+            "least": int(lengths[place == n].min()),
+            "most": int(lengths[place == n].max()),
+            "rows": int((place == n).sum()),
+            "wrong": float(values[place == n].mean()),
+        }
+        for n in np.unique(place).tolist()
+    ]
+
+
+# ---- Classes -------------------------------------------------------------------------------------
+
+
+def _cells(all_rows, names, with_texts):
+    """Returns the rows of the cells of the confusion matrix with mistakes: list of dicts."""
+    places = {}
+    for rows in all_rows:
+        if "label_true" in rows and "label" in rows:
+            pairs = zip(rows["label_true"], rows["label"], strict=True)
+            for number, (true, answer) in enumerate(pairs):
+                if true != answer and true in names and answer in names:
+                    cell = names.index(true), names.index(answer)
+                    places.setdefault(cell, []).append((rows, number))
+    room, cells = MAX_ALL_CELL_ROWS, []
+    for (true, answer), found in sorted(places.items(), key=lambda pair: -len(pair[1])):
+        shown = [
+            shown_row(rows, number, with_texts) for rows, number in found[:MAX_CELL_ROWS][:room]
+        ]
+        room -= len(shown)
+        cells.append({"true": true, "answer": answer, "number": len(found), "rows": shown})
+    return cells
+
+
+def _of_classes(all_rows, names):
+    """Returns (probabilities, labels) of all splits, or None where the rows do not say."""
+    found = [rows.classes(names) for rows in all_rows]
+    if not found or None in found:
+        return None
+    return [np.concatenate(each) for each in zip(*found, strict=True)]
+
+
+def _calibration(all_rows, names):
+    found = _of_classes(all_rows, names)
+    if found is None:
+        return None
+    counts, confidence, accuracy = reliability(*found)
+    bins = {"counts": counts, "confidence": confidence, "accuracy": accuracy}
+    error = expected_calibration_error(*found)
+    return {"error": error, **{name: values.tolist() for name, values in bins.items()}}
+
+
+def _suspects(all_rows, names, with_texts):
+    found = _of_classes(all_rows, names)
+    if found is None:
+        return None
+    rows, classes = suspects(*found)
+    ends = np.cumsum([len(each) for each in all_rows])
+    shown = []
+    for row, other in zip(rows[:MAX_SUSPECTS].tolist(), classes.tolist(), strict=False):
+        split = int(np.searchsorted(ends, row, side="right"))
+        number = row - int(ends[split] - len(all_rows[split]))
+        probability = float(found[0][row, other])
+        more = {"suggested": names[other], "probability": probability}
+        shown.append(shown_row(all_rows[split], number, with_texts, **more))
+    return {"number": len(rows), "rows": shown}
+
+
+# ---- The run -------------------------------------------------------------------------------------
+
+
+def _start(start):
+    result = start["result"]
+    kept = ("id", "mode", "command", "program", "host", "params_sha256", "started", "ended")
+    kept = (*kept, "exit_code", "reason", "peak_memory_bytes")
+    kept = {name: start.get(name) for name in kept}
+    of_result = ("outcome", "seconds", "step", "examples_per_second", "num_parameters", "versions")
+    return kept | {name: result.get(name) for name in of_result}
+
+
+# ---- Another run ---------------------------------------------------------------------------------
+
+
+def _comparison(facts, other, main, with_texts):
+    """Returns the figures of both runs, and where their answers differ on the same rows."""
+    names = [name for name in facts.figures if name in other.figures]
+    found = {
+        "name": other.name,
+        "step": other.report.get("step"),
+        "figures": [[name, facts.figures[name], other.figures[name]] for name in names],
+        "main": main,
+        "params": _differing(facts.params, other.params),
+        "num_common": 0,
+        "is_same_data": facts.report.get("source") == other.report.get("source"),
+    }
+    gained, lost, differences = [], [], []
+    others = {rows.split: rows for rows in other.rows}
+    for rows in facts.rows:
+        theirs = others.get(rows.split)
+        if theirs is None or rows.is_right is None or theirs.is_right is None:
+            continue
+        places = {_key(theirs, n): n for n in range(len(theirs))}
+        for n in range(len(rows)):
+            there = places.get(_key(rows, n))
+            if there is None:
+                continue
+            ours_right, theirs_right = rows.is_right[n], theirs.is_right[there]
+            differences.append(int(ours_right) - int(theirs_right))
+            if ours_right != theirs_right:
+                answer = theirs[theirs.answer_column][there]
+                shows = with_texts or _is_of_classes(rows)
+                more = {"other_answer": _shortened(answer)} if shows else {}
+                (gained if ours_right else lost).append(shown_row(rows, n, with_texts, **more))
+    if differences:
+        found |= {
+            "num_common": len(differences),
+            "difference": float(np.mean(differences)),
+            "interval": mean_interval(differences),
+            "num_gained": len(gained),
+            "num_lost": len(lost),
+            "gained": gained[:MAX_CHANGED],
+            "lost": lost[:MAX_CHANGED],
+        }
+    return found
+
+
+def _key(rows, number):
+    """What tells a row of two evaluations of the same data: its number, texts and answer."""
+    true = rows[rows.true_column][number] if rows.true_column else ""
+    return rows["id"][number], tuple(rows.texts(number)), true
+
+
+def _differing(ours, theirs, prefix=""):
+    """Returns [dotted key, our value, their value] of what differs between two mappings."""
+    found = []
+    for name in ours | theirs:
+        before, after = ours.get(name), theirs.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differing(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append([f"{prefix}{name}", before, after])
+    return found

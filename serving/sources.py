@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the path of a model holds, and which versions of it are to be served.
+
+model_dir of a training                     its chosen checkpoint, by its step
+an export: saved_model, onnx                that, by its step
+NAME/, with a folder for each version       the newest, and those that an alias stands for
+NAME@champion, NAME@3                       that one
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.checkpoints import store
+from common.checkpoints.small_files import EXPORT_FILE, read_json
+from common.checkpoints.versions import aliases, resolve, versions
+from common.errors import UserError
+from common.export.onnx_files import INT8_FILE
+from utils import SAVED
+
+CHECKPOINT, SAVED_MODEL, ONNX, ONNX_INT8, OPENVINO = (
+    *("checkpoint", "saved_model", "onnx", "onnx_int8"),
+    "openvino",
+)
+# {engine: the export that it reads}
+FORMAT_OF = {SAVED_MODEL: "saved_model", ONNX: "onnx", ONNX_INT8: "onnx", OPENVINO: "onnx"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to serve. path: str; engine: of `common/params/serving.ENGINES`."""
+
+    name: str
+    path: str
+    engine: str = "auto"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a model. stamp: another one where the folder's content is another."""
+
+    number: int
+    folder: Path
+    engine: str
+    labels: tuple = ()
+    stamp: tuple = ()
+
+
+def find_versions(source):
+    """Returns {number: Version}, the newest last. Raises UserError where there is none."""
+    path = Path(source.path).expanduser()
+    if "@" in path.name and not path.exists():
+        folder = resolve(path.parent, path.name)
+        label = path.name.partition("@")[2]
+        number, labels = int(folder.name), () if label.isdigit() else (label,)
+        return {number: version_at(folder, source.engine, number, labels)}
+    if not path.is_dir():
+        raise UserError(f"model {source.name}: {path} is no folder; name a model_dir or an export")
+    if is_model(path):
+        version = version_at(path, source.engine)
+        return {version.number: version}
+    numbers = versions(path)
+    if not numbers:
+        raise UserError(
+            f"model {source.name}: {path} holds neither {SAVED}, as a training leaves it, nor "
+            f"{EXPORT_FILE}, as an export does, nor folders of numbered versions"
+        )
+    of_number = {numbers[-1]: ()}
+    for label, number in aliases(path).items():
+        if number in numbers:
+            of_number[number] = (*of_number.get(number, ()), label)
+    return {
+        number: version_at(path / str(number), source.engine, number, labels)
+        for number, labels in sorted(of_number.items())
+    }
+
+
+def is_model(folder):
+    return (folder / EXPORT_FILE).is_file() or (folder / SAVED).is_file()
+
+
+def version_at(folder, engine, number=None, labels=()):
+    """Returns the Version in a folder. number: int; None: the step of its training."""
+    if (folder / EXPORT_FILE).is_file():
+        return version_of_export(folder, engine, number, labels)
+    if not (folder / SAVED).is_file():
+        raise UserError(f"{folder} holds neither {SAVED} nor {EXPORT_FILE}")
+    if engine not in ("auto", CHECKPOINT):
+        export, quantize = FORMAT_OF[engine], " --quantize int8" * (engine == ONNX_INT8)
+        beside = folder / "export" / export
+        if not (beside / EXPORT_FILE).is_file():
+            raise UserError(
+                f"engine {engine} reads an export, and {beside} is none; make one with: run.py "
+                f"--mode export --model_dir {folder} --export_format {export}{quantize}"
+            )
+        return version_of_export(beside, engine, number, labels)
+    step = chosen_step(folder)
+    if step is None:
+        raise UserError(f"{folder} has no checkpoint to serve; train it first")
+    return Version(step if number is None else number, folder, CHECKPOINT, labels, (step,))
+
+
+def version_of_export(folder, engine, number, labels):
+    manifest = read_json(folder / EXPORT_FILE)
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found not in FORMAT_OF.values():
+        raise UserError(
+            f"{folder} is an export as {found}, which the server cannot read; export it as "
+            "saved_model or onnx"
+        )
+    if engine == "auto":
+        engine = found
+    if FORMAT_OF.get(engine) != found:
+        raise UserError(f"{folder} is an export as {found}; engine {engine} cannot read it")
+    if engine == ONNX_INT8 and not (folder / INT8_FILE).is_file():
+        raise UserError(f"{folder} has no {INT8_FILE}; export it with --quantize int8")
+    step = manifest.get("step")
+    facts = (folder / EXPORT_FILE).stat()
+    step = step if isinstance(step, int) else 1
+    stamp = facts.st_mtime_ns, facts.st_ino
+    return Version(step if number is None else number, folder, engine, labels, stamp)
+
+
+def chosen_step(folder):
+    """Returns the step of the checkpoint that answers; None where there is none."""
+    best = store.read_best(folder)
+    if best is not None:
+        return best["step"]
+    saved = store.list_checkpoints(folder)
+    return saved[-1][0] if saved else None
+
+
+def load_version(version):
+    """Returns Loaded of a Version. Raises UserError where it cannot be read."""
+    if version.engine == CHECKPOINT:
+        from serving.engines.checkpoint import load
+
+        return load(version.folder)
+    if version.engine == SAVED_MODEL:
+        from serving.engines.saved_model import load
+
+        return load(version.folder)
+    if version.engine == OPENVINO:
+        from serving.engines.openvino import load
+
+        return load(version.folder)
+    from serving.engines.onnx import load
+
+    return load(version.folder, is_int8=version.engine == ONNX_INT8)

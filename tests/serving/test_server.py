@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bodies, limits and codes, on real sockets, of a network whose answers are known by heart."""
+
+import json
+import socket
+import struct
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from tests.reference.toy_serving import Client, ToyEngine, toy_model
+
+# "a good day" is [CLS] a good day [SEP]: 5 tokens, 2 + 5 + 6 + 8 + 3 = 24; "bad": 3, 12.
+LOGITS = {"a good day": [5.0, 24.0], "bad": [3.0, 12.0]}
+IDS = {"a good day": [2, 5, 6, 8, 3], "bad": [2, 7, 3]}
+
+
+@pytest.fixture
+def toy(serve_toys):
+    running, _ = serve_toys({"toy": toy_model(ToyEngine())})
+    return Client(running.url)
+
+
+def answer(text):
+    probabilities = np.exp(np.array(LOGITS[text]) - max(LOGITS[text]))
+    probabilities /= probabilities.sum()
+    return {
+        "label": "long",
+        "label_names": ["short", "long"],
+        "probabilities": pytest.approx(probabilities.tolist(), abs=1e-7),
+        "logits": LOGITS[text],
+    }
+
+
+def test_tensorflow_servings_bodies(toy):
+    """https://www.tensorflow.org/tfx/serving/api_rest"""
+    path, texts = "/v1/models/toy:predict", list(LOGITS)
+    rows = [answer(text) for text in texts]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    ids = [{"input_ids": IDS[text]} for text in texts]
+    padded = {
+        "input_ids": [[2, 5, 6, 8, 3], [2, 7, 3, 0, 0]],
+        "input_mask": [[0] * 5, [0, 0, 0, 1, 1]],
+        "segment_ids": [[0] * 5] * 2,
+    }
+    for given, expected in (
+        ({"instances": texts}, {"predictions": rows}),
+        ({"instances": [{"text": text} for text in texts]}, {"predictions": rows}),
+        ({"instances": [{"b64": "YmFk"}]}, {"predictions": rows[1:]}),
+        ({"signature_name": "serving_default", "instances": texts}, {"predictions": rows}),
+        ({"inputs": {"text": texts}}, {"outputs": columns}),
+        ({"inputs": texts}, {"outputs": columns}),
+        ({"instances": list(IDS.values())}, {"predictions": rows}),
+        ({"signature_name": "token_ids", "instances": ids}, {"predictions": rows}),
+        ({"inputs": padded}, {"outputs": columns}),
+        ({"inputs": padded["input_ids"]}, {"outputs": columns}),
+    ):
+        assert toy(path, given) == (200, expected), given
+    assert toy("/v1/models/toy/versions/1:predict", {"instances": texts})[0] == 200
+    ok = {"error_code": "OK", "error_message": ""}
+    status = {"model_version_status": [{"version": "1", "state": "AVAILABLE", "status": ok}]}
+    assert toy("/v1/models/toy") == toy("/v1/models/toy/versions/1") == (200, status)
+    code, said = toy("/v1/models/toy/metadata")
+    assert code == 200 and said["model_spec"]["version"] == "1"
+    signatures = said["metadata"]["signature_def"]["signature_def"]
+    assert signatures["serving_default"]["inputs"]["text"]["dtype"] == "DT_STRING"
+    assert list(signatures["token_ids"]["inputs"]) == ["input_ids", "input_mask", "segment_ids"]
+
+
+def test_the_open_inference_protocol(toy):
+    """https://github.com/open-inference/open-inference-protocol"""
+    assert toy("/v2/health/live") == (200, {"live": True})
+    assert toy("/v2/health/ready")[1]["ready"] is True
+    assert toy("/v2")[1]["extensions"] == ["binary_tensor_data"]
+    assert toy("/v2/models/toy/ready") == (200, {"name": "toy", "ready": True})
+    (text,) = toy("/v2/models/toy/versions/1")[1]["inputs"]
+    assert text == {"name": "text", "datatype": "BYTES", "shape": [-1]}
+    tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": list(LOGITS)}
+    code, said = toy("/v2/models/toy/infer", {"id": "42", "inputs": [tensor]})
+    assert code == 200 and (said["id"], said["model_name"]) == ("42", "toy")
+    label, names, _, logits = said["outputs"]
+    assert label == {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["long"] * 2}
+    assert names["shape"] == [2, 2]
+    assert logits == {
+        "name": "logits",
+        "datatype": "FP32",
+        "shape": [2, 2],
+        "data": [5.0, 24.0, 3.0, 12.0],
+    }
+    ids = {"name": "input_ids", "shape": [1, 3], "datatype": "INT64", "data": [[2, 7, 3]]}
+    asked = {"inputs": [ids], "outputs": [{"name": "logits"}]}
+    assert toy("/v2/models/toy/infer", asked)[1]["outputs"][0]["data"] == [3.0, 12.0]
+
+
+def test_tensors_as_bytes_behind_the_json(toy):
+    texts = [text.encode() for text in LOGITS]
+    content = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    size = {"binary_data_size": len(content)}
+    tensor = {"name": "text", "shape": [2, 1], "datatype": "BYTES", "parameters": size}
+    outputs = [{"name": "logits", "parameters": {"binary_data": True}}]
+    head = json.dumps({"inputs": [tensor], "outputs": outputs}).encode()
+    header = {"Inference-Header-Content-Length": str(len(head))}
+    code, said = toy("/v2/models/toy/infer", head + content, header)
+    assert code == 200
+    size = int(toy.answered.headers["Inference-Header-Content-Length"])
+    (output,) = json.loads(said[:size])["outputs"]
+    assert output["shape"] == [2, 2] and output["parameters"] == {"binary_data_size": 16}
+    assert np.frombuffer(said[size:], "<f4").tolist() == [5.0, 24.0, 3.0, 12.0]
+    for rest, length in ((content[:-1], len(head)), (content, len(head) + 1000)):
+        header = {"Inference-Header-Content-Length": str(length)}
+        assert toy("/v2/models/toy/infer", head + rest, header)[0] == 400
+
+
+def test_the_short_bodies(toy):
+    expected = answer("bad")["probabilities"].expected
+    scored = [
+        {"label": "long", "score": pytest.approx(expected[1], abs=1e-7)},
+        {"label": "short", "score": pytest.approx(expected[0], abs=1e-7)},
+    ]
+    assert toy("/predict", {"inputs": "bad"}) == (200, scored)
+    assert toy("/predict", {"inputs": ["bad", "bad"], "model": "toy"}) == (200, [scored] * 2)
+    assert toy("/predict", {"inputs": [["bad"]]}) == (200, [scored])
+    code, said = toy("/v1/classify", {"model": "toy", "input": list(LOGITS)})
+    assert code == 200 and said["usage"]["prompt_tokens"] == 8
+    assert [(row["index"], row["label"], row["num_classes"]) for row in said["data"]] == [
+        (0, "long", 2),
+        (1, "long", 2),
+    ]
+
+
+REFUSED = (
+    ("/predict", "{", 400, "no JSON"),
+    ("/predict", b'{"inputs": "\xff"}', 400, "not UTF-8"),
+    ("/predict", "[" * 100_000, 400, "nested too deeply"),
+    ("/predict", {}, 400, "`inputs`"),
+    ("/predict", {"inputs": 5}, 422, "row 0 is a number; a text is wanted"),
+    ("/predict", {"inputs": ["bad", None]}, 422, "row 1 is null"),
+    ("/predict", {"inputs": []}, 422, "empty list"),
+    ("/predict", '{"inputs": "\\ud800"}', 422, "lone surrogate"),
+    ("/predict", {"inputs": "bad", "model": "no"}, 404, "served: toy"),
+    ("/predict", {"inputs": ["bad"] * 129}, 413, "129 texts; 128"),
+    ("/predict", {"inputs": "boom"}, 424, "ArithmeticError"),
+    ("/v1/classify", {"input": [["a", "b"]]}, 422, "a text is wanted"),
+    ("/v1/models/toy:predict", {"instances": [], "inputs": []}, 400, "either"),
+    ("/v1/models/toy:predict", {"instances": [[2, 10, 3]]}, 422, "wanted are 0 to 9"),
+    ("/v1/models/toy:predict", {"instances": [[2, True]]}, 422, "whole numbers"),
+    ("/v1/models/toy:predict", {"instances": [[2] * 9]}, 422, "at most 8"),
+    ("/v1/models/toy:predict", {"instances": [{"txt": "a"}]}, 422, "takes text"),
+    ("/v1/models/toy:predict", {"signature_name": "x", "instances": [1]}, 400, "token_ids"),
+    ("/v1/models/toy/versions/7:predict", {"instances": ["a"]}, 404, "no version 7"),
+    ("/v1/models/toy/labels/old:predict", {"instances": ["a"]}, 404, "no label 'old'"),
+    ("/v1/models/other", None, 404, "no model 'other'"),
+    ("/v2/models/toy/infer", {"inputs": [{"name": "text"}]}, 400, "shape"),
+    ("/v2/models/toy/infer", "[]", 400, "`inputs`"),
+    ("/nothing", None, 404, "nothing here"),
+    ("/predict", None, 405, "nothing here"),
+)  # path, body, code, what the sentence says
+
+
+def test_what_is_refused_and_why(toy):
+    for path, body, code, told in REFUSED:
+        found, said = toy(path, body)
+        assert (found, told in said["error"]) == (code, True), (path, said)
+        assert toy("/predict", {"inputs": "bad"})[0] == 200  # and goes on
+
+
+def test_a_body_that_is_too_large_is_not_read(serve_toys):
+    running, _ = serve_toys({"toy": toy_model(ToyEngine())}, max_body_bytes=1000)
+    code, said = Client(running.url)("/predict", {"inputs": "x" * 1000})
+    assert code == 413 and "1000 bytes" in said["error"]
+    client = Client(running.url)  # without a length: in parts
+    parts = iter([b'{"inputs": "' + b"x" * 600] * 3)
+    client.connection.request("POST", "/predict", parts, encode_chunked=True, headers={
+        "Transfer-Encoding": "chunked"
+    })  # fmt: skip
+    assert client.connection.getresponse().status == 413
+
+
+def test_a_slow_body_and_a_slow_network_come_to_an_end(serve_toys):
+    engine = ToyEngine()
+    running, _ = serve_toys({"toy": toy_model(engine)}, request_timeout=0.3)
+    address = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1]))) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+    engine.gate.clear()
+    code, said = Client(running.url)("/predict", {"inputs": "bad"})
+    engine.gate.set()
+    assert code == 504 and "0.3 seconds" in said["error"]
+
+
+def test_a_full_queue_says_when_to_come_again_and_who_has_left_is_forgotten(serve_toys):
+    engine = ToyEngine()
+    running, _ = serve_toys({"toy": toy_model(engine)}, max_queue=4)
+    engine.gate.clear()
+    first, gone, full = (Client(running.url) for _ in range(3))
+    body = json.dumps({"inputs": ["bad"] * 4})
+    first.connection.request("POST", "/predict", json.dumps({"inputs": "a"}))
+    until(lambda: engine.shapes)  # it is at work
+    gone.connection.request("POST", "/predict", body)
+    until(lambda: full("/predict", body)[0] == 429)
+    assert full.answered.headers["Retry-After"] == "1"
+    gone.close()
+    answers = []
+    until(lambda: ask_later(full, body, answers, engine))
+    assert first.connection.getresponse().status == 200
+    assert engine.shapes == [(1, 3), (4, 3)]  # not the four of who has left
+    assert answers == [200]
+
+
+def ask_later(client, body, answers, engine):
+    """Asks in a thread where the queue has room; opens the gate. Returns whether it had."""
+    thread = threading.Thread(target=lambda: answers.append(client("/predict", body)[0]))
+    thread.start()
+    thread.join(0.3)
+    if thread.is_alive():  # it waits: it was let in
+        engine.gate.set()
+        thread.join()
+        return True
+    answers.clear()
+    return False
+
+
+def until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_bad_texts_among_good_ones_of_others_fail_none_of_these(serve_toys):
+    engine = ToyEngine()
+    running, _ = serve_toys({"toy": toy_model(engine)})
+    engine.gate.clear()
+    answers = {}
+
+    def ask(number):
+        text = "boom" if number % 4 == 0 else "bad"
+        answers[number] = text, Client(running.url)("/predict", {"inputs": text})[0]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    until(lambda: engine.shapes)
+    time.sleep(0.2)  # the others wait in the queue
+    engine.gate.set()
+    for thread in threads:
+        thread.join()
+    assert {answers[n] for n in range(16)} == {("bad", 200), ("boom", 424)}
+    assert max(count for count, _ in engine.shapes) > 4  # they were computed together
+
+
+def test_a_secret_is_asked_for(serve_toys, tmp_path):
+    (tmp_path / "token").write_text("s3cret\n")
+    running, _ = serve_toys(
+        {"toy": toy_model(ToyEngine())}, token_file=str(tmp_path / "token"), waits=True
+    )
+    for path, body in (
+        ("/predict", {"inputs": "bad"}),
+        ("/metrics", None),
+        ("/v1/models/toy", None),
+    ):
+        assert Client(running.url)(path, body)[0] == 401
+        assert Client(running.url, Authorization="Bearer no")(path, body)[0] == 401
+        assert Client(running.url, Authorization="Bearer s3cret")(path, body)[0] == 200
+    assert Client(running.url)("/healthz")[0] == 200
+
+
+def test_a_new_version_takes_the_place_of_one_without_a_failed_request(serve_toys, capfd):
+    engine = ToyEngine()
+    running, shelf = serve_toys({"toy": toy_model(engine)})
+    is_kept = weakref.ref(engine)
+    del engine
+    codes, scales, is_over = [], set(), threading.Event()
+
+    def ask():
+        client = Client(running.url)
+        while not is_over.is_set():
+            code, said = client("/v1/models/toy:predict", {"instances": ["bad"]})
+            codes.append(code)
+            scales.add(said["predictions"][0]["logits"][0] / 3)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    client = Client(running.url)
+    shelf.versions["toy"] = {}
+    shelf.add("toy", 2, toy_model(ToyEngine(scale=2.0)), labels=("champion",))
+    until(lambda: client("/v1/models/toy")[1]["model_version_status"][0]["version"] == "2")
+    assert client("/v1/models/toy/labels/champion:predict", {"instances": ["bad"]})[0] == 200
+
+    time.sleep(0.2)
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert set(codes) == {200} and scales == {1.0, 2.0}
+    assert client("/v1/models/toy/versions/1")[0] == 404
+    assert is_kept() is None  # its memory is free, without waiting for the garbage collector
+    assert "model toy is at version 2 now" in capfd.readouterr().err
+
+
+def test_while_it_loads_and_when_it_stops_it_says_so(serve_toys, monkeypatch):
+    from serving import models
+    from serving.server import Running
+
+    is_loaded = threading.Event()
+    engine = ToyEngine()
+    make = models.make_reader
+
+    def slow_make(*arguments):
+        is_loaded.wait(10)
+        return make(*arguments)
+
+    monkeypatch.setattr(models, "make_reader", slow_make)
+    running, _ = serve_toys({"toy": toy_model(engine)}, waits=False)
+    client = Client(running.url)
+    assert client("/readyz") == (503, {"ready": False, "state": "starting"})
+    assert client("/healthz")[0] == 200
+    code, _ = client("/predict", {"inputs": "bad"})
+    assert (code, client.answered.headers["Retry-After"]) == (503, "1")
+    is_loaded.set()
+    until(lambda: client("/readyz")[0] == 200)
+    engine.gate.clear()
+    answers = []
+    asking = threading.Thread(
+        target=lambda: answers.append(Client(running.url)("/predict", {"inputs": "bad"})[0])
+    )
+    asking.start()
+    until(lambda: engine.shapes)
+    stopping = threading.Thread(target=running.stop)
+    stopping.start()
+    until(lambda: client("/readyz")[0] == 503)
+    assert client("/predict", {"inputs": "bad"})[0] == 503
+    assert client.answered.headers["Connection"] == "close"
+    engine.gate.set()
+    stopping.join(10)
+    asking.join(10)
+    assert answers == [200]
+    assert isinstance(running, Running)
+
+
+def test_figures_and_no_texts(serve_toys, capfd):
+    running, _ = serve_toys({"toy": toy_model(ToyEngine())})
+    client = Client(running.url)
+    client("/predict", {"inputs": "a good day"})
+    client("/predict", {"inputs": "boom"})
+    client("/predict", '{"inputs": "a secret')
+    lines = client("/metrics")[1].decode().splitlines()
+    assert 'serving_requests_total{code="200",model="toy",protocol="predict"} 1.0' in lines
+    assert 'serving_requests_total{code="424",model="toy",protocol="predict"} 1.0' in lines
+    assert 'serving_tokens_total{model="toy"} 8.0' in lines  # 5, and 3 of the row that fails
+    assert 'serving_model_version{model="toy"} 1.0' in lines
+    said = capfd.readouterr()
+    assert not {"good", "boom", "secret"} & set((said.out + said.err).split())
+
+
+def test_a_fault_of_the_program_is_told_without_the_text(serve_toys, monkeypatch, capfd):
+    from serving.protocols import short
+
+    def read(body, reader):
+        raise TypeError(body["inputs"])
+
+    monkeypatch.setattr(short, "read_predict", read)
+    running, _ = serve_toys({"toy": toy_model(ToyEngine())})
+    code, said = Client(running.url)("/predict", {"inputs": "a secret"})
+    assert (code, said) == (500, {"error": "the server failed: TypeError"})
+    told = capfd.readouterr().err
+    assert "A request failed: TypeError at test_server.py:" in told and "secret" not in told

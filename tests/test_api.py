@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python API, as somebody with lists of texts types it."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from api import Classifier, Estimator
+from common.errors import UserError
+from common.reports.listener import Listener
+from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = ["a good day", "a bad day"] * 20
+LABELS = ["happy", "sad"] * 20
+KEYS = {"num_epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "max_sequence_length": 16}
+SEED = {"runconfig.tf_random_seed": 1}
+NEW = ["good good day", "a bad bad day", "day"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder as Hugging Face writes it."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_huggingface(folder, huggingface_tensors())  # 23 words, 19 positions
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "bad", "day", *"bcdefghijklmnop"]
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), "utf-8")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api") / "run"
+    clf = Classifier(weights, overrides=SEED)
+    return clf.fit(TEXTS, LABELS, validation=(TEXTS[:8], LABELS[:8]), model_dir=folder, **KEYS)
+
+
+def test_it_answers_with_names_and_probabilities(trained, capsys):
+    assert trained.classes_ == ["happy", "sad"]
+    proba = trained.predict_proba(NEW)
+    assert proba.shape == (3, 2) and proba.dtype == np.float32
+    np.testing.assert_allclose(proba.sum(axis=1), 1.0, atol=1e-6)
+    found = trained.predict(NEW)
+    assert found == [("happy", "sad")[row.argmax()] for row in proba]
+    assert trained(NEW[0]) == {"label": found[0], "score": pytest.approx(proba[0].max())}
+    assert [each["label"] for each in trained(NEW)] == found
+    right = [a == b for a, b in zip(trained.predict(TEXTS), LABELS, strict=True)]
+    assert trained.score(TEXTS, LABELS) == sum(right) / 40
+    assert trained.evaluate(TEXTS, LABELS)["eval/accuracy_cls"] == sum(right) / 40
+    assert trained.predict([]) == []
+    assert capsys.readouterr() == ("", "")  # nothing is printed
+
+
+def test_figures_and_history_are_those_of_the_files(trained):
+    best = max(trained.history_["eval", "eval/accuracy_cls"].values())
+    assert trained.evaluate()["eval/accuracy_cls"] == pytest.approx(best)
+    assert max(trained.history_["train", "train/cost_cls"]) == 10  # 2 epochs of 5 steps
+    folder = Path(trained.result_.model_dir)
+    (record,) = folder.glob("runs/*/run.json")
+    assert json.loads(record.read_text())["exit_code"] == 0
+
+
+def test_the_command_line_trains_and_predicts_the_same_bits(trained, weights, tmp_path):
+    """run.py, from the file that the texts became."""
+    data = Path(trained.result_.model_dir) / "data"
+    flags = ["--train_file", data / "train.jsonl", "--eval_file", data / "validation.jsonl"]
+    flags += ["--text_columns", "text", "--label_column", "label", "--checkpoint_path", weights]
+    for key, value in KEYS.items():
+        flags += [f"--{key}", value]
+    flags += ["--override", "runconfig.tf_random_seed=1", "--model_dir", tmp_path / "run"]
+    run_py("--mode", "train_and_eval", *flags)
+    words = [part for text in NEW for part in ("--text", text)]
+    run_py("--mode", "predict", "--model_dir", tmp_path / "run", *words)
+    (file,) = (tmp_path / "run" / "predict").glob("*.npz")
+    with np.load(file) as expected:
+        np.testing.assert_array_equal(trained.logits(NEW), expected["arr_0"])
+
+
+def run_py(*flags):
+    command = [sys.executable, str(ROOT / "run.py"), *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_second_call_goes_on_and_a_second_model_in_the_process_is_its_own(
+    trained, weights, tmp_path
+):
+    given = {"model_dir": tmp_path, **KEYS}
+    one = Classifier(weights, overrides=SEED).fit(TEXTS, LABELS, **given | {"num_epochs": 1})
+    assert one.result_.step == 4  # a tenth of the 40 rows is kept: 36 rows, 8 a step
+    one.fit(TEXTS, LABELS, overrides={"runconfig.allow_changed_params": True}, **given)
+    assert one.result_.step == 8
+    another = Classifier.load(trained.result_.model_dir)
+    np.testing.assert_array_equal(trained.predict_proba(NEW), another.predict_proba(NEW))
+
+
+def test_a_thread_may_train_and_another_may_stop_it(weights, tmp_path):
+    class Stops(Listener):
+        def on_step(self, step, figures):
+            if step == 3:
+                control.request_stop()
+
+    from common.signals import Control
+
+    control, found = Control(), []
+    clf = Classifier(weights, **KEYS)
+
+    def work():
+        clf.fit(TEXTS, LABELS, model_dir=tmp_path, listeners=[Stops()], control=control)
+        found.append(clf.result_)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(300)
+    assert found[0].stopped_by is not None and found[0].step < 9
+    assert list(tmp_path.glob("checkpoint-*"))
+
+
+def test_what_was_saved_answers_the_same_elsewhere(trained, tmp_path):
+    folder = trained.save(tmp_path / "kept")
+    other = Classifier.load(folder)
+    np.testing.assert_array_equal(other.predict_proba(NEW), trained.predict_proba(NEW))
+    assert isinstance(other.network, keras.Model)
+    with pytest.raises(UserError, match="is not empty"):
+        trained.save(folder)
+    assert Path(other.export("onnx", tmp_path / "onnx").written[0]).is_dir()
+
+
+def test_pairs_and_columns_of_other_libraries_are_lists_of_texts(weights, tmp_path):
+    class Column:  # as of pandas: it has a length and yields its values
+        def __init__(self, values):
+            self.values = values
+
+        def __iter__(self):
+            return iter(self.values)
+
+        def __len__(self):
+            return len(self.values)
+
+    pairs = [(text, "good") for text in TEXTS]
+    clf = Classifier(weights, **KEYS).fit(Column(pairs), Column(np.array(LABELS)), num_epochs=1)
+    assert set(clf.predict(pairs[:3])) <= {"happy", "sad"}
+    folder = Path(clf.result_.model_dir)
+    assert folder.is_dir()
+    del clf  # with its temporary model_dir
+
+
+def test_it_is_cloned_as_scikit_learn_clones(weights):
+    clf = Classifier(weights, verbose=True, num_epochs=3)
+    given = clf.get_params()
+    other = type(clf)(**given)
+    assert all(other.get_params()[name] is given[name] for name in given)
+    assert other.set_params(num_epochs=5).get_params()["num_epochs"] == 5
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: Classifier("w", learning_rat=1), "did you mean learning_rate"),
+        (lambda: Classifier().predict(["a"]), "has no weights yet"),
+        (lambda: Classifier("w").fit(), "fit needs texts and labels, or data="),
+        (lambda: Classifier("w").fit(["a"], ["x", "y"]), "1 texts have 2 labels"),
+        (lambda: Classifier("w").fit("a good day", "happy"), "not one text"),
+        (lambda: Classifier("w").fit(["a", ("b", "c")], [0, 1]), "row 1 is"),
+        (lambda: Classifier.load("nowhere"), "nowhere holds no params.yaml"),
+        (lambda: Classifier("w").save("x"), "nothing was trained here"),
+        (
+            lambda: Classifier("w", batch_size=-1).fit(["a", "b"], [0, 1]),
+            "batch_size: is -1; a number above 0",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(call, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        call()
+    assert sentence in str(error.value)
+
+
+def test_importing_it_imports_no_tensorflow():
+    code = "import sys, api; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+def test_siblings_take_the_same_arguments():
+    assert {each.__name__ for each in Estimator.__subclasses__()} == {
+        "Classifier", "TokenClassifier", "QuestionAnswerer", "MaskedLanguageModel"
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_runs(weights, tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "python.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("WEIGHTS", weights).replace("from bert_classifier", "from api"), {})
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("['bad', 'good']") and said[1] == "(1, 2)"
+    assert json.loads(said[3].replace("'", '"'))["label"] in ("good", "bad")

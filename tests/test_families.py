@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every family from its checkpoint to exports, as somebody with lists of texts types it."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tokenizers
+
+from api import Classifier, new_evaluator
+from common.checkpoints.artefact import chosen_checkpoint
+from common.checkpoints.inspect import inspect_checkpoint
+from common.checkpoints.load import open_checkpoint
+from common.checkpoints.vocab import pad_token, read_vocab
+from common.errors import UserError
+from common.params import Params
+from common.training.inference import records_of
+from serving.engines.checkpoint import load as load_checkpoint
+from serving.engines.onnx import load as load_export
+from session import open_session
+from tests.reference.family_fixtures import FIXTURES, needs_fixtures
+from tests.reference.tiny_bert import (
+    HIDDEN_SIZE,
+    INPUTS_OF_TASK,
+    huggingface_tensors,
+    save_huggingface,
+)
+
+TEXTS = ["the treaty was good", "Nobody had expected so many people!"] * 12
+LABELS = ["happy", "sad"] * 12
+NEW = ["a good treaty", "Nobody, nobody!", "people"]
+KEYS = {"batch_size": 8, "learning_rate": 1e-3, "max_sequence_length": 24}
+OVERRIDES = {
+    "runconfig.tf_random_seed": 1,
+    "train_input.packing": "packed",
+    "eval_input.packing": "packed",
+    "model.cls_dropout_rate": 0.1,
+    "model.mixed_precision": "float32",  # as exports compute
+    "model.freeze": ["embeddings"],
+}
+FAMILIES = ["roberta", "distilbert", "electra", "albert", "modernbert"]
+
+
+def encode(folder, vocab_file, texts):
+    """The features of texts, as the card of an export makes them."""
+    if vocab_file.endswith(".json"):
+        vocab = read_vocab(folder / vocab_file)
+        tokenizer, pad = tokenizers.Tokenizer.from_file(str(folder / vocab_file)), pad_token(vocab)
+        tokenizer.enable_padding(pad_id=vocab.index(pad), pad_token=pad)
+    else:
+        tokenizer = tokenizers.BertWordPieceTokenizer(str(folder / vocab_file), lowercase=True)
+        tokenizer.enable_padding()
+    rows = tokenizer.encode_batch(texts)
+    return {
+        "input_ids": np.array([row.ids for row in rows], np.int32),
+        "input_mask": 1 - np.array([row.attention_mask for row in rows], np.int32),
+        "segment_ids": np.array([row.type_ids for row in rows], np.int32),
+    }
+
+
+@needs_fixtures
+@pytest.mark.slow  # each compiles programs of its own: 50 s
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_classifier_of_every_family_is_trained_continued_and_exported(family, tmp_path):
+    source = FIXTURES / f"hf_{family}" / "sequence_classification"
+    run = tmp_path / "run"
+    clf = Classifier(str(source), overrides=OVERRIDES)
+    clf.fit(TEXTS, LABELS, model_dir=run, num_epochs=1, **KEYS)
+    assert np.isfinite(clf.result_.figures["loss"])
+    changes = {"runconfig.allow_changed_params": True}
+    clf.fit(TEXTS, LABELS, model_dir=run, num_epochs=2, overrides=changes, **KEYS)
+    logits = clf.logits(NEW)
+    again = Classifier.load(run)
+    np.testing.assert_array_equal(again.logits(NEW), logits)
+    assert f"backbone                {family}" in inspect_checkpoint(run)
+
+    clf.export("huggingface", tmp_path / "huggingface")
+    config = json.loads((tmp_path / "huggingface" / "config.json").read_text())
+    before = json.loads((source / "config.json").read_text())
+    assert config["architectures"] == before["architectures"]
+    geometry = before.keys() & config.keys() - {"id2label", "label2id", "problem_type", "dtype"}
+    different = {key for key in geometry if before[key] != config[key]}
+    assert not {key for key in different if "drop" not in key}
+    written = open_checkpoint(tmp_path / "huggingface")
+    stored = open_checkpoint(chosen_checkpoint(run))
+    assert written.weights.keys() == stored.weights.keys()
+    for name, each in stored.weights.items():
+        np.testing.assert_array_equal(np.asarray(written.weights[name]), np.asarray(each))
+
+    clf.export("saved_model", tmp_path / "saved_model")
+    clf.export("onnx", tmp_path / "onnx")
+    vocab_file = "vocab.txt" if family in ("distilbert", "electra") else "tokenizer.json"
+    features = encode(tmp_path / "saved_model", vocab_file, NEW)
+    network = tf.saved_model.load(str(tmp_path / "saved_model" / "1"))
+    answered = network.signatures["token_ids"](**{n: tf.constant(x) for n, x in features.items()})
+    np.testing.assert_allclose(answered["logits"], logits, rtol=0, atol=1e-5)
+    if vocab_file == "tokenizer.json":
+        for load, folder in ((load_export, "onnx"), (load_checkpoint, "run")):
+            with pytest.raises(UserError, match="the server makes rows with WordPiece alone"):
+                load(tmp_path / folder)
+    card = (tmp_path / "saved_model" / "README.md").read_text()
+    assert (vocab_file == "vocab.txt") == ("takes token ids" not in card)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"))
+    (answered,) = session.run(["logits"], encode(tmp_path / "onnx", vocab_file, NEW))
+    np.testing.assert_allclose(answered, logits, rtol=0, atol=1e-5)
+
+
+@needs_fixtures
+@pytest.mark.parametrize("family", ["roberta"])
+def test_masked_words_are_filled_in_with_the_tokens_of_the_family(family, tmp_path):
+    source = FIXTURES / f"hf_{family}" / "masked_lm"
+    rows = [("The treaty was <mask> by the Senate",), ("no <mask> or <mask>",)]
+    section = {
+        **INPUTS_OF_TASK["pretraining"],
+        "task": "pretraining",
+        "max_sequence_length": 24,
+        "batch_size": 2,
+    }
+    run = {"mode": "predict", "model_dir": str(tmp_path), "checkpoint_path": str(source)}
+    params = {"eval_input": section, "model": {"disable_nsp": True}, "runconfig": run}
+    session = open_session(Params.model_validate(params), texts=[row[0] for row in rows])
+    evaluator = new_evaluator(session)
+    evaluator.inference.load(session.checkpoint)
+    batches, _ = session.data.predict_input_fn(session.params, session.texts)
+    model, inference = evaluator.model, evaluator.inference
+    ((split, found),) = inference.collect(batches, model.build_gathered, "predict").items()
+    records = records_of(model, found, batches[split].origins())[0]
+    assert [sum(bool(record.get(f"mask_{n}")) for n in (1, 2)) for record in records] == [1, 2]
+
+
+# ---- Large and unusual vocabularies of BERT ------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_vocabulary_of_120000_entries_in_a_tokenizer_json_with_padded_embeddings(tmp_path):
+    """As multilingual BERTs have it: cased, no vocab.txt, more rows than entries."""
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    entries += [f"W{i}" for i in range(120_000 - len(entries))]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({e: i for i, e in enumerate(entries)}, unk_token="[UNK]")
+    )
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    folder = tmp_path / "weights"
+    tensors, rows = huggingface_tensors(), 120_064
+    generator = np.random.default_rng(0)
+    tensors["embeddings.word_embeddings.weight"] = generator.normal(
+        0, 0.1, (rows, HIDDEN_SIZE)
+    ).astype(np.float32)
+    save_huggingface(folder, tensors, vocab_size=rows)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    texts = [f"W{119_994 - i} W{i}" for i in range(40)]
+    keys = {"batch_size": 4, "max_sequence_length": 8, "learning_rate": 1e-2}
+    clf = Classifier(str(folder), overrides={"runconfig.tf_random_seed": 1})
+    clf.fit(texts, ["a", "b"] * 20, model_dir=tmp_path / "run", max_steps=10, **keys)
+    assert clf.result_.step == 10
+    config = open_checkpoint(tmp_path / "run").config
+    assert config["vocab_size"] == rows and config["do_lower_case"] is False
+    clf.export("huggingface", tmp_path / "export")
+    vocab = read_vocab(tmp_path / "export" / "vocab.txt")
+    assert vocab == entries and "w0" not in vocab
+    again = Classifier.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.logits(texts[:3]), clf.logits(texts[:3]))
