@@ -24,6 +24,7 @@ from common.errors import UserError
 MAX_PICKLE_BYTES = 2_000_000  # BERT large has 60,000
 MAX_DIRECTORY_BYTES = 4_000_000  # of a zip archive: 60 bytes for each of 400 tensors
 MAX_RANK = 8
+ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
 LEGACY_PROTOCOL = 1001
 
@@ -70,7 +71,7 @@ class Tensor:
 
 def is_torch_file(path):
     """Whether a file is PyTorch's, by its name and its first bytes."""
-    starts = (b"PK\x03\x04", b"\x80\x02")
+    starts = (ZIP_START, b"\x80\x02")
     return path.suffix in (".bin", ".pt", ".pth") and begins_with(path, starts)
 
 
@@ -82,7 +83,7 @@ def read(path):
     """
     try:
         with reading(path, "it is no PyTorch file, or damaged"):
-            open_file = open_zip if zipfile.is_zipfile(path) else open_legacy
+            open_file = open_zip if begins_with(path, (ZIP_START,)) else open_legacy
             values, read_storage = open_file(path)
             tensors = named_tensors(values)
             for tensor in tensors.values():
@@ -145,7 +146,10 @@ def read_tensor(path, tensor, read_storage):
 def open_zip(path):
     """Returns the object of `data.pkl`, and a function that reads the values of a Storage."""
     with open(path, "rb") as file:
-        directory_size = zipfile._EndRecData(file)[zipfile._ECD_SIZE]  # ZipFile reads it at once
+        end = zipfile._EndRecData(file)
+    if end is None:
+        raise ValueError("it ends before its directory")
+    directory_size = end[zipfile._ECD_SIZE]  # ZipFile reads it at once
     if directory_size > MAX_DIRECTORY_BYTES:
         raise ValueError(f"its directory has more than {MAX_DIRECTORY_BYTES:,} bytes")
     archive = zipfile.ZipFile(path)

@@ -243,7 +243,7 @@ def torch_absurd_shape(folder):
     return folder
 
 
-@case("cannot be read")
+@case("it ends before its directory")
 def torch_truncated(folder):
     save_zip(folder / "pytorch_model.bin", huggingface_tensors())
     return cut(folder / "pytorch_model.bin", -5000).parent
