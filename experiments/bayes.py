@@ -41,9 +41,15 @@ class Bayes:
             key: distribution_of(each, optuna.distributions)
             for key, each in experiment.parameters.items()
         }
-        # {combination: number of its trial}: those that were asked and never planned are skipped.
-        trials = [each.number for each in self.study.trials if "combination" in each.user_attrs]
-        self.trial_of = dict(enumerate(trials[:known]))
+        # {combination: number of its trial}: one that was asked and never planned has been asked
+        # again, and the last is what was planned.
+        asked = {each.user_attrs.get("combination"): each.number for each in self.study.trials}
+        if lost := [number for number in range(known) if number not in asked]:
+            raise UserError(
+                f"{folder / FILE} lacks combination {lost[0]}, which has been tried: put the file "
+                "back, or name another model_dir"
+            )
+        self.trial_of = {number: asked[number] for number in range(known)}
         for trial in self.study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
             if trial.number not in self.trial_of.values():
                 self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)

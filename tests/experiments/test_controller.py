@@ -15,6 +15,7 @@ from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin
 from common.errors import UserError
 from common.signals import Control, Stopped
 from experiments import controller
+from experiments.bayes import Bayes
 from experiments.controller import run_experiment
 from tests.experiments.counting import counting, experiment_of, states, trainers_in, wait_for
 
@@ -187,6 +188,28 @@ def test_bayes_tries_near_what_was_best_and_a_restart_tries_the_same(tmp_path):
     for cap in (3, 16):  # two starts
         carry_out(tmp_path / "parts", experiment_of(**given | {"run_cap": cap}), pause="0")
     assert rates_of(tmp_path / "parts") == rates
+
+
+def test_bayes_tells_the_trial_that_was_planned_where_an_earlier_one_was_lost(tmp_path):
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+    parameters = {"optimizer.learning_rate": {"distribution": "uniform", "min": 0, "max": 1}}
+    experiment = experiment_of(method="bayes", parameters=parameters, seeds=[1], run_cap=16)
+    Bayes(experiment, tmp_path, known=0).values(0)  # killed before the journal had it
+    after_a_kill = Bayes(experiment, tmp_path, known=0)
+    planned = [after_a_kill.values(number) for number in range(2)]
+    resumed = Bayes(experiment, tmp_path, known=2)
+    resumed.tell(0, 0.25)
+    resumed.tell(1, 0.75)
+    trials = [trial for trial in resumed.study.trials if trial.value is not None]
+    assert [trial.params for trial in trials] == planned
+    assert [trial.value for trial in trials] == [0.25, 0.75]
+
+
+def test_bayes_without_its_journal_says_so(tmp_path):
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+    experiment = experiment_of(method="bayes", seeds=[1], run_cap=16)
+    with pytest.raises(UserError, match="lacks combination 0"):
+        Bayes(experiment, tmp_path, known=1)
 
 
 def rates_of(folder):
