@@ -75,7 +75,7 @@ class Backbone:
                 self.layer_stack.around,
                 packed=packed,
                 needed=needed,
-                needs_gradient=self.embeddings.trainable,
+                needs_gradient=self.embeddings.trainable or not training,
                 training=training,
             ),
             training=training,

@@ -53,8 +53,8 @@ class LayerStack:
             packed: PackedRows where several rows share each row of x, or None.
             needed: of `needed_tokens.py`. The last layer is computed for these tokens only; for
                 first tokens that saves a seventh of all products with 6 layers.
-            needs_gradient: bool. Something that x comes from is trained. Where it is not, nothing
-                is computed backwards below the first layer that is trained.
+            needs_gradient: bool. Something that x comes from is trained, or somebody may ask for
+                its gradient. Else nothing is computed backwards below the first trained layer.
         Returns:
             functions (xs, masks, training) -> xs, where xs and masks are lists with one tensor for
             each stream; and the xs and masks of the first. The last function returns
