@@ -23,6 +23,7 @@ from common.params import RunParams
 from common.platform.machine_code import read_dict
 from common.training.lock import locked
 from session import choose_checkpoint
+from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "configs/params_bert_tiny.yaml"
@@ -258,6 +259,22 @@ def test_two_runs_do_not_write_to_one_model_dir(tmp_path, capsys):
     assert f"being written by process {os.getpid()}" in message
 
 
+@pytest.mark.parametrize(
+    ("mode", "name"), [("train", "run.lock"), ("eval", "eval"), ("predict", "plots")]
+)
+def test_nothing_is_written_or_deleted_through_a_link(tmp_path, capsys, mode, name):
+    elsewhere, model_dir = tmp_path / "elsewhere", tmp_path / "model_dir"
+    for folder in (elsewhere, model_dir):
+        folder.mkdir()
+    notes = elsewhere / ".notes.png.1.tmp"
+    notes.write_text("of the user")
+    (model_dir / name).symlink_to(notes if name == "run.lock" else elsewhere)
+    flags = ("--params", ROOT / TINY, "--model_dir", model_dir)
+    assert f"{name} is a symbolic link" in refused_here(capsys, "--mode", mode, *flags)
+    assert notes.read_text() == "of the user"
+    assert list(model_dir.iterdir()) == [model_dir / name] and (model_dir / name).is_symlink()
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path, capsys):
     for step, text in ((4, "{}"), (8, "")):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -402,6 +419,17 @@ def test_an_interruption_while_the_program_starts_gives_no_traceback(imported):
         process.send_signal(signal.SIGINT)
         assert "Traceback" not in process.stderr.read()
     assert process.returncode in (-signal.SIGINT, 0)  # the last imports may be through
+
+
+def test_a_reader_that_is_gone_is_no_failure(tmp_path):
+    weights = save_huggingface(tmp_path, huggingface_tensors())
+    arguments = command("--mode", "inspect", "--checkpoint_path", weights)
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""  # no BrokenPipeError
+    assert process.returncode == 0
 
 
 def test_help_names_every_flag():

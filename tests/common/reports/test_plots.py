@@ -31,6 +31,8 @@ def _report_of(num_classes, label="class number {}"):
 
 def test_evaluation_of_classes_writes_its_plot(tmp_path):
     Plots(tmp_path).on_evaluation(6315, {"num_examples": 7, "pearson": 0.5})
+    # best_metric has chosen another one, whose plot stays.
+    Plots(tmp_path).on_evaluation(6316, _report_of(2), is_chosen=False)
     assert not list(tmp_path.iterdir())
     Plots(tmp_path).on_evaluation(6315, _report_of(2))
     assert matplotlib.image.imread(tmp_path / "plots/confusion_validation.png").std() > 0.1
