@@ -141,7 +141,8 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path, capsys)
     """How many of the words are `a`: 2 words, so that a few steps tell more from fewer."""
     rows = [(f"{x} {y}", (x == "a") + (y == "a") + 0.5) for x in "abcd" for y in "abcd"]
     with open(tmp_path / "rows.tsv", "w") as file:
-        file.write("words\tscore\n" + "".join(f"{text}\t{score}\n" for text, score in rows))
+        file.write("ticket\twords\tscore\n")
+        file.writelines(f"T-{i}\t{text}\t{score}\n" for i, (text, score) in enumerate(rows))
     (tmp_path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     params = Params.model_validate(
         {
@@ -152,6 +153,7 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path, capsys)
                 "eval_file": str(tmp_path / "rows.tsv"),
                 "text_columns": ["words"],
                 "label_column": "score",
+                "id_columns": "ticket",
                 "vocab_file": str(tmp_path / "vocab.txt"),
                 "cache_dir": str(tmp_path / "cache"),
                 "max_sequence_length": 4,
@@ -198,7 +200,11 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path, capsys)
     assert np.mean((values - [score for _, score in rows]) ** 2) == pytest.approx(metrics["loss"])
     with open(tmp_path / "model_dir/predict/predictions_tf_0.tsv", newline="") as file:
         table = list(csv.DictReader(file, delimiter="\t"))
-    assert list(table[0]) == ["id", "text", "value", "value_true", "error", "place"]
+    assert list(table[0]) == ["id", "ticket", "text", "value", "value_true", "error", "place"]
+    scored = (tmp_path / "model_dir/eval/rows_validation.tsv").read_text().splitlines()
+    assert scored[0].split("\t") == list(table[0])
+    for lines in ([list(row.values()) for row in table], [row.split("\t") for row in scored[1:]]):
+        assert [line[1] for line in lines] == [f"T-{i}" for i in range(len(rows))]
     assert [row["text"] for row in table] == [text for text, _ in rows]
     np.testing.assert_allclose([float(row["value"]) for row in table], values, atol=1e-6)
 
@@ -207,7 +213,7 @@ def test_a_regression_on_files_is_trained_scored_and_predicted(tmp_path, capsys)
     cut = "max_sequence_length cuts 1 of 2 rows (50.0%), tokens lost: 3"
     assert ("Cut", cut) in result.lines
 
-    (tmp_path / "new.csv").write_text('words,note\n"a b",1\n"c\nd",2\n')
+    (tmp_path / "new.csv").write_text('words,ticket\n"a b",1\n"c\nd",2\n')
     session = open_session(params.with_runconfig(mode="predict"), input_file=tmp_path / "new.csv")
     result = predict(session, Inference(session, session.new_model()))
     assert [line.split("\t")[1] for line in result.output] == ["a b", "c d"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of a tiny network: a resumed run has the bits of one that went through, and so on."""
 
+import csv
 import json
 import os
 import shutil
@@ -273,6 +274,12 @@ def test_report_and_summary_are_of_the_checkpoint_that_best_metric_chose(tmp_pat
     assert best == 2  # not the last one
     report = json.loads((tmp_path / "eval" / "report-validation.json").read_text())
     assert (report["step"], report["loss"]) == (best, of_step[best])
+    rows = []
+    for split in ("validation_matched", "validation_mismatched"):
+        with open(tmp_path / "eval" / f"rows_{split}.tsv", newline="") as file:
+            rows += csv.DictReader(file, delimiter="\t")
+    losses = [-np.log(float(row[f"p_{row['label_true']}"])) for row in rows]
+    assert np.mean(losses) == pytest.approx(of_step[best], abs=1e-5)  # of six decimals
     text = f"{tmp_path / f'checkpoint-{best}'}, eval/loss {of_step[best]:.4f}"
     assert dict(result.lines)["Best"] == text
     assert dict(result.lines)["Last evaluation"] == "step 4"

@@ -332,6 +332,16 @@ def test_the_length_is_told_in_steps_and_epochs_whichever_key_gives_it(folder, c
     assert "length" not in report
 
 
+def test_texts_that_the_vocabulary_does_not_fit_are_told(folder, monkeypatch, capsys):
+    monkeypatch.setattr(validate_module.Validation, "check_programs", lambda *_: None)
+    other_rows([*ROWS, ("a zebra", "long")])(folder)  # 1 of 62 tokens, each row of 3 or 2
+    code, _ = validate(folder)
+    assert code == 0 and "[UNK]" not in capsys.readouterr().out
+    other_rows([*ROWS, ("a zebra", "long"), ("b yak", "long")])(folder)
+    code, _ = validate(folder)
+    assert code == 0 and "3.1% of the tokens are [UNK]" in capsys.readouterr().out
+
+
 def test_a_length_in_seconds_is_no_problem_and_measured_by_the_training(folder, capsys):
     values = {"runconfig.max_steps": None, "runconfig.max_seconds": 60, "optimizer.decay": "linear"}
     code, report = validate(folder, values, mode="train")
