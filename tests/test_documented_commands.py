@@ -57,7 +57,6 @@ NOT_RUN = {
     r"make docs$": "writes into docs/; tests/common/params/test_docs.py compares",
     r"make bench": "minutes; tests/benchmarks runs the programs that it starts",
     r"python benchmarks/compare_trees.py": "two checkouts; tests/benchmarks/test_compare_trees.py",
-    r"python (tests/faults/hostile_requests|benchmarks/serving).py": "minutes, and a trained model",
     r"python tests/faults/(harness|stop).py": "hours; tests/faults/test_harness.py has short ones",
     r"csrun_wse |csrun_cpu .*--cs_ip": "a CS system; tests/common/cs/test_target.py without one",
     r"csrun_cpu .* -p P -o D$": "the original's, whose P describes a network; tests/cs",
@@ -115,6 +114,8 @@ def test_every_documented_command_is_understood(commands, monkeypatch, capsys):
         except (Exception, SystemExit) as fault:
             faults.append(f"{command}\n  {type(fault).__name__}: {fault} {capsys.readouterr().err}")
     assert not faults, "\n".join(faults)
+    lines = [" ".join(command.words) for command in commands]
+    assert not [pattern for pattern in NOT_RUN if not any(re.match(pattern, x) for x in lines)]
     assert len(commands) > 150
     assert {command.page for command in commands} >= {"README.md", "docs/training.md", P}
 
