@@ -339,8 +339,8 @@ class Estimator:
         """Writes the model for other programs. Returns the Result.
 
         Args:
-            export_format: as --export_format: saved_model, huggingface, keras, onnx, tflite or
-                tf1.
+            export_format: as --export_format: saved_model, huggingface, keras, onnx, tflite, tf1,
+                keras_source or pytorch_source.
             folder: path. Not given: export/<format> in model_dir.
             quantize: "int8", of onnx and tflite.
         """

@@ -89,6 +89,7 @@ SMALL = {
     "tests/faults/fuzz_text_files.py": ("--inputs", "20"),
     "tests.faults.fuzz_checkpoints": ("--inputs", "10"),
     "tests.faults.fuzz_yaml": ("--files", "20"),
+    f"{D}/export/keras_source/model.py": (),  # the export before it wrote it
 }
 
 
@@ -151,6 +152,8 @@ def check(words):
             check_program(module.replace(".", "/") + ".py", flags)
         case ["python", "-c", code]:
             ast.parse(code)
+        case ["python", program, *_] if program in SMALL and program.startswith(D):
+            pass
         case [python, program, *flags] if python in PYTHON:
             check_program(program, flags)
         case ["make", target, *_]:

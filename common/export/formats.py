@@ -10,6 +10,8 @@ EXPORT_FORMATS = {
         Format("saved_model", "TensorFlow SavedModel", export_name="saved_model", room=ROOM),
         *FORMATS.values(),
         Format("onnx", "ONNX", export_name="onnx", room=ROOM, quantizations=("int8",)),
+        Format("keras_source", "Keras source code", export_name="keras_source", room=ROOM),
+        Format("pytorch_source", "PyTorch source code", export_name="pytorch_source", room=ROOM),
         Format("tflite", "LiteRT", export_name="tflite", room=ROOM, quantizations=("int8",)),
     )
     if row.export_name is not None

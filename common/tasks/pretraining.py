@@ -39,7 +39,7 @@ class PretrainingTask(BaseModel):
 
     targets = PretrainingTargets
     has_scores = True
-    export_formats = ("huggingface", "keras", "tf1")
+    export_formats = ("huggingface", "keras", "tf1", "keras_source", "pytorch_source")
     loss_figures = ("train/cost", "train/cost_cls", "train/cost_masked_lm")
     needs_logits = False  # whether a loss besides the task's reads them in training
 

@@ -97,7 +97,10 @@ class QuestionAnsweringTask(BaseModel):
 
     targets, answer = SpanTargets, SPAN
     head: ClassVar = {"qa": None}
-    export_formats = ("saved_model", "huggingface", "keras", "onnx", "tflite", "tf1")
+    export_formats = (
+        *("saved_model", "huggingface", "keras", "onnx", "tflite", "tf1"),
+        *("keras_source", "pytorch_source"),
+    )
     served_features = ("input_ids",)
     best_first = "margin"
     label_names = ()

@@ -40,7 +40,10 @@ class RowTask(BaseModel):
     """
 
     head = ROW_HEAD
-    export_formats = ("saved_model", "huggingface", "keras", "onnx", "tflite", "tf1")
+    export_formats = (
+        *("saved_model", "huggingface", "keras", "onnx", "tflite", "tf1"),
+        *("keras_source", "pytorch_source"),
+    )
 
     def __init__(self, params, loss, label_names=(), name="bert"):
         cfg = params.model

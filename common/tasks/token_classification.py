@@ -88,7 +88,10 @@ class TokenClassificationTask(BaseModel):
 
     targets = TagTargets
     head: ClassVar = {"classifier": "labels"}
-    export_formats = ("saved_model", "huggingface", "keras", "onnx", "tflite")
+    export_formats = (
+        *("saved_model", "huggingface", "keras", "onnx", "tflite"),
+        *("keras_source", "pytorch_source"),
+    )
     served_features = ("input_ids",)
 
     def __init__(self, params, label_names=(), name="bert"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny classifier to export: random weights, a vocabulary of 23 entries, two to five labels."""
+"""A tiny classifier to export, and its files in a process without this project."""
 
 import os
 import re
@@ -8,50 +8,14 @@ import sys
 
 import pytest
 
-VOCAB = [
-    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "never", "once", "dull", "it", "was"),
-    *("dragged", "good", "bad", "##ly", "##er", ".", ",", "!", "caf", "##e", "a", "b", "|"),
-]  # fmt: skip
-LABELS = ("awful", "bad", "so so", "good", "père")
-
 
 @pytest.fixture(scope="session")
 def make_classifier():
-    """A function that makes a Classifier; its keyword arguments are those of ModelParams.
-
-    rows: those of InputParams.
-    """
+    """`tiny_classifier.make_classifier`."""
     # Here, as most tests of this folder need nothing of TensorFlow.
-    from common.export.export import Classifier
-    from input.features import Layout, TextFeatures
-    from input.tokenizers.wordpiece import WordPieceTokenizer
-    from model import make_model
-    from tests.reference.tiny_bert import VOCAB_SIZE, randomize, tiny_params
+    from tests.reference.tiny_classifier import make_classifier
 
-    assert len(VOCAB) == VOCAB_SIZE
-
-    def make(texts_per_row=1, num_classes=5, quantize=None, rows=None, task=None, **model):
-        params = tiny_params(num_classes, task=task, **model)
-        data = params.predict_input.model_copy(update=rows or {})
-        params = params.model_copy(update={"predict_input": data})
-        network = make_model(params, LABELS[:num_classes])
-        randomize(network)
-        return Classifier(
-            network,
-            params,
-            VOCAB,
-            TextFeatures(
-                WordPieceTokenizer(VOCAB),
-                texts_per_row,
-                data.max_sequence_length,
-                Layout(data.add_special_tokens, data.invert_mask, data.pad_id),
-            ),
-            metrics={"accuracy": 0.875},
-            step=1234,
-            quantize=quantize,
-        )
-
-    return make
+    return make_classifier
 
 
 # A network with every key of ModelParams that BERT's other programs do not know.
