@@ -135,8 +135,12 @@ class BaseModel(keras.Model):
         """Returns what a line on the terminal shows of a record of `predictions`: list of str."""
         raise NotImplementedError
 
+    def answers(self, features):
+        """Returns {name: tensor}, the outputs of a SavedModel. features: the documented ones."""
+        return self.export_outputs(self.build_model(features, PREDICT))
+
     def export_outputs(self, outputs):
-        """Returns {name: tensor}, the outputs of a SavedModel. outputs: of `build_model`."""
+        """Returns those of `answers` that are made of outputs, which `build_model` returns."""
         raise NotImplementedError
 
     def decoder_settings(self, cfg):

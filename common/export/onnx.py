@@ -22,15 +22,17 @@ from common.export.onnx_rotary import rotate, window
 from common.export.tokenizing import tokenizing
 from common.layers.dot_product_attention import MASKED_SCORE
 from common.layers.positions import sinusoids
+from common.params.pretraining import TASK
 
 OPSET, IR_VERSION = 17, 8  # the first with LayerNormalization; read by ONNX Runtime from 1.12 on
 MAX_BYTES = 2**31 - 1  # of a protocol buffer
 
 
 def check(params, quantize):
-    del params  # any network can be written
-    require("onnx", "export_format onnx")
+    require("onnx", "export_format onnx")  # any network can be written
     if quantize is not None:
+        if params.task == TASK:
+            raise UserError(f"quantize is {quantize}, but the task is {TASK}; leave it out")
         require("onnxruntime.quantization", "quantize int8")
 
 

@@ -9,10 +9,10 @@ import json
 
 import tensorflow as tf
 
-from common.BaseModel import PREDICT
 from common.checkpoints.vocab import write_vocab
 from common.export.decoder import decoder_usage, write_decoder
 from common.export.tokenizing import tokenizing
+from common.params.pretraining import TASK
 
 VERSION = "1"
 TEXT_SIGNATURE, IDS_SIGNATURE = "serving_default", "token_ids"
@@ -31,7 +31,7 @@ def check(params, quantize):
 def write(classifier, folder):
     """Writes `1/` (saved_model.pb, variables/, ...) and the vocabulary.
 
-    Two signatures over one set of variables give the task's `export_outputs`: serving_default takes
+    Two signatures over one set of variables give the `answers` of the task: serving_default takes
     `text`, or `text_a` and `text_b`, <string>[B]; token_ids the documented features, <int32>[B, T].
     Where the tokenizer is no TensorFlow operation, both take the features.
     """
@@ -40,8 +40,7 @@ def write(classifier, folder):
     module.weights = {name: w.value for name, w in model.weights_by_name().items()}
 
     def answer(features):
-        answers = model.export_outputs(model.build_model(features, PREDICT))
-        return answers | {name: features[name] for name in model.served_features}
+        return model.answers(features) | {name: features[name] for name in model.served_features}
 
     @tf.function(autograph=False)
     def from_texts(**texts):
@@ -64,6 +63,8 @@ def write(classifier, folder):
     tf.saved_model.save(module, str(folder / VERSION), signatures, options)
     write_vocab(folder, classifier.vocab)
     write_decoder(classifier, folder)
+    if classifier.takes_texts and classifier.params.task == TASK:
+        return [f"a [MASK] in a text stays text; the signature {IDS_SIGNATURE} takes its id"]
     if classifier.takes_texts:
         return []
     return [

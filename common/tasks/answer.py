@@ -21,7 +21,7 @@ class Answer:
     problem_type: str | None  # of that config.json; None where the architecture says it
     # "softmax" or "sigmoid", which of the logits are the probabilities; None: there are none
     probabilities: str | None
-    served: tuple[str, ...]  # names of the task's `export_outputs`
+    served: tuple[str, ...]  # names of the task's `answers`
     # {what: Python that shows the answer of the first row}, of what the other program gives:
     # "saved_model": `result`; "huggingface": `rows`; "ids": `features`, and the outputs of the
     # formats that take ids (onnx, tflite) under their names.

@@ -39,7 +39,11 @@ class PretrainingTask(BaseModel):
 
     targets = PretrainingTargets
     has_scores = True
-    export_formats = ("huggingface", "keras", "tf1", "keras_source", "pytorch_source")
+    export_formats = (
+        *("saved_model", "huggingface", "keras", "onnx", "tf1"),
+        *("keras_source", "pytorch_source"),
+    )
+    served_features = ("input_ids",)
     loss_figures = ("train/cost", "train/cost_cls", "train/cost_masked_lm")
     needs_logits = False  # whether a loss besides the task's reads them in training
 
@@ -50,6 +54,7 @@ class PretrainingTask(BaseModel):
         del label_names
         self.task, self.label_names = params.task, ()
         self.frozen, self.has_nsp = cfg.freeze, not cfg.disable_nsp
+        self.activations = cfg.mlm_activation, cfg.nsp_activation
         self.masked_lm_loss = MaskedLmLoss(cfg.mlm_loss_scaling)
         self.mlm_loss_weight = cfg.mlm_loss_weight
 
@@ -260,6 +265,48 @@ class PretrainingTask(BaseModel):
     def answer(self):
         return masked_words(self.has_nsp)
 
+    def answers(self, features):
+        """Returns what a server answers, of every token, special ones and padding too.
+
+        tokens: <string>[B, T, N], the NUM_BEST likeliest words; probabilities: <float32>[B, T, N];
+        with the next-sentence head is_next: <float32>[B], the probability that it follows.
+        """
+        features = self.network_features(features)
+        x, _ = self.backbone.in_long_rows(features)  # [B, T, D]
+        shape = ops.shape(x)
+        logits = self.mlm(ops.reshape(x, (-1, shape[-1])), self.embeddings.word_embeddings)
+        found = ops.top_k(ops.softmax(logits), min(NUM_BEST, logits.shape[-1]))  # [B * T, N]
+        probabilities, ids = (ops.reshape(each, (*shape[:2], each.shape[-1])) for each in found)
+        names = ops.convert_to_tensor(list(self.vocab))  # [V]
+        answers = {"tokens": ops.take(names, ids, axis=0), "probabilities": probabilities}
+        if self.has_nsp:
+            answers["is_next"] = ops.softmax(self._next_sentence(x[:, 0]))[:, 0]
+        return answers
+
+    def onnx_outputs(self):
+        """{"logits": [B, T, V] of every token, and "nsp_logits": [B, 2] with that head}."""
+        outputs = {"logits": ["batch", "tokens", self.mlm.sizes[-1]]}
+        return outputs | ({"nsp_logits": ["batch", 2]} if self.has_nsp else {})
+
+    def write_onnx(self, graph):
+        of_words, of_pair = self.activations
+        encoded = x = graph.backbone()  # [B, T, D]
+        if self.mlm.projection is not None:
+            x = graph.dense(x, "mlm/projection")
+        x = graph.layer_norm(
+            graph.activation(of_words, graph.dense(x, "mlm/transform")), "mlm/layer_norm"
+        )
+        is_own = self.mlm.has_own_table
+        table = "mlm/output_embeddings" if is_own else "embeddings/word_embeddings"
+        x = graph.add("MatMul", x, graph.add("Transpose", graph.weight(table), perm=(1, 0)))
+        if self.mlm.use_output_bias:
+            x = graph.add("Add", x, graph.weight("mlm/output_bias"))
+        graph.add("Identity", x, output="logits")
+        if self.has_nsp:
+            first = graph.add("Squeeze", graph.first_token(encoded), np.array([1]))  # [B, D]
+            first = graph.activation(of_pair, graph.dense(first, "pooler"))
+            graph.add("Identity", graph.dense(first, "nsp"), output="nsp_logits")
+
     def checkpoint_config(self):
         return {"task": self.task}
 
@@ -277,6 +324,12 @@ def masked_words(has_nsp):
 for words, token in zip(best, rows["input_ids"][0]):
     if token == tokenizer.mask_token_id:
         print(tokenizer.convert_ids_to_tokens(words.tolist()))"""
+    in_ids = f"""best = (-logits[0]).argsort()[:, :{NUM_BEST}]
+for words, token in zip(best, features["input_ids"][0]):
+    if tokenizer.id_to_token(int(token)) == "[MASK]":
+        print([tokenizer.id_to_token(int(word)) for word in words])"""
+    served = """for words, token in zip(result["tokens"][0], result["input_ids"][0]):
+    print(int(token), [word.decode() for word in words.numpy()])"""
     return Answer(
         kind="masked language model",
         description="for each [MASK], every entry of the vocabulary"
@@ -284,8 +337,8 @@ for words, token in zip(best, rows["input_ids"][0]):
         architecture="BertForPreTraining" if has_nsp else "BertForMaskedLM",
         problem_type=None,
         probabilities=None,
-        served=(),
-        reading={"huggingface": reading},
+        served=("tokens", "probabilities", *(["is_next"] if has_nsp else [])),
+        reading={"huggingface": reading, "ids": in_ids, "saved_model": served},
         made="Pre-trained",
         pipeline_tag="fill-mask",
         example=("the film was [MASK] .",),

@@ -7,6 +7,7 @@ from typing import Any
 from common.checkpoints.small_files import EXPORT_FILE, read_json
 from common.errors import UserError
 from common.export.decoders.windows import read_entries
+from common.params.pretraining import TASK
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ def read_manifest(folder):
         raise UserError(
             f"{folder / EXPORT_FILE} does not say how its rows are made, as exports of an earlier "
             "version do not; export it again"
+        )
+    if rows.get("task") == TASK:
+        raise UserError(
+            f"{folder} is an export of task: {TASK}, whose answers are of every token; the server "
+            "reads its checkpoint, which answers for the masked ones"
         )
     return manifest
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from common.errors import UserError
 from serving.models import Served
 from serving.sources import Source, find_versions, load_version
 from tests.reference.toy_serving import Client
@@ -29,6 +30,15 @@ def settings():
     from common.params.serving import serving_params
 
     return serving_params({"max_batch_tokens": 64})
+
+
+def test_an_export_that_answers_for_every_token_is_refused(tmp_path):
+    rows = {"task": "pretraining", "texts": ["text"]}
+    manifest = {"format": "onnx", "label_names": [], "rows": rows}
+    (tmp_path / "export.json").write_text(json.dumps(manifest), "utf-8")
+    (version,) = find_versions(Source("m", str(tmp_path), "auto")).values()
+    with pytest.raises(UserError, match=r"export of task: pretraining, .* reads its checkpoint"):
+        load_version(version)
 
 
 def open_served(path, settings, engine="auto"):

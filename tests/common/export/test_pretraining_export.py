@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from safetensors.numpy import load_file
 
@@ -164,9 +165,79 @@ def test_heads_that_the_program_would_compute_otherwise_are_refused(format, netw
 
 def test_formats_that_answer_for_a_row_are_refused(make_pretrained):
     pretrained = make_pretrained()
-    words = "onnx, but the task is pretraining; write one of huggingface, keras, tf1"
+    words = "tflite, but the task is pretraining; write one of saved_model, huggingface, keras"
     with pytest.raises(UserError, match=words):
-        check_format("onnx", pretrained.params, pretrained.model)
+        check_format("tflite", pretrained.params, pretrained.model)
+    with pytest.raises(UserError, match="quantize is int8, but the task is pretraining; leave it"):
+        check_format("onnx", pretrained.params, pretrained.model, "int8")
+
+
+NETWORKS_AS_GRAPHS = [
+    {},
+    pytest.param({"disable_nsp": True, "mlm_nonlinearity": "relu"}, marks=pytest.mark.slow),
+    {"share_embedding_weights": False, "use_output_bias_in_mlm": False},
+    pytest.param({"embedding_size": 4, "disable_nsp": True}, marks=pytest.mark.slow),
+    pytest.param(
+        {"embedding_size": 4, "disable_nsp": True, "backbone": "albert"}, marks=pytest.mark.slow
+    ),
+]
+
+
+def of_every_token(task, num_tokens=7):
+    """The documented features, and {"mlm_logits": [B, T, V], "nsp_logits": [B, 2]} of them."""
+    features = random_features(3, num_tokens)
+    features["input_mask"] = 1 - features.pop("padding_mask")
+    positions = np.tile(np.arange(num_tokens, dtype=np.int32), (3, 1))
+    outputs = task.build_model(features | {"masked_lm_positions": positions}, EVAL)
+    return features, {name: np.asarray(each) for name, each in outputs.items()}
+
+
+@pytest.mark.parametrize("network", NETWORKS_AS_GRAPHS, ids=str)
+def test_onnx_runtime_computes_the_logits_of_every_token(make_pretrained, tmp_path, network):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+    pretrained = make_pretrained(**network)
+    folder, _ = export("onnx", pretrained, tmp_path / "out")
+    features, expected = of_every_token(pretrained.model)
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    names = [each.name for each in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, features), strict=True))
+    # Float32 against float32 by another program; values up to 20.
+    np.testing.assert_allclose(outputs["logits"], expected["mlm_logits"], rtol=0, atol=2e-5)
+    assert ("nsp_logits" in outputs) == ("disable_nsp" not in network)
+    if "nsp_logits" in outputs:
+        np.testing.assert_allclose(outputs["nsp_logits"], expected["nsp_logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("network", NETWORKS_AS_GRAPHS[:2], ids=str)
+def test_a_saved_model_answers_with_the_likeliest_words(make_pretrained, tmp_path, network):
+    pretrained = make_pretrained(**network)
+    folder, _ = export("saved_model", pretrained, tmp_path / "out")
+    features, expected = of_every_token(pretrained.model)
+    signature = tf.saved_model.load(str(folder / "1")).signatures["token_ids"]
+    answers = signature(**{name: tf.constant(each) for name, each in features.items()})
+    best = np.argsort(-expected["mlm_logits"], axis=-1)[..., :5]
+    words = np.vectorize(pretrained.vocab.__getitem__)(best)
+    assert np.char.decode(answers["tokens"].numpy().astype(bytes)).tolist() == words.tolist()
+    all_shares = tf.nn.softmax(expected["mlm_logits"]).numpy()
+    shares = np.take_along_axis(all_shares, best, axis=-1)
+    np.testing.assert_allclose(answers["probabilities"].numpy(), shares, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(answers["input_ids"].numpy(), features["input_ids"])
+    if "nsp_logits" in expected:
+        is_next = tf.nn.softmax(expected["nsp_logits"])[:, 0]
+        np.testing.assert_allclose(answers["is_next"].numpy(), is_next, rtol=0, atol=1e-5)
+
+
+def test_the_lines_of_the_onnx_card_fill_a_mask(make_pretrained, tmp_path, run_alone, code_of):
+    pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+    pretrained = make_pretrained(disable_nsp=True)
+    folder, _ = export("onnx", pretrained, tmp_path / "out")
+    ids = [2, 1, 1, 9, 4, 15, 3]  # [CLS] the film was [MASK] . [SEP], of which two are unknown
+    features = {name: np.zeros((1, 7), np.int32) for name in ("input_mask", "segment_ids")}
+    features["input_ids"] = np.array([ids], np.int32)
+    features["masked_lm_positions"] = np.array([[4]], np.int32)
+    logits = np.asarray(pretrained.model.build_model(features, EVAL)["mlm_logits"])[0, 0]
+    words = [pretrained.vocab[number] for number in np.argsort(-logits)[:5]]
+    assert run_alone(code_of(folder, "python")[0], folder).strip() == str(words)
 
 
 @pytest.mark.filterwarnings("ignore")
