@@ -555,6 +555,14 @@ def test_the_rules_between_keys_hold_for_what_the_checkpoint_brings_too():
     assert free.complete(checkpoint, DATA, "x.yaml").model.max_position_embeddings == 11
 
 
+@pytest.mark.parametrize("task", ["pretraining", "token_classification", "question_answering"])
+def test_weights_of_a_head_for_words_go_with_any_vector_of_a_row(task):
+    given, checkpoint = params({"pooler_type": "mean"}), CHECKPOINT | {"pooler_type": "first"}
+    assert given.complete(checkpoint | {"task": task}, DATA).model.pooler_type == "mean"
+    with pytest.raises(UserError, match=r"pooler_type: is mean, but .* was trained with first"):
+        given.complete(checkpoint | {"task": "classification"}, DATA)
+
+
 def test_a_checkpoint_of_another_kind_of_network_is_refused():
     with pytest.raises(UserError, match="checkpoint weights says encoder_nonlinearity is 'mish'"):
         params().complete(CHECKPOINT | {"encoder_nonlinearity": "mish"}, DATA, "x.yaml")
