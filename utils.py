@@ -35,6 +35,7 @@ from common.params.yaml_faults import describe, validate
 from common.params.yaml_file import MAX_BYTES, Fault, NodeFault, read_value, read_yaml
 
 SAVED = "params.yaml"  # in model_dir
+NEURAL = ".neural"  # the end of the name of a network in the language of docs/neural.md
 COMMAND_LINE = "command line"  # in messages, where there is no file
 
 
@@ -50,7 +51,7 @@ def find_file(path):
 
 
 def get_params(path, overrides=None, on_warning=None):
-    """Reads and checks a YAML file.
+    """Reads and checks a YAML file, or a `.neural` file.
 
     Args:
         path: str or path-like. The file. None: there is none, and overrides name a file of rows,
@@ -70,9 +71,9 @@ def get_params(path, overrides=None, on_warning=None):
         values, lines, told = values_without_file(overrides or {})
     else:
         path = find_file(path)
-        values, lines, faults = read_yaml(path)
+        values, lines, faults, told = read_file(path)
         move_origin(path, values)
-        told = [f"{path}: {text}" for text in lost_schedules(values, lines, overrides or {})]
+        told += [f"{path}: {text}" for text in lost_schedules(values, lines, overrides or {})]
         apply_overrides(values, lines, overrides or {})
     faults += faults_of_length(values, lines)
     faults += move_initializer(values, lines)
@@ -86,6 +87,16 @@ def get_params(path, overrides=None, on_warning=None):
     for text in told if on_warning else ():
         on_warning(text)
     return params
+
+
+def read_file(path):
+    """Returns values, lines and faults of a file, as `read_yaml` does, and what is told of it."""
+    if not path.endswith(NEURAL):
+        return *read_yaml(path), []
+    from extras.neural.description import read_neural  # here: it needs a package of its own
+
+    values, lines, told = read_neural(path)
+    return values, lines, [], told
 
 
 def get_vocabulary_file(path, overrides=None):

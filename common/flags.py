@@ -177,9 +177,9 @@ def add_params(parser):
         action="append",
         type=os.path.expanduser,
         metavar="YAML",
-        help="the params file, see configs/ (not for inspect; eval, eval_all, predict and export "
-        "read params.yaml of model_dir if none is given, and a training with --train_file needs "
-        "none); repeatable with --compile_only",
+        help="the params file, see configs/ and docs/neural.md (not for inspect; eval, eval_all, "
+        "predict and export read params.yaml of model_dir if none is given, and a training with "
+        "--train_file needs none); repeatable with --compile_only",
     )
 
 

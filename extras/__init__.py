@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What needs an environment of its own."""
+"""What stands beside the program: another environment, another language, the package."""

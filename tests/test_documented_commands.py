@@ -23,6 +23,7 @@ import run
 from common.flags import make_parser
 from common.params import OF_FILES
 from experiments.experiment import read_experiment
+from extras.neural.__main__ import make_parser as make_neural_parser
 from tests.reference.documented_commands import PAGES, ROOT, documented_commands
 from tests.reference.tiny_bert import (
     FILTER_SIZE,
@@ -73,6 +74,8 @@ NOT_RUN = {
     r"python run.py .*--params configs/params_bert_small_sample.yaml": "after make pretrain-demo",
     r"python run.py .*--params configs/params_bert_minilm_distil_sample.yaml": "a teacher; "
     "tests/common/training/test_teacher.py",
+    r"python run.py .*\.neural": "minutes, and a user's own files; "
+    "tests/extras/neural/test_compile.py trains smaller ones",
     r"python run_appliance.py": "the original's",
     r"csrun_cpu .*--params configs/params_\w+_msl\d+.yaml": "tests/cs/test_pretraining.py lowers "
     "its programs",
@@ -81,6 +84,7 @@ NOT_RUN = {
 # Programs beside run.py, and what makes them small.
 SMALL = {
     "experiments.runs": (),
+    "extras.neural": (),
     "benchmarks/memory.py": ("--layers", "1", "--batch_size", "2", "--tokens", "8"),
     "benchmarks/save.py": ("--num_layers", "1", "--saves", "1"),
     "benchmarks/exports.py": ("--rounds", "1", "--batch_size", "4"),
@@ -148,6 +152,8 @@ def check(words):
             pass
         case [".venv-temporal/bin/python", *rest]:
             check(("python", *rest))
+        case ["python", "-m", "extras.neural", *flags]:
+            make_neural_parser().parse_args(flags)
         case ["python", "-m", module, *flags]:
             check_program(module.replace(".", "/") + ".py", flags)
         case ["python", "-c", code]:

@@ -11,7 +11,7 @@ import ast
 
 PACKAGE = "bert_classifier"
 MODULES = ("BertClassifierModel", "api", "data", "model", "run", "session", "utils")
-ROOMS = ("common", "experiments", "input", "serving")
+ROOMS = ("common", "experiments", "extras/neural", "input", "serving")
 # Read at run time: the package list of `common/platform/packages.py` and the version; the files
 # that `--params configs/...` names.
 DATA = ("pyproject.toml", "LICENSE", "configs/**/*.yaml", "configs/*.json")

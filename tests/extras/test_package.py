@@ -67,6 +67,12 @@ def test_the_program_runs_and_finds_its_configs_from_any_folder(desk):
     assert "Traceback" not in done.stderr
 
 
+def test_the_package_reads_networks_in_the_other_language(desk, tmp_path):
+    (tmp_path / "x.neural").write_text("network N { }\nnetwork M { }\n", "utf-8")
+    done = desk("-m", "bert_classifier", "--mode", "train", "--params", "x.neural")
+    assert done.returncode == 2 and "x.neural: line 2: 2 networks" in done.stderr, done.stderr
+
+
 def test_every_module_of_the_package_names_modules_that_are_there(installed, desk):
     """Imports of other modules that the tree has: all lie below the package."""
     names = sorted(

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A `.neural` file as the values of a params file: which networks are recognised, and as what.
+
+An embedding, a stack of BERT's layers and a head, in the order of the file. What the networks here
+cannot have is refused with its line.
+"""
+
+from dataclasses import replace
+
+from common.errors import UserError
+from common.params.documents import DOCUMENTS
+from common.params.inputs import TEXT_FILES
+from common.params.words import TAGGED_FILES
+from common.params.yaml_file import read_text
+from extras.neural.language import Argument, Refused, named_arguments, read_network
+
+# {layer: {argument: kind}}, in the order in which they may stand without names, and what an
+# argument is that is left out.
+WHOLE, NUMBER, TEXT, FLAG = "a whole number", "a number", "a text", "True or False"
+TYPES = {WHOLE: (int,), NUMBER: (int, float), TEXT: (str,), FLAG: (bool,)}
+TABLE = {"input_dim": WHOLE, "output_dim": WHOLE, "mask_zero": FLAG, "weights": TEXT}
+DENSE = {"units": WHOLE, "activation": TEXT}
+POOLERS = {"FirstToken": "first", "GlobalAveragePooling1D": "mean", "GlobalMaxPooling1D": "max"}
+LAYERS = {
+    "Embedding": TABLE,
+    "LayerNormalization": {"epsilon": NUMBER},
+    "Dropout": {"rate": NUMBER},
+    "MultiHeadAttention": {"num_heads": WHOLE, "d_model": WHOLE, "dropout": NUMBER},
+    "Dense": DENSE,
+    "Output": DENSE,
+    "Activation": {"activation": TEXT},
+    **{name: {} for name in ("Add", *POOLERS)},
+}
+DEFAULTS = {"mask_zero": True, "weights": None, "dropout": 0.0, "activation": "linear"}
+
+# What follows what: (layer, {argument: the key of `model` that it is, or (what it has to be,)}). A
+# layer in brackets may be left out.
+DROPOUT = ("(Dropout)", {"rate": "dropout_rate"})
+NORM = ("LayerNormalization", {"epsilon": "layer_norm_epsilon"})
+LEFT_OUT = {}  # of the walkthrough of this language, and not of BERT
+RESIDUAL = (DROPOUT, ("Add", {}), NORM)
+PROJECTION = ("Dense", {"units": "hidden_size", "activation": ("linear",)})
+HEADS = {"num_heads": "num_heads", "d_model": "hidden_size", "dropout": "attention_dropout_rate"}
+ENCODER_LAYER = (
+    ("MultiHeadAttention", HEADS),
+    *RESIDUAL,
+    ("Dense", {"units": "filter_size", "activation": "encoder_nonlinearity"}),
+    ("(Dropout)", LEFT_OUT),
+    PROJECTION,
+    *RESIDUAL,
+)
+
+# {activation of the last layer of a head for rows: (task, its loss)}; what a head for words has.
+WORD_LOSS = "sparse_categorical_crossentropy"
+ROW_TASKS = {
+    "softmax": ("classification", WORD_LOSS),
+    "sigmoid": ("multi_label", "binary_crossentropy"),
+    "linear": ("regression", "mean_squared_error"),
+}
+METRICS = ("accuracy", "f1", "loss", "precision", "recall")  # which an evaluation has in any case
+RATE = {"learning_rate": "learning_rate"}
+ADAM = RATE | {"beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"}
+# {optimizer: ({argument: key}, what else it has)}
+CORRECTED = {"optimizer_type": "adamw", "use_bias_correction": True}  # as in Keras and PyTorch
+OPTIMIZERS = {
+    "Adam": (ADAM, {"optimizer_type": "adam"}),
+    "AdamW": (ADAM | {"weight_decay": "weight_decay_rate"}, CORRECTED),
+    "SGD": (RATE, {"optimizer_type": "sgd"}),
+}
+# {setting of train: (section, key)}
+SETTINGS = {"epochs": ("runconfig", "num_epochs"), "batch_size": ("train_input", "batch_size")}
+SETTINGS |= {"validation_split": ("train_input", "eval_fraction")}
+
+
+def read_neural(path):
+    """Returns values and lines, as `read_yaml` of the params file that says the same, and notes:
+    list of str, what the network here has otherwise than the text.
+
+    Raises UserError: the text is none of this language, or no network that can be trained here; the
+    first reason, with its line and what was expected.
+    """
+    try:
+        reader = Reader(read_network(read_text(path)))
+    except Refused as error:
+        raise UserError(f"{path}: {error}") from None
+    return reader.values, reader.lines, [f"{path}: {note}" for note in reader.notes]
+
+
+def checked(call, kinds, defaults=DEFAULTS):
+    """Returns the Call with {name: Argument} as arguments, of the kinds that they have to be."""
+    if kinds is None:
+        text = f"{call.name} is neither a layer nor defined; expected {', '.join(LAYERS)}"
+        raise Refused(call.place, text)
+    given = named_arguments(call, tuple(kinds))
+    for name, kind in kinds.items():
+        if name in given:
+            value, line = given[name].value, given[name].line
+            if type(value) not in TYPES[kind]:
+                place = call.place if line == call.line else line
+                raise Refused(place, f"{name} of {call.name} is {value!r}; expected {kind}")
+        elif name not in defaults:
+            raise Refused(call.place, f"{call.name} has no {name}; expected {kind} for it")
+        else:
+            given[name] = Argument(name, defaults[name], call.line)
+    return replace(call, arguments=given)
+
+
+class Reader:
+    """Reads a Network: `values`, `lines` and `notes` as of `read_neural`, without the path."""
+
+    def __init__(self, network):
+        self.network, self.at, self.notes = network, 0, []
+        self.values = {"train_input": {"batch_size": 32}, "model": {}, "runconfig": {}}
+        self.lines = {(section,): network.line for section in self.values}
+        layers = network.entries.get("layers", Argument("layers", [], network.end))
+        self.layers = [checked(call, LAYERS.get(call.name)) for call in layers.value]
+        self.read_embedding()
+        self.read_stack()
+        self.check_figures(self.read_head())
+        if self.next_name() is not None:
+            raise self.unexpected("the end of the layers behind the head")
+        if optimizer := network.entries.get("optimizer"):
+            if optimizer.name not in OPTIMIZERS:
+                text = f"optimizer is {optimizer.name}; expected {' or '.join(OPTIMIZERS)}"
+                raise Refused(optimizer.line, text)
+            keys, self.values["optimizer"] = OPTIMIZERS[optimizer.name]
+            self.lines["optimizer",] = optimizer.line
+            self.read_settings(optimizer, {each: ("optimizer", keys[each]) for each in keys}, RATE)
+        if train := network.entries.get("train"):
+            self.read_settings(train, SETTINGS)
+
+    def next_name(self, further=0):
+        """The name of a layer that was not yet read; None behind the last."""
+        at = self.at + further
+        return self.layers[at].name if at < len(self.layers) else None
+
+    def unexpected(self, expected):
+        name = self.next_name()
+        place = self.network.end if name is None else self.layers[self.at].place
+        return Refused(place, f"found {name or 'the end of the layers'}; expected {expected}")
+
+    def set(self, section, key, value, line):
+        self.values[section] = self.values[section] | {key: value}
+        self.lines[section, key] = line
+
+    def follow(self, *pattern, where=""):
+        """Reads the layers of a pattern, and sets the keys of `model` that it says.
+
+        Returns the last of them, a Call. where: str, for a message.
+        """
+        for name, meanings in pattern:
+            if self.next_name() != name.strip("()"):
+                if name.startswith("("):
+                    continue
+                raise self.unexpected(f"{name} {where}")
+            layer = self.layers[self.at]
+            self.at += 1
+            note = f"line {layer.line}: {layer.name} is left out: BERT has none there"
+            self.notes += [note] * (meanings is LEFT_OUT and note not in self.notes)
+            for name, meaning in meanings.items():
+                self.follow_argument(layer.name, layer.arguments[name], meaning)
+        return self.layers[self.at - 1]
+
+    def follow_argument(self, layer, argument, meaning):
+        value, model = argument.value, self.values["model"]
+        text = f"{argument.name} of {layer} is {value!r}"
+        if not isinstance(meaning, str):
+            if value not in meaning:
+                raise Refused(argument.line, f"{text}; expected {' or '.join(map(repr, meaning))}")
+        elif model.get(meaning, value) != value:
+            text += f", but line {self.lines['model', meaning]} has {model[meaning]!r}"
+            raise Refused(argument.line, f"{text}; expected the same")
+        elif meaning not in model:
+            self.set("model", meaning, value, argument.line)
+
+    def read_embedding(self):
+        length = self.network.entries.get("input") or Argument("input", None, self.network.line)
+        if not isinstance(length.value, tuple) or [type(each) for each in length.value] != [int]:
+            raise Refused(length.line, f"input is {length.value!r}; expected tokens, as (512,)")
+        self.set("train_input", "max_sequence_length", length.value[0], length.line)
+        further = 1
+        while self.next_name(further) in ("LayerNormalization", "Dropout"):
+            further += 1
+        is_narrow = self.next_name(further) == "Dense"  # a matrix leads from it to the layers
+        self.table_width = "embedding_size" if is_narrow else "hidden_size"
+        table = {"input_dim": "vocab_size", "output_dim": self.table_width, "mask_zero": (True,)}
+        weights = self.follow(("Embedding", table), where="first").arguments["weights"]
+        self.follow((f"({NORM[0]})", NORM[1]), DROPOUT, *[PROJECTION] * is_narrow)
+        if weights.value is None:  # else there are as many positions as they have
+            self.set("model", "max_position_embeddings", length.value[0], length.line)
+        else:
+            self.set("runconfig", "checkpoint_path", weights.value, weights.line)
+
+    def read_stack(self):
+        first, attention = self.at, ENCODER_LAYER[0][0]
+        while self.at == first or self.next_name() == attention:
+            self.follow(*ENCODER_LAYER, where="in a layer of BERT's")
+        layers = [each for each in self.layers[first : self.at] if each.name == attention]
+        macros = {str(each.macro) for each in layers}
+        line = layers[0].used or layers[0].line
+        self.set("model", "num_hidden_layers", len(layers), line)
+        self.values["model"].setdefault("dropout_rate", 0.0)
+        is_shared = any(name.startswith("Shared") for name in macros)
+        if is_shared and len(macros) > 1:
+            text = f"layers of {' and '.join(sorted(macros))}; expected those of one macro"
+            raise Refused(line, f"{text}, as Shared means the same layer")
+        if is_shared or self.table_width == "embedding_size":  # else a checkpoint may say it
+            self.set("model", "backbone", "albert" if is_shared else "electra", line)
+
+    def read_head(self):
+        """Returns the loss that the head has."""
+        name, train, loss = self.next_name(), self.values["train_input"], WORD_LOSS
+        line = self.network.end if name is None else self.layers[self.at].line
+        self.lines["train_input", "data_processor"] = line
+        if name in POOLERS:
+            self.set("model", "pooler_type", POOLERS[name], line)
+            activation = "gelu" if self.values["model"].get("backbone") == "electra" else "tanh"
+            dense = ("Dense", {"units": "hidden_size", "activation": (activation,)})
+            dropout = ("(Dropout)", {"rate": "cls_dropout_rate"})
+            self.follow((name, {}), dense, dropout, where=f"behind {name}")
+            task, loss = ROW_TASKS[self.read_last("num_cls_classes", tuple(ROW_TASKS))]
+            train |= {"data_processor": TEXT_FILES, "text_columns": "text", "task": task}
+        elif name == "Dense" and self.next_name(1) == "LayerNormalization":
+            dense = ("Dense", {"units": self.table_width, "activation": "mlm_nonlinearity"})
+            self.follow(dense, NORM)
+            self.read_last("vocab_size", ("softmax",))
+        elif name in ("Dropout", "Dense", "Output"):
+            self.set("model", "encoder_output_dropout_rate", 0.0, line)
+            if name == "Dropout":
+                del self.values["model"]["encoder_output_dropout_rate"]
+                self.follow(("Dropout", {"rate": "encoder_output_dropout_rate"}))
+            self.read_last("num_cls_classes", ("softmax",))
+            train |= {"data_processor": TAGGED_FILES}
+        elif name is None:
+            text = "the network ends with its layers; it gets a head of masked words"
+            self.notes.append(f"line {line}: {text}")
+        else:
+            raise self.unexpected(
+                f"another layer, or a head: {', '.join(POOLERS)} for an answer a row, Dense and "
+                "LayerNormalization for masked words, Dropout or Output for a label a token"
+            )
+        if "data_processor" not in train:
+            train |= {"data_processor": DOCUMENTS, "sentence_pairs": "none"}
+            self.set("model", "disable_nsp", True, line)
+        return loss
+
+    def read_last(self, key, activations):
+        """Reads the last layer of a head, and Activation behind it. Returns its activation."""
+        last = "Output" if self.next_name() == "Output" else "Dense"
+        is_apart = self.next_name(1) == "Activation"
+        own = ("linear",) if is_apart else activations
+        pattern = [(last, {"units": key, "activation": own})]
+        pattern += [("Activation", {"activation": activations})] * is_apart
+        return self.follow(*pattern, where="last").arguments["activation"].value
+
+    def check_figures(self, loss):
+        """Refuses a loss other than that of the head, and metrics that there are not."""
+        for key, accepted in (("loss", (loss,)), ("metrics", METRICS)):
+            entry = self.network.entries.get(key) or Argument(key, [], 0)
+            for value in entry.value if isinstance(entry.value, list) else [entry.value]:
+                if value not in accepted:
+                    text = f"{key} has {value!r}; with this head expected "
+                    raise Refused(entry.line, text + " or ".join(map(repr, accepted)))
+
+    def read_settings(self, call, keys, needed=()):
+        """Sets the keys of optimizer or train. keys: {argument: (section, key)}."""
+        optional = dict.fromkeys(keys.keys() - set(needed))
+        call = checked(call, dict.fromkeys(keys, NUMBER), optional)
+        for name, argument in call.arguments.items():
+            if argument.value is not None:
+                self.set(*keys[name], argument.value, argument.line)
