@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures that more than one folder of tests uses."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,19 @@ import pytest
 from common.platform.machine_code import set_xla_flags
 
 set_xla_flags()  # as run.py does, before any test imports TensorFlow
+
+with contextlib.suppress(ImportError):  # the environments of the CS SDK and of Beam lack it
+    from hypothesis import HealthCheck, settings
+
+    # The same examples at every run, and no limit of time, so that no test fails by chance or by
+    # the load of a machine. tests/faults/ draws others each time it is asked to.
+    settings.register_profile(
+        "same_examples",
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("same_examples")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -81,7 +81,7 @@ def trainers_in(folder):
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes().decode().split("\0")
+            words = path.read_bytes().decode("utf-8", "replace").split("\0")
         except OSError:
             continue
         if words[1:2] == ["-c"] and words[3:] and words[3].startswith(str(folder)):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The controller of an experiment, with runs that count in place of runs that train."""
 
+import contextlib
 import json
 import os
 import signal
@@ -68,7 +69,8 @@ def test_tensorboard_knows_the_params_of_each_run(tmp_path):
 
 
 def test_a_controller_and_runs_that_are_killed_change_nothing(undisturbed, tmp_path):
-    """Kills the controller 5 times and a run 5 times, as `kill -9` does."""
+    """Kills the controller 5 times and a run 5 times, as `kill -9` does: each time after some more
+    of the 72 steps that all runs have together."""
     found, table = undisturbed
     program = (
         "import sys; from common.signals import listening\n"
@@ -83,13 +85,16 @@ def test_a_controller_and_runs_that_are_killed_change_nothing(undisturbed, tmp_p
             [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
         while process.poll() is None and kills:
-            time.sleep(0.5)
+            time.sleep(0.01)
+            if steps_in(tmp_path) <= 3 * (10 - len(kills)):
+                continue
             if kills[0] == "controller":
                 process.kill()
                 kills.pop(0)
             elif trainers := trainers_in(tmp_path):
-                os.kill(trainers[0], signal.SIGKILL)
-                kills.pop(0)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(trainers[0], signal.SIGKILL)
+                    kills.pop(0)
         output = process.communicate(timeout=120)[0]
         if process.returncode == 0:
             break
@@ -100,9 +105,14 @@ def test_a_controller_and_runs_that_are_killed_change_nothing(undisturbed, tmp_p
     assert not trainers_in(tmp_path)
 
 
+def steps_in(folder):
+    """How many steps the runs of a folder have counted together."""
+    return sum(json.loads(state)[0] for state in states(folder).values())
+
+
 def test_a_run_whose_controller_is_killed_saves_and_ends(tmp_path):
     control = "from tests.experiments.test_controller import *; import sys\n"
-    control += "carry_out(sys.argv[1], pause='0.2')"
+    control += "carry_out(sys.argv[1], pause='1')"
     process = subprocess.Popen([sys.executable, "-c", control, str(tmp_path)])
     wait_for(lambda: states(tmp_path))
     process.kill()
@@ -147,7 +157,9 @@ def test_a_run_that_fails_is_tried_again_and_told_and_the_others_go_on(tmp_path)
 def test_of_those_at_a_rung_the_best_go_on(undisturbed, tmp_path):
     """Of 3 combinations the best 3 / 1.5 = 2 go on at step 4, and 1 at step 6."""
     early = {"type": "hyperband", "min_iter": 4, "eta": 1.5}
-    result, failed = carry_out(tmp_path, experiment_of(early_terminate=early), pause="0.05")
+    # From the first rung a run has 6 steps, 1.2 s, in which it has to be stopped.
+    experiment = experiment_of(early_terminate=early, max_parallel=3)
+    result, failed = carry_out(tmp_path, experiment, pause="0.2")
     assert not failed
     assert [line.split()[0] for line in result.output[1:]] == ["0.5"]
     steps = {name: json.loads(state)[0] for name, state in states(tmp_path).items()}

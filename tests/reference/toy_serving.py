@@ -7,6 +7,7 @@ The logits of a row are its number of tokens and the sum of their ids.
 import http.client
 import json
 import threading
+import time
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -106,6 +107,14 @@ class Client:
     def close_all(cls):
         while cls.opened:
             cls.opened.pop().close()
+
+
+def until(condition):
+    """Waits until a condition holds, for a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
 
 
 class ToyTags:

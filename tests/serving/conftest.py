@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Toy models on a shelf, and servers of them."""
 
-import time
-
 import pytest
 
 from tests.common.conftest import make_classifier  # noqa: F401  (a fixture)
@@ -17,7 +15,7 @@ def serve_toys(monkeypatch):
     from serving import models, server
     from serving.server import Running
     from serving.sources import Source
-    from tests.reference.toy_serving import Client, Shelf
+    from tests.reference.toy_serving import Client, Shelf, until
 
     started = []
 
@@ -32,10 +30,8 @@ def serve_toys(monkeypatch):
         given = {"port": 0, "watch_seconds": 0.05, "drain_seconds": 5, **settings}
         running = Running([Source(name, name) for name in toys], serving_params(given))
         started.append(running)
-        until = time.monotonic() + 10
-        while waits and Client(running.url)("/readyz")[0] != 200:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        if waits:
+            until(lambda: Client(running.url)("/readyz")[0] == 200)
         return running, shelf
 
     yield serve

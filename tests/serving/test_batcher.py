@@ -21,7 +21,7 @@ class Network:
 
     def __call__(self, rows):
         self.has_begun.set()
-        self.gate.wait(10)
+        self.gate.wait(60)
         self.calls.append([ids for ids, _ in rows])
         if any(13 in ids for ids, _ in rows):
             raise ArithmeticError
@@ -52,11 +52,11 @@ def submit(batcher, rows, done):
 def test_what_waits_is_taken_together_as_soon_as_the_network_is_free(network, batcher):
     done = queue.Queue()
     submit(batcher, [row(3)], done)
-    network.has_begun.wait(10)  # the first goes alone, without waiting for others
+    network.has_begun.wait(60)  # the first goes alone, without waiting for others
     for n in range(5):
         submit(batcher, [row(3, n)], done)
     network.gate.set()
-    found = [done.get(timeout=10).outputs[0]["sums"] for _ in range(6)]
+    found = [done.get(timeout=60).outputs[0]["sums"] for _ in range(6)]
     assert found == [3, 0, 3, 6, 9, 12]
     assert [len(call) for call in network.calls] == [1, 5]
 
@@ -68,7 +68,7 @@ def test_a_row_that_fails_fails_no_other(network, batcher):
     bad = submit(batcher, [row(3), row(3, 13)], done)
     last = submit(batcher, [row(3, 2)], done)
     for _ in range(3):
-        done.get(timeout=10)
+        done.get(timeout=60)
     assert (first.outputs, last.outputs) == ([{"sums": 3}], [{"sums": 6}])
     assert bad.outputs[0] == {"sums": 3} and list(bad.errors) == [1]
 
@@ -76,14 +76,14 @@ def test_a_row_that_fails_fails_no_other(network, batcher):
 def test_a_full_queue_refuses_and_what_nobody_waits_for_is_not_computed(network, batcher):
     done = queue.Queue()
     submit(batcher, [row(3)], done)
-    network.has_begun.wait(10)
+    network.has_begun.wait(60)
     gone = submit(batcher, [row(4, 7)] * 8, done)
     with pytest.raises(QueueFull):
         submit(batcher, [row(3)] * 3, done)
     gone.is_cancelled = True
     submit(batcher, [row(3, 2)] * 3, done)  # there is room now
     network.gate.set()
-    done.get(timeout=10), done.get(timeout=10)
+    done.get(timeout=60), done.get(timeout=60)
     assert network.calls == [[[1] * 3], [[2] * 3] * 3]
 
 

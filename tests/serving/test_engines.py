@@ -18,7 +18,7 @@ import yaml
 from common.errors import UserError
 from serving.models import Served
 from serving.sources import Source, find_versions, load_version
-from tests.reference.toy_serving import Client
+from tests.reference.toy_serving import Client, until
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["never once dull", "", "It was CAF\u00c9, bad! [SEP] dragged \u4e2d", "once never " * 9]
@@ -260,16 +260,18 @@ def test_the_shares_of_words_add_up_to_what_they_moved(trained, settings):
 
 def test_python_serves_what_it_trained(trained):
     pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
-    import time
-
     with trained.serve(name="days", block=False, port=0) as running:
         client = Client(running.url)
-        until = time.monotonic() + 60
-        while client("/readyz")[0] != 200 and time.monotonic() < until:
-            time.sleep(0.05)
+        until(lambda: client("/readyz")[0] == 200)
         code, said = client("/v1/models/days:predict", {"instances": ["a good day"]})
     client.close()
     assert code == 200 and said["predictions"][0]["label"] == trained.predict(["a good day"])[0]
+
+
+def line_with(process, text):
+    """The next line of standard error with a text. Libraries may say something before, such as
+    ONNX Runtime of a processor that it does not know."""
+    return next(line for line in process.stderr if text in line)
 
 
 def test_a_process_swaps_versions_and_drains_under_load(
@@ -294,9 +296,8 @@ def test_a_process_swaps_versions_and_drains_under_load(
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     try:
-        lines = [next(process.stderr), next(process.stderr)]
-        url = re.search(r"http://\S+", lines[0])[0].rstrip(";")
-        assert "films 1 (onnx)" in lines[1]
+        url = re.search(r"http://\S+", line_with(process, "Listening at"))[0].rstrip(";")
+        assert "films 1 (onnx)" in line_with(process, "Ready after")
         codes, versions = [], set()
 
         def ask():
@@ -315,21 +316,23 @@ def test_a_process_swaps_versions_and_drains_under_load(
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
+        until(lambda: "1" in versions)
         shutil.copytree(tmp_path / "export", tmp_path / "registry" / "next")
         os.rename(tmp_path / "registry" / "next", place / "2")
-        assert next(process.stderr) == "model films is at version 2 now\n"
+        assert line_with(process, "model films is") == "model films is at version 2 now\n"
         client = Client(url)
         champion = "/v1/models/films/labels/champion:predict"
         assert client(champion, {"instances": ["never"]})[0] == 200
         (place / "3").mkdir()  # a version that is no model
-        assert "films stays at version 2" in next(process.stderr)
+        assert "films stays at version 2" in line_with(process, "model films")
+        until(lambda: "2" in versions and codes.count(200) > 5)
         process.send_signal(signal.SIGTERM)
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         said = process.stderr.read()
-        assert process.wait(20) == 0 and "every request that had arrived is answered" in said
+        assert process.wait(60) == 0 and "every request that had arrived is answered" in said
         assert versions == {"1", "2"}
-        assert set(codes) <= {200, 503} and codes.count(200) > 5
+        assert set(codes) <= {200, 503}
     finally:
         process.kill()
         process.stderr.close()

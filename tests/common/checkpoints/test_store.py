@@ -9,7 +9,6 @@ import os
 import resource
 import shutil
 import stat
-import time
 
 import numpy as np
 import pytest
@@ -491,14 +490,16 @@ def test_files_that_have_not_changed_are_read_once_and_changed_ones_again(tmp_pa
     read = []
     digest = store.digest_of
     monkeypatch.setattr(store, "digest_of", lambda *a: read.append(a) or digest(*a))
+    written = max(file.stat().st_ctime for file in path.iterdir())
+    monkeypatch.setattr(store.time, "time", lambda: written + 1)
     assert store.fault_in(path) is None and store.fault_in(path) is None
     assert len(read) == 2 * 4  # too new to be told from what a change in the same moment leaves
-    now = time.time()
-    monkeypatch.setattr(store.time, "time", lambda: now + 60)
+    monkeypatch.setattr(store.time, "time", lambda: written + 60)
     assert store.fault_in(path) is None and store.fault_in(path) is None
     assert len(read) == 3 * 4
     content = (path / store.VOCAB).read_bytes()
     (path / store.VOCAB).write_bytes(content[::-1])
+    os.utime(path / store.VOCAB, (written + 1, written + 1))  # a write may be in the same moment
     assert "vocab.txt has other content" in store.fault_in(path)
 
 
