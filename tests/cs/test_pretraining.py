@@ -3,6 +3,7 @@
 
 import json
 import random
+import re
 import shutil
 import string
 
@@ -161,10 +162,12 @@ def test_both_fill_in_the_same_words(trained, run, on_cpu):
     np.testing.assert_array_equal(twins["token_ids"], ours["token_ids"])
     for name in ("probabilities", "nsp_logits"):
         np.testing.assert_allclose(twins[name], ours[name], rtol=0, atol=1e-5, err_msg=name)
-    ours, twins = ((folder / f"predictions_{kind}_0.tsv").read_text() for kind in ("tf", "cs"))
-    assert [line.split("\t")[:4] for line in ours.splitlines()] == [
-        line.split("\t") for line in twins.splitlines()
-    ]
+    ours, twins = (
+        # Without the probabilities, whose last digit rounding may choose.
+        re.sub(r":[\d.]+", "", (folder / f"predictions_{kind}_0.tsv").read_text()).splitlines()
+        for kind in ("tf", "cs")
+    )
+    assert [line.split("\t")[:4] for line in ours] == [line.split("\t") for line in twins]
 
 
 # ---- The vendor's compiler -----------------------------------------------------------------------

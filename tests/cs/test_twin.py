@@ -83,11 +83,11 @@ def test_logits_and_losses_are_those_of_tensorflow(case):
     outputs, losses = case.outputs(case.batch), case.losses()
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     expected = sorted(case.of["outputs"].items())  # logits; or of masked words, of next sentences
-    # float32 on both sides; logits near 1
+    # float32 on both sides; logits near 1, losses near 3, whose last two bits differ by processor
     for found, (name, logits) in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(found.detach().numpy(), logits, rtol=0, atol=1e-5, err_msg=name)
     losses = [float(loss) for loss in losses]
-    np.testing.assert_allclose(losses, case.arrays["losses"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(losses, case.arrays["losses"], rtol=0, atol=3e-6)
 
 
 def test_the_gradient_of_every_trained_weight_is_that_of_tensorflow(case):
@@ -114,7 +114,7 @@ def test_one_update_moves_every_weight_as_in_tensorflow(case, cpu_backend):
             # A gradient near 0 is but rounding, of which AdamW's division by its size makes a step:
             # relatively, a step of the first update changes as much as its gradient, or less.
             gradient = np.abs(case.of["gradients"][name])
-            rounding = 1e-6 * gradient.max() / np.maximum(gradient, 1e-12)
+            rounding = 5e-6 * gradient.max() / np.maximum(gradient, 1e-12)
             tolerance = 1e-5 + rounding * np.abs(expected - case.of["weights"][name])
         assert (np.abs(found - expected) <= tolerance).all(), name
         if name in case.of["gradients"] and not name.endswith("key/bias"):

@@ -44,8 +44,9 @@ def calibrated(trained, tmp_path_factory):
     logits = np.concatenate([logits_in_rows(model, tokens) for tokens in SPLITS.values()])
     labels = np.concatenate([tokens.targets["labels"] for tokens in SPLITS.values()])
     margins = logits[:, 1] - logits[:, 0]
-    scale = 30 * np.sign(np.mean((margins - np.median(margins)) * (2 * labels - 1)))
-    bias = weights["classifier/bias"] + np.array([np.median(margins), 0])
+    middle = np.sort(margins)[10:12].mean()  # of 21: no row is as probable for both classes
+    scale = 30 * np.sign(np.mean((margins - middle) * (2 * labels - 1)))
+    bias = weights["classifier/bias"] + np.array([middle, 0])
     weights["classifier/kernel"] *= np.float32(scale)
     weights["classifier/bias"] = (scale * bias).astype(np.float32)
     path = model_dir / "checkpoint-12"
@@ -76,8 +77,9 @@ def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibr
     labels = np.concatenate([tokens.targets["labels"] for tokens in SPLITS.values()])
     facts = json.loads((calibrated / "eval" / "calibration.json").read_text())["checkpoint-12"]
     losses = {t: metrics_in_numpy(logits / t, labels)["loss"] for t in (1.0, temperature)}
-    assert facts["before"]["loss"] == pytest.approx(losses[1.0], abs=1e-6)
-    assert facts["after"]["loss"] == pytest.approx(losses[temperature], abs=1e-6)
+    # Float32 logits near 30, which are 2e-6 apart.
+    assert facts["before"]["loss"] == pytest.approx(losses[1.0], abs=5e-6)
+    assert facts["after"]["loss"] == pytest.approx(losses[temperature], abs=5e-6)
     for factor in (0.9, 1.1):
         loss = metrics_in_numpy(logits / (factor * temperature), labels)["loss"]
         assert loss > losses[temperature]
@@ -90,12 +92,7 @@ def test_the_temperature_is_the_likeliest_and_is_kept_with_the_checkpoint(calibr
     for n in range(15):
         inside = (confidence > n / 15) & (confidence <= (n + 1) / 15)
         error += abs(confidence[inside].sum() - hits[inside].sum()) / len(labels)
-    # Of two classes as probable as each other rounding chooses the answer.
-    second, first = np.sort(probabilities, axis=1)[:, -2:].T
-    num_ties = int((first - second < 1e-5).sum())
-    assert num_ties <= 1
-    tolerance = num_ties / len(labels) + 1e-6
-    assert facts["after"]["expected_calibration_error"] == pytest.approx(error, abs=tolerance)
+    assert facts["after"]["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
     for step in (4, 8):  # neither the last nor the best
         assert "temperature" not in ours.read_config(calibrated / f"checkpoint-{step}")
 
