@@ -18,6 +18,7 @@ pytestmark = pytest.mark.backends
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-backends" / "bin" / "python"
 CODE = """
+import sys
 import numpy, torch
 sys.path.insert(0, ".")
 rows = {name: torch.tensor(each) for name, each in numpy.load("rows.npz").items()}
