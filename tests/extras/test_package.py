@@ -115,13 +115,13 @@ def test_imports_and_names_of_modules_go_below_the_package_and_nothing_else_chan
 
 
 @pytest.mark.slow
-def test_pip_makes_a_wheel_of_less_than_a_megabyte(tmp_path):
+def test_pip_makes_a_wheel_of_about_a_megabyte(tmp_path):
     tree = tmp_path / "tree"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(tree)], check=True)
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(tree)]
     subprocess.run(pip, check=True, timeout=600)
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.stat().st_size < 1e6
+    assert wheel.stat().st_size < 1.5e6  # 1.1 MB of code, configs and the samples; no tests
     with zipfile.ZipFile(wheel) as archive:
         top = {name.split("/")[0] for name in archive.namelist()}
         assert top == {"bert_classifier", "bert_classifier-0.1.0.dist-info"}
