@@ -136,7 +136,9 @@ def test_two_workers_end_with_the_weights_and_figures_of_one_process(flags, tmp_
     assert figures_of(one) == pytest.approx(figures_of(two), rel=1e-5)
     assert "eval 10 eval/accuracy_cls" in figures_of(two)
 
-    assert len(other.splitlines()) == 1 and "Worker 1 of 2" in other  # only the chief speaks
+    *notes, line = other.splitlines()
+    assert "Worker 1 of 2" in line  # of the training only the chief speaks
+    assert all("params_bert_tiny.yaml: line" in note for note in notes)  # which each has read
     events = list(two.rglob("events.out.tfevents.*"))
     assert len(events) == 2  # and writes: of training and of evaluation
     assert sorted(path.name for path in two.iterdir() if path not in events) == [
