@@ -106,8 +106,8 @@ def test_entities_are_those_of_predict(aggregation, tagger):
 
 def test_answers_are_those_of_predict(tmp_path):
     model_dir, flags = trained(tmp_path, "question_answering")
-    # These few steps have no answer surer than none on every processor.
-    flags = [*flags, "--override", "model.null_score_diff_threshold=5"]
+    # These few steps may have no answer surer than none: how sure depends on the processor.
+    flags = [*flags, "--override", "model.null_score_diff_threshold=1000"]
     rows = [(QUESTION, LONG), ("joy", AWKWARD), (QUESTION, "a")]
     predicted(flags, ["\t".join(row) for row in rows])
     (path,) = (model_dir / "predict").glob("*.tsv")
