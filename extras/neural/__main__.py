@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m extras.neural compile X.neural --backend B --output F`: a network without training.
-
-It writes an export of fresh weights, or of those that the file names. Exit codes as of run.py.
-"""
+"""Writes the network of a .neural file as an export, untrained. Exit codes as of run.py."""
 
 import argparse
 import contextlib
+import json
 import math
 import sys
 import tempfile
@@ -44,6 +42,9 @@ def compile_network(args):
     folder = output.with_suffix("") if is_file else output
     if is_file and output.exists() and output.read_bytes() != file_of(folder / name):
         raise UserError(f"{output} is not as compile wrote it; move it away, or name another file")
+    reader = folder.with_name(f"{folder.name}.py")  # of an earlier compile, for another backend
+    if folder.is_dir() and reader.is_file() and reader != output:
+        raise UserError(f"{reader} reads {folder}; name another --output, or delete both")
     classifier, notes = classifier_of(args)
     from common.export.export import export
 
@@ -56,7 +57,7 @@ def compile_network(args):
 
 def file_of(inner):
     """The bytes of a network's file as it stands beside its folder; None where it is not there."""
-    here = HERE + f' / "{inner.parent.name}"'.encode()
+    here = HERE + b" / " + json.dumps(inner.parent.name).encode()
     return inner.read_bytes().replace(HERE, here) if inner.is_file() else None
 
 

@@ -80,8 +80,8 @@ def read_neural(path):
     first reason, with its line and what was expected.
     """
     try:
-        reader = Reader(read_network(read_text(path)))
-    except Refused as error:
+        reader = Reader(read_network(read_text(path).removeprefix("\ufeff")))
+    except (Refused, RecursionError) as error:
         raise UserError(f"{path}: {error}") from None
     return reader.values, reader.lines, [f"{path}: {note}" for note in reader.notes]
 

@@ -14,7 +14,7 @@ from common.export.onnx_files import require
 
 GRAMMAR = r"""
 start: (define | network)*
-define: "define" NAME "(" (NAME ("," NAME)* ","?)? ")" "{" call* "}"
+define: "define" NAME "(" (NAME ("," NAME)* ","?)? ")" "{" call+ "}"
 network: "network" NAME "{" (entry | train)* "}"
 entry: KEY ":" value | OPTIMIZER ":" call | LAYERS ":" call*
 train: TRAIN "{" setting* "}"
@@ -115,8 +115,7 @@ def parse(text):
         return parser.parse(text)
     except lark.UnexpectedInput as error:
         token = error.token if hasattr(error, "token") else error.char
-        is_end = getattr(token, "type", None) == "$END"
-        found = WORDS["$END"] if is_end else repr(str(token))
+        found = WORDS["$END"] if getattr(token, "type", "") == "$END" else repr(str(token))
         signs = {each.name: f"`{each.pattern.value}`" for each in parser.terminals} | WORDS
         wanted = getattr(error, "accepts", None) or getattr(error, "allowed", ())
         wanted = " or ".join(sorted(signs[name] for name in wanted))
@@ -128,7 +127,7 @@ def to_value(node):
     if hasattr(node, "data"):
         return (list if node.data == "list" else tuple)(map(to_value, node.children))
     if node.type == "NUMBER":
-        return int(node) if node.lstrip("+-").isdigit() else float(node)
+        return int(node) if node.lstrip("+-").isdigit() and len(node) < 20 else float(node)
     if node.type == "CONSTANT":
         return {"True": True, "False": False, "None": None}[node]
     return str(node)[1:-1] if node.type == "STRING" else Parameter(node)

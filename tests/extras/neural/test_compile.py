@@ -203,6 +203,23 @@ def test_a_file_that_was_edited_is_not_replaced(compiled, tmp_path):
     assert (tmp_path / "net.py").read_text().endswith("# mine\n")
 
 
+def test_the_folder_that_a_written_file_reads_is_not_given_to_another_backend(compiled, tmp_path):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net.py").write_text("# reads net")
+    for output in ("net.onnx", "net"):
+        flags = "bert_encoder.neural", "--backend", "onnx", "--output", tmp_path / output
+        assert "net.py reads " in compiled(*flags, code=2)
+    assert not list((tmp_path / "net").iterdir())
+
+
+def test_the_file_finds_a_folder_of_any_name(tmp_path):
+    (tmp_path / 'a"b\\').mkdir()
+    (tmp_path / 'a"b\\/model.py').write_bytes(b"from pathlib import Path\n" + program.HERE)
+    found = {"__file__": str(tmp_path / "net.py")}
+    exec(program.file_of(tmp_path / 'a"b\\/model.py'), found)
+    assert found["HERE"] == tmp_path / 'a"b\\'
+
+
 def test_a_saved_model_is_of_tensorflow(compiled):
     message = compiled("bert_ner.neural", "--backend", "onnx", "--export-saved-model", code=2)
     assert "--export-saved-model is for --backend tensorflow, not onnx" in message

@@ -209,7 +209,7 @@ BROKEN = [
     (ENCODER, ", d_ff=3072", "", "units=$d_ff", r"\(used on line 27\): units of Dense is .\$d"),
     (ENCODER, USE, USE.replace("d_ff", "dff"), "dff=3072", "dff is none of BertLayer; .*d_ff"),
     (ENCODER, "Add()", "BertLayer(1, 1, 1, 1)", "BertLayer(1, 1", "BertLayer uses itself"),
-    (ENCODER, "network Bert", "define BertLayer() {}\nnetwork Bert", "define BertLayer() {}",
+    (ENCODER, "network Bert", "define BertLayer() { Add() }\nnetwork Bert", "define BertLayer() {",
      "BertLayer is defined on line 4, too; expected another name"),
     # Layers
     (ENCODER, USE, USE.replace("r(", "("), "BertLaye(", "BertLaye is neither a layer nor defined"),
@@ -290,6 +290,25 @@ def test_a_refusal_ends_the_program_with_code_2_and_no_traceback(tmp_path, capsy
     assert run.main(["--mode", "train", "--params", str(path)]) == 2
     printed = capsys.readouterr().err
     assert "line 47: optimizer is Adagrad" in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("define M() { }\nnetwork N { layers: M() }", "line 1: found '}'; expected a name"),
+        (f"network N {{ metrics: {'[' * 20_000}{']' * 20_000} }}", "recursion"),
+        (f"network N {{ input: ({'9' * 5000},) layers: Add() }}", "line 1: .*expected"),
+    ],
+)
+def test_texts_that_would_take_for_ever_or_too_deep_are_refused(read, text, words):
+    with pytest.raises(UserError, match=rf"x\.neural: .*{words}"):
+        read(text)
+
+
+def test_the_mark_that_windows_puts_before_a_text_is_left_out(tmp_path):
+    text = (SAMPLES / "bert_encoder.neural").read_text("utf-8")
+    (tmp_path / "x.neural").write_text(text, "utf-8-sig")
+    assert params_of(tmp_path / "x.neural") == params_of(SAMPLES / "bert_encoder.neural")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
