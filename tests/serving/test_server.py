@@ -235,11 +235,14 @@ def test_bad_texts_among_good_ones_of_others_fail_none_of_these(serve_toys):
         text = "boom" if number % 4 == 0 else "bad"
         answers[number] = text, Client(running.url)("/predict", {"inputs": text})[0]
 
+    before = len(engine.shapes)
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
-    for thread in threads:
+    threads[0].start()
+    until(lambda: len(engine.shapes) > before)  # it is at work, alone
+    for thread in threads[1:]:
         thread.start()
     client = Client(running.url)
-    until(lambda: figure(client, "serving_waiting_rows") == 15)  # and one is at work
+    until(lambda: figure(client, "serving_waiting_rows") == 15)
     engine.gate.set()
     for thread in threads:
         thread.join()
