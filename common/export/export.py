@@ -28,6 +28,7 @@ from common.export.model_card import model_card, params_text, versions
 from common.files import TEMPORARY, held, is_abandoned, sha256
 
 CARD = "README.md"
+MAX_FILE_BYTES = 2**31 - 1  # of a protocol buffer, and of a FlatBuffer
 REPLACED = ".replaced.tmp"  # end of the name of the export that is about to be replaced
 
 
@@ -60,6 +61,15 @@ class Classifier:
         """{neutral name: <float32> array}, as in `common/checkpoints/names.py`."""
         variables = self.model.weights_by_name()
         return {name: np.asarray(variable.value) for name, variable in variables.items()}
+
+    def check_size(self, what):
+        """Raises UserError where the weights do not fit into 2 GB. what: "an ONNX file"."""
+        size = sum(weight.nbytes for weight in self.weights.values())
+        if size > MAX_FILE_BYTES - 2**20:
+            raise UserError(
+                f"the weights have {size:,} bytes, and {what} holds {MAX_FILE_BYTES:,}; "
+                "export them as saved_model"
+            )
 
     @property
     def params_text(self):

@@ -25,7 +25,6 @@ from common.layers.positions import sinusoids
 from common.params.pretraining import TASK
 
 OPSET, IR_VERSION = 17, 8  # the first with LayerNormalization; read by ONNX Runtime from 1.12 on
-MAX_BYTES = 2**31 - 1  # of a protocol buffer
 
 
 def check(params, quantize):
@@ -40,12 +39,7 @@ def write(classifier, folder):
     """Writes model.onnx, model_int8.onnx where asked for, and vocab.txt. Returns notes."""
     import onnx
 
-    size = sum(weight.nbytes for weight in classifier.weights.values())
-    if size > MAX_BYTES - 2**20:
-        raise UserError(
-            f"the weights have {size:,} bytes, and an ONNX file holds {MAX_BYTES:,}; "
-            "export them as saved_model"
-        )
+    classifier.check_size("an ONNX file")
     model = make_model(classifier)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / MODEL_FILE)

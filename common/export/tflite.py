@@ -13,14 +13,12 @@ import numpy as np
 from common.BaseModel import PREDICT
 from common.checkpoints.small_files import write_json
 from common.checkpoints.vocab import write_vocab
-from common.errors import UserError
 from common.export.decoder import decoder_usage, write_decoder
 from common.export.tokenizing import tokenizing
 
 MODEL_FILE, INT8_FILE = "model.tflite", "model_int8.tflite"
 LABELS_FILE, SETTINGS_FILE = "labels.txt", "settings.json"
 INPUTS = ("input_ids", "input_mask", "segment_ids")
-MAX_BYTES = 2**31 - 1  # of a FlatBuffer
 LOADING = "from ai_edge_litert.interpreter import Interpreter"
 RUNNING = f"""network = Interpreter("{MODEL_FILE}").get_signature_runner()
 outputs = network(**rows.features)"""
@@ -34,12 +32,7 @@ def write(classifier, folder):
     """Writes model.tflite, model_int8.tflite where asked for, and what texts and answers need."""
     import tensorflow as tf
 
-    size = sum(weight.nbytes for weight in classifier.weights.values())
-    if size > MAX_BYTES - 2**20:
-        raise UserError(
-            f"the weights have {size:,} bytes, and a LiteRT file holds {MAX_BYTES:,}; "
-            "export them as saved_model"
-        )
+    classifier.check_size("a LiteRT file")
     model, module = classifier.model, tf.Module(name="classifier")
     module.weights = {name: w.value for name, w in model.weights_by_name().items()}
 
