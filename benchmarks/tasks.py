@@ -86,10 +86,10 @@ def last_json(command, env=None):
 # ---- This project --------------------------------------------------------------------------------
 
 
-def train(task, data, folder, num_streams, weights):
+def train(task, data, folder, num_streams, args):
     """Trains an epoch with run.py. Returns rows a second, and the seconds of the process."""
     words = ["--mode", "train", "--params", str(ROOT / "configs" / task.config)]
-    words += ["--model_dir", str(folder), "--checkpoint_path", weights]
+    words += ["--model_dir", str(folder), "--checkpoint_path", args.weights]
     overrides = {
         "train_input.train_file": data / task.train,
         "*_input.eval_file": data / task.test,
@@ -99,8 +99,8 @@ def train(task, data, folder, num_streams, weights):
         "runconfig.num_streams": num_streams,
         "model.mixed_precision": "mixed_bfloat16",
     }
-    for key, value in overrides.items():
-        words += ["--override", f"{key}={value}"]
+    for pair in [*(f"{key}={value}" for key, value in overrides.items()), *args.override]:
+        words += ["--override", pair]
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "run.py", *words], capture_output=True, text=True, cwd=ROOT
@@ -158,7 +158,9 @@ def measure(name, args):
         for turn in range(args.turns):
             for streams in args.streams:
                 where = Path(folder) / f"ours-{streams}-{turn}"
-                epochs_a_second, seconds = train(task, data, where, streams, args.weights)
+                epochs_a_second, seconds = train(
+                    task, data, where, streams, args.weights, args.override
+                )
                 ours.setdefault(("train", streams), []).append((epochs_a_second, seconds))
             line, seconds = last_json([*peer, "--epochs", "1"], env)
             (epoch, _), *_ = line["epoch_s_other_cores"]
@@ -211,6 +213,7 @@ def main():
     add("--streams", type=int, nargs="+", default=[1, 2])
     add("--hf_python", default=".venv-hf/bin/python")
     add("--weights", help="folder of the pre-trained weights; not given: those of make setup")
+    add("--override", action="append", default=[], help="KEY=VALUE for our trainings")
     add("--task", choices=TASKS, help=argparse.SUPPRESS)
     add("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()

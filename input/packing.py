@@ -5,6 +5,7 @@ Unlike buckets (`epoch_plan.py`), `packing: packed` keeps the batches random, an
 only at the ends of the long rows. `common/kernels/packed.py` separates the rows in the network.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -14,6 +15,8 @@ from input.epoch_plan import BalancedPlan, EpochPlan, choose_bucket_lengths
 # One more program costs as much as computing about 20 batches: MiniLM and BERT-base, batches of
 # 32, on two cores.
 BATCHES_PER_PROGRAM = 20
+# Long rows of a split, as multiples of its longest row, of which the cheapest is taken.
+TRIED_LENGTHS = (1, 1.125, 1.25, 1.5, 2, 3)
 MAX_TRIED = 200  # batches to choose the number of rows by; takes 0.01 s
 # MiniLM's, because larger networks spend less on attention. A third of it, because softmax and
 # dropout, forward and backward, take twice as long as the products of attention.
@@ -129,23 +132,99 @@ class PackedPlan:
 
 
 def pack_every_row(lengths, batch_size):
-    """Packs every row of a split once, into as few batches as possible, nearly all of one shape.
+    """Packs every row of a split once, into long rows that are nearly full.
 
-    Sorted by length, the rows are dealt to the batches in alternating direction, so that all
-    batches have about the same number of tokens and share one program.
+    As nothing has to be random, the whole split is packed at once, and not each batch by itself.
+    All batches have one shape, so that they share one program.
 
     Args:
-        lengths: int [N], tokens of each row; N > 0.
+        lengths: int [N], tokens of each row, above 0; N > 0.
+        batch_size: int > 0. How many rows a batch has, on average.
     Returns:
         rows, starts: int32 [steps, B], as in `PackedPlan.steps`; -1 for filler, first in a batch.
-        shapes: int32 [steps, 2], at most two different ones.
+            B is the number of rows in the batch that has most.
+        shapes: int32 [steps, 2], all alike.
     """
-    rows = deal(lengths, batch_size)
-    lengths = np.where(rows < 0, 0, lengths[rows])
-    num_rows = choose_num_rows(lengths, np.max)
-    packed = pack(lengths, num_rows)
-    room = packed[-1]
-    return place(rows, packed, num_rows, round_up(room, choose_lengths(room, 2)))
+
+    def cost(length):
+        return num_products([[best_fit(lengths, length)[0].max() + 1, length]], HIDDEN_SIZE)
+
+    length = min(np.unique(np.multiply(lengths.max(), TRIED_LENGTHS).astype(int)), key=cost)
+    long_row, offset = best_fit(lengths, length)
+    counts = np.bincount(long_row)
+    mean = batch_size * len(counts) / len(lengths)  # long rows of a batch
+    # About so many long rows make a batch; of the numbers near it the one that leaves the last
+    # batch fullest.
+    near = range(max(1, math.floor(mean * 0.8)), math.ceil(mean * 1.2) + 1)
+    num_rows = min(
+        near, key=lambda rows: (round(-len(counts) % rows / len(counts), 2), abs(rows - mean))
+    )
+    # Dealt by their numbers of rows, so that B is hardly more than the mean.
+    dealt = deal(counts, num_rows)
+    batch_of, place_of = np.empty((2, len(counts)), int)
+    where = np.nonzero(dealt >= 0)
+    batch_of[dealt[where]], place_of[dealt[where]] = where
+    batch, start = batch_of[long_row], place_of[long_row] * length + offset
+    order = np.lexsort((start, batch))
+    sizes = np.bincount(batch, minlength=len(dealt))
+    from_end = np.cumsum(sizes)[batch[order]] - np.arange(len(lengths))
+    rows = np.full((len(dealt), sizes.max()), -1, np.int32)
+    starts = np.zeros_like(rows)
+    rows[batch[order], -from_end], starts[batch[order], -from_end] = order, start[order]
+    return rows, starts, np.full((len(dealt), 2), (num_rows, length), np.int32)
+
+
+def best_fit(lengths, room):
+    """Puts each example, the longest first, into the fullest long row that has room for it.
+
+    By the numbers of examples of each length, as "longest-pack-first" of Krell et al. 2021
+    (arXiv:2107.02027), so that the time hardly depends on how many examples there are.
+
+    Args:
+        lengths: int [N], tokens of each example, between 1 and room.
+        room: int, tokens of a long row.
+    Returns:
+        long_row, offset: int [N], the place of each.
+    """
+    free = {}  # {tokens that are free: [(number of long rows, their lengths)]}
+    found, counts = np.unique(lengths, return_counts=True)
+    for length, count in zip(found[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        while count:
+            fullest = min((tokens for tokens in free if tokens >= length), default=None)
+            if fullest is None:
+                times = min(count, room // length)
+                number, pattern = count // times, ()
+                fullest = room
+            else:
+                number, pattern = free[fullest].pop()
+                times = min(count, fullest // length)
+                if not free[fullest]:
+                    del free[fullest]
+                if count // times < number:
+                    free.setdefault(fullest, []).append((number - count // times, pattern))
+                    number = count // times
+            left = fullest - times * length
+            free.setdefault(left, []).append((number, pattern + (length,) * times))
+            count -= number * times
+    examples = {
+        length: each
+        for length, each in zip(
+            found.tolist(),
+            np.split(np.argsort(lengths, kind="stable"), np.cumsum(counts)[:-1]),
+            strict=True,
+        )
+    }
+    long_row, offset = np.empty((2, len(lengths)), int)
+    first, taken = 0, dict.fromkeys(examples, 0)
+    for number, pattern in itertools.chain.from_iterable(free.values()):
+        used = 0
+        for length in pattern:
+            each = examples[length][taken[length] : taken[length] + number]
+            long_row[each], offset[each] = np.arange(first, first + number), used
+            taken[length] += number
+            used += length
+        first += number
+    return long_row, offset
 
 
 def deal(lengths, batch_size):

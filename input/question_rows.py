@@ -64,9 +64,18 @@ class QuestionRows:
 
     def normalize(self, text):
         """Returns the words of a text as the vocabulary has them, joined by one blank."""
-        if self.library is not None:
-            return " ".join(self.library.normalized(text).split())
-        return " ".join(split_text(text, self.do_lower).strings())
+        # By words, since the answers that are tried for a question share most of them.
+        found = (self._normalized_word(word) for word in text.split(" "))
+        return " ".join(word for word in found if word)
+
+    @functools.cached_property
+    def _normalized_word(self):
+        def of_word(word):
+            if self.library is not None:
+                return " ".join(self.library.normalized(word).split())
+            return " ".join(split_text(word, self.do_lower).strings())
+
+        return functools.lru_cache(maxsize=1 << 16)(of_word)
 
 
 def rows_of_questions(

@@ -145,17 +145,18 @@ def tokenize_questions(texts, spans, answers, tokenizer):
     rows = [[text[a:b] for a, b in spans[text].tolist()] for text in contexts]
     labels = np.full(sum(map(len, rows)), -1, np.int32)
     of_contexts = tokenize_words(rows, labels, tokenizer, is_first_bare=True)
-    questions = tokenize_texts([(question,) for question, _ in texts], tokenizer)
-    of_answers = tokenize_texts([(answer,) for answer in answers], tokenizer)
+    others = [question for question, _ in texts] + answers
+    others = tokenize_texts([(text,) for text in others], tokenizer)
+    of_others = np.split(others.ids, others.offsets[1:-1])
     numbers = np.array([contexts[context] for _, context in texts])
     taken = of_contexts.take(numbers)
-    lengths = np.stack([questions.lengths[:, 0], taken.lengths[:, 0]], axis=1).ravel()
+    lengths = np.stack([others.lengths[: len(texts), 0], taken.lengths[:, 0]], axis=1).ravel()
     parts = [None] * len(lengths)
-    parts[::2] = np.split(questions.ids, questions.offsets[1:-1])
+    parts[::2] = of_others[: len(texts)]
     parts[1::2] = np.split(taken.ids, taken.offsets[1:-1])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = Tokens(np.concatenate(parts), offsets, {}, 2, words=taken.words)
-    return tokens, [each.tolist() for each in np.split(of_answers.ids, of_answers.offsets[1:-1])]
+    return tokens, [ids.tolist() for ids in of_others[len(texts) :]]
 
 
 def load_tokens(source, split, tokenizer, cache_dir, is_ahead=False):
