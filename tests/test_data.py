@@ -152,7 +152,9 @@ def test_evaluation_scores_every_row_of_every_split_once(make_params, name, pack
         seen = np.concatenate([targets["labels"] for _, targets, _ in read])
         weights = np.concatenate([weights for *_, weights in read])
         is_real = weights == 1
-        assert weights[~is_real].tolist() == [0] * (-len(labels) % 7)
+        assert not weights[~is_real].any()
+        if packing == "buckets":  # packed batches differ in how many rows they have
+            assert len(weights) == len(labels) + -len(labels) % 7
         assert sorted(batches.rows.ravel()[is_real]) == list(range(len(labels)))
         assert seen[is_real].tolist() == [labels[row] for row in batches.rows.ravel()[is_real]]
 
