@@ -217,7 +217,7 @@ def show(result, is_json):
         log(f"Not written: {sentence}")
     if result.stopped_by is not None:
         next_step = f"the same command continues at step {result.step}"
-        log(f"Stopped by signal {result.stopped_by}; {next_step}")
+        log(f"Stopped by {signal.Signals(result.stopped_by).name}; {next_step}")
 
 
 def inspect(args):

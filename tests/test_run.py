@@ -101,13 +101,14 @@ def tiny(folder, kept_programs):
     return flags
 
 
-@pytest.fixture(scope="module")
-def killed(folder, tiny):
-    """A model_dir whose run was killed after its first checkpoint; and the step it resumes at."""
-    model_dir = folder / "killed"
-    arguments = command("--mode", "train", *tiny, "--model_dir", model_dir, "--max_steps", 10_000)
+def ended_by(number, model_dir, flags):
+    """Starts a training, and sends it a signal after its first checkpoint.
+
+    Returns subprocess.Popen of the ended process; what it said is in `model_dir`.log.
+    """
+    arguments = command("--mode", "train", *flags, "--model_dir", model_dir, "--max_steps", 10_000)
     with (
-        open(folder / "killed.log", "w", encoding="utf-8") as log,
+        open(f"{model_dir}.log", "w", encoding="utf-8") as log,
         subprocess.Popen(arguments, cwd=ROOT, stderr=log, stdout=log) as process,
     ):
         try:
@@ -115,8 +116,18 @@ def killed(folder, tiny):
             while not (model_dir / f"checkpoint-{SAVE_EVERY}").exists():
                 assert process.poll() is None and time.monotonic() < deadline, log.name
                 time.sleep(0.01)
+            process.send_signal(number)
+            process.wait(TIMEOUT_SECONDS)
         finally:
-            process.kill()  # SIGKILL: nothing can be saved or tidied up any more
+            process.kill()
+    return process
+
+
+@pytest.fixture(scope="module")
+def killed(folder, tiny):
+    """A model_dir whose run was killed after its first checkpoint; and the step it resumes at."""
+    model_dir = folder / "killed"
+    process = ended_by(signal.SIGKILL, model_dir, tiny)  # nothing can be saved or tidied up
     assert process.returncode == -9
     newest = store.newest_checkpoint(model_dir)
     return model_dir, int(newest.name.removeprefix("checkpoint-"))
@@ -172,6 +183,15 @@ def test_a_killed_and_resumed_run_has_every_bit_of_an_uninterrupted_one(
     before = ours.read_weights(uninterrupted[0] / f"checkpoint-{killed[1]}")["pooler/kernel"]
     after = ours.read_weights(paths[1])["pooler/kernel"]
     assert np.abs(after.read() - before.read()).max() > 1e-4
+
+
+def test_a_closed_terminal_ends_a_training_that_has_saved_its_last_step(folder, tiny):
+    model_dir = folder / "hung up"
+    process = ended_by(signal.SIGHUP, model_dir, tiny)
+    newest = max(checkpoint_steps(model_dir))
+    said = Path(f"{model_dir}.log").read_text("utf-8")
+    assert process.returncode == 128 + signal.SIGHUP, said
+    assert f"Stopped by SIGHUP; the same command continues at step {newest}\n" in said
 
 
 def test_a_kill_leaves_nothing_half_written_behind_once_resumed(resumed):

@@ -50,7 +50,7 @@ def machine_facts():
 def differences(then, now, limit=3):
     """Returns how two flat dicts differ, as text with at most `limit` keys."""
     texts = [
-        f"{key} was {then.get(key)}, is {now.get(key)}"
+        f"{key} was {then.get(key, 'not set')}, is {now.get(key, 'not set')}"
         for key in sorted({*then, *now})
         if then.get(key) != now.get(key)
     ]

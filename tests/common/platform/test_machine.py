@@ -41,7 +41,7 @@ def test_what_changes_the_last_bits_is_a_fact_of_the_machine(monkeypatch, name):
     before = machine.machine_facts()
     assert before["cores"] == str(len(os.sched_getaffinity(0)))
     monkeypatch.setenv(name, "7")
-    assert machine.differences(before, machine.machine_facts()) == f"{name} was None, is 7"
+    assert machine.differences(before, machine.machine_facts()) == f"{name} was not set, is 7"
     cores = {0} if os.sched_getaffinity(0) != {0} else {1}
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores)
     assert machine.machine_facts()["cores"] == "1"
