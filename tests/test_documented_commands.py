@@ -304,7 +304,7 @@ def process_of(words, small=list):
     words = [word for word in words if word not in ("/usr/bin/time", "-v")]
     match words:
         case ["csrun_cpu", *rest]:
-            rest = ["python", "run.py", *rest[1:]] if rest[0] == "..." else rest
+            rest = ["python", "run.py", *rest] if rest[0] == "..." else rest
             return ["bin/csrun_cpu", "python", "run.py", *small(rest[2:])]
         case ["python", "run.py", *flags]:
             return [sys.executable, "run.py", *small(flags)]
