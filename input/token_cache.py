@@ -109,9 +109,18 @@ def tokenize_source(source, split, tokenizer):
 
 
 def tokenize_texts(rows, tokenizer):
-    """Returns Tokens without targets of texts: a list of at least one tuple of K str."""
-    texts = tf.data.Dataset.from_tensor_slices((list(map(list, rows)), {}))
-    return tokenize_rows(texts.batch(ROWS_PER_CALL), tokenizer, len(rows[0]))
+    """Returns Tokens without targets of texts: a list of at least one tuple of K str.
+
+    As `tokenize_rows`, without a Dataset: to make one and its iterator takes 0.13 s.
+    """
+    texts, parts = [text for row in rows for text in row], []
+    for start in range(0, len(texts), ROWS_PER_CALL):
+        poll()
+        parts.append(tokenizer.traced(tf.constant(texts[start : start + ROWS_PER_CALL], tf.string)))
+    ids = np.concatenate([part.flat_values.numpy() for part in parts])
+    lengths = np.concatenate([part.row_lengths().numpy() for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Tokens(ids.astype(np.int32), offsets.astype(np.int64), {}, len(rows[0]))
 
 
 def tokenize_words(rows, labels, tokenizer, is_first_bare=False):
