@@ -42,6 +42,8 @@ def choose_bucket_lengths(row_lengths, num_buckets, counts=None):
     distinct = row_lengths
     if counts is None:
         distinct, counts = np.unique(row_lengths, return_counts=True)
+        if len(distinct) <= num_buckets:  # without padding nothing is cheaper
+            return distinct.tolist()
     rows_up_to = np.concatenate([[0], np.cumsum(counts)])
     n = len(distinct)
     cost = np.full(n + 1, np.inf)

@@ -40,7 +40,8 @@ def every_row_once(params, cfg, tokens, tokenizer, layout):
     """Returns the Batches of all rows, to score or predict. cfg: InputParams."""
     plan = _plan(cfg, tokens, layout, shuffle=False, seed=0)
     rows, lengths = plan.epoch(0, drop_remainder=False)
-    make, arrays = make_batches, (rows, lengths)
+    # The longest first, so that of several streams none is left with a long batch at the end.
+    make, arrays = make_batches, (rows[::-1], lengths[::-1])
     if cfg.packing in ("packed", "auto"):
         packed = pack_every_row(plan.row_lengths, plan.batch_size)
         if cfg.packing == "packed" or _computes_less(params, packed[-1], rows, lengths):
