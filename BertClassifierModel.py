@@ -82,9 +82,10 @@ class BertClassifierModel(RowTask):
         return [f"temperature {self.temperature:.4f}"] if self.temperature != 1.0 else []
 
     def fold_calibration(self):
-        if self.temperature == 1.0:
+        temperature, self.temperature = self.temperature, 1.0
+        if temperature == 1.0:
             return []
         # logits / T, whoever computes them: the last layer of the head is linear.
         for weight in self.classifier.weights:
-            weight.assign(weight.value / self.temperature)
-        return [("Temperature", f"{self.temperature:.4f}, in the classifier's weights")]
+            weight.assign(weight.value / temperature)
+        return [("Temperature", f"{temperature:.4f}, in the classifier's weights")]

@@ -42,14 +42,15 @@ DATA = "data"  # the folder in model_dir of the files that texts in memory becom
 # ---- The modes of a Session ----------------------------------------------------------------------
 
 
-def carry_out(session, control, listeners, programs=None, export=(None, None, None)):
+def carry_out(session, control, listeners, programs=None, export=(None, None, None), engine=None):
     """Does a Session's mode. Returns its Result.
 
     Args:
         control: Control, which asks it to save or to stop.
         listeners: Listeners.
         programs: ProgramLibrary of compiled programs, or None.
-        export: format, folder and quantization of mode export.
+        export: format, folder and quantization of mode export; the folder that an engine reads.
+        engine: str, what computes a prediction with an export; None: the network.
     """
     from common.training.budget import within_budget
     from common.training.exporter import export_checkpoint
@@ -65,7 +66,11 @@ def carry_out(session, control, listeners, programs=None, export=(None, None, No
         return Trainer(session, new_model(session), listeners, control, programs).train()
     evaluator = new_evaluator(session, listeners, programs)
     if session.mode == "predict":
-        return predict(session, evaluator.inference)
+        if engine is not None:
+            from serving.bulk import open_for
+
+            engine = open_for(session, evaluator.model, engine, export[1])
+        return predict(session, evaluator.inference, engine)
     if session.mode == "eval":
         return evaluator.evaluate_checkpoint()
     if session.mode == "eval_all":

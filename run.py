@@ -38,7 +38,7 @@ from common.errors import BusyError, RunError, UserError
 from common.files import delete_leftovers
 from common.flags import add_params, check_flags, check_only, make_parser
 from common.params import flag_keys
-from common.params.serving import ServingParams, serving_params
+from common.params.serving import OF_CHECKPOINT, ServingParams, serving_params
 from common.platform.machine_code import compiled_for, set_xla_flags
 from common.platform.quiet_imports import import_quietly
 from common.platform.standard_streams import end_at_once, outlast_readers
@@ -174,7 +174,8 @@ def run_session(params, args, cluster, control, record):
         with tf.device(session.run.device):
             return compile_ahead(session)
     programs = None
-    if compiled is not None and session.mode != "export":
+    engine = None if args.engine in (None, *OF_CHECKPOINT) else args.engine
+    if compiled is not None and session.mode != "export" and engine is None:
         tell = (lambda text: None) if session.texts else log
         programs = open_programs(compiled, session.params, is_cache, tell)
     listeners = Listeners()
@@ -189,7 +190,7 @@ def run_session(params, args, cluster, control, record):
         contextlib.closing(listeners),
     ):
         how = args.export_format, args.export_dir, args.quantize
-        result = carry_out(session, control, listeners, programs, how)
+        result = carry_out(session, control, listeners, programs, how, engine)
         if record is not None:
             record.keep(result)
             show(result, args.json)  # before an export, which can fail

@@ -13,7 +13,7 @@ from common.cs import target
 from common.errors import UserError
 from common.export.formats import EXPORT_FORMATS
 from common.params import contains, field_of, flag_keys
-from common.params.serving import ENGINES, ServingParams
+from common.params.serving import ENGINES, OF_CHECKPOINT, ServingParams
 from common.params.values import Path
 
 MODES = (
@@ -79,7 +79,8 @@ def make_parser():
         "--export_dir",
         type=os.path.expanduser,
         metavar="DIR",
-        help="export: the folder to write (default: export/<format> in model_dir)",
+        help="export: the folder to write; predict: that which --engine reads (default: "
+        "export/<format> in model_dir)",
     )
     add("--quantize", choices=("int8",), help="onnx, tflite: also write weights in int8")
     add(
@@ -201,10 +202,24 @@ def check_flags(mode, args, is_checked_only=False):
         )
     if mode != "experiment" and args.executor is not None:
         raise UserError("--executor is for --mode experiment; leave it out")
-    of_serving = [name for name in ServingParams.model_fields if getattr(args, name) is not None]
+    of_serving = [
+        name
+        for name in ServingParams.model_fields
+        if name != "engine" and getattr(args, name) is not None
+    ]
     if mode != "serve" and (args.model or of_serving):
         flag = "model" if args.model else of_serving[0]
         raise UserError(f"--{flag} is for --mode serve; leave it out")
+    if args.engine is not None and mode not in ("serve", "predict"):
+        raise UserError(
+            "--engine is for --mode serve and --mode predict; leave it out. The figures of an int8 "
+            "file come with --mode export --quantize int8"
+        )
+    if args.engine is not None and is_checked_only:
+        raise UserError(
+            "--engine is for a prediction that computes; leave it out with --validate_only and "
+            "--compile_only"
+        )
     if args.json and mode == "serve":
         raise UserError("--json is for a mode with a result; a server has /metrics")
     if mode != "report" and not (args.compare is None and args.explain is None):
@@ -213,8 +228,14 @@ def check_flags(mode, args, is_checked_only=False):
         raise UserError(f"--report_dir and --no_texts are for --mode {' and '.join(REPORTS)}")
     if args.executor != "temporal" and (args.temporal_address or args.temporal_namespace):
         raise UserError("--temporal_address and --temporal_namespace are for --executor temporal")
-    if mode != "export" and (args.export_format or args.export_dir or args.quantize):
-        raise UserError("--export_format, --export_dir and --quantize are for --mode export")
+    if mode != "export" and (args.export_format or args.quantize):
+        raise UserError("--export_format and --quantize are for --mode export")
+    is_read = mode == "predict" and args.engine not in (None, *OF_CHECKPOINT)
+    if mode != "export" and args.export_dir and not is_read:
+        raise UserError(
+            "--export_dir is for --mode export, and for --mode predict with an --engine that reads "
+            "exports"
+        )
 
 
 def check_only(mode, validate_only, compile_only):

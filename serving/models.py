@@ -12,7 +12,7 @@ from common.console import log
 from common.errors import RunError, UserError
 from serving.batcher import Batcher
 from serving.readers import make_reader
-from serving.sources import find_versions, load_version
+from serving.sources import find_versions, load_version, unreadable_by
 
 WARM_UP = ((1, 8), (1, 32), (4, 16))  # rows, tokens
 
@@ -158,11 +158,7 @@ class Models:
         except (UserError, RunError, OSError):
             raise
         except Exception as error:  # of a library, on a damaged file
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
-            raise UserError(
-                f"{version.folder} cannot be served by engine {version.engine} ({reason}); copy or "
-                "export it again"
-            ) from error
+            raise unreadable_by(version, error) from error
         return served
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ NAME/, with a folder for each version       the newest, and those that an alias 
 NAME@champion, NAME@3                       that one
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from common.checkpoints import store
 from common.checkpoints.small_files import EXPORT_FILE, read_json
 from common.checkpoints.versions import aliases, resolve, versions
 from common.errors import UserError
-from common.export.onnx_files import INT8_FILE
+from common.export.onnx_files import INT8_FILE, MODEL_FILE, OnnxEngine
 from utils import SAVED
 
 CHECKPOINT, SAVED_MODEL, ONNX, ONNX_INT8, OPENVINO = (
@@ -85,18 +86,26 @@ def version_at(folder, engine, number=None, labels=()):
     if not (folder / SAVED).is_file():
         raise UserError(f"{folder} holds neither {SAVED} nor {EXPORT_FILE}")
     if engine not in ("auto", CHECKPOINT):
-        export, quantize = FORMAT_OF[engine], " --quantize int8" * (engine == ONNX_INT8)
-        beside = folder / "export" / export
-        if not (beside / EXPORT_FILE).is_file():
-            raise UserError(
-                f"engine {engine} reads an export, and {beside} is none; make one with: run.py "
-                f"--mode export --model_dir {folder} --export_format {export}{quantize}"
-            )
-        return version_of_export(beside, engine, number, labels)
+        return version_of_export(export_beside(folder, engine), engine, number, labels)
     step = chosen_step(folder)
     if step is None:
         raise UserError(f"{folder} has no checkpoint to serve; train it first")
     return Version(step if number is None else number, folder, CHECKPOINT, labels, (step,))
+
+
+def export_beside(folder, engine):
+    """Returns the Path of the export of a model_dir that an engine reads.
+
+    Raises UserError where there is none.
+    """
+    export, quantize = FORMAT_OF[engine], " --quantize int8" * (engine == ONNX_INT8)
+    beside = folder / "export" / export
+    if not (beside / EXPORT_FILE).is_file():
+        raise UserError(
+            f"engine {engine} reads an export, and {beside} is none; make one with: run.py "
+            f"--mode export --model_dir {folder} --export_format {export}{quantize}"
+        )
+    return beside
 
 
 def version_of_export(folder, engine, number, labels):
@@ -104,7 +113,7 @@ def version_of_export(folder, engine, number, labels):
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found not in FORMAT_OF.values():
         raise UserError(
-            f"{folder} is an export as {found}, which the server cannot read; export it as "
+            f"{folder} is an export as {found}, which no engine reads; export it as "
             "saved_model or onnx"
         )
     if engine == "auto":
@@ -135,14 +144,33 @@ def load_version(version):
         from serving.engines.checkpoint import load
 
         return load(version.folder)
+    from serving.engines.loaded import load_export
+
+    return load_export(version.folder, functools.partial(open_engine, version))
+
+
+def open_engine(version, num_streams=1):
+    """Returns the Engine of a Version that is an export.
+
+    Raises UserError where the package that computes is not installed.
+    """
+    folder = version.folder
     if version.engine == SAVED_MODEL:
-        from serving.engines.saved_model import load
+        from serving.engines.saved_model import SavedModelEngine
 
-        return load(version.folder)
+        return SavedModelEngine(folder / "1", num_streams)
     if version.engine == OPENVINO:
-        from serving.engines.openvino import load
+        from serving.engines.openvino import OpenVinoEngine
 
-        return load(version.folder)
-    from serving.engines.onnx import load
+        return OpenVinoEngine(folder / MODEL_FILE, num_streams)
+    file = INT8_FILE if version.engine == ONNX_INT8 else MODEL_FILE
+    return OnnxEngine(folder / file, num_streams)
 
-    return load(version.folder, is_int8=version.engine == ONNX_INT8)
+
+def unreadable_by(version, error):
+    """Returns the UserError of an export on which a library failed, as on a damaged file."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"{version.folder} cannot be read by engine {version.engine} ({reason}); copy or export it "
+        "again"
+    )

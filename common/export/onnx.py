@@ -17,12 +17,13 @@ from common.checkpoints.names import no_place_for
 from common.checkpoints.vocab import write_vocab
 from common.errors import UserError
 from common.export.decoder import decoder_usage, write_decoder
-from common.export.onnx_files import INPUTS, INT8_FILE, MODEL_FILE, require
+from common.export.onnx_files import INPUTS, INT8_FILE, MODEL_FILE, OnnxEngine, require
 from common.export.onnx_rotary import rotate, window
 from common.export.tokenizing import tokenizing
 from common.layers.dot_product_attention import MASKED_SCORE
 from common.layers.positions import sinusoids
 from common.params.pretraining import TASK
+from common.platform.machine import num_cores
 
 OPSET, IR_VERSION = 17, 8  # the first with LayerNormalization; read by ONNX Runtime from 1.12 on
 
@@ -347,27 +348,9 @@ def make_model(classifier):
     return model
 
 
-def make_predict_step(path, num_threads=0):
-    """Returns predict_step(features) -> {name: <float32>} of an .onnx file.
-
-    As that of `common/training/inference.py`, so that the same evaluation scores both: without
-    "probabilities", which a task computes from its other outputs.
-    num_threads: int; 0 leaves it to ONNX Runtime.
-    """
-    onnxruntime = require("onnxruntime", "running an ONNX model")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_outputs() if each.name != "probabilities"]
-
-    def predict_step(features):
-        import tensorflow as tf
-
-        inputs = {name: np.asarray(features[name], np.int32) for name in INPUTS}
-        outputs = zip(names, session.run(names, inputs), strict=True)
-        return {name: tf.constant(output) for name, output in outputs}
-
-    return predict_step
+def open_engine(path):
+    """Returns the Engine that scores a file."""
+    return OnnxEngine(path, num_cores())
 
 
 def usage(classifier):

@@ -8,12 +8,11 @@ alone: none of TensorFlow's, which a phone lacks. Texts and label names are besi
 import contextlib
 import warnings
 
-import numpy as np
-
 from common.BaseModel import PREDICT
 from common.checkpoints.small_files import write_json
 from common.checkpoints.vocab import write_vocab
 from common.export.decoder import decoder_usage, write_decoder
+from common.export.engine import Engine
 from common.export.tokenizing import tokenizing
 
 MODEL_FILE, INT8_FILE = "model.tflite", "model_int8.tflite"
@@ -58,23 +57,23 @@ def write(classifier, folder):
     return []
 
 
-def make_predict_step(path, num_threads=None):
-    """Returns predict_step(features) -> {name: <float32>} of a .tflite file.
+class TfliteEngine(Engine):
+    """A .tflite file by LiteRT, which computes one call at a time."""
 
-    As that of `common/training/inference.py`, so that the same evaluation scores it: without
-    "probabilities", which a task computes from its other outputs. num_threads: int; None is all.
-    """
-    network = make_interpreter(path, num_threads).get_signature_runner()
+    title = "LiteRT"
 
-    def predict_step(features):
-        import tensorflow as tf
+    def __init__(self, path, num_threads=None):
+        """num_threads: int; None is all."""
+        super().__init__(path)
+        self._network = make_interpreter(path, num_threads).get_signature_runner()
 
-        outputs = network(**{name: np.asarray(features[name], np.int32) for name in INPUTS})
-        return {
-            name: tf.constant(output) for name, output in outputs.items() if name != "probabilities"
-        }
+    def run(self, features):
+        return self._network(**{name: features[name] for name in INPUTS})
 
-    return predict_step
+
+def open_engine(path):
+    """Returns the Engine that scores a file."""
+    return TfliteEngine(path)
 
 
 def make_interpreter(path, num_threads=None):

@@ -9,7 +9,8 @@ from common.errors import UserError
 from common.params.values import Count, CourseKey, Path, Positive, Section, to_int
 from common.params.yaml_faults import describe, validate
 
-ENGINES = ("auto", "checkpoint", "saved_model", "onnx", "onnx_int8", "openvino")
+OF_CHECKPOINT = ("auto", "checkpoint")  # in a prediction; a server may find an export
+ENGINES = (*OF_CHECKPOINT, "saved_model", "onnx", "onnx_int8", "openvino")
 Port = Annotated[int, Field(ge=0, le=65_535), BeforeValidator(to_int)]
 
 

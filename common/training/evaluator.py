@@ -64,19 +64,20 @@ class Evaluator:
         self.model, self.listeners = inference.model, inference.listeners
         self.started = time.monotonic()
 
-    def score(self, batches_of_split, predict_step=None, description="eval"):
+    def score(self, batches_of_split, engine=None, description="eval"):
         """Returns {name: float}, and the Metrics of all splits together.
 
-        batches_of_split: {split: Batches} with weights. predict_step: None is the network's own.
+        batches_of_split: {split: Batches} with weights. engine: Engine, of batches of
+        `sorted_by_length`; None is the network.
         """
-        figures, total, _ = self._score(batches_of_split, predict_step, description)
+        figures, total, _ = self._score(batches_of_split, engine, description)
         return figures, total
 
-    def _score(self, batches_of_split, predict_step=None, description="eval"):
+    def _score(self, batches_of_split, engine=None, description="eval"):
         """As `score`, and {split: Metrics}."""
         make_metrics = self.model.build_eval_metric_ops
         scores = self.inference.collect(
-            batches_of_split, make_metrics, description, predict_step, is_scored=True
+            batches_of_split, make_metrics, description, engine, is_scored=True
         )
         total = make_metrics()
         return figures_of(total, scores), total, scores

@@ -11,6 +11,7 @@ from common.export.formats import EXPORT_FORMATS
 from common.metrics.row_metrics import figure_name
 from common.reports.evaluation_report import read_report
 from common.reports.metrics_file import read_evaluation
+from common.training.inference import sorted_by_length
 from common.training.result import Result
 
 
@@ -54,7 +55,9 @@ def export_checkpoint(evaluator, export_format, export_dir=None, quantize=None):
     batches_of_split, comparison = None, []
     if quantize is not None:
         try:
-            batches_of_split = data.eval_input_fn(_whole_and_padded(params))
+            batches_of_split = data.eval_input_fn(
+                sorted_by_length(params.with_runconfig(eval_steps=None), "eval_input")
+            )
         except UserError as error:  # the export itself needs no data
             comparison.append(("Not scored", str(error)))
 
@@ -90,8 +93,8 @@ def _compare_files(evaluator, module, folder, batches_of_split):
     """
     figures, totals, lines = {}, [], []
     for name in (module.MODEL_FILE, module.INT8_FILE):
-        predict_step = module.make_predict_step(folder / name)
-        figures[name], total = evaluator.score(batches_of_split, predict_step, name)
+        engine = module.open_engine(folder / name)
+        figures[name], total = evaluator.score(batches_of_split, engine, name)
         totals.append(total)
         described = total.describe(figures[name])
         lines.append((name, ", ".join(f"{key.lower()} {text}" for key, text in described)))
@@ -104,11 +107,3 @@ def _compare_files(evaluator, module, folder, batches_of_split):
     difference = totals[0].describe_difference(totals[1])
     lines.append(("Lost to int8", "; ".join(filter(None, [", ".join(lost), difference]))))
     return figures, lines
-
-
-def _whole_and_padded(params):
-    """The same params, evaluated on every row, none packed: other programs take no long ones."""
-    cfg, params = params.eval_input, params.with_runconfig(eval_steps=None)
-    if cfg.packing == "none":
-        return params
-    return params.model_copy(update={"eval_input": cfg.model_copy(update={"packing": "buckets"})})

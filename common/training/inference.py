@@ -6,6 +6,7 @@ import numpy as np
 from common.BaseModel import EVAL, PREDICT
 from common.checkpoints import store
 from common.checkpoints.load import load_weights
+from common.export.engine import run_batch
 from common.kernels.shared_kernels import rounded_kernels, use_rounded
 from common.platform.kept_programs import variables_of
 from common.platform.streams import in_streams
@@ -33,6 +34,17 @@ def records_of(model, rows, origins):
     return records, mistakes
 
 
+def sorted_by_length(params, section):
+    """The same Params, whose rows of an input come sorted by length, padded to the batch's longest.
+
+    So an Engine takes them, which has no program for each shape, and knows no packed rows.
+    section: "eval_input" or "predict_input".
+    """
+    cfg = getattr(params, section)
+    changes = {"packing": "buckets", "num_buckets": cfg.max_sequence_length}
+    return params.model_copy(update={section: cfg.model_copy(update=changes)})
+
+
 class Inference:
     """A network, and the compiled program of its outputs. programs: ProgramLibrary or None."""
 
@@ -53,13 +65,25 @@ class Inference:
         """
         report = load_weights(self.model, checkpoint)
         check_trained(report, self.model)
+        notes = self._restore(checkpoint)
+        self.listeners.on_message(f"Weights of {checkpoint.path} ({checkpoint.format}){notes}")
+        for note in checkpoint.config.get("notes", ()):
+            self.listeners.on_message(f"  {note}")
+
+    def take(self, engine):
+        """Tells of an Engine that answers in place of the weights of the session's checkpoint."""
+        notes = self._restore(self.session.checkpoint)
+        self.model.fold_calibration()  # which the weights of an export have in them
+        what = f"{engine.title} with {engine.path}, of {self.session.checkpoint.path}"
+        self.listeners.on_message(f"{what}{notes}")
+
+    def _restore(self, checkpoint):
+        """Takes what the task kept in a Checkpoint. Returns clauses for the log."""
         notes = "".join(f", {note}" for note in self.model.restore(checkpoint.config))
         best, described = store.describe_best(self.session.model_dir)
         if best == str(checkpoint.path):
             notes += f"; the best of this run{described.removeprefix(best)}"
-        self.listeners.on_message(f"Weights of {checkpoint.path} ({checkpoint.format}){notes}")
-        for note in checkpoint.config.get("notes", ()):
-            self.listeners.on_message(f"  {note}")
+        return notes
 
     def step(self):
         """Returns predict_step(features) -> {name: tensor}, of the weights as they are."""
@@ -89,25 +113,36 @@ class Inference:
             spec = session.model_fn(features, targets, EVAL, session.params, self.model)
             return self.model.build_scores(spec.predictions, targets)
 
-    def collect(self, batches_of_split, make_metrics, what, predict_step=None, is_scored=False):
+    def step_of(self, engine):
+        """Returns predict_step(features) -> {name: array}, of what an Engine computes."""
+        names = [name for name in self.model.onnx_outputs() if name != "probabilities"]
+
+        def predict_step(features):
+            features = {name: np.asarray(each) for name, each in features.items()}
+            outputs = run_batch(engine, features, self.model.is_mask_inverted)
+            return {name: outputs[name] for name in names}
+
+        return predict_step
+
+    def collect(self, batches_of_split, make_metrics, what, engine=None, is_scored=False):
         """Runs every batch of every split, and lets Metrics add them up over all workers.
 
         Args:
             batches_of_split: {split: Batches} with weights.
             make_metrics: () -> Metrics.
             what: str, for the progress.
-            predict_step: of `step`, or alike; None is the network's own.
+            engine: Engine, of batches of `sorted_by_length`; None is the network.
             is_scored: bool. Metrics are those of the task, which may want scores for outputs.
         Returns:
             {split: Metrics}.
         Raises:
             Stopped: a signal has asked to, between two batches.
         """
-        num_streams = self.session.run.num_streams if predict_step is None else 1
-        if predict_step is None and is_scored and self.model.has_scores:
+        num_streams = self.session.run.num_streams if engine is None else engine.num_streams
+        if engine is None and is_scored and self.model.has_scores:
             score_step = self.scoring_step()
         else:
-            predict_step = predict_step or self.step()
+            predict_step = self.step() if engine is None else self.step_of(engine)
 
             def score_step(features, targets):
                 return predict_step(features)
@@ -115,7 +150,7 @@ class Inference:
         def compute(features, targets, *_):
             targets = named(targets)
             parts = score_step(features, targets), targets
-            return [{name: tensor.numpy() for name, tensor in part.items()} for part in parts]
+            return [{name: np.asarray(each) for name, each in part.items()} for part in parts]
 
         distribution, metrics_of_split = self.session.distribution, {}
         for split, batches in batches_of_split.items():

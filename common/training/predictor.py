@@ -7,20 +7,27 @@ from common.console import counted, in_one_cell
 from common.file_texts import shown
 from common.files import write_whole
 from common.reports.prediction_files import write_predictions
-from common.training.inference import records_of
+from common.training.inference import records_of, sorted_by_length
 from common.training.result import Result
 
 
-def predict(session, inference):
+def predict(session, inference, engine=None):
     """Predicts the texts of a Session with a checkpoint, or else every row of its splits.
 
     Writes the files of `write_predictions`. Returns Result, with a line for each text or row that
     the user named, and for each row that could not be written.
+
+    engine: Engine, which computes with an export of that checkpoint; None: the network does.
     """
     started, model = time.monotonic(), inference.model
-    inference.load(session.checkpoint)
-    batches, texts = session.data.predict_input_fn(session.params, session.texts)
-    collected = inference.collect(batches, model.build_gathered, "predict")
+    params = session.params
+    if engine is None:
+        inference.load(session.checkpoint)
+    else:
+        inference.take(engine)
+        params = sorted_by_length(params, "predict_input")
+    batches, texts = session.data.predict_input_fn(params, session.texts)
+    collected = inference.collect(batches, model.build_gathered, "predict", engine)
     written, not_written, output, predictions, num_rows = [], [], [], [], 0
     for number, (split, rows) in enumerate(collected.items()):
         origins = batches[split].origins()
@@ -55,10 +62,16 @@ def predict(session, inference):
         seconds=time.monotonic() - started,
         num_examples=num_rows,
         checkpoint=str(session.checkpoint.path),
+        engine=None if engine is None else f"{engine.title}, {engine.path}",
         written=written,
         not_written=not_written,
         lines=[
             *([] if session.texts else [("Predicted", counted(num_rows, "row"))]),
+            *(
+                []
+                if engine is None or session.texts
+                else [("Engine", f"{engine.title}, {engine.path}")]
+            ),
             *(("Cut", each.truncation) for each in batches.values() if each.truncation),
             *([] if session.texts else [("Written", path) for path in written]),
         ],

@@ -27,6 +27,7 @@ class Result(BaseModel):
     examples_per_second: float | None = None  # of the last training steps
     num_parameters: int | None = None
     checkpoint: str | None = None  # path of the one that was made or used
+    engine: str | None = None  # what computed with an export of it, and the path of that
     best_checkpoint: str | None = None  # path of the one that best.json names
     stopped_by: int | None = None  # number of the signal that ended the mode early
     written: tuple[str, ...] = ()  # paths

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What computes a network: `run(features) -> {name: array [M, ...]}`, one call at a time.
+"""What computes a network: our own checkpoint, or an export by an Engine of
+`common/export/engine.py`: one call at a time for the server, in streams for a prediction in bulk.
 
-features: {"input_ids", "input_mask", "segment_ids": int32 [M, T]}, and what the task adds.
-max_rows: int or None. The most rows of a call.
+The network of a checkpoint has `run` and `max_rows`, too.
 """

@@ -1,26 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """An ONNX file that this project exported, by OpenVINO: in bfloat16 where the processor has it."""
 
-from common.export.onnx_files import INPUTS, MODEL_FILE, require
-from serving.engines.loaded import load_export
+import threading
+
+from common.export.engine import Engine
+from common.export.onnx_files import INPUTS, require
 
 
-def load(folder):
-    """Returns Loaded of an export folder. folder: Path."""
-    return load_export(folder, lambda: OpenVinoEngine(folder / MODEL_FILE))
+class OpenVinoEngine(Engine):
+    title = "OpenVINO"
 
-
-class OpenVinoEngine:
-    max_rows = None
-
-    def __init__(self, path):
+    def __init__(self, path, num_streams=1):
+        super().__init__(path, num_streams)
         openvino = require("openvino", "engine openvino")
-        self._compiled = openvino.Core().compile_model(str(path), "CPU")
+        settings = {}
+        if num_streams > 1:
+            settings = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": num_streams}
+        self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
         outputs = {output.get_any_name(): output for output in self._compiled.outputs}
         self._outputs = {name: out for name, out in outputs.items() if name != "probabilities"}
-        self._request = self._compiled.create_infer_request()
+        self._of_thread = threading.local()  # a request computes one call at a time
 
     def run(self, features):
-        found = self._request.infer({name: features[name] for name in INPUTS})
+        request = getattr(self._of_thread, "request", None)
+        if request is None:
+            request = self._of_thread.request = self._compiled.create_infer_request()
+        found = request.infer({name: features[name] for name in INPUTS})
         # Copied: the next call writes into the same memory.
         return {name: found[output].copy() for name, output in self._outputs.items()}

@@ -3,23 +3,21 @@
 
 import numpy as np
 
-from serving.engines.loaded import load_export
+from common.export.engine import Engine
 
 
-def load(folder, version="1"):
-    """Returns Loaded of an export folder. folder: Path."""
-    return load_export(folder, lambda: SavedModelEngine(folder / version))
+class SavedModelEngine(Engine):
+    """path: Path of the version's folder."""
 
+    title = "TensorFlow's SavedModel"
 
-class SavedModelEngine:
-    max_rows = None
-
-    def __init__(self, folder):
+    def __init__(self, path, num_streams=1):
+        super().__init__(path, num_streams)
         import tensorflow as tf
         import tensorflow_text  # noqa: F401  (registers the operations of the tokenizer)
 
         # Kept, as variables go with the object that was loaded.
-        self._loaded = tf.saved_model.load(str(folder))
+        self._loaded = tf.saved_model.load(str(path))
         self._program = self._loaded.signatures["token_ids"]
         self._constant = tf.constant
 

@@ -350,7 +350,7 @@ def test_a_damaged_export_is_told_in_a_sentence(make_classifier, tmp_path, capsy
     (tmp_path / "export" / "model.onnx").write_bytes(b"no graph")
     flags = ["--mode", "serve", "--port", "0", "--model", f"m={tmp_path / 'export'}"]
     assert run.main(flags) == 2
-    assert "cannot be served by engine onnx" in capsys.readouterr().err
+    assert "cannot be read by engine onnx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

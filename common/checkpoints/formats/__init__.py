@@ -29,7 +29,7 @@ class Format:
     export_name: str | None = None  # its name as --export_format; None: it is not written
     room: str = __name__  # the package of its file
     # What --quantize takes with it. Its file has then MODEL_FILE, INT8_FILE and
-    # `make_predict_step(path)`, by which both are scored.
+    # `open_engine(path)`, an Engine by which both are scored.
     quantizations: tuple[str, ...] = ()
 
     @property

@@ -94,13 +94,13 @@ def test_another_quantization_is_refused(make_classifier, tmp_path):
         export("onnx", make_classifier(quantize="int4"), tmp_path / "out")
 
 
-def test_the_predict_step_scores_as_the_networks_does(make_classifier, tmp_path):
+def test_the_engine_that_scores_it_gives_the_networks_logits(make_classifier, tmp_path):
     classifier = make_classifier()
     folder, _ = export("onnx", classifier, tmp_path / "out")
-    features = {name: tf.constant(value) for name, value in features_of(4, 7).items()}
-    outputs = export_onnx.make_predict_step(folder / "model.onnx", num_threads=1)(features)
+    features = features_of(4, 7)
+    outputs = export_onnx.open_engine(folder / "model.onnx").run(features)
     expected = classifier.model.build_model(features, PREDICT)["logits"]
-    np.testing.assert_allclose(outputs["logits"].numpy(), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
 
 
 def test_int8_of_an_unusual_network_is_close(make_classifier, unusual, tmp_path):

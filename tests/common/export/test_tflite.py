@@ -137,12 +137,11 @@ def test_the_example_of_the_card_gives_the_networks_label(
     np.testing.assert_allclose(json.loads(logits), expected, rtol=0, atol=1e-5)
 
 
-def test_the_predict_step_scores_as_the_networks_does(make_classifier, tmp_path):
+def test_the_engine_that_scores_it_gives_the_networks_logits(make_classifier, tmp_path):
     classifier = make_classifier()
     folder, _ = export("tflite", classifier, tmp_path / "out")
     for tokens in (7, 11):  # the shapes of an evaluation differ
-        features = {name: tf.constant(value) for name, value in features_of(4, tokens).items()}
-        outputs = tflite.make_predict_step(folder / "model.tflite", num_threads=1)(features)
+        features = features_of(4, tokens)
+        outputs = tflite.TfliteEngine(folder / "model.tflite", num_threads=1).run(features)
         expected = classifier.model.build_model(features, PREDICT)["logits"]
-        assert set(outputs) == {"logits"}
-        np.testing.assert_allclose(outputs["logits"].numpy(), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.BaseModel import PREDICT
+from common.export.engine import Engine
 from common.metrics.row_metrics import RowMetrics
 from common.reports.listener import Listener
 from common.training.inference import Inference
@@ -36,10 +37,10 @@ class Rows(RowMetrics):
         self.rows += rows[rows >= 0].tolist()
 
 
-def collect(inference, batches, predict_step=None):
+def collect(inference, batches, engine=None):
     """Returns the logits [N, C] in row order, and which rows they are."""
     splits = {"split": batches}
-    collected = inference.collect(splits, Rows, "eval", predict_step)["split"]
+    collected = inference.collect(splits, Rows, "eval", engine)["split"]
     return collected.outputs["logits"], sorted(collected.rows)
 
 
@@ -50,6 +51,11 @@ def fingerprints(features):
     places = tf.range(1, ids.shape[1] + 1)
     numbers = tf.stack([tf.reduce_sum(ids * places, 1), tf.reduce_sum(real, 1)], 1)
     return {"logits": tf.cast(numbers, tf.float32)}
+
+
+class Fingerprints(Engine):
+    def run(self, features):
+        return {name: each.numpy() for name, each in fingerprints(features).items()}
 
 
 def expected_fingerprints(tokens):
@@ -70,7 +76,7 @@ def test_every_row_is_scored_once_and_in_order_for_any_batch_size(
     tokens = toy_tokens(num_rows)
     batches = toy_eval_batches(tokens, batch_size, num_buckets)
     assert sum(int(tf.reduce_sum(weights)) for _, _, weights in batches) == num_rows
-    logits, rows = collect(INFERENCE, batches, fingerprints)
+    logits, rows = collect(INFERENCE, batches, Fingerprints("nowhere"))
     assert rows == list(range(num_rows))
     np.testing.assert_array_equal(logits, expected_fingerprints(tokens))
 
@@ -84,7 +90,7 @@ def test_every_batch_is_told_under_its_description():
 
     batches = {"validation": toy_eval_batches(toy_tokens(7), 3)}
     inference = make_inference(listeners=Telling())
-    inference.collect(batches, RowMetrics, "eval", fingerprints)
+    inference.collect(batches, RowMetrics, "eval", Fingerprints("nowhere"))
     assert told == [("eval validation", n, 3) for n in range(4)]
 
 
