@@ -44,6 +44,7 @@ WHO = {
     "ours": "this project",
     "hf": "Hugging Face",
     "onnx": "ONNX Runtime",
+    "openvino": "OpenVINO",
     "keras_hub": "KerasHub",
 }
 # In the order of measurement: the most requested figures first.
