@@ -40,7 +40,7 @@ from common.training.length import (
 from common.training.session import Session
 from common.training.teacher import fingerprint_of, params_of
 from model import TASKS, make_model, model_fn
-from utils import SAVED, changes_from, get_params, save_params
+from utils import SAVED, changes_from, get_params, placed, save_params
 
 BEST, NEWEST = "best", "newest"  # as --checkpoint_path
 TEACHER = "teacher"  # among the contents that a checkpoint remembers
@@ -88,7 +88,8 @@ def open_session(
                 checkpoint = with_layers(teacher, params.distillation.student_layers)
     if chosen is not None:
         with attempt("checkpoint"):
-            checkpoint = open_checkpoint(chosen) if run.is_training else open_used(run, chosen)
+            with placed(params_path, "runconfig.checkpoint_path", chosen):
+                checkpoint = open_checkpoint(chosen) if run.is_training else open_used(run, chosen)
             if run.is_training and not resumed:
                 checkpoint = with_new_words(checkpoint, params.predict_input.vocab_file)
     resumed = None if checkpoint is None else resumed

@@ -5,6 +5,7 @@
 is accepted. It does not import TensorFlow, so it answers at once.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -32,10 +33,9 @@ from common.params import (
 )
 from common.params.everyday import everyday_values, fill_in
 from common.params.yaml_faults import describe, validate
-from common.params.yaml_file import MAX_BYTES, Fault, NodeFault, read_value, read_yaml
+from common.params.yaml_file import MAX_BYTES, NEURAL, Fault, NodeFault, read_value, read_yaml
 
 SAVED = "params.yaml"  # in model_dir
-NEURAL = ".neural"  # the end of the name of a network in the language of docs/neural.md
 COMMAND_LINE = "command line"  # in messages, where there is no file
 
 
@@ -91,12 +91,43 @@ def get_params(path, overrides=None, on_warning=None):
 
 def read_file(path):
     """Returns values, lines and faults of a file, as `read_yaml` does, and what is told of it."""
-    if not path.endswith(NEURAL):
+    if not path.endswith(NEURAL[1]):
         return *read_yaml(path), []
     from extras.neural.description import read_neural  # here: it needs a package of its own
 
     values, lines, told = read_neural(path)
     return values, lines, [], told
+
+
+def place_of(path, key, value=None):
+    """Returns "FILE: line N: " of the line that gives a key, for the beginning of a message.
+
+    "" where the file does not give it, or another value than this, as where a flag does.
+
+    path: of a file, as of `get_params`. key: str, as "model.hidden_size".
+    """
+    section, name = key.split(".")
+    try:
+        values, lines, *_ = read_file(find_file(path))
+        given, line = values[section][name], lines[section, name]
+    except (UserError, KeyError, TypeError):  # of no such file, too
+        return ""
+    is_given = value is None or os.path.expanduser(str(given)) == str(value)
+    return f"{path}: line {line}: " if is_given else ""
+
+
+@contextlib.contextmanager
+def placed(path, key, value):
+    """A context in which a UserError begins with the line that gives a key this value, if any.
+
+    path, key: as of `place_of`.
+    """
+    try:
+        yield
+    except UserError as error:
+        if place := place_of(path, key, value):
+            raise UserError(f"{place}{error}") from None
+        raise
 
 
 def get_vocabulary_file(path, overrides=None):

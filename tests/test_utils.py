@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.params import DataProcessor, Params, no_effect
 from tests.reference.small_params import VALID, plain_values
-from utils import get_params, parse_override, save_params
+from utils import get_params, parse_override, place_of, placed, save_params
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,6 +97,21 @@ def test_a_missing_file_names_the_one_that_was_meant(write, tmp_path):
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="a folder; give a YAML file"):
         get_params(tmp_path)
+
+
+@pytest.mark.parametrize("given", ["~/weights", "weights"])
+def test_a_message_begins_with_the_line_that_gives_a_value(write, given):
+    """Where no flag has given another, and the file is still there."""
+    path = write(change("max_steps: 11", f"max_steps: 11\n  checkpoint_path: {given}"))
+    line = path.read_text().splitlines().index(f"  checkpoint_path: {given}") + 1
+    is_taken = {os.path.expanduser(given): f"{path}: line {line}: ", "other": ""}
+    for value, place in is_taken.items():
+        with pytest.raises(UserError) as raised, placed(path, "runconfig.checkpoint_path", value):
+            raise UserError("no such")
+        assert str(raised.value) == f"{place}no such"
+    assert place_of(path, "runconfig.num_epochs") == place_of(path, "eval_input.data_dir") == ""
+    path.unlink()
+    assert place_of(path, "runconfig.checkpoint_path") == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root reads every file")
