@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -23,10 +24,12 @@ from common.checkpoints.extension import Extension
 from common.checkpoints.formats import FORMATS
 from common.checkpoints.layer_choice import chosen
 from common.checkpoints.names import KEY_OF_AXIS, axes_of, geometry, num_outputs, pattern_of
+from common.checkpoints.small_files import EXPORT_FILE, read_json
 from common.errors import UserError, printable
 from common.tasks.answer import ROW_HEAD
 
 HUB = "hf://"
+FILE_ENDINGS = (".h5", ".bin", ".safetensors", ".mdl", ".ckpt", ".onnx", ".py")  # of no model there
 WORD_TABLE, OUTPUT_TABLE = "embeddings/word_embeddings", "mlm/output_embeddings"
 # Bias of a head -> the key of the params that removes it.
 HEAD_BIAS_KEYS = {
@@ -77,6 +80,7 @@ def open_checkpoint(path):
     path = os.path.expanduser(os.fspath(path))
     if path.startswith(HUB):
         path = importlib.import_module("common.checkpoints.hub").fetch(path)
+    refuse_other_export(path)
     for row in FORMATS.values():
         if row.module.is_checkpoint(path):
             return Checkpoint(path, row.name, {**row.module.read_config(path), "path": path})
@@ -91,9 +95,27 @@ def open_checkpoint(path):
     )
 
 
+def refuse_other_export(path):
+    """Raises UserError for an export, or a file of one, in a format that is not loaded here."""
+    folder, name = (path, None) if os.path.isdir(path) else os.path.split(path)
+    try:
+        manifest = read_json(Path(folder) / EXPORT_FILE) or {}
+    except UserError:  # another file of that name; what reads it will say so
+        return
+    format, files = manifest.get("format"), manifest.get("files")
+    loadable = [row.export_name for row in FORMATS.values() if row.export_name]
+    if not isinstance(format, str) or format in loadable or not isinstance(files, dict):
+        return
+    if name is None or name in files:
+        raise UserError(
+            f"checkpoint {path} is an export as {format:.40}, which is not loaded here; take the "
+            f"checkpoint that it was made of, or an export of that as {' or '.join(loadable)}"
+        )
+
+
 def hub_hint(path):
     """A clause for a path that looks like the name of a model on Hugging Face's hub; "" if not."""
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path):
+    if path.endswith(FILE_ENDINGS) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path):
         return ""
     owner = "google-bert/" if path.startswith("bert-") else "owner/"
     return f", or write {HUB}{path if '/' in path else owner + path} for the model of the hub"

@@ -79,6 +79,7 @@ def test_a_path_without_anything_is_refused(tmp_path):
         ("bert-base-uncased", "hf://google-bert/bert-base-uncased"),
         ("MiniLM", "hf://owner/MiniLM"),
         ("sentence-transformers/all-MiniLM-L6-v2", "hf://sentence-transformers/all-MiniLM-L6-v2"),
+        ("pretrained_bert.h5", None),
         ("./weights", None),
         ("models/v1/weights", None),
         ("/models/bert", None),
