@@ -213,7 +213,7 @@ def export(format, classifier, export_dir, score=None):
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RunError(
             f"export to {export_dir} could not be written: {reason}; "
-            "make room, or choose another --export_dir"
+            "make room, or choose another folder"
         ) from error
     return export_dir, notes
 
@@ -225,8 +225,8 @@ def check_folder(export_dir):
     """
     export_dir = Path(export_dir)
     if export_dir.exists() and not export_dir.is_dir():
-        raise UserError(f"export_dir {export_dir} is a file; give a folder")
-    files = [path for path in export_dir.rglob("*") if path.is_symlink() or not path.is_dir()]
+        raise UserError(f"{export_dir} is a file; give an export a folder")
+    files = (path for path in export_dir.rglob("*") if path.is_symlink() or not path.is_dir())
     try:
         listed = (read_json(export_dir / EXPORT_FILE) or {})["files"]
         digests = {name: of["sha256"] for name, of in listed.items()} | {EXPORT_FILE: None}
@@ -238,7 +238,7 @@ def check_folder(export_dir):
                 digests[CARD] = sha256(card)
     except (OSError, ValueError, UserError, KeyError, TypeError, AttributeError):  # of no export
         digests = {}
-    for path in sorted(files):
+    for path in sorted(files) if digests else files:  # of no export the first, of a whole disk
         name = path.relative_to(export_dir).as_posix()
         fault = "which no export wrote"
         if name in digests and not path.is_symlink():
@@ -246,7 +246,7 @@ def check_folder(export_dir):
                 continue
             fault = "which has changed since it was exported"
         raise UserError(
-            f"export_dir {export_dir} holds {name}, {fault}: an export replaces its whole folder. "
+            f"{export_dir} holds {name}, {fault}: an export replaces its whole folder. "
             "Move the file away, or give an empty or a new folder"
         )
 
@@ -263,7 +263,7 @@ def _files_of(folder):
 @contextlib.contextmanager
 def _temporary_folder(export_dir):
     """A folder beside export_dir, deleted at the end, and by a later export after a kill."""
-    temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
+    temporary = export_dir.parent / f".{export_dir.name}.{os.getpid()}.tmp"  # of /, too
     with contextlib.ExitStack() as stack:
         export_dir.parent.mkdir(parents=True, exist_ok=True)
         with held(export_dir.parent, waits=True):
