@@ -109,6 +109,7 @@ def geometry_of(classifier):
         "may_be_unanswerable": data.version_2_with_negative,
         "null_score_diff_threshold": getattr(model, "threshold", 0.0),
         "texts_per_row": len(classifier.text_names),
+        "adds_special_tokens": data.add_special_tokens,
         "pad_id": classifier.vocab.index(pad) if data.pad_id is None else data.pad_id,
         "pad_token": pad,
         "mask_token": next(masks, ""),

@@ -275,7 +275,9 @@ class PretrainingTask(BaseModel):
         x, _ = self.backbone.in_long_rows(features)  # [B, T, D]
         shape = ops.shape(x)
         logits = self.mlm(ops.reshape(x, (-1, shape[-1])), self.embeddings.word_embeddings)
-        found = ops.top_k(ops.softmax(logits), min(NUM_BEST, logits.shape[-1]))  # [B * T, N]
+        # Rows that only fill up the table (`vocab_size_multiple`) stand for no word.
+        of_words = ops.softmax(logits)[:, : len(self.vocab)]
+        found = ops.top_k(of_words, min(NUM_BEST, of_words.shape[-1]))  # [B * T, N]
         probabilities, ids = (ops.reshape(each, (*shape[:2], each.shape[-1])) for each in found)
         names = ops.convert_to_tensor(list(self.vocab))  # [V]
         answers = {"tokens": ops.take(names, ids, axis=0), "probabilities": probabilities}

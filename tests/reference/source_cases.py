@@ -82,6 +82,17 @@ def make_case(case, **model):
     return classifier
 
 
+def without_tokens(features):
+    """The same features, the last row of padding alone, as an empty text without special tokens is.
+
+    What its places attend to is defined for attention to the whole row alone: that of ModernBERT
+    sees other places with each way of computing a window.
+    """
+    padding_mask = features["padding_mask"].copy()
+    padding_mask[-1] = 0
+    return features | {"padding_mask": padding_mask}
+
+
 def outputs_of(model, features, mode=EVAL):
     """Returns {output: array} of a task, for all tokens. features: as of `random_features`."""
     features = dict(features)

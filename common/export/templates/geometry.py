@@ -75,6 +75,7 @@ class Geometry:
     null_score_diff_threshold: float = 0.0  # of "no answer" above the best answer
     word_aggregation: str = "first"
     texts_per_row: int = 1
+    adds_special_tokens: bool = True
     pad_id: int = 0
     pad_token: str = "[PAD]"
     mask_token: str = "[MASK]"

@@ -370,6 +370,8 @@ class Network(keras.Model):
         if self.geometry.reads == "rows" and self.geometry.pooler_type == "first":
             x = x[:, 0]  # [B, D], the vector of the first token
         elif self.geometry.reads == "rows":
+            # The first place counts in any case, so that a row of padding alone has a vector.
+            mask = ops.concatenate([ops.ones_like(mask[:, :1]), mask[:, 1:]], axis=1)
             is_token = ops.cast(mask, x.dtype)[:, :, None]
             x = POOLERS[self.geometry.pooler_type](x, is_token)  # [B, D]
         if self.geometry.head_dropout_first:

@@ -35,6 +35,9 @@ def encode(tokenizer, texts):
 
 def features_of(rows):
     """Returns the features of encodings of one length: {name: [B, T]}."""
+    if not Geometry.adds_special_tokens:
+        for row in rows:
+            row.pad(1, pad_id=Geometry.pad_id, pad_token=Geometry.pad_token)  # empty texts
     features = {
         "input_ids": [row.ids for row in rows],
         "padding_mask": [row.attention_mask for row in rows],
@@ -168,7 +171,8 @@ def print_masked_words(network, tokenizer, texts):
         logits = outputs["mlm_logits"] if Geometry.has_next_sentence else outputs
         for token, of_token in zip(row.ids, softmax(logits)[0], strict=True):
             if token == mask_id:
-                best = sorted(range(len(of_token)), key=of_token.__getitem__)[: -NUM_BEST - 1 : -1]
+                named = range(min(len(of_token), tokenizer.get_vocab_size()))
+                best = sorted(named, key=of_token.__getitem__)[: -NUM_BEST - 1 : -1]
                 words = [tokenizer.decode([n], skip_special_tokens=False).strip() for n in best]
                 pairs = zip(words, best, strict=True)
                 print("\t".join(f"{word} {of_token[n]:.4f}" for word, n in pairs))

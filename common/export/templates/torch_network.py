@@ -340,6 +340,8 @@ class Network(nn.Module):
         if self.geometry.reads == "rows" and self.geometry.pooler_type == "first":
             x = x[:, 0]  # [B, D], the vector of the first token
         elif self.geometry.reads == "rows":
+            # The first place counts in any case, so that a row of padding alone has a vector.
+            mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
             x = POOLERS[self.geometry.pooler_type](x, mask[:, :, None].float())  # [B, D]
         if self.geometry.head_dropout_first:
             x = self.dropout(x)

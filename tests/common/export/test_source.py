@@ -19,6 +19,7 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 
 from common.BaseModel import PREDICT
+from common.checkpoints.load import open_checkpoint
 from common.checkpoints.vocab import read_vocab
 from common.errors import UserError
 from common.export.decoder import settings_of
@@ -27,7 +28,7 @@ from common.export.export import export
 from input.features import Layout, TextFeatures
 from input.tokenizers.library import LibraryTokenizer
 from input.tokenizers.tokenizer import Tokenizer
-from tests.reference.source_cases import make_case, opened, outputs_of
+from tests.reference.source_cases import make_case, opened, outputs_of, without_tokens
 from tests.reference.tiny_bert import random_features
 from tests.reference.tiny_classifier import LABELS, VOCAB
 
@@ -77,6 +78,8 @@ def test_keras_computes_the_networks_outputs_for_any_batch_and_length(written, l
     classifier, (_, network) = written[case][0], loaded(case)
     for batch, tokens in ((4, 11), (1, 3))[: 2 if case == SOME[0] else 1]:
         features = random_features(batch, tokens)
+        if batch > 1 and "modernbert" not in case:  # see `without_tokens`
+            features = without_tokens(features)
         outputs = network(features)
         expected = outputs_of(classifier.model, features)
         outputs = outputs if isinstance(outputs, dict) else {next(iter(expected)): outputs}
@@ -257,6 +260,14 @@ def test_masked_words_are_the_likeliest_of_the_network(written, printed):
     assert printed("bert pretraining", "It [MASK] good [MASK]") == expected
 
 
+def test_a_masked_word_is_one_of_the_vocabulary_where_the_table_has_more_rows(tmp_path, capsys):
+    classifier = make_case("bert pretraining", vocab_size=61)
+    module = opened(export("keras_source", classifier, tmp_path / "out")[0])
+    module.print_masked_words(module.load(), module.load_tokenizer(), ["It [MASK] good"])
+    ((*words,),) = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert len(words) == 5 and {word.rpartition(" ")[0] for word in words} <= set(VOCAB)
+
+
 def test_rows_are_those_of_training_with_and_without_special_tokens(make_classifier, tmp_path):
     pairs = [("never once dull", "it was"), ("good", "bad bad bad"), ("Café", "[SEP] b")]
     for add_special_tokens in (True, False):
@@ -272,6 +283,33 @@ def test_rows_are_those_of_training_with_and_without_special_tokens(make_classif
         )
         for name, array in features.items():
             np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_an_empty_text_without_special_tokens_has_the_networks_answer(make_classifier, tmp_path):
+    """Alone, and beside another one."""
+    classifier = make_classifier(rows={"add_special_tokens": False}, pooler_type="mean")
+    folder, _ = export("keras_source", classifier, tmp_path / "out")
+    module = opened(folder)
+    network, tokenizer = module.load(), module.load_tokenizer()
+    assert {name: each.tolist() for name, each in module.encode(tokenizer, [""]).items()} == {
+        "input_ids": [[0]],
+        "padding_mask": [[0]],
+        "segment_ids": [[0]],
+    }
+    texts = ["", "never once"]
+    features = classifier.text_features(tf.constant([[text] for text in texts]))
+    expected = classifier.model.build_model(features, PREDICT)["logits"]
+    logits = network(module.encode(tokenizer, texts))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_as_a_checkpoint_it_is_refused_in_a_sentence_that_says_what_to_take(written, backend):
+    folder = written["bert classification"][1] / backend
+    for path in (folder, folder / "model.safetensors"):
+        taken = f"is an export as {backend}_source, .*; take the checkpoint .* huggingface or keras"
+        with pytest.raises(UserError, match=rf"^checkpoint {path} {taken}.*$"):
+            open_checkpoint(path)
 
 
 def test_a_weight_that_no_template_knows_is_refused(make_classifier, tmp_path):
