@@ -121,15 +121,23 @@ def read_value(text, path):
     return value
 
 
-def read_text(path):
-    """The text of a file of at most MAX_BYTES; else a UserError."""
+# What a file should be, for a message, and the endings of the names of such files.
+YAML = ("a YAML file, such as those in configs/", (".yaml", ".yml"))
+NEURAL = ("a .neural file, such as those in extras/neural/samples/", (".neural",))
+
+
+def read_text(path, kind=YAML):
+    """The text of a file of at most MAX_BYTES; else a UserError.
+
+    kind: YAML or NEURAL.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file{near_files(path)}") from None
+        raise UserError(f"{path}: no such file{near_files(path, kind[1])}") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: a folder; give a YAML file, such as those in configs/") from None
+        raise UserError(f"{path}: a folder; give {kind[0]}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read: {reason}") from None
@@ -142,11 +150,11 @@ def read_text(path):
         raise UserError(f"{path}: line {line}: not UTF-8 text; save the file as UTF-8") from None
 
 
-def near_files(path):
-    """A hint: YAML files with a similar name in the same folder."""
+def near_files(path, endings):
+    """A hint: files with a similar name in the same folder. endings: tuple, of their names."""
     folder, name = os.path.split(path)
     try:
-        names = sorted(n for n in os.listdir(folder or ".") if n.endswith((".yaml", ".yml")))
+        names = sorted(n for n in os.listdir(folder or ".") if n.endswith(endings))
     except OSError:
         return f"; the folder {folder} is not there either"
     near = difflib.get_close_matches(name, names, n=1) or names[:5]

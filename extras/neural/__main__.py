@@ -5,6 +5,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from common.console import log
 from common.errors import RunError, UserError
 from common.platform.quiet_imports import import_quietly
-from utils import get_params
+from utils import get_params, place_of, placed
 
 BACKENDS = {"tensorflow": "keras_source", "pytorch": "pytorch_source", "onnx": "onnx"}
 HERE = b"HERE = Path(__file__).parent"  # in the file of a source export
@@ -34,20 +35,24 @@ def make_parser():
 def compile_network(args):
     """Writes the network of a file for a backend. Returns lines on what was written."""
     format = "saved_model" if args.export_saved_model else BACKENDS[args.backend]
+    if not args.file.endswith(".neural"):
+        raise UserError(f"{args.file}: give a file whose name ends in .neural")
     if args.export_saved_model and args.backend != "tensorflow":
         raise UserError(f"--export-saved-model is for --backend tensorflow, not {args.backend}")
-    output = Path(args.output or f"{Path(args.file).stem}_{format}").expanduser()
+    output = Path(os.path.expanduser(args.output or f"{Path(args.file).stem}_{format}"))
     name = "model.onnx" if format == "onnx" else "model.py"
     is_file = output.suffix == Path(name).suffix and not args.export_saved_model
     folder = output.with_suffix("") if is_file else output
-    if is_file and output.exists() and output.read_bytes() != file_of(folder / name):
-        raise UserError(f"{output} is not as compile wrote it; move it away, or name another file")
-    reader = folder.with_name(f"{folder.name}.py")  # of an earlier compile, for another backend
+    is_ours = is_file and output.is_file() and output.read_bytes() == file_of(folder / name)
+    if is_file and output.exists() and not is_ours:
+        raise UserError(f"{output} is not a file as compile wrote it; move it, or name another")
+    reader = Path(f"{folder}.py")  # of an earlier compile, for another backend
     if folder.is_dir() and reader.is_file() and reader != output:
         raise UserError(f"{reader} reads {folder}; name another --output, or delete both")
-    classifier, notes = classifier_of(args)
-    from common.export.export import export
+    from common.export.export import check_folder, export
 
+    check_folder(folder)
+    classifier, notes = classifier_of(args)
     _, more = export(format, classifier, folder)
     if is_file:
         output.write_bytes(file_of(folder / name))
@@ -79,26 +84,31 @@ def classifier_of(args):
     from common.backbones.initializers import backbone_is_loaded
     from common.checkpoints.load import load_weights, open_checkpoint
     from common.export.export import Classifier
-    from common.training.checks import set_up
+    from common.training.checks import check_network_size, set_up
     from model import make_model
 
     path, notes, fresh = params.runconfig.checkpoint_path, [], "all weights"
-    checkpoint = None if path is None else open_checkpoint(path)
+    with placed(args.file, "runconfig.checkpoint_path", path):
+        checkpoint = None if path is None else open_checkpoint(path)
     config = {} if checkpoint is None else checkpoint.config
-    size = params.model.vocab_size
+    size, place = params.model.vocab_size, place_of(args.file, "model.vocab_size")
+    check_network_size(params.complete(config, {}, args.file))  # before so many words are made
     with tempfile.TemporaryDirectory() as folder:
         file = params.predict_input.vocab_file or config.get("vocab_file")
         if file is None:
+            if size < len(TOKENS):
+                text = f"input_dim of Embedding is {size}; expected {len(TOKENS)} or more"
+                raise UserError(f"{place}{text}, as the words begin with {', '.join(TOKENS)}")
             file = Path(folder) / "vocab.txt"
             words = [*TOKENS, *(f"word{n}" for n in range(size - len(TOKENS)))]
             file.write_text("\n".join([*words, ""]), "utf-8")
-            notes.append("The words are word0, word1, ...: --vocab_file gives others, or weights")
+            notes.append("The words are word0, word1, ...; weights or --vocab_file bring others")
         params = params.with_vocab_file(file).with_case(config.get("do_lower_case"))
         features = data.get_text_features(params)
     vocab, number = features.tokenizer.vocab, params.model.num_cls_classes or 0
     if len(vocab) > size:
         text = f"{file} has {len(vocab)} tokens, and Embedding {size}; write input_dim={len(vocab)}"
-        raise UserError(f"{args.file}: {text}")
+        raise UserError(place + text)
     names = tuple(config.get("label_names", ()))
     names = names if len(names) == number else tuple(f"LABEL_{n}" for n in range(number))
     known = {"vocab_size": len(vocab), "label_names": names, "num_cls_classes": number or None}
@@ -108,8 +118,8 @@ def classifier_of(args):
         model = make_model(params, names)
     vars(model)["vocab"] = tuple(vocab)
     if checkpoint is not None:
-        fresh = ", ".join(sorted(load_weights(model, checkpoint).fresh)) or "nothing"
-    notes.append(f"Not trained: {fresh}")
+        fresh = ", ".join(sorted(load_weights(model, checkpoint, params_path=args.file).fresh))
+    notes.append(f"Not trained: {fresh or 'nothing'}")
     data_of_card = f"{Path(args.file).name}; {notes[-1]}"
     return Classifier(model, params, vocab, features, data=data_of_card), notes
 

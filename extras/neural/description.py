@@ -11,23 +11,20 @@ from common.errors import UserError
 from common.params.documents import DOCUMENTS
 from common.params.inputs import TEXT_FILES
 from common.params.words import TAGGED_FILES
-from common.params.yaml_file import read_text
+from common.params.yaml_file import NEURAL, read_text
 from extras.neural.language import Argument, Refused, named_arguments, read_network
 
 # {layer: {argument: kind}}, in the order in which they may stand without names, and what an
 # argument is that is left out.
 WHOLE, NUMBER, TEXT, FLAG = "a whole number", "a number", "a text", "True or False"
 TYPES = {WHOLE: (int,), NUMBER: (int, float), TEXT: (str,), FLAG: (bool,)}
-TABLE = {"input_dim": WHOLE, "output_dim": WHOLE, "mask_zero": FLAG, "weights": TEXT}
-DENSE = {"units": WHOLE, "activation": TEXT}
 POOLERS = {"FirstToken": "first", "GlobalAveragePooling1D": "mean", "GlobalMaxPooling1D": "max"}
 LAYERS = {
-    "Embedding": TABLE,
+    "Embedding": {"input_dim": WHOLE, "output_dim": WHOLE, "mask_zero": FLAG, "weights": TEXT},
     "LayerNormalization": {"epsilon": NUMBER},
     "Dropout": {"rate": NUMBER},
     "MultiHeadAttention": {"num_heads": WHOLE, "d_model": WHOLE, "dropout": NUMBER},
-    "Dense": DENSE,
-    "Output": DENSE,
+    **{name: {"units": WHOLE, "activation": TEXT} for name in ("Dense", "Output")},
     "Activation": {"activation": TEXT},
     **{name: {} for name in ("Add", *POOLERS)},
 }
@@ -37,18 +34,13 @@ DEFAULTS = {"mask_zero": True, "weights": None, "dropout": 0.0, "activation": "l
 # layer in brackets may be left out.
 DROPOUT = ("(Dropout)", {"rate": "dropout_rate"})
 NORM = ("LayerNormalization", {"epsilon": "layer_norm_epsilon"})
-LEFT_OUT = {}  # of the walkthrough of this language, and not of BERT
 RESIDUAL = (DROPOUT, ("Add", {}), NORM)
-PROJECTION = ("Dense", {"units": "hidden_size", "activation": ("linear",)})
 HEADS = {"num_heads": "num_heads", "d_model": "hidden_size", "dropout": "attention_dropout_rate"}
-ENCODER_LAYER = (
-    ("MultiHeadAttention", HEADS),
-    *RESIDUAL,
-    ("Dense", {"units": "filter_size", "activation": "encoder_nonlinearity"}),
-    ("(Dropout)", LEFT_OUT),
-    PROJECTION,
-    *RESIDUAL,
-)
+ATTENTION = ("MultiHeadAttention", HEADS)
+EXPANSION = ("Dense", {"units": "filter_size", "activation": "encoder_nonlinearity"})
+LEFT_OUT = ("(Dropout)", {})  # of the walkthrough of this language, and not of BERT
+PROJECTION = ("Dense", {"units": "hidden_size", "activation": ("linear",)})
+ENCODER_LAYER = (ATTENTION, *RESIDUAL, EXPANSION, LEFT_OUT, PROJECTION, *RESIDUAL)
 
 # {activation of the last layer of a head for rows: (task, its loss)}; what a head for words has.
 WORD_LOSS = "sparse_categorical_crossentropy"
@@ -60,28 +52,29 @@ ROW_TASKS = {
 METRICS = ("accuracy", "f1", "loss", "precision", "recall")  # which an evaluation has in any case
 RATE = {"learning_rate": "learning_rate"}
 ADAM = RATE | {"beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"}
-# {optimizer: ({argument: key}, what else it has)}
 CORRECTED = {"optimizer_type": "adamw", "use_bias_correction": True}  # as in Keras and PyTorch
+# {optimizer: ({argument: key}, what else it has)}
 OPTIMIZERS = {
     "Adam": (ADAM, {"optimizer_type": "adam"}),
     "AdamW": (ADAM | {"weight_decay": "weight_decay_rate"}, CORRECTED),
     "SGD": (RATE, {"optimizer_type": "sgd"}),
 }
-# {setting of train: (section, key)}
 SETTINGS = {"epochs": ("runconfig", "num_epochs"), "batch_size": ("train_input", "batch_size")}
-SETTINGS |= {"validation_split": ("train_input", "eval_fraction")}
+SETTINGS |= {"validation_split": ("train_input", "eval_fraction")}  # of train: (section, key)
 
 
 def read_neural(path):
     """Returns values and lines, as `read_yaml` of the params file that says the same, and notes:
     list of str, what the network here has otherwise than the text.
 
-    Raises UserError: the text is none of this language, or no network that can be trained here; the
-    first reason, with its line and what was expected.
+    Raises UserError with the first reason why it cannot be trained here, its line, and what was
+    expected.
     """
     try:
-        reader = Reader(read_network(read_text(path).removeprefix("\ufeff")))
-    except (Refused, RecursionError) as error:
+        reader = Reader(read_network(read_text(path, NEURAL).removeprefix("\ufeff")))
+    except RecursionError:
+        raise UserError(f"{path}: brackets or macros nested too deep to read") from None
+    except Refused as error:
         raise UserError(f"{path}: {error}") from None
     return reader.values, reader.lines, [f"{path}: {note}" for note in reader.notes]
 
@@ -91,18 +84,13 @@ def checked(call, kinds, defaults=DEFAULTS):
     if kinds is None:
         text = f"{call.name} is neither a layer nor defined; expected {', '.join(LAYERS)}"
         raise Refused(call.place, text)
-    given = named_arguments(call, tuple(kinds))
-    for name, kind in kinds.items():
-        if name in given:
-            value, line = given[name].value, given[name].line
-            if type(value) not in TYPES[kind]:
-                place = call.place if line == call.line else line
-                raise Refused(place, f"{name} of {call.name} is {value!r}; expected {kind}")
-        elif name not in defaults:
-            raise Refused(call.place, f"{call.name} has no {name}; expected {kind} for it")
-        else:
-            given[name] = Argument(name, defaults[name], call.line)
-    return replace(call, arguments=given)
+    given = named_arguments(call, kinds, defaults)
+    for name, argument in given.items():
+        if type(argument.value) not in TYPES[kinds[name]]:
+            text = f"{name} of {call.name} is {argument.value!r}; expected {kinds[name]}"
+            raise Refused(call.place if argument.line == call.line else argument.line, text)
+    left_out = {name: Argument(name, defaults[name], call.line) for name in kinds.keys() - given}
+    return replace(call, arguments=given | left_out)
 
 
 class Reader:
@@ -125,7 +113,7 @@ class Reader:
                 raise Refused(optimizer.line, text)
             keys, self.values["optimizer"] = OPTIMIZERS[optimizer.name]
             self.lines["optimizer",] = optimizer.line
-            self.read_settings(optimizer, {each: ("optimizer", keys[each]) for each in keys}, RATE)
+            self.read_settings(optimizer, {each: ("optimizer", keys[each]) for each in keys})
         if train := network.entries.get("train"):
             self.read_settings(train, SETTINGS)
 
@@ -156,7 +144,7 @@ class Reader:
             layer = self.layers[self.at]
             self.at += 1
             note = f"line {layer.line}: {layer.name} is left out: BERT has none there"
-            self.notes += [note] * (meanings is LEFT_OUT and note not in self.notes)
+            self.notes += [note] * (meanings is LEFT_OUT[1] and note not in self.notes)
             for name, meaning in meanings.items():
                 self.follow_argument(layer.name, layer.arguments[name], meaning)
         return self.layers[self.at - 1]
@@ -178,10 +166,8 @@ class Reader:
         if not isinstance(length.value, tuple) or [type(each) for each in length.value] != [int]:
             raise Refused(length.line, f"input is {length.value!r}; expected tokens, as (512,)")
         self.set("train_input", "max_sequence_length", length.value[0], length.line)
-        further = 1
-        while self.next_name(further) in ("LayerNormalization", "Dropout"):
-            further += 1
-        is_narrow = self.next_name(further) == "Dense"  # a matrix leads from it to the layers
+        behind = (each.name for each in self.layers[1:] if each.name not in (NORM[0], "Dropout"))
+        is_narrow = next(behind, None) == "Dense"  # a matrix leads from it to the layers
         self.table_width = "embedding_size" if is_narrow else "hidden_size"
         table = {"input_dim": "vocab_size", "output_dim": self.table_width, "mask_zero": (True,)}
         weights = self.follow(("Embedding", table), where="first").arguments["weights"]
@@ -192,7 +178,7 @@ class Reader:
             self.set("runconfig", "checkpoint_path", weights.value, weights.line)
 
     def read_stack(self):
-        first, attention = self.at, ENCODER_LAYER[0][0]
+        first, attention = self.at, ATTENTION[0]
         while self.at == first or self.next_name() == attention:
             self.follow(*ENCODER_LAYER, where="in a layer of BERT's")
         layers = [each for each in self.layers[first : self.at] if each.name == attention]
@@ -225,15 +211,12 @@ class Reader:
             self.follow(dense, NORM)
             self.read_last("vocab_size", ("softmax",))
         elif name in ("Dropout", "Dense", "Output"):
-            self.set("model", "encoder_output_dropout_rate", 0.0, line)
-            if name == "Dropout":
-                del self.values["model"]["encoder_output_dropout_rate"]
-                self.follow(("Dropout", {"rate": "encoder_output_dropout_rate"}))
+            self.follow(("(Dropout)", {"rate": "encoder_output_dropout_rate"}))
+            self.values["model"].setdefault("encoder_output_dropout_rate", 0.0)
             self.read_last("num_cls_classes", ("softmax",))
             train |= {"data_processor": TAGGED_FILES}
         elif name is None:
-            text = "the network ends with its layers; it gets a head of masked words"
-            self.notes.append(f"line {line}: {text}")
+            self.notes.append(f"line {line}: no head is given; it gets one of masked words")
         else:
             raise self.unexpected(
                 f"another layer, or a head: {', '.join(POOLERS)} for an answer a row, Dense and "
@@ -248,8 +231,7 @@ class Reader:
         """Reads the last layer of a head, and Activation behind it. Returns its activation."""
         last = "Output" if self.next_name() == "Output" else "Dense"
         is_apart = self.next_name(1) == "Activation"
-        own = ("linear",) if is_apart else activations
-        pattern = [(last, {"units": key, "activation": own})]
+        pattern = [(last, {"units": key, "activation": ("linear",) if is_apart else activations})]
         pattern += [("Activation", {"activation": activations})] * is_apart
         return self.follow(*pattern, where="last").arguments["activation"].value
 
@@ -262,10 +244,9 @@ class Reader:
                     text = f"{key} has {value!r}; with this head expected "
                     raise Refused(entry.line, text + " or ".join(map(repr, accepted)))
 
-    def read_settings(self, call, keys, needed=()):
+    def read_settings(self, call, keys):
         """Sets the keys of optimizer or train. keys: {argument: (section, key)}."""
-        optional = dict.fromkeys(keys.keys() - set(needed))
-        call = checked(call, dict.fromkeys(keys, NUMBER), optional)
+        call = checked(call, dict.fromkeys(keys, NUMBER), dict.fromkeys(keys.keys() - RATE.keys()))
         for name, argument in call.arguments.items():
             if argument.value is not None:
                 self.set(*keys[name], argument.value, argument.line)

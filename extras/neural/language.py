@@ -94,13 +94,20 @@ def read_network(text):
         name, *rest = node.children
         if node.data == "network":
             networks.append(node)
-        elif name in macros:
+            continue
+        if name in macros:
             text = f"{name} is defined on line {macros[name][2]}, too; expected another name"
             raise Refused(name.line, text)
-        else:
-            parameters = [str(each) for each in rest if not hasattr(each, "data")]
-            body = [to_call(each) for each in rest if hasattr(each, "data")]
-            macros[str(name)] = parameters, body, name.line
+        parameters = [each for each in rest if not hasattr(each, "data")]
+        body = [to_call(each) for each in rest if hasattr(each, "data")]
+        for each in parameters:
+            if parameters.count(each) > 1:
+                raise Refused(each.line, f"{name} has the parameter {each} twice; expected it once")
+        for each in (each for call in body for each in call.arguments):
+            if isinstance(each.value, Parameter) and each.value[1:] not in parameters:
+                wanted = " or ".join(["a value", *(f"${other}" for other in parameters)])
+                raise Refused(each.line, f"{name} has no {each.value}; expected {wanted}")
+        macros[str(name)] = dict.fromkeys(map(str, parameters), "a value"), body, name.line
     if len(networks) != 1:
         line = networks[1].children[0].line if networks else 1
         raise Refused(line, f"{len(networks)} networks; expected one, as `network NAME {{ ... }}`")
@@ -115,11 +122,15 @@ def parse(text):
         return parser.parse(text)
     except lark.UnexpectedInput as error:
         token = error.token if hasattr(error, "token") else error.char
+        line = max(error.line, 1)
+        if token in ("'", '"'):
+            begun = text[error.pos_in_stream :].partition("\n")[0]
+            raise Refused(line, f"{begun} has no end; expected {token} behind the text") from None
         found = WORDS["$END"] if getattr(token, "type", "") == "$END" else repr(str(token))
         signs = {each.name: f"`{each.pattern.value}`" for each in parser.terminals} | WORDS
         wanted = getattr(error, "accepts", None) or getattr(error, "allowed", ())
         wanted = " or ".join(sorted(signs[name] for name in wanted))
-        raise Refused(max(error.line, 1), f"found {found}; expected {wanted}") from None
+        raise Refused(line, f"found {found}; expected {wanted}") from None
 
 
 def to_value(node):
@@ -145,7 +156,7 @@ def to_call(node):
 
 
 def to_network(node, macros):
-    """The Network of a network. macros: {name: (parameters, body, line)}."""
+    """The Network of a network. macros: {name: ({parameter: "a value"}, body, line)}."""
     (name, *nodes), end = node.children, node.meta.end_line
     entries = {}
     for node in nodes:
@@ -154,12 +165,11 @@ def to_network(node, macros):
             raise Refused(key.line, f"{key} is on line {entries[key].line}, too; expected it once")
         if key in ("train", "optimizer"):
             entries[str(key)] = to_call(node if key == "train" else values[0])
-            continue
-        if key == "layers":
+        elif key == "layers":
             value = [layer for each in values for layer in expand(to_call(each), macros)]
+            entries["layers"] = Argument("layers", value, key.line)
         else:
-            value = to_value(values[0])
-        entries[str(key)] = Argument(str(key), value, key.line)
+            entries[str(key)] = Argument(str(key), to_value(values[0]), key.line)
     return Network(entries, name.line, end)
 
 
@@ -170,14 +180,12 @@ def expand(call, macros, around=()):
     if call.name in around:
         raise Refused(call.place, f"{call.name} uses itself; expected layers")
     parameters, body, _ = macros[call.name]
-    given = named_arguments(call, parameters)
-    layers, used = [], call.used or call.line
+    given, layers, used = named_arguments(call, parameters), [], call.used or call.line
     for inner in body:
-        arguments = []
-        for each in inner.arguments:
-            # A value has the line of the use. A parameter without one is no value for any layer.
-            found = given.get(each.value[1:]) if isinstance(each.value, Parameter) else None
-            arguments.append(replace(found, name=each.name) if found else each)
+        arguments = list(inner.arguments)
+        for place, each in enumerate(arguments):
+            if isinstance(each.value, Parameter):  # whose value has the line of the use
+                arguments[place] = replace(given[each.value[1:]], name=each.name)
         inner = replace(inner, arguments=tuple(arguments), macro=call.name, used=used)
         layers += expand(inner, macros, (*around, call.name))
         if len(layers) > MAX_LAYERS:
@@ -185,16 +193,17 @@ def expand(call, macros, around=()):
     return layers
 
 
-def named_arguments(call, names):
-    """Returns {name: Argument} of a call. names: those that it takes, in their order."""
-    given = {}
+def named_arguments(call, kinds, optional=()):
+    """Returns {name: Argument} of a call. kinds: {name: what it is}, in their order."""
+    names, given = list(kinds), {}
     for place, argument in enumerate(call.arguments):
-        name = argument.name
-        if name is None:
-            name = names[place] if place < len(names) else f"number {place + 1}"
+        name = argument.name or (names[place] if place < len(names) else f"number {place + 1}")
         if name not in names or name in given:
             what = "is given twice" if name in given else f"is none of {call.name}"
             takes = ", ".join(names) or "nothing"
             raise Refused(argument.line, f"argument {name} {what}; expected {takes}, each once")
         given[name] = replace(argument, name=name)
+    for name in names:
+        if name not in given and name not in optional:
+            raise Refused(call.place, f"{call.name} has no {name}; expected {kinds[name]} for it")
     return given

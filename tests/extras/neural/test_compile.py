@@ -14,8 +14,12 @@ import sys
 import numpy as np
 import pytest
 
+import run
+from common.errors import UserError
 from extras.neural import __main__ as program
+from session import open_session
 from tests.reference.small_neural import NAMES, ROWS, SAMPLES, features_of, small_text
+from utils import get_params
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "day", *"bcdefghijklm"]
 
@@ -162,6 +166,44 @@ def test_a_flag_takes_the_place_of_the_weights_that_a_file_names(compiled, tmp_p
     )
 
 
+@pytest.fixture
+def network(tmp_path):
+    """A function that writes a changed sample with small numbers: the file, a line's number."""
+
+    def write(name, old, new):
+        text = small_text(name)
+        assert old in text
+        text = text.replace(old, new, 1)
+        (tmp_path / "x.neural").write_text(text, "utf-8")
+        return tmp_path / "x.neural", text[: text.index(new)].count("\n") + 1
+
+    return write
+
+
+def test_weights_that_are_not_there_are_refused_with_their_line(compiled, network, tmp_path):
+    file, line = network("bert_classifier", "pretrained_bert.h5", "no.h5")
+    refused = f"x.neural: line {line}: checkpoint no.h5: there is no such file"
+    assert refused in compiled(file, "--backend", "onnx", code=2)
+    values = {"runconfig.mode": "train", "*_input.train_file": "mine.csv"}
+    values |= {"runconfig.model_dir": str(tmp_path / "model")}
+    with pytest.raises(UserError, match=refused):
+        open_session(get_params(file, values), str(file))
+
+
+@pytest.mark.parametrize(
+    ("new", "refusal"),
+    [
+        ("input_dim=3", "x.neural: line {}: input_dim of Embedding is 3; expected 5 or more, as "),
+        ("input_dim=0", "  line {}: model.vocab_size: is 0; a number above 0 is wanted"),
+        ("input_dim=1000000000000", "vocab_size 1,000,000,000,000, "),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_before_words_are_made_up(compiled, network, new, refusal):
+    file, line = network("roberta_encoder", "input_dim=41", new)
+    message = compiled(file, "--backend", "onnx", code=2)
+    assert refusal.format(line) in message and "vocab.txt" not in message
+
+
 def test_without_weights_all_is_fresh_and_the_words_are_made_up(compiled, tmp_path):
     flags = ("--backend", "onnx", "--output", tmp_path / "net")
     printed, _ = compiled("bert_encoder.neural", *flags)
@@ -199,7 +241,7 @@ def test_a_file_that_was_edited_is_not_replaced(compiled, tmp_path):
         compiled(*flags)
     with open(tmp_path / "net.py", "a") as file:
         file.write("# mine\n")
-    assert "net.py is not as compile wrote it; move it away" in compiled(*flags, code=2)
+    assert "net.py is not a file as compile wrote it; move it" in compiled(*flags, code=2)
     assert (tmp_path / "net.py").read_text().endswith("# mine\n")
 
 
@@ -210,6 +252,20 @@ def test_the_folder_that_a_written_file_reads_is_not_given_to_another_backend(co
         flags = "bert_encoder.neural", "--backend", "onnx", "--output", tmp_path / output
         assert "net.py reads " in compiled(*flags, code=2)
     assert not list((tmp_path / "net").iterdir())
+
+
+def test_a_folder_in_the_way_is_refused_before_anything_is_built(compiled, tmp_path):
+    """With no word of a flag that compile has not."""
+    (tmp_path / "net.onnx").mkdir()
+    flags = "bert_encoder.neural", "--backend", "onnx", "--output"
+    assert "net.onnx is not a file as compile wrote it; move it" in compiled(
+        *flags, tmp_path / "net.onnx", code=2
+    )
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "thesis.tex").touch()
+    for output in (tmp_path / "net", tmp_path / "net" / "thesis.tex", "/", "."):
+        message = compiled(*flags, output, code=2)
+        assert re.search("thesis.tex|holds", message) and "export_dir" not in message
 
 
 def test_the_file_finds_a_folder_of_any_name(tmp_path):
@@ -266,6 +322,37 @@ def count_of(name):
     with backbone_is_loaded():
         model = make_model(params.complete({}, {}, name))
     return program.counts_of(model)
+
+
+def test_a_trained_description_is_exported_as_source_and_says_what_predict_says(
+    desk, tmp_path, monkeypatch, capsys
+):
+    """With the commands of docs/neural.md; trained until both labels are told apart."""
+    file, rows, texts = tmp_path / "x.neural", tmp_path / "rows.csv", ["a good day", "b c", ""]
+    text = small_text("bert_classifier").replace(', weights="pretrained_bert.h5"', "")
+    file.write_text(text.replace("learning_rate=2e-5", "learning_rate=0.02"), "utf-8")
+    rows.write_text("text,label\n" + "a good day,fine\nb c,poor\n" * 20, "utf-8")
+    model_dir = ["--model_dir", tmp_path / "run"]
+
+    def done(*flags):
+        capsys.readouterr()
+        assert run.main([*map(str, flags), *map(str, model_dir)]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    flags = ["--params", file, "--train_file", rows, "--max_steps", "12"]
+    flags += ["--override", f"*_input.vocab_file={desk / 'vocab.txt'}"]
+    done("--mode", "train", *flags, "--override", f"train_input.cache_dir={tmp_path / 'cache'}")
+    saved = ["--params", tmp_path / "run" / "params.yaml"]
+    predicted = done("--mode", "predict", *saved, *(f"--text={text}" for text in texts))
+    expected = [line.split("\t")[:2] for line in predicted]
+    assert [label for label, _ in expected[:2]] == ["fine", "poor"]
+    folder = tmp_path / "run" / "export" / "keras_source"
+    for params in (saved, ["--params", file]):  # the description says the same
+        done("--mode", "export", *params, "--export_format", "keras_source")
+        monkeypatch.setattr(sys, "argv", ["model.py", *texts])
+        opened(folder / "model.py").main()
+        printed = capsys.readouterr().out.splitlines()
+        assert [line.split("\t") for line in printed] == expected
 
 
 @pytest.mark.slow

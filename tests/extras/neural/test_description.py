@@ -154,7 +154,7 @@ def test_what_is_computed_otherwise_is_told(read):
     assert told == [
         f"line {lines.index('  Dropout(rate=$dropout)') + 1}: Dropout is left out: BERT has none "
         "there",
-        f"line {len(lines)}: the network ends with its layers; it gets a head of masked words",
+        f"line {len(lines)}: no head is given; it gets one of masked words",
     ]
 
 
@@ -199,14 +199,19 @@ USE = "BertLayer(num_heads=12, d_model=768, d_ff=3072, dropout=0.1)"
 BROKEN = [
     # The language
     (ENCODER, "input: (512,)", "input: (512,", "  layers:", r"found 'layers'; expected .*`\)`"),
-    (ENCODER, '"gelu"', '"gelu', '"gelu)', "found '\"'; expected .*a text"),
+    (ENCODER, '"gelu"', '"gelu', '"gelu)', r'"gelu\) has no end; expected " behind the text$'),
+    (ENCODER, '"accuracy"', "'accuracy", "'accuracy]", r"'accuracy\] has no end; expected ' beh"),
     (ENCODER, "units=30522", "units=num_words", "num_words", "found 'num_words'; .*a number"),
     (ENCODER, "network Bert", "netwrk Bert", "netwrk", "found 'netwrk'; expected .*`network`"),
     (ENCODER, "  loss:", "  input: (3,)\n  loss:", "input: (3,)", "is on line 20, too"),
     (ENCODER, "network Bert", "network A { }\nnetwork Bert", "network BertE", "2 networks; .* one"),
     # Macros
-    (ENCODER, "$d_ff", "$dff", "$dff", r"\(used on line 27\): units of Dense is .\$dff"),
-    (ENCODER, ", d_ff=3072", "", "units=$d_ff", r"\(used on line 27\): units of Dense is .\$d"),
+    (ENCODER, "$d_ff", "$dff", "$dff", r"BertLayer has no \$dff; .* or \$d_ff or "),
+    (ENCODER, ", d_ff=3072", "", "d_model=768, dropout=0.1)",
+     "BertLayer has no d_ff; expected a value for it$"),
+    (ENCODER, "num_heads=12, d_model=768", "d_ff=8", "r(d_ff=8", "argument d_ff is given twice"),
+    (ENCODER, "define BertLayer(num_heads", "define BertLayer(dropout, num_heads", "define Bert",
+     "BertLayer has the parameter dropout twice; expected it once"),
     (ENCODER, USE, USE.replace("d_ff", "dff"), "dff=3072", "dff is none of BertLayer; .*d_ff"),
     (ENCODER, "Add()", "BertLayer(1, 1, 1, 1)", "BertLayer(1, 1", "BertLayer uses itself"),
     (ENCODER, "network Bert", "define BertLayer() { Add() }\nnetwork Bert", "define BertLayer() {",
@@ -296,7 +301,7 @@ def test_a_refusal_ends_the_program_with_code_2_and_no_traceback(tmp_path, capsy
     ("text", "words"),
     [
         ("define M() { }\nnetwork N { layers: M() }", "line 1: found '}'; expected a name"),
-        (f"network N {{ metrics: {'[' * 20_000}{']' * 20_000} }}", "recursion"),
+        (f"network N {{ metrics: {'[' * 20_000}{']' * 20_000} }}", "nested too deep to read$"),
         (f"network N {{ input: ({'9' * 5000},) layers: Add() }}", "line 1: .*expected"),
     ],
 )
@@ -311,9 +316,18 @@ def test_the_mark_that_windows_puts_before_a_text_is_left_out(tmp_path):
     assert params_of(tmp_path / "x.neural") == params_of(SAMPLES / "bert_encoder.neural")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no\.neural: no such file"):
+def test_a_file_that_is_not_there_is_refused_and_a_folder_of_its_name(tmp_path):
+    (tmp_path / "yes.neural").mkdir()
+    (tmp_path / "no.yaml").touch()
+    with pytest.raises(UserError, match=r"no\.neural: no such file; there is .*yes\.neural$"):
         get_params(tmp_path / "no.neural")
+    with pytest.raises(UserError, match=r"yes\.neural: a folder; give a \.neural file, such as"):
+        get_params(tmp_path / "yes.neural")
+
+
+def test_all_of_it_has_600_lines_at_most():
+    files = SAMPLES.parent.glob("*.py")
+    assert 500 < sum(len(file.read_text("utf-8").splitlines()) for file in files) <= 600
 
 
 def test_without_lark_a_sentence_says_what_to_install():
