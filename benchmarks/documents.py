@@ -82,7 +82,7 @@ def start(args, mode, text, prepared, model_dir, overrides):
         "*_input.prepared_dir": str(prepared),
         "*_input.vocab_file": args.vocab,
         "runconfig.max_seconds": None,
-        "runconfig.compile_cache_dir": "false",  # a program that is read takes less memory
+        "runconfig.compile_cache_dir": False,  # a program that is read takes less memory
         **overrides,
     }
     command = [sys.executable, "run.py", "--mode", mode, "--params", CONFIG]
