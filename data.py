@@ -190,7 +190,12 @@ def read_texts(texts, input_file):
         rows += [line.removesuffix("\r") for line in lines]
     written = [tuple(row.split("\t")) for row in rows if row.strip()]
     for row in written:
-        if len(row) != len(written[0]) or len(row) > 2:
+        if len(row) > 2:
+            raise UserError(
+                f"{' | '.join(row)!r} has {len(row)} texts with tabs between; give one text per "
+                "row, or pairs separated by one tab"
+            )
+        if len(row) != len(written[0]):
             raise UserError(
                 f"{' | '.join(row)!r} has {len(row)} texts where the first row has "
                 f"{len(written[0])}; give one text per row, or pairs separated by one tab"

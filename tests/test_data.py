@@ -614,6 +614,15 @@ def test_rows_know_where_they_stand_and_what_stands_beside_them(make_file_params
         data.eval_input_fn(params)
 
 
+def test_rows_to_predict_may_lack_a_column_that_only_stands_beside_them(make_file_params, capsys):
+    new = "text,ticket\nab,7\nc,8\n"
+    params = make_file_params(csv_of(ROWS), new, id_columns=["n", "ticket"])
+    origins = data.predict_input_fn(params)[0]["validation"].origins()
+    assert origins.columns == {"ticket": ["7", "8"]}
+    told = "eval_file.csv has no column n, which id_columns names; predictions are without it"
+    assert capsys.readouterr().err.count(told) == 1
+
+
 def test_the_origins_of_a_file_that_changed_since_are_refused(make_file_params, tmp_path):
     batches = data.eval_input_fn(make_file_params(csv_of(ROWS), csv_of(ROWS[:2])))["validation"]
     (tmp_path / "eval_file.csv").write_text(csv_of(ROWS[1:]))

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.console import counted
+from common.console import counted, log
 from common.errors import UserError
 from common.files import UTF16_MARKS
 from common.tasks.targets import LabelColumn, normalized, number_form
@@ -336,6 +336,7 @@ class TextFileSource(FileSource):
     def __init__(self, cfg, processor, targets, needs_targets=True):
         super().__init__(cfg, processor, targets, needs_targets)
         self._delimiter, self._id_columns = cfg.delimiter, cfg.id_columns or ()
+        self._told = set()  # splits to predict whose missing columns have been told
         self._takes_several = targets.takes_several
         column = LabelColumn(
             str(cfg.train_file), processor.label_key, "text", read=self._labels_in_train_file
@@ -383,17 +384,19 @@ class TextFileSource(FileSource):
         return [f"{self._path(split)}, line {lines[row]}" for row in rows]
 
     def id_columns(self, split):
+        """See Source. Rows to predict may lack a column, which is told; others may not."""
         if not self._id_columns:
             return {}
         rows, _ = self._rows(split)
         missing = [name for name in self._id_columns if name not in rows.columns]
-        if missing:
-            raise UserError(
-                f"{self._path(split)} has no column {', '.join(missing)}, which id_columns names; "
-                f"it has {shown(', '.join(rows.columns))}"
-            )
-        cells = zip(*rows.others, strict=True)
-        return dict(zip(self._id_columns, map(list, cells), strict=True))
+        reason = f"{self._path(split)} has no column {', '.join(missing)}, which id_columns names"
+        if missing and self.needs_targets:
+            raise UserError(f"{reason}; it has {shown(', '.join(rows.columns))}")
+        if missing and split not in self._told:
+            self._told.add(split)
+            log(f"{reason}; predictions are without it")
+        columns = zip(self._id_columns, zip(*rows.others, strict=True), strict=True)
+        return {name: list(cells) for name, cells in columns if name not in missing}
 
     def _parsed(self, split):
         path, columns = self._path(split), (self.processor.text_keys, self.processor.label_key)
