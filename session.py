@@ -293,12 +293,15 @@ def without_data(params, config, params_path):
 
     The number of outputs is that of the params, of the checkpoint, or of the task.
     """
+    known = {}
     with contextlib.suppress(UserError):  # the shapes may not need a vocabulary
         params = params.with_vocab_file(config.get("vocab_file"))
+        known["vocab_size"] = len(data.get_tokenizer(params.predict_input).vocab)
     params = data.resolve_precision(params)
     targets = data.get_targets(params.predict_input)
     outputs = params.model.num_cls_classes or targets.num_outputs(config.get("label_names"))
-    return params.complete(config, {"num_cls_classes": outputs}, params_path), (), []
+    known["num_cls_classes"] = outputs
+    return params.complete(config, known, params_path), (), []
 
 
 def check_machine(session):

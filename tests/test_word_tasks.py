@@ -2,6 +2,7 @@
 """The tasks of words and of questions by the command line, on files of a few texts."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -53,6 +54,14 @@ def test_validate_only_describes_windows_and_writes_nothing_else(values, tmp_pat
     assert data["rows"] > NUM_ROWS["train"]
     printed = capsys.readouterr().out
     assert "cuts no row" in printed and "packed into" in printed
+
+
+def test_a_file_that_cannot_be_read_is_the_only_problem(values, tmp_path):
+    """And not the size of the vocabulary, too, which is known without it."""
+    Path(values["train_input"]["train_file"]).write_text("{")
+    code, model_dir = call(values, tmp_path, "--mode", "train", "--validate_only")
+    (problem,) = json.loads((model_dir / "validate" / "report.json").read_text())["problems"]
+    assert code == 2 and values["train_input"]["train_file"] in problem
 
 
 def test_compile_only_keeps_the_programs_of_packed_rows_and_no_checkpoint(values, tmp_path):

@@ -34,7 +34,7 @@ def calibrate(session, evaluator, batches_of_split, steps):
         value = fitted[total.fits]
         shown = ", ".join(f"{number:.4f}" for number in np.atleast_1d(value))
         evaluator.listeners.on_message(
-            f"{total.fits.capitalize()} {shown} of {path.name}, fitted to "
+            f"{total.fits.replace('_', ' ').capitalize()} {shown} of {path.name}, fitted to "
             f"{counted(fitted['num_examples'], 'row')}: {', '.join(changes)}"
         )
         is_new = checkpoint.config.get(total.fits) != value
