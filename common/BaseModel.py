@@ -47,7 +47,6 @@ class BaseModel(keras.Model):
     head: dict  # {layer: what its outputs are called, or None}; see `checkpoints/load.py`
     export_formats: tuple[str, ...] = ()  # those of --export_format that can hold its answers
     served_features: tuple[str, ...] = ()  # features that a SavedModel answers with, too
-    best_first: str | None = None  # what of its records orders the answers of a folder of texts
     needs_all = False  # whether all token vectors are computed, also those that no head reads
     head_dropout_rate = 0.0  # before the last layer of the head
 
@@ -134,6 +133,11 @@ class BaseModel(keras.Model):
     def shorten(self, record):
         """Returns what a line on the terminal shows of a record of `predictions`: list of str."""
         raise NotImplementedError
+
+    def rank(self, record):
+        """Returns what orders the answers to a question of a folder of texts, the least first, by
+        their records: tuple; empty, as here: the order of the texts."""
+        return ()
 
     def answers(self, features):
         """Returns {name: tensor}, the outputs of a SavedModel. features: the documented ones."""

@@ -40,7 +40,7 @@ class Batches:
     shapes: np.ndarray  # int32 [steps, 2]: shape of the features of each batch
     targets: dict[str, np.ndarray]  # {name: [N, ...]} of the split, in its own order
     num_tokens: np.ndarray  # int [N]: tokens of each row with its special tokens
-    num_cut: np.ndarray  # int [N]: tokens that each row lost to max_sequence_length
+    num_cut: np.ndarray  # int [N]: tokens that each row lost to `cut_by`
     row_hashes: np.ndarray  # int64 [N], of `summary.row_hashes`
     is_whole: bool = True  # whether they have all usable rows of the split, and not a sample
     origins: Callable | None = None  # () -> `rows.Origins`, of rows to score or predict
@@ -48,6 +48,7 @@ class Batches:
     num_per_epoch: int | None = None  # whole batches of an epoch, in training
     token_counts: np.ndarray | None = None  # int [V], how often the rows have each token
     word_rows: WordRows | None = None  # of tasks that answer for words; `targets` are of words
+    cut_by: str = "max_sequence_length"  # the key that limits what a row has of its texts
 
     def __len__(self):
         return len(self.rows)
@@ -88,16 +89,16 @@ class Batches:
 
     @property
     def num_truncated(self):
-        """int, rows that were truncated to max_sequence_length."""
+        """int, rows that lost tokens to `cut_by`."""
         return int(np.count_nonzero(self.num_cut))
 
     @property
     def truncation(self):
-        """str, for the log: what max_sequence_length cut off; empty if nothing."""
+        """str, for the log: what `cut_by` cut off; empty if nothing."""
         if not self.num_truncated:
             return ""
         return (
-            f"max_sequence_length cuts {self.num_truncated:,} of {counted(self.num_rows, 'row')} "
+            f"{self.cut_by} cuts {self.num_truncated:,} of {counted(self.num_rows, 'row')} "
             f"({self.num_truncated / self.num_rows:.1%}), tokens lost: {self.num_cut.sum():,}"
         )
 

@@ -46,7 +46,8 @@ def is_in_words(context, spans, answer, words):
     """Whether the text of an answer is found in its words, but for blanks."""
     first, last = words
     joined = " ".join(context[a:b] for a, b in spans[first : last + 1].tolist())
-    return " ".join(answer.text.split()) in joined
+    # Blanks of any kind: the words are parted at some of them alone.
+    return " ".join(answer.text.split()) in " ".join(joined.split())
 
 
 def tokens_of_answer(ids, num_pieces, words, answer_ids):

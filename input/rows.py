@@ -91,7 +91,8 @@ class Origins:
     places: Callable[[], list[str]] = list  # file and line or record of each; none in a command
     columns: dict[str, list[str]] = field(default_factory=dict)  # of id_columns
     words: list | None = None  # [(first character, the one after)] of each text that has words
-    answers: list | None = None  # the right answers of each question, lists of str
+    # The right answers of each question, lists of str; None where they are not known.
+    answers: list | None = None
 
 
 def origins_of(source, split, rows, content):

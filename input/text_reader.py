@@ -32,6 +32,7 @@ class TextReader:
     suffixes = ()  # of files that its sources read, besides those with columns
     lines = None  # what a line of another file is, where its sources read no columns
     of_files = TEXT_FILES  # the data processor of such files
+    other_name = ""  # advice where a file of lines is none of texts
 
     def __init__(self, targets, read):
         self._targets, self._read = targets, read
@@ -59,7 +60,8 @@ class TextReader:
         batches = steps_of_training(params, tokens, tokenizer, layout, first_step, last_step)
         notes = tokenizer.notes_on_case(tokens.ids)
         notes += summary.notes_on_rows(cfg, len(tokens), self.source(cfg).targets.label_names)
-        return replace(batches, notes=notes, **of_words)
+        notes += of_words.get("notes", ())
+        return replace(batches, **{**of_words, "notes": notes})
 
     def training_rows(self, params):
         tokens, of_words = self._training_tokens(params)
@@ -73,7 +75,7 @@ class TextReader:
         cfg = params.predict_input
         if not texts:
             return self._scored_batches(params, cfg, self.source(cfg, needs_targets=False))
-        _check_texts(cfg, texts)
+        _check_texts(cfg, texts, self.other_name)
         tokens, origins = self._tokens_of_texts(cfg, texts)
         tokens, of_words = self._in_rows(cfg, tokens)
         plain = every_row_once(params, cfg, tokens, *self._read(cfg))
@@ -96,6 +98,10 @@ class TextReader:
             return f"records of {cfg.data_processor}: {names}"
         return f"{processor.dataset} of TensorFlow Datasets: {names}"
 
+    def reads(self, suffix):
+        """Whether a file to predict is read as those of training are. suffix: str, lower case."""
+        return suffix in self.suffixes
+
     def with_file(self, cfg, path):
         """Returns InputParams to predict the rows of a file; None for a file of lines.
 
@@ -103,7 +109,7 @@ class TextReader:
         """
         suffix = Path(path).suffix.lower()
         changes = {"max_eval_samples": None}
-        if suffix not in self.suffixes:
+        if not self.reads(suffix):
             if suffix not in FORMATS:
                 return None
             if self.lines is not None:
@@ -117,7 +123,7 @@ class TextReader:
                 "text_columns": processor.text_keys,
                 "label_column": processor.label_key,
             }
-        if suffix not in self.suffixes or cfg.data_processor not in OF_FILES:
+        if not self.reads(suffix) or cfg.data_processor not in OF_FILES:
             changes |= dict.fromkeys((*TFDS_KEYS, "feature_rename_map"))
             changes["data_processor"] = self.of_files
         return cfg.model_copy(update={**changes, "eval_file": str(Path(path).expanduser())})
@@ -232,7 +238,7 @@ class TextReader:
         return tokenize_texts(texts, self._read(cfg)[0]), Origins(texts)
 
 
-def _check_texts(cfg, texts):
+def _check_texts(cfg, texts, other_name):
     """Raises UserError if only the texts, or only the data_processor's rows, are pairs."""
     keys = get_processor(cfg).text_keys
     if len(texts[0]) != len(keys) and isinstance(texts[0][-1], FileText):
@@ -244,7 +250,7 @@ def _check_texts(cfg, texts):
     if len(texts[0]) != len(keys):
         actual = "a single text" if len(texts[0]) == 1 else "a pair of texts (with a tab in it)"
         expected = (
-            f"single texts ({keys[0]}); leave out the tab"
+            f"single texts ({keys[0]}); leave out the tab{other_name}"
             if len(keys) == 1
             else f"pairs ({', '.join(keys)}); put a tab between the two, in a shell as "
             f"--text $'{keys[0]}\\t{keys[1]}'"

@@ -82,10 +82,10 @@ def best_windows(windows, lengths):
     best = np.zeros(int(lengths.sum()), np.int64)
     scores = np.full(len(best), -1.0)
     places = windows.places(offsets)
-    ends = np.cumsum(windows.count)
-    for n in range(int(_rank(windows.text).max(initial=-1)) + 1):
+    ends, rank = np.cumsum(windows.count), _rank(windows.text)
+    for n in range(int(rank.max(initial=-1)) + 1):
         # The n-th windows of all texts: no token is in two of them.
-        chosen = np.flatnonzero(_rank(windows.text) == n)
+        chosen = np.flatnonzero(rank == n)
         of_token = np.repeat(chosen, windows.count[chosen])
         tokens = np.concatenate([np.arange(ends[w] - windows.count[w], ends[w]) for w in chosen])
         left = tokens - (ends - windows.count)[of_token]

@@ -12,12 +12,14 @@ from input.questions import split_at_blanks
 from input.rows import Origins
 from input.sources.conll import TAGGED_SUFFIXES
 from input.sources.question_files import SUFFIXES
+from input.sources.text_files import FORMATS
 from input.text_reader import TextReader
 from input.token_cache import tokenize_questions, tokenize_words
 from input.tokenizers.offsets import split_text
 from input.word_rows import rows_of_words
 
 NO_ANSWER = "without an answer"
+OF_LINES = ("", ".txt")  # ends of names of files with a text in each line
 
 
 class WordReader(TextReader):
@@ -25,6 +27,10 @@ class WordReader(TextReader):
 
     suffixes, of_files = TAGGED_SUFFIXES, TAGGED_FILES
     lines = "a text to tag"
+    other_name = ", or name a file with a word and its label in each line .conll"
+
+    def reads(self, suffix):
+        return suffix in self.suffixes or suffix not in (*OF_LINES, *FORMATS, ".json", ".ndjson")
 
     def _windows(self, cfg, tokens):
         _, layout = self._read(cfg)
@@ -60,7 +66,7 @@ class QuestionReader(TextReader):
     lines = "a question, a tab and the text that may have its answer"
 
     def _windows(self, cfg, tokens):
-        sizes = cfg.max_sequence_length, cfg.max_query_length, cfg.window_stride or DEFAULT_STRIDE
+        sizes = cfg.max_sequence_length, cfg.longest_question, cfg.window_stride or DEFAULT_STRIDE
         tokenizer, layout = self._read(cfg)
         of_tokenizer = (
             tokenizer.do_lower,
@@ -68,7 +74,14 @@ class QuestionReader(TextReader):
             None if tokenizer.in_graph else tokenizer,
         )
         rows, question_rows = rows_of_questions(tokens, *sizes, *of_tokenizer)
-        return rows, {"word_rows": question_rows}
+        lengths = tokens.lengths[question_rows.windows.text, 0]
+        is_asked = cfg.longest_question == cfg.max_query_length
+        return rows, {
+            "word_rows": question_rows,
+            "num_cut": lengths - question_rows.num_question,
+            "cut_by": "max_query_length" if is_asked else "max_sequence_length",
+            "notes": _notes_on_answers(tokens, rows, question_rows.windows.text),
+        }
 
     def _labels_of(self, tokens, targets, answers):
         answers = answers or [()] * len(tokens)  # of records, which have windows alone
@@ -85,3 +98,19 @@ class QuestionReader(TextReader):
         spans = {context: split_at_blanks(context) for context in contexts}
         tokens, _ = tokenize_questions(texts, spans, [""] * len(texts), self._read(cfg)[0])
         return tokens, Origins(texts, words=[spans[context].tolist() for _, context in texts])
+
+
+def _notes_on_answers(tokens, rows, text_of_row):
+    """Returns a sentence where answers are in no row: list. text_of_row: int [M], as of Windows."""
+    if "answer_tokens" not in tokens.targets:
+        return []
+    has_answer = tokens.targets["answer_tokens"][:, 0] >= 0
+    is_kept = np.zeros(len(tokens), bool)
+    is_kept[text_of_row[rows.targets["start_positions"] > 0]] = True
+    number = int((has_answer & ~is_kept).sum())
+    if not number:
+        return []
+    return [
+        f"answers that no window holds whole: {number:,} of {int(has_answer.sum()):,}; their rows "
+        "say that there is no answer, and a smaller window_stride or longer rows keep them"
+    ]

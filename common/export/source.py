@@ -105,7 +105,7 @@ def geometry_of(classifier):
         "max_sequence_length": data.max_sequence_length,
         "window_overlap": max(room - stride, 0),
         "window_stride": stride,
-        "max_query_length": data.max_query_length,
+        "max_query_length": data.longest_question,
         "may_be_unanswerable": data.version_2_with_negative,
         "null_score_diff_threshold": getattr(model, "threshold", 0.0),
         "texts_per_row": len(classifier.text_names),

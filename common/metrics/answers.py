@@ -150,8 +150,10 @@ class AnswerMetrics(RowMetrics):
             for n, each in enumerate(answered):
                 right = None if origins.answers is None else origins.answers[n]
                 record = record_of(each, self.threshold)
+                chosen = each.chosen(self.threshold)  # which the figures score
+                text = "" if chosen is None else chosen.text
                 is_right = right is not None and any(
-                    exact_match(record["answer"], gold) for gold in right or [""]
+                    exact_match(text, gold) for gold in right or [""]
                 )
                 true = "" if right is None else " | ".join(right)
                 correct = "" if right is None else "yes" if is_right else "no"
@@ -175,10 +177,10 @@ class AnswerMetrics(RowMetrics):
 def record_of(answered, threshold):
     """Returns {"answer": text, or "" where there is none, "score": probability among the
     candidates, "margin": of Answered, "start", "end": its characters in the text}."""
-    chosen = answered.chosen(threshold)
+    chosen = answered.told(threshold)
     scores = dict(zip((c.text for c in answered.candidates), answered.probabilities, strict=True))
     text = "" if chosen is None else chosen.text
-    span = (None, None) if chosen is None or chosen.span is None else chosen.span
+    span = (None, None) if chosen is None else chosen.span
     start, end = ("" if place is None else str(place) for place in span)
     score = scores.get(text, 0.0)
     return {"answer": text, "score": score, "margin": answered.margin, "start": start, "end": end}

@@ -33,6 +33,18 @@ CONLLEVAL, STRICT = RULES = ("conlleval", "strict")
 MAX_CONFUSIONS = 20  # that a report lists
 
 
+def usual_scheme(label_names):
+    """Returns the scheme of labels where nobody names it: IOBES where one begins with E- or S-."""
+    ends = any(name[:2] in ("E-", "S-") or name in ("E", "S") for name in label_names)
+    return "IOBES" if ends else "IOB2"
+
+
+def is_label_of(label, scheme):
+    """Whether a label is one of a scheme: O, or a prefix of its own, alone or before a type."""
+    tag = split_label(label)
+    return tag is not None and (scheme == "IOBES" or tag[0] not in "ES")
+
+
 def split_label(label):
     """Returns the prefix and the type of a label: ("B", "creative-work") of B-creative-work.
 
@@ -59,8 +71,7 @@ class TagSet:
     def __post_init__(self):
         allowed = PREFIXES if self.scheme == "IOBES" else "OBI"
         for name in self.label_names:
-            tag = split_label(name)
-            if tag is None or tag[0] not in allowed:
+            if not is_label_of(name, self.scheme):
                 raise ValueError(
                     f"{name} is no label of {self.scheme}: O, or "
                     f"{', '.join(f'{prefix}-' for prefix in allowed[1:])} before a type"

@@ -6,6 +6,7 @@ that answers for it (`input/word_rows.py`). NumPy alone.
 """
 
 import json
+import re
 
 import numpy as np
 
@@ -17,22 +18,23 @@ from common.metrics.entities import (
     EntityCounts,
     TagSet,
     commonest_confusions,
+    usual_scheme,
 )
 from common.metrics.probabilities import cross_entropy, softmax
 from common.metrics.row_metrics import RowMetrics
 
 FIRST, AVERAGE, MAX = AGGREGATIONS = ("first", "average", "max")
+PARTS = re.compile(r"[\t\n\v\f\r]")  # what would part columns or lines of a CoNLL file
 IMPROBABLE = -100.0  # logit of the other labels of a word without a token, which counts as O
 
 
 def tag_set(label_names, scheme=None):
     """Returns the TagSet of label names; None where they are no tags, as parts of speech.
 
-    scheme: of SCHEMES, or None: IOBES where a label has its prefixes, else IOB2.
+    scheme: of SCHEMES, or None: `usual_scheme`.
     """
-    ends = any(name[:2] in ("E-", "S-") or name in ("E", "S") for name in label_names)
     try:
-        tags = TagSet(tuple(label_names), scheme or ("IOBES" if ends else "IOB2"))
+        tags = TagSet(tuple(label_names), scheme or usual_scheme(label_names))
     except ValueError:
         return None
     return tags if tags.type_names else None
@@ -285,7 +287,7 @@ def conll_of_texts(outputs, targets, label_names, texts, spans):
     lines = []
     for text, of_words, theirs, ours in zip(texts, spans, true, predicted, strict=True):
         for (start, end), gold, label in zip(of_words, theirs, ours, strict=True):
-            word = " ".join(text[start:end].split("\t"))
+            word = PARTS.sub(" ", text[start:end])
             lines.append("\t".join([word, *([gold] if gold is not None else []), label]))
         lines.append("")
     return "\n".join(lines) + "\n"

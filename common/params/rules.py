@@ -117,6 +117,13 @@ def rule_faults(params):
     yield from device_faults(params)
     yield from length_faults(params)
     yield from distillation_faults(params)
+    is_answered = not params.predict_input.version_2_with_negative
+    if run.tune_thresholds and params.task == words.ANSWERING and is_answered:
+        yield (
+            "runconfig.tune_thresholds",
+            "is true, but version_2_with_negative is false, so that every question has an answer "
+            "and there is no threshold; leave the key out",
+        )
     if run.best_metric is None:
         for key in ("best_metric_mode", "early_stopping_patience", "export_best"):
             if getattr(run, key) is not None:
@@ -339,7 +346,7 @@ def task_faults(params):
                 yield f"{name}.data_processor", f"{text} are {', '.join(allowed)}"
                 break
         faults = [*pretraining.masking_faults(section), *pretraining.record_faults(section)]
-        faults += words.column_faults(section)
+        faults += words.word_faults(section)
         for key, readers in READERS.items() if task == pretraining.TASK else ():
             field = type(section).model_fields[key]
             if processor not in readers and getattr(section, key) != field.default:

@@ -79,8 +79,8 @@ def to_path_list(value):
 
 
 def to_names(value):
-    """One name, or a list of names."""
-    return (value,) if isinstance(value, str) else value
+    """One name, or a list of names. A number is a name, too, as of a column."""
+    return (value,) if isinstance(value, str | int) else value
 
 
 def to_character(value):

@@ -19,6 +19,7 @@ QUESTION_PROCESSORS = (QUESTION_FILES,)
 TASKS = (TAGGING, ANSWERING)
 TFDS = "TfdsDataProcessor"  # which both read, too; it implies no task
 DEFAULT_STRIDE = 128  # of question answering, as in run_squad.py
+MOST_SPECIAL = 4  # special tokens of a row of two texts: RoBERTa's
 
 DataKey = partial(Key, compiled=False)  # programs depend on shapes of batches
 WordKey = partial(DataKey, task=TAGGING)
@@ -68,7 +69,9 @@ class WordKeys(Section):
         names_data=True,
     )
     max_query_length: Count = QuestionKey(
-        64, "Tokens of the longest question; a longer one is cut, and its text never is."
+        64,
+        "Tokens of the longest question, at most half of a row; a longer one is cut, which is "
+        "told, and its text never is.",
     )
     version_2_with_negative: Switch = QuestionKey(
         False,
@@ -77,15 +80,24 @@ class WordKeys(Section):
         same_in_inputs="always",
     )
 
+    @property
+    def longest_question(self):
+        """Tokens of a question in a row: its text has at least as many, whatever the tokenizer."""
+        return min(self.max_query_length, (self.max_sequence_length - MOST_SPECIAL) // 2)
 
-def column_faults(section):
-    """Yields (key, text) where an input of words names too many or too few columns or features."""
+
+def word_faults(section):
+    """Yields (key, text) of what does not fit the task in an input of words."""
     wanted = {TAGGING: (1, "that of the words"), ANSWERING: (2, "[question, context]")}
     number, meaning = wanted.get(section.task, (None, ""))
     for key in ("text_keys", "text_columns"):
         names = getattr(section, key)
         if number is not None and names is not None and len(names) != number:
             yield key, f"has {len(names)} for task: {section.task}, which takes {number}: {meaning}"
+    least = MOST_SPECIAL + 2  # a token of the question, and one of its text
+    if section.task == ANSWERING and section.max_sequence_length < least:
+        text = f"is {section.max_sequence_length}, which has no room for a question and its text"
+        yield "max_sequence_length", f"{text}; write {least} or more"
     if section.data_file is not None:
         text = f"goes with {QUESTION_FILES}, where neither train_file nor eval_file is given"
         yield "data_file", f"{text}; leave it out"

@@ -102,7 +102,6 @@ class QuestionAnsweringTask(BaseModel):
         *("keras_source", "pytorch_source"),
     )
     served_features = ("input_ids",)
-    best_first = "margin"
     label_names = ()
 
     def __init__(self, params, label_names=(), name="bert"):
@@ -198,6 +197,9 @@ class QuestionAnsweringTask(BaseModel):
         scores = f"{record['score']:.4f}", f"{record['margin']:.2f}"
         return [record["answer"] or "-", place, *scores]
 
+    def rank(self, record):
+        return not record["answer"], -record["margin"]
+
     def export_outputs(self, outputs):
         """{"start_logits", "end_logits": <float32>[B, T]}."""
         return dict(outputs)
@@ -205,7 +207,7 @@ class QuestionAnsweringTask(BaseModel):
     def decoder_settings(self, cfg):
         return {
             "window_stride": cfg.window_stride or DEFAULT_STRIDE,
-            "max_query_length": cfg.max_query_length,
+            "max_query_length": cfg.longest_question,
             "n_best_size": self.n_best,
             "max_answer_length": self.max_tokens,
             "version_2_with_negative": self.may_be_unanswerable,

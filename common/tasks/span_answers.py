@@ -85,6 +85,11 @@ class Answered:
         is_null = self.null_odds is not None and self.null_odds > threshold
         return None if is_null else self.best
 
+    def told(self, threshold=0.0):
+        """Returns what people are told: `chosen`, but None where no token can be an answer."""
+        chosen = self.chosen(threshold)
+        return None if chosen is None or chosen.span is None else chosen
+
 
 def answer(context, windows, normalize, n_best=20, max_tokens=30, may_be_unanswerable=False):
     """Returns Answered.

@@ -47,9 +47,9 @@ def predict(session, inference, engine=None):
                 not_written.append(f"{folder / name} could not be written: {error}")
         if session.texts or session.input_file or not_written:
             told = list(zip(rows_shown, records, strict=True))
-            if model.best_first is not None and rows_shown != texts[split]:  # texts of files
-                questions = list(dict.fromkeys(row[0] for row in rows_shown))
-                told.sort(key=lambda p: (questions.index(p[0][0]), -p[1][model.best_first]))
+            if rows_shown != texts[split]:  # texts of files
+                number = {text: n for n, text in enumerate(dict.fromkeys(r[0] for r in rows_shown))}
+                told.sort(key=lambda pair: (number[pair[0][0]], *model.rank(pair[1])))
             output += [
                 "\t".join(map(in_one_cell, [*model.shorten(record), " | ".join(row)]))
                 for row, record in told

@@ -7,26 +7,31 @@ imported.
     CoNLL       a word a line, its columns parted by a tab or by blanks; a line without any, blank
                 or with tabs alone, ends a sentence; -DOCSTART- begins a document
     JSON Lines  {"tokens": [word, ...], "tags": [label, ...]}, or a text with the spans of its
-                entities: {"text": "...", "tags": [{"start": 0, "end": 5, "label": "person"}]}
+                entities: {"text": "...", "spans": [{"start": 0, "end": 5, "label": "person"}]}
 """
 
+import collections
 import io
 import itertools
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.console import counted
 from common.errors import UserError
 from common.files import utf8_text
-from common.metrics.entities import encode, faults_of_tags, scheme_of, split_label
+from common.metrics.entities import encode, faults_of_tags, is_label_of, scheme_of
 from common.tasks.targets import normalized
 from input.sources.text_files import FORMATS, RowFault
 
 TAGGED_SUFFIXES = (".conll", ".tsv", ".iob", ".iob2", ".bio", ".jsonl")
-DOCUMENT = "-DOCSTART-"
+DOCUMENT = re.compile(r"-DOCSTART-(?!\w)")
 BLANK = " \t\r\n\f\v"  # ASCII's alone: a word may be a blank of another kind
+BLANKS = re.compile(f"[{BLANK}]+")
+LONE = re.compile("[\ud800-\udfff]")  # half a character, as JSON can write it
 MAX_LABEL_CHARACTERS = 200
 SPAN_KEYS = ("label", "type", "tag", "entity_group")  # of a span's type, as programs name it
+TEXT = "text"  # the key beside spans
 
 
 @dataclass(frozen=True)
@@ -76,27 +81,30 @@ def parse_conll(content, source, word_column=0, label_column=-1, delimiter=None,
         source: str, names the file in messages.
         word_column, label_column: int, from 0; below 0 from the last one on.
         delimiter: str, or None: a tab where the first word's line has one, else blanks.
-        has_labels: bool. False: a line may be without a label; a column more is one.
+        has_labels: bool. False: labels may be missing, and no label is a fault; a column more is
+            one.
     Raises:
         UserError: the file has no sentences, or is not UTF-8.
     """
-    rows, faults, sentence, width = [], [], [], None
-    lines = utf8_text(content, source).split("\n")
-    for number, line in enumerate([*lines, ""], 1):
-        if not line.strip(BLANK):
-            _close(sentence, rows, faults)
-            sentence = []
+    rows, faults, sentence, found = [], [], [], []
+    for number, line in enumerate(utf8_text(content, source).split("\n"), 1):
+        if not line.strip(BLANK) or DOCUMENT.match(line):
+            found.append((number, None))
             continue
-        line = line.removesuffix("\r")
+        line = line.rstrip("\r")
         if delimiter is None:
             delimiter = "\t" if "\t" in line else " "
-        cells = line.split(delimiter) if delimiter != " " else line.split()
-        if cells[0] == DOCUMENT:
+        cells = BLANKS.split(line.strip(BLANK)) if delimiter == " " else line.split(delimiter)
+        found.append((number, cells))
+    widths = collections.Counter(len(cells) for _, cells in found if cells)
+    width = max(widths, key=widths.get, default=0)  # of equal ones the first
+    for number, cells in [*found, (None, None)]:
+        if cells is None:
             _close(sentence, rows, faults)
             sentence = []
             continue
-        width = width or len(cells)
-        sentence.append((number, *_word_and_label(cells, width, word_column, label_column)))
+        columns = width, word_column, label_column
+        sentence.append((number, *_word_and_label(cells, *columns, has_labels)))
     if not rows and not faults:
         raise UserError(f"{source} holds no words; a line has a word and its label")
     if has_labels is False or not any(row.labels for row in rows):
@@ -107,21 +115,41 @@ def parse_conll(content, source, word_column=0, label_column=-1, delimiter=None,
     return Sentences([row for row in rows if row.labels is not None], sorted(faults))
 
 
-def _word_and_label(cells, width, word_column, label_column):
+def _word_and_label(cells, width, word_column, label_column, has_labels):
     """Returns the word, and its label or None; or a RowFault, and None."""
     if len(cells) != width:
-        return RowFault(f"has {counted(len(cells), 'column')}, the first line {width}"), None
+        return RowFault(f"has {counted(len(cells), 'column')}, other lines {width}"), None
     if not -width <= word_column < width:
-        return RowFault(f"has {width} columns, and no column {word_column} for the word"), None
+        what = f"has {counted(width, 'column')}, and no column {word_column} for the word"
+        return RowFault(what), None
     word = cells[word_column]
     if not word:
         return RowFault("has no word"), None
+    if any("\r" in cell for cell in cells):
+        return RowFault("has a carriage return inside; end lines with \\n, or with \\r\\n"), None
+    if not -width <= label_column < width and has_labels:
+        what = f"has {counted(width, 'column')}, and no column {label_column} for the label"
+        return RowFault(what), None
     if not -width <= label_column < width or label_column % width == word_column % width:
         return word, None
-    label = normalized(cells[label_column])
-    if not label or len(label) > MAX_LABEL_CHARACTERS:
-        return RowFault("has no label" if not label else "has a label that is a text"), None
-    return word, label
+    try:
+        return word, _label(cells[label_column])
+    except RowFault as fault:
+        return (fault if has_labels else word), None
+
+
+def _label(label):
+    """Returns a label as its name. Raises RowFault."""
+    if type(label) in (int, float, bool):
+        raise RowFault(f"has the label {json.dumps(label)}; write the names of labels")
+    if not isinstance(label, str) or len(label) > MAX_LABEL_CHARACTERS:
+        raise RowFault("has a label that is no name")
+    if LONE.search(label):
+        raise RowFault("has a label that is not UTF-8")
+    label = normalized(label)
+    if not label:
+        raise RowFault("has no label")
+    return label
 
 
 def _close(sentence, rows, faults):
@@ -136,11 +164,12 @@ def _close(sentence, rows, faults):
     rows.append(joined(words, None if None in labels else labels, lines[0], lines))
 
 
-def parse_json_lines(content, source, word_key, label_key, split, scheme="IOB2"):
+def parse_json_lines(content, source, word_keys, label_keys, split, scheme="IOB2", has_labels=True):
     """Parses JSON Lines of tokens and tags, or of texts and spans. Returns Sentences.
 
     Args:
-        word_key, label_key: str, the keys of words or text, and of tags or spans.
+        word_keys, label_keys: tuples of str, the keys of words or text, and of tags or spans; of
+            several that which an object has, the first one before the others.
         split: callable on a text: where its words stand, [[first, after last], ...].
         scheme: str, in which the labels of spans are written.
         others: as of `parse_conll`.
@@ -151,7 +180,8 @@ def parse_json_lines(content, source, word_key, label_key, split, scheme="IOB2")
         try:
             if isinstance(value, RowFault):
                 raise value
-            rows.append(sentence_of(value, number, word_key, label_key, split, scheme))
+            keys = word_keys, label_keys
+            rows.append(sentence_of(value, number, *keys, split, scheme, has_labels))
         except RowFault as fault:
             faults.append((number, str(fault)))
     if not rows and not faults:
@@ -159,29 +189,58 @@ def parse_json_lines(content, source, word_key, label_key, split, scheme="IOB2")
     return Sentences(rows, faults)
 
 
-def sentence_of(value, line, word_key, label_key, split, scheme):
+def sentence_of(value, line, word_keys, label_keys, split, scheme, has_labels=True):
     """Returns the Sentence of an object. Raises RowFault; see `parse_json_lines`."""
+    word_key, label_key = _key_of(value, word_keys), _key_of(value, label_keys)
     words, labels = value.get(word_key), value.get(label_key)
+    has_spans = isinstance(labels, list) and any(isinstance(each, dict | list) for each in labels)
+    if has_spans and TEXT in word_keys and isinstance(value.get(TEXT), str):
+        word_key, words = TEXT, value[TEXT]  # tokens beside it may be of another program
     if isinstance(words, str):
+        if LONE.search(words):
+            raise RowFault(f"{word_key} is not UTF-8")
         spans = tuple((int(a), int(b)) for a, b in split(words))
         if not spans:
             raise RowFault(f"{word_key} has no words")
-        if labels is not None:
-            labels = _labels_of_spans(words, spans, labels, label_key, scheme)
-        return Sentence(tuple(words[a:b] for a, b in spans), labels, line, words, spans)
-    if not isinstance(words, list) or not words:
-        raise RowFault(f"has no {word_key}, a list of words or a text")
-    if not all(isinstance(word, str) and word for word in words):
-        raise RowFault(f"{word_key} has a word that is no text, or empty")
-    if labels is not None:
-        is_list = isinstance(labels, list) and all(isinstance(each, str) for each in labels)
-        if not is_list or len(labels) != len(words):
-            number = (
-                counted(len(labels), "label") if isinstance(labels, list) else "no list of labels"
-            )
-            raise RowFault(f"{label_key} has {number} for {counted(len(words), 'word')}")
-        labels = tuple(map(normalized, labels))
-    return joined(words, labels, line)
+        sentence = Sentence(tuple(words[a:b] for a, b in spans), None, line, words, spans)
+    else:
+        if not isinstance(words, list) or not words:
+            raise RowFault(f"has no {word_key}, a list of words or a text")
+        if not all(isinstance(word, str) and word for word in words):
+            raise RowFault(f"{word_key} has a word that is no text, or empty")
+        if any(map(LONE.search, words)):
+            raise RowFault(f"{word_key} has a word that is not UTF-8")
+        sentence = joined(words, None, line)
+    if labels is None:
+        return sentence
+    try:
+        labels = _labels_of(sentence, isinstance(words, str), labels, label_key, scheme)
+    except RowFault:
+        if has_labels:
+            raise
+        return sentence
+    return replace(sentence, labels=labels)
+
+
+def _key_of(value, keys):
+    """Returns the first of some keys that an object has, with a value; else the first."""
+    return next((key for key in keys if value.get(key) is not None), keys[0])
+
+
+def _labels_of(sentence, is_text, labels, key, scheme):
+    """Returns the labels of a Sentence: tuple of str. Raises RowFault.
+
+    is_text: bool. Whether they are spans of its text, and not a label a word.
+    """
+    if is_text:
+        return _labels_of_spans(sentence.text, sentence.spans, labels, key, scheme)
+    if not isinstance(labels, list) or len(labels) != len(sentence.words):
+        number = counted(len(labels), "label") if isinstance(labels, list) else "no list of labels"
+        raise RowFault(f"{key} has {number} for {counted(len(sentence.words), 'word')}")
+    try:
+        return tuple(map(_label, labels))
+    except RowFault as fault:
+        raise RowFault(f"{key} {fault}") from None
 
 
 def _labels_of_spans(text, spans, entities, key, scheme):
@@ -219,7 +278,7 @@ def _span(entity, key):
     is_span = isinstance(entity, list) and len(entity) == 3
     if not is_span or [type(each) for each in entity] != [int, int, str] or not entity[2].strip():
         raise RowFault(f"{key} has a span that is no start, end and label")
-    return entity[0], entity[1], normalized(entity[2])
+    return entity[0], entity[1], _label(entity[2])
 
 
 def tag_faults(sentences, scheme):
@@ -230,7 +289,8 @@ def tag_faults(sentences, scheme):
     faults = []
     for sentence in sentences:
         labels = sentence.labels
-        strange = next((n for n, label in enumerate(labels) if split_label(label) is None), None)
+        strange = (n for n, label in enumerate(labels) if not is_label_of(label, scheme))
+        strange = next(strange, None)
         if strange is not None:
             faults.append((sentence.line_of(strange), f"{labels[strange]} is no label of {scheme}"))
             continue

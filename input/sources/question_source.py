@@ -13,7 +13,7 @@ from input.questions import is_in_words, split_at_blanks, tokens_of_answer, word
 from input.sources.file_source import MAX_LISTED, fingerprint_of, refuse
 from input.sources.source import Source
 
-PARSER_VERSION = 1  # part of the fingerprint: raise it with any change that changes a row
+PARSER_VERSION = 2  # part of the fingerprint: raise it with any change that changes a row
 NO_TOKENS = (-1, -1)  # of a question without an answer in its text
 
 
@@ -54,7 +54,8 @@ class QuestionSource(Source):
         raise NotImplementedError
 
     def fingerprint(self, split):
-        settings = [PARSER_VERSION, self._settings(split), self._skips_bad_rows]
+        keys = self.processor.text_keys, self.processor.label_key
+        settings = [PARSER_VERSION, *keys, self._settings(split), self._skips_bad_rows]
         settings += [self.needs_targets, split == "train", *self.targets.settings]
         return fingerprint_of(settings, self._content(split))
 
@@ -63,7 +64,9 @@ class QuestionSource(Source):
 
     def content(self, split):
         rows = self._rows(split)[0]
-        listed = [[r.question, r.context, [[a.text, a.start] for a in r.answers]] for r in rows]
+        listed = [
+            [r.question, r.context, [[a.text, a.start] for a in r.answers or ()]] for r in rows
+        ]
         digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
         return f"{len(rows):,} rows, {digest[:32]}"
 
@@ -100,7 +103,10 @@ class QuestionSource(Source):
         ]
 
     def answers(self, split):
-        return [[answer.text for answer in row.answers] for row in self._rows(split)[0]]
+        return [
+            None if row.answers is None else [answer.text for answer in row.answers]
+            for row in self._rows(split)[0]
+        ]
 
     def skipped(self, split):
         return self._rows(split)[1]
@@ -151,7 +157,8 @@ class QuestionSource(Source):
         if parsed.misplaced and split not in self._told:
             self._told.add(split)
             number = counted(len(parsed.misplaced), "answer")
-            log(f"{where}: {number} not at the given answer_start; the nearest place is taken")
+            taken = "the nearest place, if any, is taken"
+            log(f"{where}: {number} not at the given answer_start; {taken}")
             for sentence in parsed.misplaced[:MAX_LISTED]:
                 log(f"  {sentence}")
         self._of_split[split] = content, rows, faults

@@ -41,7 +41,7 @@ class Source(Protocol):
 
     def answers(self, split):
         """Returns the right answers of each row, list of lists of str, empty where its text has
-        none; None, as here, where the source has no questions."""
+        none, None where they are not known; None, as here, where the source has no questions."""
 
     def read_texts(self, split):
         """Returns the texts of a split, in row order: list of tuples of one or two str."""

@@ -13,12 +13,13 @@ imported.
 
 import io
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from common.errors import UserError
 from common.files import utf8_text
 from input.questions import Answer
-from input.sources.text_files import FORMATS, RowFault
+from input.sources.text_files import FORMATS, RowFault, shown
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Question:
     id: str
     question: str
     context: str
-    answers: tuple[Answer, ...]
+    answers: tuple[Answer, ...] | None  # None: not known, of a question to predict
     place: str  # in the file, for messages
     title: str = ""
 
@@ -49,7 +50,7 @@ def parse_squad(content, source, has_answers=True):
     Args:
         content: bytes.
         source: str, names the file in messages.
-        has_answers: bool. False: answers are not asked for, and may be missing.
+        has_answers: bool. False: answers may be missing, and no answer is a fault.
     Raises:
         UserError: it is no such file.
     """
@@ -60,87 +61,117 @@ def parse_squad(content, source, has_answers=True):
         raise UserError(f"{source} is not JSON: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
         raise UserError(f'{source} is no file of SQuAD: {{"version": ..., "data": [...]}}')
-    rows, faults, misplaced, seen = [], [], [], set()
-    for number, article in enumerate(data["data"]):
-        article = article if isinstance(article, dict) else {}
-        title = str(article.get("title", ""))
-        named = f"article {title}" if title else f"article {number}"
-        for n, paragraph in enumerate(_list(article, "paragraphs")):
-            paragraph = paragraph if isinstance(paragraph, dict) else {}
-            for entry in _list(paragraph, "qas"):
-                place = f"{source}, {named}, paragraph {n}"
-                try:
-                    row = _question(entry, paragraph.get("context"), place, title, has_answers)
-                    if row.id in seen:
-                        raise RowFault("has an id that an earlier question has")
-                    rows.append(_placed(row, misplaced))
-                    seen.add(row.id)
-                except RowFault as fault:
-                    faults.append(f"{_place(place, entry)}: {fault}")
-    if not rows and not faults:
+    found = questions_of(_entries(data["data"], source), has_answers)
+    if not found.rows and not found.faults:
         raise UserError(f"{source} holds no questions")
-    return Questions(rows, faults, misplaced)
+    return found
 
 
 def parse_question_lines(content, source, has_answers=True):
     """As `parse_squad`, of JSON Lines."""
     lines = io.StringIO(utf8_text(content, source), newline="\n")
-    questions = questions_of(FORMATS[".jsonl"](lines, None), f"{source}, line", has_answers)
+    numbered = FORMATS[".jsonl"](lines, None)
+    questions = questions_of(with_places(numbered, f"{source}, line"), has_answers)
     if not questions.rows and not questions.faults:
         raise UserError(f"{source} is empty; an object a line is wanted")
     return questions
 
 
-def questions_of(entries, place, has_answers=True):
+def with_places(numbered, place):
+    """Yields what `questions_of` takes, of objects that each have a context.
+
+    numbered: iterable of (number, dict or RowFault). place: str, named before the number, which is
+    the id of a question without one.
+    """
+    for number, entry in numbered:
+        yield f"{place} {number}", "", str(number), entry
+
+
+def questions_of(entries, has_answers=True):
     """Returns the Questions of objects, each with its own context.
 
-    entries: iterable of (number, dict or RowFault). place: str, named before the number.
+    entries: iterable of (place, title, id of an object without one or None, dict or RowFault).
+    has_answers: as of `parse_squad`.
     """
-    rows, faults, misplaced = [], [], []
-    for number, entry in entries:
+    rows, faults, misplaced, seen = [], [], [], set()
+    for place, title, number, entry in entries:
         try:
             if isinstance(entry, RowFault):
                 raise entry
-            entry = {"id": str(number), **entry}
-            row = _question(entry, entry.get("context"), f"{place} {number}", "", has_answers)
+            row = _question(entry, place, title, number, has_answers)
+            if row.id in seen:
+                raise RowFault("has an id that an earlier question has")
             rows.append(_placed(row, misplaced))
+            seen.add(row.id)
         except RowFault as fault:
-            faults.append(f"{place} {number}: {fault}")
+            faults.append(f"{_place(place, entry)}: {fault}")
     return Questions(rows, faults, misplaced)
 
 
-def _list(parent, key):
-    value = parent.get(key)
-    return value if isinstance(value, list) else []
+def _entries(articles, source):
+    """Yields what `questions_of` takes, of the articles of a file of SQuAD."""
+    for number, article in enumerate(articles):
+        title = article.get("title") if isinstance(article, dict) else None
+        title = title if isinstance(title, str) else ""
+        place = f"{source}, article {shown(title) or number}"
+        paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
+        if not isinstance(paragraphs, list):
+            yield place, title, None, RowFault("has no list of paragraphs")
+            continue
+        for n, paragraph in enumerate(paragraphs):
+            entries = paragraph.get("qas") if isinstance(paragraph, dict) else None
+            of_paragraph = f"{place}, paragraph {n}"
+            if not isinstance(entries, list):
+                yield of_paragraph, title, None, RowFault("has no list of qas")
+                continue
+            context = {"context": paragraph.get("context")}
+            for entry in entries:
+                is_object = isinstance(entry, dict)
+                entry = entry | context if is_object else RowFault("is no object")
+                yield of_paragraph, title, None, entry
 
 
 def _place(place, entry):
     named = isinstance(entry, dict) and isinstance(entry.get("id"), str | int)
-    return f"{place}, question {entry['id']}" if named else place
+    return f"{place}, question {shown(str(entry['id']))}" if named else place
 
 
-def _question(entry, context, place, title, has_answers):
+def _question(entry, place, title, number, has_answers):
     """Returns the Question of an object. Raises RowFault."""
-    if not isinstance(entry, dict):
-        raise RowFault("is no object")
-    texts = {"question": entry.get("question"), "context": context}
+    texts = {key: entry.get(key) for key in ("question", "context")}
     for key, text in texts.items():
         if not isinstance(text, str) or not text.strip():
             raise RowFault(f"has no {key}")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise RowFault(f"{key} is not UTF-8")
-    if entry.get("id") is None:
-        raise RowFault("has no id")
-    answers = ()
-    if has_answers and not entry.get("is_impossible"):
-        if "answers" not in entry:
-            raise RowFault("has no answers; an empty list says that there is none in the text")
-        answers = _answers(entry["answers"], context)
-    return Question(str(entry["id"]), *texts.values(), answers, _place(place, entry), title)
+        _check_characters(text, key)
+    number = number if entry.get("id") is None else entry["id"]
+    if type(number) not in (str, int):
+        raise RowFault("has no id" if number is None else "has an id that is no text or number")
+    _check_characters(str(number), "its id")
+    try:
+        answers = _answers_of(entry, texts["context"])
+    except RowFault:
+        if has_answers:
+            raise
+        answers = None
+    return Question(str(number), *texts.values(), answers, _place(place, entry), title)
 
 
-def _answers(value, context):
-    """Returns a tuple of Answer, one for each different answer."""
+def _check_characters(text, what):
+    if re.search("[\ud800-\udfff]", text):
+        raise RowFault(f"{what} is not UTF-8")
+
+
+def _answers_of(entry, context):
+    """Returns a tuple of Answer; empty: there is none in the context. Raises RowFault."""
+    is_impossible = entry.get("is_impossible")
+    if is_impossible not in (None, False, True):
+        shown_value = shown(json.dumps(is_impossible))
+        raise RowFault(f"has is_impossible {shown_value}; true or false is wanted")
+    if is_impossible:
+        return ()
+    if "answers" not in entry:
+        raise RowFault("has no answers; an empty list says that there is none in the text")
+    value = entry["answers"]
     if isinstance(value, str):
         value = [value]
     if isinstance(value, dict):  # lists beside each other, as data sets of Hugging Face have them
@@ -154,12 +185,16 @@ def _answers(value, context):
     for each in value:
         each = {"text": each} if isinstance(each, str) else each
         text = each.get("text") if isinstance(each, dict) else None
-        if not isinstance(text, str) or not text:
+        if not isinstance(text, str) or not text.strip():
             raise RowFault("answers has one without a text")
-        start = each.get("answer_start", context.find(text))
-        if type(start) is not int or ("answer_start" not in each and start < 0):
-            raise RowFault(f"answer {text!r} is not in the context, and has no answer_start")
-        answers.append(Answer(text, start))
+        _check_characters(text, "an answer")
+        start = each.get("answer_start")
+        if start is not None and type(start) is not int:
+            what = f"has answer_start {shown(json.dumps(start))}; a whole number is wanted"
+            raise RowFault(f"answer {shown(text)!r} {what}")
+        if start is None and text not in context:
+            raise RowFault(f"answer {shown(text)!r} is not in the context, and has no answer_start")
+        answers.append(Answer(text, context.find(text) if start is None else start))
     return tuple(answers)
 
 
@@ -170,13 +205,14 @@ def _placed(row, misplaced):
     scored and not trained on; a sentence for each goes to `misplaced`.
     """
     answers = []
-    for answer in row.answers:
+    for answer in row.answers or ():
         text, start = answer.text, answer.start
         if start < 0 or row.context[start : start + len(text)] != text:
             places = [p for p in range(len(row.context)) if row.context.startswith(text, p)]
             nearest = min(places, key=lambda place: abs(place - start), default=None)
             found = "is not in the context" if nearest is None else f"stands at {nearest}"
-            misplaced.append(f"{row.place}: answer {text!r} is not at {start}, but {found}")
+            told = f"answer {shown(text)!r} is not at {start}, but {found}"
+            misplaced.append(f"{row.place}: {told}")
             start = -1 if nearest is None else nearest
         answers.append(Answer(text, start))
-    return Question(row.id, row.question, row.context, tuple(answers), row.place, row.title)
+    return row if row.answers is None else replace(row, answers=tuple(answers))

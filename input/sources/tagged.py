@@ -7,12 +7,13 @@ import json
 import numpy as np
 
 from common.errors import UserError
+from common.metrics.entities import usual_scheme
 from common.tasks.targets import LabelColumn
 from input.sources.conll import advice_on_scheme, has_tags, tag_faults
 from input.sources.file_source import fingerprint_of, refuse
 from input.sources.source import Source
 
-PARSER_VERSION = 1  # part of the fingerprint: raise it with any change that changes a row
+PARSER_VERSION = 2  # part of the fingerprint: raise it with any change that changes a row
 
 
 class TaggedSource(Source):
@@ -30,6 +31,7 @@ class TaggedSource(Source):
 
     def __init__(self, cfg, processor, targets, needs_targets=True):
         self._scheme, self._of_split = cfg.tag_scheme, {}  # {split: (content, sentences, faults)}
+        self.targets = targets  # whose labels may be named; the names are read with them
         super().__init__(cfg, processor, targets, needs_targets)
 
     def _content(self, split):
@@ -106,13 +108,13 @@ class TaggedSource(Source):
 
     def _labels(self):
         """Returns the labels of the words to train on: list of str."""
-        rows, faults = self._checked(self._parsed("train", self._content("train")))
+        parsed = self._parsed("train", self._content("train"))
+        if not any(row.labels for row in parsed.rows) and not parsed.faults:
+            keys = "label_column, or delimiter" if self.unit == "line" else "label_key"
+            raise UserError(f"{self._where('train')} has no labels; write another {keys}")
+        rows, faults = self._checked(parsed)
         self._refuse(faults, "train")
-        labels = [label for row in rows for label in row.labels or ()]
-        if not labels:
-            key = "label_column" if self.unit == "line" else "label_key"
-            raise UserError(f"{self._where('train')} has no labels; write another {key}")
-        return labels
+        return [label for row in rows for label in row.labels]
 
     def _checked(self, parsed):
         """Returns the Sentences that can be trained on or scored, and the faults of the others."""
@@ -120,9 +122,9 @@ class TaggedSource(Source):
         without = [(row.line, "has no labels") for row in rows if row.labels is None]
         rows = [row for row in rows if row.labels is not None]
         names = {label for row in rows for label in row.labels}
+        names |= set(self.targets.label_names or ())  # by those of training all are scored
         if has_tags(names):
-            ends = any(name[:2] in ("E-", "S-") or name in ("E", "S") for name in names)
-            scheme = self._scheme or ("IOBES" if ends else "IOB2")
+            scheme = self._scheme or usual_scheme(names)
             of_tags = tag_faults(rows, scheme)
             if of_tags and not self._skips_bad_rows:
                 advice = advice_on_scheme(rows, scheme)

@@ -2,10 +2,8 @@
 """Tagged sentences in files: a word a line with its label, or JSON Lines (`conll.py`)."""
 
 import functools
-import json
 
 from common.errors import UserError
-from common.metrics.entities import SCHEMES
 from input.sources.conll import parse_conll, parse_json_lines
 from input.sources.file_source import FileSource, read_bytes
 from input.sources.tagged import TaggedSource
@@ -14,7 +12,8 @@ from input.tokenizers.offsets import split_text
 NOT_TAGGED = (".csv", ".json", ".yaml", ".parquet")  # that are surely something else
 WORD, LABEL = "word", "label"  # of files without names of columns: the first and the last column
 # The keys of JSON Lines that are looked for where none is given.
-WORD_KEYS, LABEL_KEYS = ("tokens", "words", "text"), ("tags", "ner_tags", "labels", "spans")
+WORD_KEYS = ("tokens", "words", "text")
+LABEL_KEYS = ("tags", "ner_tags", "labels", "label", "spans", "entities")
 
 parse_conll = functools.lru_cache(maxsize=3)(parse_conll)  # several parts of a run ask for a file
 
@@ -53,9 +52,9 @@ class TaggedFileSource(TaggedSource, FileSource):
     def _parsed(self, split, content):
         path, (word,), label = self._path(split), self.processor.text_keys, self.processor.label_key
         if path.suffix.lower() == ".jsonl":
-            return _parse_json_lines(
-                content, str(path), word, label, self._do_lower, self._scheme or "IOB2"
-            )
+            scheme = self._scheme or "IOB2"
+            how = self._do_lower, scheme, self.needs_targets
+            return _parse_json_lines(content, str(path), word, label, *how)
         columns = _column(word, "text_columns", 0), _column(label, "label_column", -1)
         return parse_conll(content, str(path), *columns, self._delimiter, self.needs_targets)
 
@@ -82,18 +81,11 @@ def _column(name, key, default):
 
 
 @functools.lru_cache(maxsize=3)
-def _parse_json_lines(content, source, word, label, do_lower, scheme):
-    if scheme not in SCHEMES:
-        raise ValueError(scheme)
-    first = content.partition(b"\n")[0]
-    try:
-        keys = dict.fromkeys(json.loads(first))
-    except (ValueError, TypeError):
-        keys = {}
-    word = next((k for k in WORD_KEYS if k in keys), WORD_KEYS[0]) if word == WORD else word
-    label = next((k for k in LABEL_KEYS if k in keys), LABEL_KEYS[0]) if label == LABEL else label
+def _parse_json_lines(content, source, word, label, do_lower, scheme, has_labels):
+    words = WORD_KEYS if word == WORD else (word,)
+    labels = LABEL_KEYS if label == LABEL else (label,)
 
     def split(text):
         return split_text(text, do_lower).spans.tolist()
 
-    return parse_json_lines(content, source, word, label, split, scheme)
+    return parse_json_lines(content, source, words, labels, split, scheme, has_labels)

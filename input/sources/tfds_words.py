@@ -16,7 +16,7 @@ from common.tasks.targets import LabelColumn
 from input.sources.conll import Sentences, sentence_of
 from input.sources.question_source import QuestionSource
 from input.sources.source import unreadable
-from input.sources.squad import questions_of
+from input.sources.squad import questions_of, with_places
 from input.sources.tagged import TaggedSource
 from input.sources.text_files import RowFault
 from input.sources.tfds import TfdsSource
@@ -92,7 +92,9 @@ class TfdsTaggedSource(OfTfds, TaggedSource, TfdsSource):
                 is_known = all(0 <= each < len(names) for each in row[label])
                 row[label] = [names[each] for each in row[label]] if is_known else None
             try:
-                rows.append(sentence_of(row, number, words, label, None, None))
+                keys = (words,), (label,)
+                sentence = sentence_of(row, number, *keys, None, None, self.needs_targets)
+                rows.append(sentence)
             except RowFault as fault:
                 faults.append((number, str(fault)))
         return Sentences(rows, faults)
@@ -125,7 +127,8 @@ class TfdsQuestionSource(OfTfds, QuestionSource, TfdsSource):
             {name: row[key] for name, key in keys.items()} | {key: row[key] for key in more}
             for row in examples
         )
-        return questions_of(enumerate(entries), f"{self._where(split)}, row", self.needs_targets)
+        places = with_places(enumerate(entries), f"{self._where(split)}, row")
+        return questions_of(places, self.needs_targets)
 
 
 def _is_sequence(feature, *kinds):

@@ -224,3 +224,14 @@ def test_without_a_valid_pair_the_answer_is_none_where_there_may_be_none():
     answered = answer(context, [window], normalize, n_best=1, may_be_unanswerable=True)
     assert answered.chosen(0.0) is None
     assert answered.null_odds == 6.0
+
+
+def test_an_answer_is_in_its_words_whatever_blanks_part_it():
+    """Words are parted at some blanks alone, an answer at all."""
+    context = "about 10\u00a0km and\u30002 \t m"
+    spans = split_at_blanks(context)
+    for text in ("10\u00a0km", "km", "and\u30002 \t m"):
+        answer = Answer(text, context.index(text))
+        assert is_in_words(context, spans, answer, words_of_answer(spans, answer))
+    answer = Answer("10 miles", 6)
+    assert not is_in_words(context, spans, answer, words_of_answer(spans, answer))

@@ -82,11 +82,11 @@ class Decoder(Reader):
             settings["max_answer_length"],
             settings["version_2_with_negative"],
         )
-        chosen = answered.chosen(settings["null_score_diff_threshold"])
+        chosen = answered.told(settings["null_score_diff_threshold"])
         text = "" if chosen is None else chosen.text
         texts = [candidate.text for candidate in answered.candidates]
         score = answered.probabilities[texts.index(text)] if text in texts else 0.0
-        start, end = (None, None) if chosen is None or chosen.span is None else chosen.span
+        start, end = (None, None) if chosen is None else chosen.span
         found = {"answer": text, "score": score, "margin": answered.margin}
         return found | {"start": start, "end": end}
 

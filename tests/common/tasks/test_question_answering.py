@@ -18,7 +18,7 @@ from common.checkpoints.load import load_weights, open_checkpoint
 from common.errors import UserError
 from common.export.export import export
 from common.params import Params
-from common.params.rules import task_faults
+from common.params.rules import rule_faults, task_faults
 from common.reports.listeners import standard_listeners
 from common.tasks.question_answering import SpanTargets
 from common.training.checks import set_up
@@ -224,6 +224,31 @@ def test_questions_that_cannot_be_used_are_refused_with_their_place(tmp_path):
     assert len(source.skipped("train")) == 1
 
 
+@pytest.mark.parametrize(
+    ("length", "longest", "told"),
+    [
+        (13, 2, "max_query_length cuts 10 of 10 rows (100.0%), tokens lost: 30"),
+        (10, 64, "max_sequence_length cuts 18 of 18 rows (100.0%), tokens lost: 36"),
+    ],
+)
+def test_a_question_that_is_cut_is_told_and_leaves_half_of_a_row(tmp_path, length, longest, told):
+    content = squad(repeats=2).replace("who is who ?", "who is who is who")
+    sizes = {"max_sequence_length": length, "max_query_length": longest}
+    batches = data.train_input_fn(params_of(tmp_path, content, batch_size=2, **sizes), 0, 1)
+    assert batches.truncation == told
+
+
+def test_answers_that_no_window_holds_whole_are_counted(tmp_path):
+    content = json.loads(squad(repeats=1))
+    for paragraph in content["data"][0]["paragraphs"][:2]:
+        paragraph["qas"][0]["answers"] = [{"text": paragraph["context"], "answer_start": 0}]
+    batches = data.train_input_fn(params_of(tmp_path, json.dumps(content), batch_size=2), 0, 1)
+    assert "answers that no window holds whole: 2 of 3; their rows say" in batches.notes[-1]
+    content = squad(repeats=1)
+    batches = data.train_input_fn(params_of(tmp_path, content, batch_size=2), 0, 1)
+    assert not any("no window" in note for note in batches.notes)
+
+
 def test_answers_that_stand_elsewhere_are_counted_and_told_once_for_a_file(tmp_path, capsys):
     content = json.loads(squad(repeats=2))
     for paragraph in content["data"][0]["paragraphs"][:2]:
@@ -233,7 +258,7 @@ def test_answers_that_stand_elsewhere_are_counted_and_told_once_for_a_file(tmp_p
     assert source.num_rows("train") == 6
     told = capsys.readouterr().err
     file = tmp_path / "rows.json"
-    assert f"{file}: 2 answers not at the given answer_start; the nearest place is taken" in told
+    assert f"{file}: 2 answers not at the given answer_start; the nearest place, if any, is" in told
     assert f"{file}, article T, paragraph 1, question 1b: answer 'b' is not at 13, but" in told
     source.num_rows("train")
     assert "answer_start" not in capsys.readouterr().err
@@ -266,6 +291,10 @@ def test_the_files_of_run_squad_are_written_and_texts_are_answered_with_places(f
     written = {Path(path).name: Path(path) for path in predicted.written}
     predictions = json.loads(written["predictions.json"].read_text("utf-8"))
     assert predictions == {f"{n}b": "b" for n in range(18)}
+    table = written["predictions_tf_0.tsv"].read_text("utf-8").splitlines()
+    columns = table[0].split("\t")
+    beside = [dict(zip(columns, row.split("\t"), strict=True)) for row in table[1:]]
+    assert {(row["answer_true"], row["correct"]) for row in beside} == {("b", "yes")}
     best = json.loads(written["nbest_predictions.json"].read_text("utf-8"))["2b"][0]
     assert (best["text"], best["span"]) == ("b", [7, 8])
     assert "null_odds.json" not in written
@@ -290,6 +319,8 @@ def test_a_file_of_questions_is_read_by_what_its_name_says(finished, name, conte
     session = open_session(params.with_runconfig(mode="predict"), input_file=str(folder / name))
     _, texts = data.predict_input_fn(session.params, session.texts)
     assert list(texts.values()) == [[("who ?", "a b .")]]
+    predicted_rows = predicted(params, [], folder / name).predictions
+    assert "correct" not in predicted_rows[0]  # nothing is known of it
 
 
 @pytest.mark.parametrize("name", ["new.csv", "new.tsv"])
@@ -319,7 +350,7 @@ def test_a_folder_of_texts_is_asked_and_its_answers_have_file_and_place(finished
         "b ?"
     ] * 3
     first = result.predictions[:3]
-    margins = [answer["margin"] for answer in first]
+    margins = [answer["margin"] for answer in first[:2]]
     assert margins == sorted(margins, reverse=True)
     places = {
         str(Path(answer["texts"][1]).relative_to(tmp_path)): (
@@ -332,8 +363,9 @@ def test_a_folder_of_texts_is_asked_and_its_answers_have_file_and_place(finished
     assert places == {
         "long.txt": ("b", "7", "8"),
         "sub/two.txt": ("b", "0", "1"),  # without the mark of the file's order of bytes
-        "none.txt": ("empty", "", ""),
+        "none.txt": ("", "", ""),
     }
+    assert first[2]["texts"][1].endswith("none.txt") and first[2]["score"] == 0.0  # the last
     assert result.output[0].split("\t")[-1] == f"who is who ? | {first[0]['texts'][1]}"
     (table,) = (path for path in result.written if path.endswith(".tsv"))
     assert "g h g h" not in Path(table).read_text("utf-8")  # files are named, not copied
@@ -428,6 +460,14 @@ def test_what_does_not_go_with_the_task_is_refused(tmp_path):
     faults = dict(task_faults(params.model_copy(update={"train_input": rows, "model": network})))
     assert "is false, but [CLS] stands for no answer" in faults["train_input.add_special_tokens"]
     assert "is row, but packed rows have no padding" in faults["model.span_softmax"]
+    tuned = dict(rule_faults(params.with_runconfig(tune_thresholds=True)))
+    assert "every question has an answer and there is" in tuned["runconfig.tune_thresholds"]
+    short = params.train_input.model_copy(update={"max_sequence_length": 5})
+    faults = dict(task_faults(params.model_copy(update={"train_input": short})))
+    assert (
+        "is 5, which has no room for a question and its text; write 6 or more"
+        in (faults["train_input.max_sequence_length"])
+    )
 
 
 # ---- Exports -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from input.sources.conll import (
     parse_json_lines,
     tag_faults,
 )
+from input.sources.tagged_files import LABEL_KEYS, WORD_KEYS
 from input.tokenizers.offsets import split_text
 
 CONLL_2003 = b"""-DOCSTART- -X- -X- O
@@ -61,20 +62,47 @@ def test_words_that_look_like_blanks_keep_their_place():
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [
-        (b"a O\nb\nc O\n\nd O\n", 2, "has 1 column, the first line 2"),
+        (b"a O\nb\nc O\n\nd O\n", 2, "has 1 column, other lines 2"),
+        (b"# 1 of 2\na O\n\nd O\n", 1, "has 4 columns, other lines 2"),
         (b"a\tO\n\tO\n\nd\tO\n", 2, "has no word"),
         (b"a\tO\nb\t\n\nd\tO\n", 2, "has no label"),
+        (b"a\tO\nb\tB-x\rc\tO\n\nd\tO\n", 2, "has 3 columns, other lines 2"),
+        (b"a\tO\nb\rc\tO\n\nd\tO\n", 2, "has a carriage return inside; end lines with \\n, or"),
     ],
 )
 def test_a_bad_line_costs_its_sentence_and_is_named(content, line, reason):
     parsed = parse_conll(content, "x.conll")
-    assert parsed.faults == [(line, reason)]
+    ((found, text),) = parsed.faults
+    assert (found, text[: len(reason)]) == (line, reason)
     assert [row.words for row in parsed.rows] == [("d",)]
+
+
+def test_the_first_word_says_what_parts_the_columns_and_not_the_line_of_a_document():
+    parsed = parse_conll(b"-DOCSTART- -X- O\n\nNew York\tB-place\nis\tO\n", "x.conll")
+    assert words_and_labels(parsed) == [[("New York", "B-place"), ("is", "O")]]
+    parsed = parse_conll(b"-DOCSTART-\t-X-\tO\n\nYork B-place\n", "x.conll")
+    assert words_and_labels(parsed) == [[("York", "B-place")]]
+
+
+def test_blanks_of_another_kind_part_no_columns():
+    parsed = parse_conll("10\u00a0km B-length\n\u3000 O\n".encode(), "x.conll")
+    assert words_and_labels(parsed) == [[("10\u00a0km", "B-length"), ("\u3000", "O")]]
+
+
+def test_a_column_that_is_not_there_is_named():
+    parsed = parse_conll(b"a O\n\nb O\n", "x.conll", label_column=3)
+    assert parsed.faults[0] == (1, "has 2 columns, and no column 3 for the label")
+    parsed = parse_conll(b"a O\n\nb O\n", "x.conll", word_column=-3)
+    assert parsed.faults[1] == (3, "has 2 columns, and no column -3 for the word")
 
 
 def test_words_alone_can_be_predicted_and_not_trained_on():
     assert parse_conll(b"a\nb\n\nc\n", "x.txt", has_labels=False).rows[0].labels is None
     assert parse_conll(b"a\nb\n\nc\n", "x.txt").rows[0].labels is None
+    parsed = parse_conll(b"a\tO\nb\t\n\nc\tO\n", "x.txt", has_labels=False)
+    assert [row.words for row in parsed.rows] == [("a", "b"), ("c",)]
+    assert [row.labels for row in parsed.rows] == [None, ("O",)]
+    assert parsed.faults == []
 
 
 def test_what_is_no_text_is_refused_with_its_line():
@@ -100,6 +128,11 @@ def test_labels_that_break_their_scheme_are_named_with_their_line_and_what_they_
     odd = parse_conll(b"a B-x\nb I-x\nc B_x\n", "x.txt")
     assert tag_faults(odd.rows, "IOB2") == [(3, "B_x is no label of IOB2")]
     assert advice_on_scheme(odd.rows, "IOB2") == ""
+    ended = parse_conll(b"a B-x\nb E-x\nc S-y\n", "x.txt")
+    assert tag_faults(ended.rows, "IOB2") == [(2, "E-x is no label of IOB2")]
+    assert advice_on_scheme(ended.rows, "IOB2") == (
+        "; all labels fit IOBES: write tag_scheme: IOBES"
+    )
 
 
 def lines_of(*objects):
@@ -110,7 +143,7 @@ def parse_lines(content, words="tokens", labels="tags", **kwargs):
     def split(text):
         return split_text(text, True).spans.tolist()
 
-    return parse_json_lines(content, "x.jsonl", words, labels, split, **kwargs)
+    return parse_json_lines(content, "x.jsonl", (words,), (labels,), split, **kwargs)
 
 
 def test_json_lines_of_words():
@@ -148,6 +181,13 @@ def test_json_lines_of_texts_and_spans():
         ({"tokens": "ab c", "tags": [[0, 4, "x"], [3, 4, "y"]]}, "spans that overlap at 'c'"),
         ({"tokens": "ab c", "tags": [{"start": 0}]}, "a span that is no start, end and label"),
         (["a"], 'is ["a"]; an object is wanted'),
+        ({"tokens": ["a"], "tags": [3]}, "tags has the label 3; write the names of labels"),
+        ({"tokens": ["a"], "tags": [" "]}, "tags has no label"),
+        ({"tokens": ["a"], "tags": [None]}, "tags has a label that is no name"),
+        ({"tokens": ["a"], "tags": ["x" * 201]}, "tags has a label that is no name"),
+        ({"tokens": ["a"], "tags": ["\ud83d"]}, "tags has a label that is not UTF-8"),
+        ({"tokens": ["a\ud83d"], "tags": ["O"]}, "tokens has a word that is not UTF-8"),
+        ({"tokens": "a \ud83d", "tags": []}, "tokens is not UTF-8"),
     ],
 )
 def test_a_bad_object_is_named_with_its_line(value, reason):
@@ -155,6 +195,35 @@ def test_a_bad_object_is_named_with_its_line(value, reason):
     ((line, text),) = parsed.faults
     assert line == 2
     assert reason in text
+
+
+def test_labels_of_rows_to_predict_may_be_anything():
+    rows = [{"tokens": ["a", "b"], "tags": tags} for tags in ([1, 2], ["O"], None, "O", ["", "O"])]
+    rows += [{"tokens": "a b", "tags": [[0, 9, "x"]]}]
+    parsed = parse_lines(lines_of(*rows), has_labels=False)
+    assert [(row.words, row.labels) for row in parsed.rows] == [(("a", "b"), None)] * 6
+    assert parsed.faults == []
+
+
+def test_each_object_may_have_its_own_of_the_usual_keys():
+    def split(text):
+        return split_text(text, True).spans.tolist()
+
+    span = {"start": 2, "end": 3, "label": "x"}
+    rows = [
+        {"tokens": ["a", "b"]},
+        {"text": "a b", "spans": [span]},
+        {"tokens": ["a", "b"], "ner_tags": ["O", "B-x"]},
+        # As a program for annotations writes it.
+        {"text": "a b", "tokens": [{"text": "a"}, {"text": "b"}], "spans": [span]},
+        {"text": "a b", "label": [[2, 3, "x"]]},
+    ]
+    content = b"\n" + lines_of(*rows)
+    parsed = parse_json_lines(content, "x.jsonl", WORD_KEYS, LABEL_KEYS, split)
+    assert parsed.faults == []
+    assert [(row.words, row.labels) for row in parsed.rows] == [
+        (("a", "b"), None if n == 0 else ("O", "B-x")) for n in range(5)
+    ]
 
 
 @pytest.mark.parametrize(

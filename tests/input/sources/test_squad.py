@@ -55,6 +55,16 @@ def test_an_answer_elsewhere_is_told_and_taken_from_the_nearest_place():
         ({"id": None}, "paragraph 0: has no id"),
         ({"answers": [{"answer_start": 0}]}, "answers has one without a text"),
         ({"answers": 3}, "answers is no list"),
+        ({"answers": [" "]}, "answers has one without a text"),
+        ({"answers": ["a\ud83d"]}, "an answer is not UTF-8"),
+        ({"question": "\ud83d?"}, "question q: question is not UTF-8"),
+        ({"id": "\udc00"}, "its id is not UTF-8"),
+        ({"id": ["q"]}, "paragraph 0: has an id that is no text or number"),
+        ({"is_impossible": "false"}, 'has is_impossible "false"; true or false is wanted'),
+        (
+            {"answers": [{"text": "cat", "answer_start": 4.5}]},
+            "answer 'cat' has answer_start 4.5; a whole number is wanted",
+        ),
     ],
 )
 def test_a_bad_question_is_named_with_its_place(change, reason):
@@ -63,17 +73,51 @@ def test_a_bad_question_is_named_with_its_place(change, reason):
     assert parsed.faults[0].endswith(reason.replace("question q", "question r"))
 
 
+def test_an_answer_without_a_place_is_looked_for():
+    answers = [{"text": "sat", "answer_start": None}]
+    (row,) = parse_squad(squad(entry(answers=answers)).encode(), "x.json").rows
+    assert row.answers == (Answer("sat", 8),)
+
+
+@pytest.mark.parametrize(
+    ("articles", "place"),
+    [
+        ([7], "article 1: has no list of paragraphs"),
+        ([{"title": "U", "paragraph": []}], "article U: has no list of paragraphs"),
+        ([{"title": None, "paragraphs": [None]}], "article 1, paragraph 0: has no list of qas"),
+        ([{"paragraphs": [{"context": "x", "questions": []}]}], "paragraph 0: has no list of qas"),
+        ([{"paragraphs": [{"context": "x", "qas": [3]}]}], "paragraph 0: is no object"),
+    ],
+)
+def test_what_holds_no_questions_is_named(articles, place):
+    content = json.loads(squad(entry()))
+    content["data"] += articles
+    parsed = parse_squad(json.dumps(content).encode(), "x.json")
+    assert len(parsed.rows) == 1
+    (fault,) = parsed.faults
+    assert fault.endswith(place)
+
+
 def test_a_question_needs_answers_only_where_they_are_asked_for():
     content = squad({"id": 7, "question": "Who?"}).encode()
     assert "has no answers" in parse_squad(content, "x.json").faults[0]
     (row,) = parse_squad(content, "x.json", has_answers=False).rows
-    assert (row.id, row.answers) == ("7", ())
+    assert (row.id, row.answers) == ("7", None)
+    for answers, found in ((["cat"], (Answer("cat", 4),)), ([], ()), (["dog"], None), (3, None)):
+        content = squad(entry(answers=answers)).encode()
+        (row,) = parse_squad(content, "x.json", has_answers=False).rows
+        assert row.answers == found
 
 
 def test_two_questions_of_one_id_are_one_too_many():
     parsed = parse_squad(squad(entry(), entry()).encode(), "x.json")
     assert len(parsed.rows) == 1
     assert "has an id that an earlier question has" in parsed.faults[0]
+    row = {"id": 2, "question": "Who?", "context": CONTEXT, "answers": ["cat"]}
+    lines = "\n".join(map(json.dumps, [row, row | {"id": "2"}, row | {"id": None}])).encode()
+    parsed = parse_question_lines(lines, "x.jsonl")
+    assert [row.id for row in parsed.rows] == ["2", "3"]
+    assert parsed.faults == ["x.jsonl, line 2, question 2: has an id that an earlier question has"]
 
 
 @pytest.mark.parametrize("content", [b"[]", b'{"data": 1}', b'{"rows": []}'])

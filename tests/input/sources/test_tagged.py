@@ -119,6 +119,18 @@ def test_labels_against_their_scheme_are_refused_or_left_out(tmp_path):
         source_of(tmp_path, "\n".join(lines), ".jsonl")
 
 
+def test_labels_are_of_the_scheme_of_the_training_and_of_that_which_is_named(tmp_path):
+    """Else B- and I- without their E- would be scored as no entities by the strict rule."""
+    train = "a\tB-x\nb\tI-x\nc\tE-x\n\nd\tO\n"
+    (tmp_path / "eval.conll").write_text("d\tO\n\na\tB-x\nb\tI-x\n")
+    _, source = source_of(tmp_path, train, eval_file=str(tmp_path / "eval.conll"))
+    assert source.num_rows("train") == 2
+    with pytest.raises(UserError, match="line 4: I-x ends the sentence, where an E- would"):
+        source.num_rows("validation")
+    with pytest.raises(UserError, match="line 3: E-x is no label of IOB2; all labels fit IOBES: w"):
+        source_of(tmp_path, train, tag_scheme="IOB2")
+
+
 def test_a_label_that_training_did_not_have_is_named(tmp_path):
     (tmp_path / "eval.conll").write_text("a\tB-place\n")
     _, source = source_of(tmp_path, conll(), eval_file=str(tmp_path / "eval.conll"))
@@ -127,8 +139,12 @@ def test_a_label_that_training_did_not_have_is_named(tmp_path):
 
 
 def test_columns_are_numbers_and_files_of_another_kind_are_refused(tmp_path):
-    _, source = source_of(tmp_path, "x a O\ny b B-n\n", text_columns="1", label_column="2")
-    assert source.read_texts("train") == [("a b",)]
+    for columns in (("1", "2"), (1, 2), ([-2], -1)):
+        keys = dict(zip(("text_columns", "label_column"), columns, strict=True))
+        _, source = source_of(tmp_path, "x a O\ny b B-n\n", **keys)
+        assert source.read_texts("train") == [("a b",)]
+    with pytest.raises(UserError, match="has no labels; write another label_column, or delimiter"):
+        source_of(tmp_path, "a;O\nb;B-n\n")
     with pytest.raises(
         UserError, match="label_column is ner, but the columns of this file have no"
     ):
@@ -231,10 +247,24 @@ def test_a_conll_file_is_predicted_beside_its_own_labels(finished):
     assert Path(path).read_text("utf-8") == "c\tO\nab\tB-name\n\nab\tB-name\n\n"
 
 
+def test_a_file_to_predict_may_have_labels_that_cannot_be_read(finished):
+    folder, params, _ = finished
+    rows = [{"tokens": ["c", "ab"], "tags": [0, 1]}, {"tokens": ["ab\nc"], "tags": ["B-name"]}]
+    (folder / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    session = open_session(
+        params.with_runconfig(mode="predict"), input_file=str(folder / "odd.jsonl")
+    )
+    predicted = predict(session, Inference(session, session.new_model()))
+    (path,) = (path for path in predicted.written if path.endswith(".conll"))
+    lines = Path(path).read_text("utf-8").splitlines()
+    assert [line.split("\t")[:-1] for line in lines] == [["c"], ["ab"], [], ["ab c", "B-name"], []]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("new.tsv", "c\tO\nab\tO\n\nd\tO\n"),
+        ("eng.testb", "-DOCSTART- O\n\nc O\nab O\n\nd O\n"),
         ("new.jsonl", '{"tokens": ["c", "ab"]}\n{"tokens": ["d"]}\n'),
         ("texts.jsonl", '{"text": "c ab"}\n{"text": "d"}\n'),
         ("texts.txt", "c ab\nd\n"),
@@ -253,9 +283,14 @@ def test_a_file_to_tag_is_read_by_what_its_name_says(finished, name, content):
 
 
 def test_a_table_to_tag_is_refused(finished):
+    folder = finished[0]
     params = finished[1].with_runconfig(mode="predict")
     with pytest.raises(UserError, match=r"new\.csv is a table, .*\.conll, .* is a text to tag"):
         open_session(params, input_file="new.csv")
+    (folder / "tagged.txt").write_text("c\tO\nab\tO\n")
+    session = open_session(params, input_file=str(folder / "tagged.txt"))
+    with pytest.raises(UserError, match=r"or name a file with a word and its label .* \.conll"):
+        data.predict_input_fn(session.params, session.texts)
 
 
 @pytest.mark.parametrize(("packing", "stride"), [("packed", None), ("none", 2)])

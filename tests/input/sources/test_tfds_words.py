@@ -202,10 +202,19 @@ def test_questions_are_read_as_those_of_a_file(config, data_dir, tmp_path, token
     assert ours.targets["answer_tokens"].tolist() == tokens
     assert source.answers("validation") == [row["answers"]["text"] for row in rows]
     assert source.id_columns("train") == {"question_id": [row["id"] for row in rows]}
-    assert "1 answer not at the given answer_start; the nearest place is taken" in told
+    assert "1 answer not at the given answer_start; the nearest place, if any, is" in told
     place = f"split train of {source}, row 2"
     assert f"{place}, question q2: answer 'd' is not at 3, but stands at 0" in told
     assert source.places("train", [1]) == [f"split train of {source}, row 1, question q1"]
+
+
+def test_the_features_that_are_read_decide_the_fingerprint(data_dir):
+    """Else the tokens that were kept of other features would be taken."""
+    ours = source_of(data_dir, "toy_squad/v1", ASKING).fingerprint("train")
+    turned = source_of(data_dir, "toy_squad/v1", ASKING, text_keys=["context", "question"])
+    assert turned.fingerprint("train") != ours
+    other = source_of(data_dir, "toy_squad/v1", ASKING, text_keys=["title", "context"])
+    assert other.fingerprint("train") != ours
 
 
 def test_questions_without_an_answer_have_to_be_asked_for(data_dir):
