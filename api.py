@@ -283,7 +283,8 @@ class Estimator:
         given = {}
         if self.params is None:  # no rows are read: these say what a row is
             given = {"train_file": "-", "eval_fraction": 0.1}
-            given |= {"text_columns": COLUMNS[1], "label_column": LABEL}
+            if self.task != "question_answering":  # whose files have columns of their own
+                given |= {"text_columns": COLUMNS[1], "label_column": LABEL}
         given = {f"*_input.{key}": value for key, value in given.items()}
         return self._params(given | (values or {}), mode, Path(tempfile.gettempdir()))
 

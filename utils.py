@@ -196,7 +196,8 @@ def values_without_file(overrides):
     """What `read_yaml` and `apply_overrides` make of a file, without one; and what is told."""
     from input.sources.columns import find_columns  # here: a params file needs none of its modules
 
-    values, lines = everyday_values(), {}
+    tasks = (overrides.get(f"{name}.task") for name in ("*_input", "train_input"))
+    values, lines = everyday_values(next(filter(None, tasks), None)), {}
     apply_overrides(values, lines, overrides)
     return values, lines, fill_in(values, find_columns)
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from api import Classifier, Estimator
+from api import Classifier, Estimator, QuestionAnswerer, TokenClassifier
 from common.errors import UserError
 from common.reports.listener import Listener
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
@@ -194,6 +194,39 @@ def test_siblings_take_the_same_arguments():
     assert {each.__name__ for each in Estimator.__subclasses__()} == {
         "Classifier", "TokenClassifier", "QuestionAnswerer", "MaskedLanguageModel"
     }  # fmt: skip
+
+
+def test_words_are_trained_on_files_and_tagged_without_params(weights, tmp_path):
+    (tmp_path / "rows.conll").write_text("a\tO\ngood\tB-mood\n\nbad\tB-mood\nday\tO\n\n" * 20)
+    tagger = TokenClassifier(weights, overrides=SEED)
+    tagger.fit(data=tmp_path / "rows.conll", model_dir=tmp_path / "run", **KEYS)
+    assert {"eval/entity_f1", "eval/word_accuracy"} <= tagger.result_.figures.keys()
+    (record,) = tagger.predict(["a good day"])
+    assert set(record) == {"entities"}
+    tagger.export("huggingface", tmp_path / "exported")
+    assert TokenClassifier(str(tmp_path / "exported"), max_sequence_length=16).predict(
+        ["a good day"]
+    ) == [record]
+    # As texts with spans, too.
+    spans = [[[2, 6, "mood"]], [[2, 5, "mood"]]] * 20
+    tagger = TokenClassifier(weights, overrides=SEED).fit(TEXTS, spans, **KEYS)
+    assert tagger._open()[0].label_names == ("B-mood", "O")
+
+
+def test_questions_are_trained_on_files_and_answered_without_params(weights, tmp_path):
+    rows = [{"question": "day", "context": text, "answers": [text.split()[1]]} for text in TEXTS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    model = QuestionAnswerer(weights, overrides=SEED)
+    model.fit(data=tmp_path / "rows.jsonl", model_dir=tmp_path / "run", **KEYS)
+    assert model.result_.figures["eval/f1"] >= 0
+    assert (tmp_path / "run" / "best.json").is_file()  # by F1
+    pair = "day", "a good day"
+    (record,) = model.predict([pair])
+    assert record["answer"] in pair[1]
+    model.export("huggingface", tmp_path / "exported")
+    assert QuestionAnswerer(str(tmp_path / "exported"), max_sequence_length=16).predict([pair]) == [
+        record
+    ]
 
 
 @pytest.mark.slow

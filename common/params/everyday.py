@@ -4,7 +4,8 @@
 Its data are files. docs/modes.md lists what is chosen here; `model_dir/params.yaml` then has it.
 """
 
-from common.params.inputs import TEXT_FILES
+from common.params import words
+from common.params.inputs import PROCESSORS_OF_TASK, TEXT_FILES
 
 EVAL_FRACTION = 0.1
 NUM_EPOCHS = 3
@@ -12,11 +13,18 @@ BEST_METRICS = {
     "classification": "eval/accuracy_cls",
     "multi_label": "eval/macro_f1",
     "regression": "eval/pearson",
+    words.ANSWERING: "eval/f1",
+}
+# {task of words: what its rows are, where others are tables of texts}
+OF_WORDS = {
+    words.TAGGING: {"data_processor": words.TAGGED_FILES},
+    # As run_qa.py of Hugging Face.
+    words.ANSWERING: {"data_processor": words.QUESTION_FILES, "max_sequence_length": 384},
 }
 
 
-def everyday_values():
-    """The values that flags replace: plain values, as of a file."""
+def everyday_values(task=None):
+    """The values that flags replace: plain values, as of a file. task: str, where it is given."""
     return {
         "train_input": {
             "data_processor": TEXT_FILES,
@@ -24,6 +32,7 @@ def everyday_values():
             "max_sequence_length": 128,
             "batch_size": 32,
             "packing": "auto",
+            **OF_WORDS.get(str(task), {}),
         },
         "model": {
             "mixed_precision": "auto",
@@ -67,5 +76,7 @@ def fill_in(values, find_columns):
     if all(run.get(key) is None for key in ("max_steps", "num_epochs", "max_seconds")):
         run["num_epochs"] = NUM_EPOCHS
     if run.get("best_metric") is None:
-        run["best_metric"] = BEST_METRICS.get(train.get("task", "classification"))
+        implied = [t for t, names in PROCESSORS_OF_TASK.items() if train["data_processor"] in names]
+        task = train.get("task") or [*implied, "classification"][0]
+        run["best_metric"] = BEST_METRICS.get(str(task))
     return told
