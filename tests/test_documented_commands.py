@@ -57,6 +57,7 @@ NOT_RUN = {
     r"python -m common.reports.feed_tracker": "a tracker; tests/common/reports/test_tracking.py",
     r"make docs$": "writes into docs/; tests/common/params/test_docs.py compares",
     r"make bench": "minutes; tests/benchmarks runs the programs that it starts",
+    r"python benchmarks/bulk.py": "minutes; tests/benchmarks/test_bulk.py has fewer rows",
     r"python benchmarks/compare_trees.py": "two checkouts; tests/benchmarks/test_compare_trees.py",
     r"python tests/faults/(harness|stop).py": "hours; tests/faults/test_harness.py has short ones",
     r"csrun_wse |csrun_cpu .*--cs_ip": "a CS system; tests/common/cs/test_target.py without one",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import run
-from api import Classifier, new_model
+from api import Classifier, Estimator, new_model
 from common.errors import UserError
 from common.export.engine import Engine, run_batch
 from serving.bulk import open_for
@@ -125,6 +125,43 @@ def test_int8_gives_what_onnx_runtime_gives_of_each_row_alone(trained, tmp_path)
     np.testing.assert_allclose(ours, np.array(expected), rtol=0, atol=1e-7)
     names = json.loads((export / "export.json").read_text("utf-8"))["label_names"]
     assert [row["label"] for row in rows] == [names[row.argmax()] for row in np.array(expected)]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [("regression", [0.5, -1.0] * 20), ("multi_label", [["happy", "day"], ["day"]] * 20)],
+)
+def test_values_and_sets_of_labels_are_those_of_the_network(task, labels, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
+    overrides = SEED | {"model.mixed_precision": False, "*_input.task": task}
+    clf = Estimator(weights.__wrapped__(Folders(tmp_path)), overrides=overrides)
+    clf.fit(TEXTS, labels, model_dir=tmp_path / "run", **KEYS)
+    clf.export("onnx")
+    given = [part for line in LINES for part in ("--text", line)]
+    said = []
+    for engine in ([], ["--engine", "onnx"]):
+        capsys.readouterr()
+        assert predict(tmp_path / "run", "--json", *given, *engine)[0] == 0
+        said.append(json.loads(capsys.readouterr().out)["predictions"])
+    for theirs, ours in zip(*said, strict=True):
+        numbers = [
+            {name: each.pop(name) for name in list(each) if isinstance(each[name], float)}
+            for each in (theirs, ours)
+        ]
+        assert numbers[0] and numbers[1] == pytest.approx(numbers[0], abs=1e-5)
+        assert ours == theirs
+    assert len(said[1]) == len(LINES)
+
+
+class Folders:
+    """In the place of pytest's tmp_path_factory: a folder in one."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def mktemp(self, name):
+        (self.folder / name).mkdir()
+        return self.folder / name
 
 
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])
