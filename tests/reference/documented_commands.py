@@ -29,7 +29,11 @@ set -u
 P=configs/params_bert_minilm_sst2.yaml D=model_dir/minilm_sst2 WEIGHTS=WEIGHTS
 PATH= SLURM_JOB_NODELIST=host1,host2 SLURM_PROCID=0 JOB_COMPLETION_INDEX=0
 FIELD=$'\\x1f'
-note() { local IFS=$FIELD; printf '%s\\0' "$page$FIELD${TF_CONFIG-}$FIELD$*" >> "$notes"; }
+# In one line, which bash writes at once: workers that a page starts with & note at the same time.
+note() {
+    local IFS=$FIELD cluster=${TF_CONFIG-}
+    printf '%s\\0' "$page$FIELD${cluster//$'\\n'/ }$FIELD$*" >> "$notes"
+}
 command_not_found_handle() { note unknown "$@"; }
 exec() { "$@"; }
 srun() { eval "$3"; }
