@@ -330,7 +330,7 @@ def test_a_trained_description_is_exported_as_source_and_says_what_predict_says(
     """With the commands of docs/neural.md; trained until both labels are told apart."""
     file, rows, texts = tmp_path / "x.neural", tmp_path / "rows.csv", ["a good day", "b c", ""]
     text = small_text("bert_classifier").replace(', weights="pretrained_bert.h5"', "")
-    file.write_text(text.replace("learning_rate=2e-5", "learning_rate=0.02"), "utf-8")
+    file.write_text(text.replace("learning_rate=2e-5", "learning_rate=0.005"), "utf-8")
     rows.write_text("text,label\n" + "a good day,fine\nb c,poor\n" * 20, "utf-8")
     model_dir = ["--model_dir", tmp_path / "run"]
 
@@ -339,8 +339,9 @@ def test_a_trained_description_is_exported_as_source_and_says_what_predict_says(
         assert run.main([*map(str, flags), *map(str, model_dir)]) == 0
         return capsys.readouterr().out.splitlines()
 
-    flags = ["--params", file, "--train_file", rows, "--max_steps", "12"]
+    flags = ["--params", file, "--train_file", rows, "--max_steps", "30"]
     flags += ["--override", f"*_input.vocab_file={desk / 'vocab.txt'}"]
+    flags += ["--override", "runconfig.tf_random_seed=1"]
     done("--mode", "train", *flags, "--override", f"train_input.cache_dir={tmp_path / 'cache'}")
     saved = ["--params", tmp_path / "run" / "params.yaml"]
     predicted = done("--mode", "predict", *saved, *(f"--text={text}" for text in texts))
