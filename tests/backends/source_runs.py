@@ -19,6 +19,8 @@ import numpy as np
 
 LEARNING_RATE = 0.1
 TEXTS = ("never once dull", "it was [MASK] good")
+# Without unknown words: two of the windows of a text would be the same row, and answer alike.
+QUESTION = ("never once dull", "it was bad , good !")
 
 
 def opened(folder):
@@ -71,9 +73,9 @@ def outputs_of(network, features, kind):
     return {name: to_numpy(each) for name, each in outputs.items()}
 
 
-def printed(module):
-    """Returns what the program prints of TEXTS."""
-    sys.argv, output = ["model.py", *TEXTS], io.StringIO()
+def printed(module, texts):
+    """Returns what the program prints of texts."""
+    sys.argv, output = ["model.py", *texts], io.StringIO()
     with contextlib.redirect_stdout(output):
         module.main()
     return np.array(output.getvalue())
@@ -91,7 +93,8 @@ def main(folder, kind, file, *cases):
             step = keras_step if kind == "keras" else pytorch_step
             for name, array in step(network, features, **np.load(case / "targets.npz")).items():
                 arrays[f"{case.name}/weight {name}"] = array
-        arrays[f"{case.name}/printed"] = printed(module)
+        texts = QUESTION if "question" in case.name else TEXTS
+        arrays[f"{case.name}/printed"] = printed(module, texts)
     np.savez(file, **arrays)
 
 
