@@ -67,8 +67,7 @@ def read_neural(path):
     """Returns values and lines, as `read_yaml` of the params file that says the same, and notes:
     list of str, what the network here has otherwise than the text.
 
-    Raises UserError with the first reason why it cannot be trained here, its line, and what was
-    expected.
+    Raises UserError: the first fault, with its line and what was expected.
     """
     try:
         reader = Reader(read_network(read_text(path, NEURAL).removeprefix("\ufeff")))
@@ -132,10 +131,7 @@ class Reader:
         self.lines[section, key] = line
 
     def follow(self, *pattern, where=""):
-        """Reads the layers of a pattern, and sets the keys of `model` that it says.
-
-        Returns the last of them, a Call. where: str, for a message.
-        """
+        """Reads the layers of a pattern, sets the keys that it says, and returns the last Call."""
         for name, meanings in pattern:
             if self.next_name() != name.strip("()"):
                 if name.startswith("("):
@@ -171,7 +167,10 @@ class Reader:
         self.table_width = "embedding_size" if is_narrow else "hidden_size"
         table = {"input_dim": "vocab_size", "output_dim": self.table_width, "mask_zero": (True,)}
         weights = self.follow(("Embedding", table), where="first").arguments["weights"]
-        self.follow((f"({NORM[0]})", NORM[1]), DROPOUT, *[PROJECTION] * is_narrow)
+        last = self.follow((f"({NORM[0]})", NORM[1]), DROPOUT, *[PROJECTION] * is_narrow)
+        sizes = self.values["model"]
+        if sizes.get("embedding_size") == sizes["hidden_size"]:
+            raise Refused(last.place, "Dense is as wide as Embedding; expected another width")
         if weights.value is None:  # else there are as many positions as they have
             self.set("model", "max_position_embeddings", length.value[0], length.line)
         else:

@@ -122,15 +122,16 @@ def parse(text):
         return parser.parse(text)
     except lark.UnexpectedInput as error:
         token = error.token if hasattr(error, "token") else error.char
-        line = max(error.line, 1)
+        before, rest = text[: error.pos_in_stream], text[error.pos_in_stream :].partition("\n")[0]
         if token in ("'", '"'):
-            begun = text[error.pos_in_stream :].partition("\n")[0]
-            raise Refused(line, f"{begun} has no end; expected {token} behind the text") from None
-        found = WORDS["$END"] if getattr(token, "type", "") == "$END" else repr(str(token))
+            raise Refused(error.line, f"{rest[:40]} has no end; expected {token}") from None
+        before = before.rpartition("\n")[2].strip()[-40:]  # of the same line
+        found = repr(str(token)[:40]) + f" behind {before!r}" * bool(before)
+        found = WORDS["$END"] if getattr(token, "type", "") == "$END" else found
         signs = {each.name: f"`{each.pattern.value}`" for each in parser.terminals} | WORDS
         wanted = getattr(error, "accepts", None) or getattr(error, "allowed", ())
         wanted = " or ".join(sorted(signs[name] for name in wanted))
-        raise Refused(line, f"found {found}; expected {wanted}") from None
+        raise Refused(error.line, f"found {found}; expected {wanted}") from None
 
 
 def to_value(node):

@@ -199,9 +199,12 @@ USE = "BertLayer(num_heads=12, d_model=768, d_ff=3072, dropout=0.1)"
 BROKEN = [
     # The language
     (ENCODER, "input: (512,)", "input: (512,", "  layers:", r"found 'layers'; expected .*`\)`"),
-    (ENCODER, '"gelu"', '"gelu', '"gelu)', r'"gelu\) has no end; expected " behind the text$'),
-    (ENCODER, '"accuracy"', "'accuracy", "'accuracy]", r"'accuracy\] has no end; expected ' beh"),
-    (ENCODER, "units=30522", "units=num_words", "num_words", "found 'num_words'; .*a number"),
+    (ENCODER, '"gelu"', '"gelu', '"gelu)', r'"gelu\) has no end; expected "$'),
+    (ENCODER, '"accuracy"', "'accuracy", "'accuracy]", r"'accuracy\] has no end; expected '$"),
+    (ENCODER, "units=30522", "units=num_words", "num_words",
+     "'num_words' behind 'Dense.units='; .*a num"),
+    (ENCODER, "  loss:", "  losses:", "  losses:", "found ':' behind 'losses'; expected"),
+    (ENCODER, "network Bert", "x" * 9999 + "\nnetwork Bert", "xx", "found 'x{40}'; expected"),
     (ENCODER, "network Bert", "netwrk Bert", "netwrk", "found 'netwrk'; expected .*`network`"),
     (ENCODER, "  loss:", "  input: (3,)\n  loss:", "input: (3,)", "is on line 20, too"),
     (ENCODER, "network Bert", "network A { }\nnetwork Bert", "network BertE", "2 networks; .* one"),
@@ -228,6 +231,8 @@ BROKEN = [
     (ENCODER, "units=30522", "units=30000", "units=30000", "is 30000, but line 23 has 30522"),
     (ENCODER, '    Activation("softmax")\n', "", 'units=30522, activation="linear"',
      "activation of Dense is 'linear'; expected 'softmax'"),
+    (ALBERT, "output_dim=128", "output_dim=768", '    Dense(units=768, activation="linear")',
+     "Dense is as wide as Embedding; expected another width"),
     (CLASSIFIER, '"tanh"', '"relu"', '"relu"', "activation of Dense is 'relu'; expected 'tanh'"),
     (CLASSIFIER, "GlobalAverage", "Global", "GlobalPooling1D", "GlobalPooling1D is neither a lay"),
     (CLASSIFIER, "    GlobalAveragePooling1D()\n", "    Add()\n", "    Add()",
@@ -300,7 +305,10 @@ def test_a_refusal_ends_the_program_with_code_2_and_no_traceback(tmp_path, capsy
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("define M() { }\nnetwork N { layers: M() }", "line 1: found '}'; expected a name"),
+        (
+            "define M() { }\nnetwork N { layers: M() }",
+            "line 1: found '}' behind 'define M.. {'; expected a name",
+        ),
         (f"network N {{ metrics: {'[' * 20_000}{']' * 20_000} }}", "nested too deep to read$"),
         (f"network N {{ input: ({'9' * 5000},) layers: Add() }}", "line 1: .*expected"),
     ],
