@@ -179,7 +179,7 @@ def export(format, classifier, export_dir, score=None):
     from safetensors import SafetensorError
 
     module = EXPORT_FORMATS[format].module
-    export_dir = Path(export_dir).expanduser().resolve()
+    export_dir = Path(os.path.expanduser(export_dir)).resolve()
     try:
         with _temporary_folder(export_dir) as temporary:
             notes = module.write(classifier, temporary)

@@ -43,6 +43,8 @@ def compile_network(args):
     name = "model.onnx" if format == "onnx" else "model.py"
     is_file = output.suffix == Path(name).suffix and not args.export_saved_model
     folder = output.with_suffix("") if is_file else output
+    if output.suffix in (".py", ".onnx") and not is_file:
+        raise UserError(f"{output} is no name for {format}; name a folder as --output")
     is_ours = is_file and output.is_file() and output.read_bytes() == file_of(folder / name)
     if is_file and output.exists() and not is_ours:
         raise UserError(f"{output} is not a file as compile wrote it; move it, or name another")
@@ -107,8 +109,7 @@ def classifier_of(args):
         features = data.get_text_features(params)
     vocab, number = features.tokenizer.vocab, params.model.num_cls_classes or 0
     if len(vocab) > size:
-        text = f"{file} has {len(vocab)} tokens, and Embedding {size}; write input_dim={len(vocab)}"
-        raise UserError(place + text)
+        raise UserError(f"{place}{file} has {len(vocab)} tokens; write input_dim={len(vocab)}")
     names = tuple(config.get("label_names", ()))
     names = names if len(names) == number else tuple(f"LABEL_{n}" for n in range(number))
     known = {"vocab_size": len(vocab), "label_names": names, "num_cls_classes": number or None}

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A `.neural` file as the values of a params file: which networks are recognised, and as what.
 
-An embedding, a stack of BERT's layers and a head, in the order of the file. What the networks here
-cannot have is refused with its line.
+An embedding, a stack of BERT's layers and a head; what it cannot be is refused with its line.
 """
 
 from dataclasses import replace

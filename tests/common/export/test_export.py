@@ -127,6 +127,12 @@ def test_a_folder_with_files_of_others_is_refused(make_classifier, tmp_path):
         export("keras", make_classifier(), tmp_path / "thesis.tex")
 
 
+def test_a_home_that_nobody_has_is_the_name_of_a_folder(make_classifier, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, _ = export("keras", make_classifier(), "~nobody9/out")
+    assert folder == tmp_path / "~nobody9" / "out"
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "README.md", "sub/checkpoint-3/weights", "link"])
 def test_an_export_with_a_file_of_the_users_in_it_is_refused(make_classifier, tmp_path, name):
     folder, _ = export("keras", make_classifier(), tmp_path / "out")

@@ -220,7 +220,9 @@ def test_a_vocabulary_that_is_longer_than_the_table_is_refused(compiled, tmp_pat
     write_vocab(tmp_path / "vocab.txt", [*VOCAB, *map(str, range(100, 130))])
     flags = ("--backend", "onnx", "--vocab_file", tmp_path / "vocab.txt")
     message = compiled("bert_encoder.neural", *flags, code=2)
-    assert "has 50 tokens, and Embedding 40; write input_dim=50" in message
+    assert re.search(
+        r"encoder.neural: line \d+: .*vocab.txt has 50 tokens; write input_dim=50", message
+    )
 
 
 @pytest.mark.slow
@@ -252,6 +254,25 @@ def test_the_folder_that_a_written_file_reads_is_not_given_to_another_backend(co
         flags = "bert_encoder.neural", "--backend", "onnx", "--output", tmp_path / output
         assert "net.py reads " in compiled(*flags, code=2)
     assert not list((tmp_path / "net").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("backend", "more", "output"),
+    [
+        ("onnx", (), "net.py"),
+        ("pytorch", (), "net.onnx"),
+        ("tensorflow", ("--export-saved-model",), "net.py"),
+    ],
+)
+def test_a_name_of_another_kind_of_file_is_refused(compiled, tmp_path, backend, more, output):
+    flags = "bert_encoder.neural", "--backend", backend, *more, "--output", tmp_path / output
+    assert f"{output} is no name for " in compiled(*flags, code=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_neural_file_is_refused(compiled):
+    message = compiled("params.yaml", "--backend", "onnx", code=2)
+    assert message == "params.yaml: give a file whose name ends in .neural\n"
 
 
 def test_a_folder_in_the_way_is_refused_before_anything_is_built(compiled, tmp_path):
