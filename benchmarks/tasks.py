@@ -158,9 +158,7 @@ def measure(name, args):
         for turn in range(args.turns):
             for streams in args.streams:
                 where = Path(folder) / f"ours-{streams}-{turn}"
-                epochs_a_second, seconds = train(
-                    task, data, where, streams, args.weights, args.override
-                )
+                epochs_a_second, seconds = train(task, data, where, streams, args)
                 ours.setdefault(("train", streams), []).append((epochs_a_second, seconds))
             line, seconds = last_json([*peer, "--epochs", "1"], env)
             (epoch, _), *_ = line["epoch_s_other_cores"]
