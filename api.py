@@ -122,6 +122,8 @@ class Estimator:
     """
 
     task = None  # None: what params and data say
+    train_key, eval_key = "train_file", "eval_file"  # of an input, for the files of `fit`
+    columns = (("text_columns", COLUMNS[1]), ("label_column", LABEL))  # of files of such rows
 
     def __init__(
         self,
@@ -192,7 +194,8 @@ class Estimator:
             labels: list of one label a text.
             validation: (texts, labels) to evaluate on, or the path of a file of them. Not given: a
                 tenth of the rows, drawn at random.
-            data: path of a .csv, .tsv or .jsonl file, in place of texts and labels.
+            data: path of a .csv, .tsv or .jsonl file, in place of texts and labels; of the task's
+                own files, as docs/tasks.md has them, or of documents.
             listeners: Listeners of `common/reports/listener.py`, told of steps and figures.
             control: Control, by which another thread can ask to save or to stop.
             model_dir, overrides, keys: as of the class, for this call.
@@ -226,11 +229,11 @@ class Estimator:
             return {}
         if texts is not None and data is not None:
             raise UserError("fit has texts and data; give one of the two")
-        values = {"*_input.train_file": str(data)}
+        values = {f"*_input.{self.train_key}": str(data)}
         if texts is not None:
             values = write_rows(folder / DATA / "train.jsonl", texts, labels, "train_file")
         if isinstance(validation, str | Path):
-            values["*_input.eval_file"] = str(validation)
+            values[f"*_input.{self.eval_key}"] = str(validation)
         elif validation is not None:
             values |= write_rows(folder / DATA / "validation.jsonl", *validation, "eval_file")
         return values
@@ -282,9 +285,7 @@ class Estimator:
             return self._params(values or {}, mode, folder, folder / SAVED)
         given = {}
         if self.params is None:  # no rows are read: these say what a row is
-            given = {"train_file": "-", "eval_fraction": 0.1}
-            if self.task != "question_answering":  # whose files have columns of their own
-                given |= {"text_columns": COLUMNS[1], "label_column": LABEL}
+            given = {self.train_key: "-", "eval_fraction": 0.1, **dict(self.columns)}
         given = {f"*_input.{key}": value for key, value in given.items()}
         return self._params(given | (values or {}), mode, Path(tempfile.gettempdir()))
 
@@ -439,6 +440,7 @@ class QuestionAnswerer(Estimator):
     """Answers in texts, of pairs (question, text). `predict` returns a record for each pair."""
 
     task = "question_answering"
+    columns = ()
 
     def predict(self, pairs):
         return self._records(pairs)[0]
@@ -448,6 +450,8 @@ class MaskedLanguageModel(Estimator):
     """Fills the [MASK]s of texts. `predict` returns a record for each text."""
 
     task = "pretraining"
+    train_key, eval_key = "train_documents", "eval_documents"
+    columns = ()
 
     def predict(self, texts):
         return self._records(texts)[0]

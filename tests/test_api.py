@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from api import Classifier, Estimator, QuestionAnswerer, TokenClassifier
+from api import Classifier, Estimator, MaskedLanguageModel, QuestionAnswerer, TokenClassifier
 from common.errors import UserError
 from common.reports.listener import Listener
 from tests.reference.tiny_bert import huggingface_tensors, save_huggingface
@@ -30,7 +30,18 @@ def weights(tmp_path_factory):
     """A folder as Hugging Face writes it."""
     folder = tmp_path_factory.mktemp("weights")
     save_huggingface(folder, huggingface_tensors())  # 23 words, 19 positions
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "bad", "day", *"bcdefghijklmnop"]
+    vocab = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "a",
+        "good",
+        "bad",
+        "day",
+        *"bcdefghijklmno",
+        "[MASK]",
+    ]
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), "utf-8")
     return str(folder)
 
@@ -227,6 +238,20 @@ def test_questions_are_trained_on_files_and_answered_without_params(weights, tmp
     assert QuestionAnswerer(str(tmp_path / "exported"), max_sequence_length=16).predict([pair]) == [
         record
     ]
+
+
+def test_masked_words_are_trained_on_documents_and_filled_in_without_params(weights, tmp_path):
+    texts = [" ".join(f"{text} {text}" for text in TEXTS[n:]) for n in range(30)]
+    (tmp_path / "documents.txt").write_text("\n\n".join(texts))
+    model = MaskedLanguageModel(weights, overrides=SEED)
+    model.fit(data=tmp_path / "documents.txt", model_dir=tmp_path / "run", **KEYS)
+    figures = {"loss", "eval/accuracy_masked_lm", "eval/mlm_perplexity"}  # of no pairs
+    assert set(model.result_.figures) == figures
+    (record,) = model.predict(["a [MASK] day"])
+    assert set(record) == {"mask_1"}
+    model.export("huggingface", tmp_path / "exported")
+    again = MaskedLanguageModel(str(tmp_path / "exported"), max_sequence_length=16)
+    assert again.predict(["a [MASK] day"]) == [record]
 
 
 @pytest.mark.slow

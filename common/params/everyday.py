@@ -4,7 +4,8 @@
 Its data are files. docs/modes.md lists what is chosen here; `model_dir/params.yaml` then has it.
 """
 
-from common.params import words
+from common.params import pretraining, words
+from common.params.documents import DOCUMENTS
 from common.params.inputs import PROCESSORS_OF_TASK, TEXT_FILES
 
 EVAL_FRACTION = 0.1
@@ -15,16 +16,19 @@ BEST_METRICS = {
     "regression": "eval/pearson",
     words.ANSWERING: "eval/f1",
 }
-# {task of words: what its rows are, where others are tables of texts}
-OF_WORDS = {
+# {task: what its rows are, where others are tables of texts}
+ROWS_OF_TASK = {
     words.TAGGING: {"data_processor": words.TAGGED_FILES},
     # As run_qa.py of Hugging Face.
     words.ANSWERING: {"data_processor": words.QUESTION_FILES, "max_sequence_length": 384},
+    # Masked words alone.
+    pretraining.TASK: {"data_processor": DOCUMENTS, "sentence_pairs": "none"},
 }
 
 
 def everyday_values(task=None):
     """The values that flags replace: plain values, as of a file. task: str, where it is given."""
+    head = {"disable_nsp": True} if str(task) == pretraining.TASK else {"cls_dropout_rate": 0.1}
     return {
         "train_input": {
             "data_processor": TEXT_FILES,
@@ -32,13 +36,13 @@ def everyday_values(task=None):
             "max_sequence_length": 128,
             "batch_size": 32,
             "packing": "auto",
-            **OF_WORDS.get(str(task), {}),
+            **ROWS_OF_TASK.get(str(task), {}),
         },
         "model": {
             "mixed_precision": "auto",
             # Those of BERT (Devlin et al. 2019, A.2); the keys' defaults are the original's.
             "attention_dropout_rate": 0.1,
-            "cls_dropout_rate": 0.1,
+            **head,
         },
         # The best checkpoint is kept besides.
         "runconfig": {
@@ -65,7 +69,9 @@ def fill_in(values, find_columns):
         found = find_columns(file, *columns, train.get("delimiter"))
         chosen |= zip(("text_columns", "label_column"), found, strict=True)
     evaluation = {key: value for section in inputs for key, value in section.items()}
-    if evaluation.get("eval_file") is None and evaluation.get("eval_fraction") is None:
+    held_out = ("eval_file", "eval_documents", "eval_fraction")
+    if all(evaluation.get(key) is None for key in held_out):
+        file = file or train.get("train_documents")
         chosen["eval_fraction"] = EVAL_FRACTION
         told.append(
             f"no --eval_file is given: {EVAL_FRACTION:.0%} of the rows of {file}, drawn at random, "
