@@ -27,6 +27,7 @@ class BaseModel(keras.Model):
     """
 
     backbone: Backbone
+    is_mask_inverted: bool  # whether input_mask is 1 on padding
     embeddings: keras.layers.Layer  # of the backbone: weights are named and saved by these words
     encoder: keras.layers.Layer
     clock: DropoutClock  # the training step sets `clock.step`, several devices `clock.share`

@@ -109,7 +109,14 @@ def ended_by(number, model_dir, flags):
     arguments = command("--mode", "train", *flags, "--model_dir", model_dir, "--max_steps", 10_000)
     with (
         open(f"{model_dir}.log", "w", encoding="utf-8") as log,
-        subprocess.Popen(arguments, cwd=ROOT, stderr=log, stdout=log) as process,
+        subprocess.Popen(
+            arguments,
+            cwd=ROOT,
+            stderr=log,
+            stdout=log,
+            # Tests that nohup started would hand on that SIGHUP is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        ) as process,
     ):
         try:
             deadline = time.monotonic() + TIMEOUT_SECONDS
