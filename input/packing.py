@@ -147,8 +147,10 @@ def pack_every_row(lengths, batch_size):
     """
 
     def cost(length):
-        return num_products([[best_fit(lengths, length)[0].max() + 1, length]], HIDDEN_SIZE)
+        number = sum(number for number, _ in fill_by_length(*found, length))
+        return num_products([[number, length]], HIDDEN_SIZE)
 
+    found = np.unique(lengths, return_counts=True)
     length = min(np.unique(np.multiply(lengths.max(), TRIED_LENGTHS).astype(int)), key=cost)
     long_row, offset = best_fit(lengths, length)
     counts = np.bincount(long_row)
@@ -174,38 +176,41 @@ def pack_every_row(lengths, batch_size):
     return rows, starts, np.full((len(dealt), 2), (num_rows, length), np.int32)
 
 
-def best_fit(lengths, room):
+def fill_by_length(found, counts, room):
     """Puts each example, the longest first, into the fullest long row that has room for it.
 
     By the numbers of examples of each length, as "longest-pack-first" of Krell et al. 2021
-    (arXiv:2107.02027), so that the time hardly depends on how many examples there are.
+    (arXiv:2107.02027), so that the time does not depend on how many examples there are.
 
     Args:
-        lengths: int [N], tokens of each example, between 1 and room.
+        found, counts: int [L], increasing lengths between 1 and room, and examples of each.
         room: int, tokens of a long row.
     Returns:
-        long_row, offset: int [N], the place of each.
+        list of (number of long rows that are filled alike, tuple of the lengths in each).
     """
     free = {}  # {tokens that are free: [(number of long rows, their lengths)]}
-    found, counts = np.unique(lengths, return_counts=True)
     for length, count in zip(found[::-1].tolist(), counts[::-1].tolist(), strict=True):
         while count:
-            fullest = min((tokens for tokens in free if tokens >= length), default=None)
-            if fullest is None:
-                times = min(count, room // length)
-                number, pattern = count // times, ()
-                fullest = room
-            else:
-                number, pattern = free[fullest].pop()
-                times = min(count, fullest // length)
-                if not free[fullest]:
-                    del free[fullest]
-                if count // times < number:
-                    free.setdefault(fullest, []).append((number - count // times, pattern))
-                    number = count // times
+            fullest = min((tokens for tokens in free if tokens >= length), default=room)
+            number, pattern = free[fullest].pop() if fullest in free else (count, ())
+            if not free.get(fullest, True):
+                del free[fullest]
+            times = min(count, fullest // length)
+            if pattern and number > count // times:
+                free.setdefault(fullest, []).append((number - count // times, pattern))
+            number = min(number, count // times)
             left = fullest - times * length
             free.setdefault(left, []).append((number, pattern + (length,) * times))
             count -= number * times
+    return list(itertools.chain.from_iterable(free.values()))
+
+
+def best_fit(lengths, room):
+    """Returns the places of examples as `fill_by_length` puts them: long_row, offset: int [N].
+
+    lengths: int [N], tokens of each example, between 1 and room. room: int, tokens of a long row.
+    """
+    found, counts = np.unique(lengths, return_counts=True)
     examples = {
         length: each
         for length, each in zip(
@@ -216,7 +221,7 @@ def best_fit(lengths, room):
     }
     long_row, offset = np.empty((2, len(lengths)), int)
     first, taken = 0, dict.fromkeys(examples, 0)
-    for number, pattern in itertools.chain.from_iterable(free.values()):
+    for number, pattern in fill_by_length(found, counts, room):
         used = 0
         for length in pattern:
             each = examples[length][taken[length] : taken[length] + number]

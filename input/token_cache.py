@@ -113,14 +113,21 @@ def tokenize_texts(rows, tokenizer):
 
     As `tokenize_rows`, without a Dataset: to make one and its iterator takes 0.13 s.
     """
-    texts, parts = [text for row in rows for text in row], []
-    for start in range(0, len(texts), ROWS_PER_CALL):
-        poll()
-        parts.append(tokenizer.traced(tf.constant(texts[start : start + ROWS_PER_CALL], tf.string)))
-    ids = np.concatenate([part.flat_values.numpy() for part in parts])
-    lengths = np.concatenate([part.row_lengths().numpy() for part in parts])
+    texts = [text for row in rows for text in row]
+    ids, lengths = _tokenize_in_calls(texts, tokenizer, ROWS_PER_CALL)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Tokens(ids.astype(np.int32), offsets.astype(np.int64), {}, len(rows[0]))
+    return Tokens(ids, offsets.astype(np.int64), {}, len(rows[0]))
+
+
+def _tokenize_in_calls(texts, tokenizer, texts_per_call):
+    """Returns the tokens of all texts, int32 [T], and how many each has, int64 [N]."""
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for start in range(0, len(texts), texts_per_call):
+        poll()
+        ragged = tokenizer.traced(tf.constant(texts[start : start + texts_per_call], tf.string))
+        ids.append(ragged.flat_values.numpy())
+        lengths.append(ragged.row_lengths().numpy())
+    return np.concatenate(ids).astype(np.int32), np.concatenate(lengths)
 
 
 def tokenize_words(rows, labels, tokenizer, is_first_bare=False):
@@ -130,17 +137,11 @@ def tokenize_words(rows, labels, tokenizer, is_first_bare=False):
     is_first_bare: bool, as of `in_sentence` of the tokenizer.
     """
     flat = [word for row in rows for word in tokenizer.in_sentence(row, is_first_bare)]
-    ids, num_pieces = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for start in range(0, len(flat), WORDS_PER_CALL):
-        poll()
-        ragged = tokenizer.traced(tf.constant(flat[start : start + WORDS_PER_CALL], tf.string))
-        ids.append(ragged.flat_values.numpy())
-        num_pieces.append(ragged.row_lengths().numpy())
-    ids, num_pieces = np.concatenate(ids), np.concatenate(num_pieces)
+    ids, num_pieces = _tokenize_in_calls(flat, tokenizer, WORDS_PER_CALL)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     ends = np.concatenate([[0], np.cumsum(num_pieces)])
     words = Words(offsets, num_pieces.astype(np.int32), np.asarray(labels, np.int32))
-    return Tokens(ids.astype(np.int32), ends[offsets].astype(np.int64), {}, 1, words=words)
+    return Tokens(ids, ends[offsets].astype(np.int64), {}, 1, words=words)
 
 
 def tokenize_questions(texts, spans, answers, tokenizer):

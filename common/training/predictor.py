@@ -28,6 +28,7 @@ def predict(session, inference, engine=None):
         params = sorted_by_length(params, "predict_input")
     batches, texts = session.data.predict_input_fn(params, session.texts)
     collected = inference.collect(batches, model.build_gathered, "predict", engine)
+    computed_by = None if engine is None else f"{engine.title}, {engine.path}"
     written, not_written, output, predictions, num_rows = [], [], [], [], 0
     for number, (split, rows) in enumerate(collected.items()):
         origins = batches[split].origins()
@@ -62,16 +63,12 @@ def predict(session, inference, engine=None):
         seconds=time.monotonic() - started,
         num_examples=num_rows,
         checkpoint=str(session.checkpoint.path),
-        engine=None if engine is None else f"{engine.title}, {engine.path}",
+        engine=computed_by,
         written=written,
         not_written=not_written,
         lines=[
             *([] if session.texts else [("Predicted", counted(num_rows, "row"))]),
-            *(
-                []
-                if engine is None or session.texts
-                else [("Engine", f"{engine.title}, {engine.path}")]
-            ),
+            *([] if session.texts or not computed_by else [("Engine", computed_by)]),
             *(("Cut", each.truncation) for each in batches.values() if each.truncation),
             *([] if session.texts else [("Written", path) for path in written]),
         ],
