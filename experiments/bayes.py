@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`method: bayes`: Optuna's tree of Parzen estimators, asked and told by the controller alone.
+"""`method: bayes`: Optuna's tree of Parzen estimators.
 
-optuna.jsonl in model_dir is its journal, which Optuna's own dashboard reads. The controller's
-journal is the truth: a combination there goes on after a kill; a trial that Optuna knows alone is
-told to have failed.
+What it is told of the former combinations, and the number of the next one, decide the values of
+that one: nothing else is kept between two processes. So a kill loses nothing, and a combination
+that was chosen and never begun is chosen again.
 """
+
+import math
 
 from common.errors import UserError
 
-FILE = "optuna.jsonl"
+FILE = "optuna.jsonl"  # in model_dir: Optuna's journal, for its dashboard; written, never read
 
 
 class Bayes:
     """Gives the values of a combination by what is known of the former ones.
 
-    experiment: Experiment. folder: Path. known: number of combinations in the controller's journal.
+    experiment: Experiment. tried: [(values, figure)] of the combinations so far; figure: the mean
+    over seeds, None: not known yet. path: Path of the journal, written anew; None: none.
     """
 
-    def __init__(self, experiment, folder, known):
+    def __init__(self, experiment, tried, path=None):
         try:
             import optuna
         except ImportError:
@@ -25,34 +28,27 @@ class Bayes:
                 "method: bayes needs the package optuna: pip install 'optuna>=5', or write "
                 "method: random"
             ) from None
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.experiment, self.optuna = experiment, optuna
-        goal = experiment.metric.goal
         self.study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / FILE))),
+            storage=None if path is None else new_journal(path, optuna.storages),
             study_name=experiment.experiment,
-            direction=goal,
-            load_if_exists=True,
+            direction=experiment.metric.goal,
         )
         self.places = {
             key: distribution_of(each, optuna.distributions)
             for key, each in experiment.parameters.items()
         }
-        # {combination: number of its trial}: one that was asked and never planned has been asked
-        # again, and the last is what was planned.
-        asked = {each.user_attrs.get("combination"): each.number for each in self.study.trials}
-        if lost := [number for number in range(known) if number not in asked]:
-            raise UserError(
-                f"{folder / FILE} lacks combination {lost[0]}, which has been tried: put the file "
-                "back, or name another model_dir"
+        states = optuna.trial.TrialState
+        for values, figure in tried:
+            figure = number_of(figure)
+            trial = optuna.trial.create_trial(
+                state=states.RUNNING if figure is None else states.COMPLETE,
+                params={key: self._place(key, value) for key, value in values.items()},
+                distributions=self.places,
+                value=figure,
             )
-        self.trial_of = {number: asked[number] for number in range(known)}
-        for trial in self.study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-            if trial.number not in self.trial_of.values():
-                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            self.study.add_trial(trial)
 
     def has(self, number):
         return number < self.experiment.max_combinations
@@ -61,23 +57,35 @@ class Bayes:
         """Returns the values of the next combination, which has this number."""
         seed = self.experiment.random_seed + number  # the same whatever was killed before
         self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
-        trial = self.study.ask(self.places)
-        trial.set_user_attr("combination", number)
-        self.trial_of[number] = trial.number
+        places = self.study.ask(self.places).params
         return {
-            key: self.experiment.parameters[key].choices[place] if is_choice(self, key) else place
-            for key, place in trial.params.items()
+            key: each.choices[places[key]] if each.distribution is None else places[key]
+            for key, each in self.experiment.parameters.items()
         }
 
     def tell(self, number, figure):
         """Tells the figure of a combination; None: it has none."""
-        states = self.optuna.trial.TrialState
-        state = states.COMPLETE if figure is not None else states.FAIL
-        self.study.tell(self.trial_of[number], figure, state=state, skip_if_finished=True)
+        figure, states = number_of(figure), self.optuna.trial.TrialState
+        state = states.FAIL if figure is None else states.COMPLETE
+        self.study.tell(number, figure, state=state)
+
+    def _place(self, key, value):
+        """Returns what Optuna knows of a value: of one of a list, its place there."""
+        parameter = self.experiment.parameters[key]
+        return parameter.choices.index(value) if parameter.distribution is None else value
 
 
-def is_choice(bayes, key):
-    return bayes.experiment.parameters[key].distribution is None
+def new_journal(path, storages):
+    """Returns the storage of a file, which is begun anew. storages: Optuna's module."""
+    for each in (path, path.with_name(f"{path.name}.lock")):  # the lock is of a process killed
+        each.unlink(missing_ok=True)
+    backend = storages.journal.JournalFileBackend(str(path))
+    return storages.JournalStorage(backend)
+
+
+def number_of(figure):
+    """Returns a figure that can be compared, or None; it may be as a journal has it."""
+    return None if figure is None or not math.isfinite(float(figure)) else float(figure)
 
 
 def distribution_of(parameter, kinds):

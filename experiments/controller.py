@@ -146,17 +146,22 @@ class Controller:
         for event in journal.of("end", exit_code=0):
             self.runs[event["run"]].is_done = True
         known = len(self._combinations)
-        is_bayes = experiment.method == "bayes"
-        self.sampler = Bayes(experiment, folder, known) if is_bayes else Listed(experiment)
+        figures = {each["combination"]: each["figure"] for each in journal.of("result")}
+        self.sampler = self._bayes(figures) if experiment.method == "bayes" else Listed(experiment)
         maximizes = experiment.metric.goal == "maximize"
         self.halving = Halving(experiment.early_terminate, maximizes, journal)
         for number in self._combinations:
-            if not journal.of("result", combination=number):
+            if figures.get(number) is None:
                 self._tell_if_ended(number)
         if known:
             done = sum(run.is_done for run in self.runs.values())
             begun = counted(len(self.runs), "run")
             log(f"Going on in {folder}: {done} of the {begun} begun are done")
+
+    def _bayes(self, figures):
+        planned = self.journal.of("combination")
+        tried = [(each["values"], figures.get(each["number"])) for each in planned]
+        return Bayes(self.experiment, tried, self.folder / OPTUNA)
 
     def run(self):
         """Makes every run, or as many as there is time for until Control asks to stop."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs that count in place of runs that train: a step takes as long as a test wants."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,17 @@ record = {"mode": "train_and_eval", "exit_code": 0}
 """
 
 
+BAYES = {
+    "method": "bayes",
+    "parameters": {
+        "optimizer.learning_rate": {"distribution": "uniform", "min": 0, "max": 1},
+        "train_input.batch_size": {"values": [8, 16]},
+    },
+    "seeds": [1],
+    "run_cap": 16,
+}
+
+
 def experiment_of(**given):
     values = {
         "experiment": "tried",
@@ -74,6 +86,12 @@ def counting(pause="0.01"):
 
 def states(folder):
     return {path.parent.name: path.read_text() for path in sorted(Path(folder).glob("*/state"))}
+
+
+def values_in(folder):
+    """Returns what the combinations in a folder try: list of dict."""
+    events = map(json.loads, (Path(folder) / "experiment.jsonl").read_text().splitlines())
+    return [each["values"] for each in events if each["event"] == "combination"]
 
 
 def trainers_in(folder):

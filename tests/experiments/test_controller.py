@@ -18,7 +18,15 @@ from common.signals import Control, Stopped
 from experiments import controller
 from experiments.bayes import Bayes
 from experiments.controller import run_experiment
-from tests.experiments.counting import counting, experiment_of, states, trainers_in, wait_for
+from tests.experiments.counting import (
+    BAYES,
+    counting,
+    experiment_of,
+    states,
+    trainers_in,
+    values_in,
+    wait_for,
+)
 
 
 def carry_out(folder, experiment=None, pause="0.01", control=None):
@@ -188,46 +196,61 @@ def test_every_combination_is_checked_before_the_first_run(tmp_path):
         carry_out(tmp_path / "new", experiment_of(parameters=parameters))
 
 
-def test_bayes_tries_near_what_was_best_and_a_restart_tries_the_same(tmp_path):
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+    """What bayes tries where nothing disturbs it: a list of dict."""
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+    folder = tmp_path_factory.mktemp("chosen")
+    carry_out(folder, experiment_of(**BAYES), pause="0")
+    return values_in(folder)
+
+
+def test_bayes_tries_near_what_was_best(chosen):
     """The figure grows with the rate: after a few draws those tried lie above the middle."""
+    assert len(chosen) == 16
+    assert sum(each["optimizer.learning_rate"] for each in chosen[10:]) / 6 > 0.6  # of 10 draws
+
+
+def test_bayes_tries_the_same_after_a_restart_without_optunas_file(chosen, tmp_path):
+    carry_out(tmp_path, experiment_of(**BAYES | {"run_cap": 11}), pause="0")
+    (tmp_path / "optuna.jsonl").unlink()
+    carry_out(tmp_path, experiment_of(**BAYES | {"run_cap": 13}), pause="0")
+    assert values_in(tmp_path) == chosen[:13]
+
+
+@pytest.mark.parametrize("event", ["combination", "result"])
+def test_bayes_tries_the_same_where_its_controller_is_killed_before_it_notes_what_it_knows(
+    chosen, tmp_path, event
+):
+    """Killed with values that Optuna has given and no run has yet, and with a figure that Optuna
+    has not been told of: each after the draws, which do not depend on figures."""
+    program = (
+        "import os, signal, sys\n"
+        "from experiments.journal import Journal\n"
+        "from tests.experiments.test_controller import BAYES, carry_out, experiment_of\n"
+        "add = Journal.add\n"
+        "def add_or_die(journal, event, **facts):\n"
+        "    if event == sys.argv[2] and 12 in facts.values():\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    add(journal, event, **facts)\n"
+        "Journal.add = add_or_die\n"
+        "carry_out(sys.argv[1], experiment_of(**BAYES | {'run_cap': 14}), pause='0')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path), event])
+    assert done.returncode == -signal.SIGKILL
+    assert len(values_in(tmp_path)) == 12 + (event == "result")
+    carry_out(tmp_path, experiment_of(**BAYES | {"run_cap": 14}), pause="0")
+    assert values_in(tmp_path) == chosen[:14]
+
+
+def test_bayes_hears_of_a_combination_that_failed_and_is_tried_again(tmp_path):
     pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
-    parameters = {"optimizer.learning_rate": {"distribution": "uniform", "min": 0, "max": 1}}
-    given = {"method": "bayes", "parameters": parameters, "seeds": [1], "run_cap": 16}
-    carry_out(tmp_path / "whole", experiment_of(**given), pause="0")
-    rates = rates_of(tmp_path / "whole")
-    assert len(rates) == 16
-    assert sum(rates[10:]) / 6 > 0.6  # the first 10 are random
-    for cap in (3, 16):  # two starts
-        carry_out(tmp_path / "parts", experiment_of(**given | {"run_cap": cap}), pause="0")
-    assert rates_of(tmp_path / "parts") == rates
-
-
-def test_bayes_tells_the_trial_that_was_planned_where_an_earlier_one_was_lost(tmp_path):
-    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
-    parameters = {"optimizer.learning_rate": {"distribution": "uniform", "min": 0, "max": 1}}
-    experiment = experiment_of(method="bayes", parameters=parameters, seeds=[1], run_cap=16)
-    Bayes(experiment, tmp_path, known=0).values(0)  # killed before the journal had it
-    after_a_kill = Bayes(experiment, tmp_path, known=0)
-    planned = [after_a_kill.values(number) for number in range(2)]
-    resumed = Bayes(experiment, tmp_path, known=2)
-    resumed.tell(0, 0.25)
-    resumed.tell(1, 0.75)
-    trials = [trial for trial in resumed.study.trials if trial.value is not None]
-    assert [trial.params for trial in trials] == planned
-    assert [trial.value for trial in trials] == [0.25, 0.75]
-
-
-def test_bayes_without_its_journal_says_so(tmp_path):
-    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
-    experiment = experiment_of(method="bayes", seeds=[1], run_cap=16)
-    with pytest.raises(UserError, match="lacks combination 0"):
-        Bayes(experiment, tmp_path, known=1)
-
-
-def rates_of(folder):
-    events = map(json.loads, (folder / "experiment.jsonl").read_text().splitlines())
-    values = [each["values"] for each in events if each["event"] == "combination"]
-    return [each["optimizer.learning_rate"] for each in values]
+    experiment = experiment_of(**BAYES)
+    values = {"optimizer.learning_rate": 0.5, "train_input.batch_size": 8}
+    bayes = Bayes(experiment, [(values, None), (values, 0.5), (values, "NaN")])
+    bayes.tell(0, 0.25)
+    bayes.tell(2, float("nan"))
+    assert [trial.value for trial in bayes.study.trials] == [0.25, 0.5, None]
 
 
 @pytest.mark.parametrize("name", ["run.lock", "logs", "experiment.jsonl", "experiment.json"])
