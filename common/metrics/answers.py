@@ -9,7 +9,7 @@ import json
 import numpy as np
 
 from common.metrics.row_metrics import RowMetrics
-from common.metrics.squad import QuestionScores, best_threshold, exact_match, scores_v1
+from common.metrics.squad import QuestionScores, best_threshold, score, scores_v1
 
 # Figures of SQuAD 2.0 as evaluate-v2.0 names them, and what this project calls them.
 OF_BOTH = {"exact": "exact_match", "f1": "f1"}
@@ -152,12 +152,12 @@ class AnswerMetrics(RowMetrics):
                 record = record_of(each, self.threshold)
                 chosen = each.chosen(self.threshold)  # which the figures score
                 text = "" if chosen is None else chosen.text
-                is_right = right is not None and any(
-                    exact_match(text, gold) for gold in right or [""]
-                )
-                true = "" if right is None else " | ".join(right)
-                correct = "" if right is None else "yes" if is_right else "no"
-                records.append({"answer_true": true, "correct": correct})
+                true = f1 = correct = ""
+                if right is not None:
+                    true = " | ".join(right)
+                    exact, f1 = score(text, right or [""], self.may_be_unanswerable)
+                    correct = "yes" if exact else "no"
+                records.append({"answer_true": true, "f1": f1, "correct": correct})
                 mistakes.append(record["score"] if correct == "no" else 0.0)
         return records, np.array(mistakes)
 

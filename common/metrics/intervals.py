@@ -5,6 +5,9 @@ Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percent
 alone. The draws are those of one seed, so the same rows give the same interval.
 """
 
+import math
+import statistics
+
 import numpy as np
 
 NUM_RESAMPLES = 2000
@@ -29,10 +32,43 @@ def bootstrap_interval(statistic, num_rows, num_resamples=NUM_RESAMPLES, level=L
     return float(lower), float(upper)
 
 
-def mean_interval(values):
-    """Returns the `bootstrap_interval` of the mean of values, float or bool [N]."""
-    values = np.asarray(values, np.float64)
-    return bootstrap_interval(lambda rows: values[rows].mean(axis=1), len(values))
+def ratio_interval(numerators, denominators, less=None):
+    """Returns the `bootstrap_interval` of the quotient of two sums, such as an F1 or a mean.
+
+    Args:
+        numerators, denominators: float or bool [N], of each row. Quotients by 0 are 0.
+        less: a second (numerators, denominators) of the same rows, whose quotient is taken off
+            that of the first; None: nothing is.
+    """
+    pairs = [(numerators, denominators), *([] if less is None else [less])]
+    pairs = [[np.asarray(values, np.float64) for values in pair] for pair in pairs]
+
+    def quotients(rows, numerators, denominators):
+        top, bottom = numerators[rows].sum(axis=1), denominators[rows].sum(axis=1)
+        return np.divide(top, bottom, np.zeros(len(rows)), where=bottom != 0)
+
+    def statistic(rows):
+        ours, *theirs = (quotients(rows, *pair) for pair in pairs)
+        return ours - sum(theirs)
+
+    return bootstrap_interval(statistic, len(pairs[0][0]))
+
+
+def summed_ratio_interval(sums, products, level=LEVEL):
+    """Returns (lower, upper) of a quotient of two sums, where the rows are not kept.
+
+    The normal interval with the variance of resampled rows by the delta method (Efron and
+    Tibshirani 1993, section 21.5), which needs sums alone.
+
+    Args:
+        sums: of numerators r and denominators m over the rows, two floats; m is above 0.
+        products: sums of r * r, r * m and m * m, three floats.
+    """
+    (top, bottom), (squares, both, of_bottom) = sums, products
+    ratio = top / bottom
+    residual = max(squares - 2 * ratio * both + ratio**2 * of_bottom, 0.0)  # of (r - ratio * m)^2
+    half = statistics.NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(residual) / bottom
+    return float(ratio - half), float(ratio + half)
 
 
 def pearson_interval(x, y):

@@ -157,7 +157,8 @@ class MultiLabelMetrics(RowMetrics):
 
 
 def compare_label_sets(outputs, targets, label_names, thresholds, separator):
-    """Returns a record for each row: list of {"label_true": str, "correct": "yes" or "no"}, both ""
+    """Returns a record for each row: list of {"label_true": str, "hits", "missed", "extra": numbers
+    of labels that are found, that are not, and that are wrong, "correct": "yes" or "no"}, all ""
     where no labels are known; and how far the worst wrong label's probability is from the truth,
     float64 [N]; 0 where all are right or none is known.
 
@@ -165,15 +166,19 @@ def compare_label_sets(outputs, targets, label_names, thresholds, separator):
     """
     probabilities, labels = sigmoid(outputs["logits"]), np.asarray(targets["labels"])
     is_known = (labels >= 0).all(axis=1)
-    is_wrong = (probabilities >= np.asarray(thresholds)) != (labels > HALF)
+    is_true = labels > HALF
+    is_wrong = (probabilities >= np.asarray(thresholds)) != is_true
     records = [
         {
-            "label_true": separator.join(np.array(label_names)[row > HALF].tolist()),
+            "label_true": separator.join(np.array(label_names)[true].tolist()),
+            "hits": str((true & ~wrong).sum()),
+            "missed": str((true & wrong).sum()),
+            "extra": str((~true & wrong).sum()),
             "correct": "no" if wrong.any() else "yes",
         }
         if known
-        else {"label_true": "", "correct": ""}
-        for row, wrong, known in zip(labels, is_wrong, is_known, strict=True)
+        else dict.fromkeys(("label_true", "hits", "missed", "extra", "correct"), "")
+        for true, wrong, known in zip(is_true, is_wrong, is_known, strict=True)
     ]
     distances = np.where(is_wrong, np.abs(probabilities - labels), 0.0).max(axis=1)
     return records, np.where(is_known, distances, 0.0)

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from common.errors import UserError
+from common.metrics.intervals import summed_ratio_interval
 from common.metrics.row_metrics import Metrics
 
 NUM_BEST = 5  # words that a prediction gives for each [MASK]
@@ -28,6 +29,8 @@ class PretrainingMetrics(Metrics):
         self.num_rows = self.num_masked = 0
         # Of the masked words: loss, right ones; of the rows: loss, right ones.
         self.sums = np.zeros(4)
+        # Over the rows: right words squared, times masked words; masked words squared.
+        self.products = np.zeros(3)
         of_rows = ("eval/accuracy_cls",) if has_nsp else ()
         self.names = ("loss", "eval/accuracy_masked_lm", "eval/mlm_perplexity", *of_rows)
 
@@ -46,16 +49,21 @@ class PretrainingMetrics(Metrics):
             scores = [np.asarray(outputs[name], np.float64) for name in ("nsp_loss", "nsp_correct")]
             parts[2:] = [score[is_real].sum() for score in scores]
         self.sums += parts
+        masked = (weights > 0).sum(axis=1)
+        right = ((weights > 0) * outputs["mlm_correct"]).sum(axis=1)
+        self.products += [(right * right).sum(), (right * masked).sum(), (masked * masked).sum()]
 
     def exchange(self, gather):
         counts = gather(np.array([[self.num_rows, self.num_masked]], np.int64))
         self.num_rows, self.num_masked = counts.sum(axis=0).tolist()
         self.sums = gather(self.sums[None]).sum(axis=0)
+        self.products = gather(self.products[None]).sum(axis=0)
 
     def merge(self, other):
         self.num_rows += other.num_rows
         self.num_masked += other.num_masked
         self.sums = self.sums + other.sums
+        self.products = self.products + other.products
 
     def compute(self):
         """Returns the original's names: {"loss", "eval/accuracy_masked_lm", "eval/mlm_perplexity",
@@ -82,9 +90,14 @@ class PretrainingMetrics(Metrics):
         figures = {name.removeprefix("eval/"): value for name, value in self.compute().items()}
         masked, next_sentence = self.sums[0] / self.num_masked, self.sums[2] / max(len(self), 1)
         losses = {"masked_lm_loss": float(masked)}
+        accuracies = {"accuracy_masked_lm": ((self.sums[1], self.num_masked), self.products)}
         if self.has_nsp:
             losses["next_sentence_loss"] = float(next_sentence)
-        return {"num_examples": len(self), "num_masked": self.num_masked, **figures, **losses}
+            right, rows = self.sums[3], len(self)
+            accuracies["accuracy_cls"] = (right, rows), (right, right, rows)
+        intervals = {name: summed_ratio_interval(*sums) for name, sums in accuracies.items()}
+        counts = {"num_examples": len(self), "num_masked": self.num_masked}
+        return {**counts, **figures, **losses, "intervals": intervals}
 
     def describe(self, figures):
         right = round(self.sums[1])

@@ -45,6 +45,19 @@ def f1(predicted, gold, of_nothing=0.0):
     return 2 * precision * recall / (precision + recall)
 
 
+def score(predicted, answers, may_be_unanswerable=False):
+    """Returns exact match and F1 of a question, the best over its right answers: two floats.
+
+    answers: list of str. may_be_unanswerable: bool. The rule of 2.0: an answer that normalises to
+    nothing is no right answer, and without one nothing is right.
+    """
+    of_nothing = 0.0
+    if may_be_unanswerable:
+        answers, of_nothing = [gold for gold in answers if normalized(gold)] or [""], 1.0
+    exact = max(float(exact_match(predicted, gold)) for gold in answers)
+    return exact, max(f1(predicted, gold, of_nothing) for gold in answers)
+
+
 def scores_v1(golds, predictions):
     """Returns {"exact_match": percent, "f1": percent} of evaluate-v1.1.
 
@@ -53,9 +66,8 @@ def scores_v1(golds, predictions):
     exact, overlap = 0.0, 0.0
     for question, answers in golds.items():
         if question in predictions:
-            predicted = predictions[question]
-            exact += max(float(exact_match(predicted, gold)) for gold in answers)
-            overlap += max(f1(predicted, gold) for gold in answers)
+            of_question = score(predictions[question], answers)
+            exact, overlap = exact + of_question[0], overlap + of_question[1]
     return {
         "exact_match": 100.0 * exact / len(golds) if golds else 0.0,
         "f1": 100.0 * overlap / len(golds) if golds else 0.0,
@@ -82,13 +94,8 @@ class QuestionScores:
         """golds, predictions: as of `scores_v1`, with no right answers where there is none."""
         exact, overlap = {}, {}
         for question, answers in golds.items():
-            if question not in predictions:
-                continue
-            predicted = predictions[question]
-            # An answer that normalises to nothing is no right answer.
-            right = [gold for gold in answers if normalized(gold)] or [""]
-            exact[question] = max(float(exact_match(predicted, gold)) for gold in right)
-            overlap[question] = max(f1(predicted, gold, of_nothing=1.0) for gold in right)
+            if question in predictions:
+                exact[question], overlap[question] = score(predictions[question], answers, True)
         has_answer = {question: bool(answers) for question, answers in golds.items()}
         return cls(exact, overlap, has_answer, len(golds) - len(exact))
 

@@ -205,6 +205,20 @@ def entities_of_words(labels, num_words, tags):
     return found
 
 
+def entity_counts_of_texts(labels, predicted, num_words, tags):
+    """Returns {"hits", "missed", "extra"}: int64 [N], entities of each text that are found, that
+    are not, and that are none. labels, predicted: int [W]; num_words: int [N]; tags: TagSet."""
+    ends, sides = np.cumsum(num_words), (labels, predicted)
+    true, found = (set(map(tuple, tags.entities(s, num_words).tolist())) for s in sides)
+
+    def of_texts(entities):
+        texts = np.searchsorted(ends, [first for first, _, _ in entities], side="right")
+        return np.bincount(texts, minlength=len(ends))
+
+    kinds = {"hits": true & found, "missed": true - found, "extra": found - true}
+    return {name: of_texts(entities) for name, entities in kinds.items()}
+
+
 def labels_of_texts(labels, num_words, label_names):
     """Returns the label names of the words of each text: list of lists; None where unknown."""
     ends = np.cumsum(num_words).tolist()
@@ -255,15 +269,22 @@ def entities_of_texts(outputs, tags, texts, spans):
 
 
 def compare_texts(outputs, targets, label_names, tags, texts, spans):
-    """Returns a record for each text: list of {"entities_true": str, "correct": "yes" or "no"},
-    without entities {"labels_true", "correct"}; and how sure it was of its surest wrong word,
-    float64 [N]; 0 where all words are right, or the labels are not known."""
+    """Returns a record for each text: list of {"entities_true": str, "hits", "missed", "extra":
+    numbers of `entity_counts_of_texts`, "words", "wrong_words": numbers, "correct": "yes" or "no"},
+    without entities {"labels_true", "words", "wrong_words", "correct"}; and how sure it was of its
+    surest wrong word, float64 [N]; 0 where all words are right, or the labels are not known."""
     labels, lengths = targets["labels"], outputs["num_words"]
-    is_wrong = (outputs["logits"].argmax(axis=1) != labels) & (labels >= 0)
+    predicted = outputs["logits"].argmax(axis=1)
+    is_wrong = (predicted != labels) & (labels >= 0)
     sure = np.where(is_wrong, best_probabilities(outputs["logits"]), 0.0)
     ends = np.cumsum(lengths)
     named = labels_of_texts(labels, lengths, label_names)
-    true = [None] * len(texts) if tags is None else entities_of_words(labels, lengths, tags)
+    counts, true = {}, [None] * len(texts)
+    if tags is not None:
+        true = entities_of_words(labels, lengths, tags)
+        counts = entity_counts_of_texts(labels, predicted, lengths, tags)
+    counts["words"], number = np.asarray(lengths), np.append(0, np.cumsum(is_wrong))
+    counts["wrong_words"] = number[ends] - number[ends - lengths]
     records, mistakes = [], np.zeros(len(texts))
     for n, (text, of_words, names) in enumerate(zip(texts, spans, named, strict=True)):
         mistakes[n] = sure[ends[n] - lengths[n] : ends[n]].max(initial=0.0)
@@ -276,7 +297,8 @@ def compare_texts(outputs, targets, label_names, tags, texts, spans):
             )
             answer = "entities_true", "; ".join(listed) if is_known else ""
         right = ("no" if mistakes[n] else "yes") if is_known else ""
-        records.append(dict([answer]) | {"correct": right})
+        numbers = {name: str(values[n]) if is_known else "" for name, values in counts.items()}
+        records.append(dict([answer]) | numbers | {"correct": right})
     return records, mistakes
 
 

@@ -36,6 +36,10 @@ class KeptRows:
     def __contains__(self, name):
         return name in self.columns
 
+    def has(self, *names):
+        """Whether there are such columns, with a value for each row."""
+        return all(name in self and "" not in self[name] for name in names)
+
     def texts(self, row):
         """Returns the texts of a row: list of one or two str, or of none."""
         return [self.columns[name][row] for name in TEXTS if name in self.columns]
@@ -58,7 +62,7 @@ class KeptRows:
     @functools.cached_property
     def is_right(self):
         """bool [N]; None where the file does not say."""
-        if "correct" not in self or "" in self["correct"]:
+        if not self.has("correct"):
             return None
         return np.array([each == "yes" for each in self["correct"]])
 

@@ -47,6 +47,7 @@ def run_page(content, curves, data_report):
         section("Calibration", _calibration(content["calibration"])),
         section("Surest mistakes", _mistakes(content)),
         section("Mistakes by length", _lengths(content)),
+        section("Answers by the first word of the question", _first_words(content["first_words"])),
         section("Labels that may be wrong", _suspects(content["suspects"])),
         section("Words that moved predictions", _words(content.get("words"))),
         section("Compared with another run", _comparison(content.get("comparison"))),
@@ -72,19 +73,19 @@ def sentences_of_verdict(content):
         return [(True, "there is no evaluation yet; --mode eval makes one")]
     rows = content["num_examples"]
     of_rows = f" on {counted(rows, 'row')}" if rows else ""
-    sentence = f"{figure_name(name)} {value:.4f}{of_rows}"
-    interval = verdict["interval"]
-    if interval is not None:
-        listed = f"{interval[0]:.4f} to {interval[1]:.4f} ({verdict['level']:.0%}, bootstrap)"
-        if abs(verdict["of_rows"] - value) < 1e-6:
-            sentence += f"; interval {listed}"
-        else:
-            sentence += f"; {verdict['what']} {verdict['of_rows']:.4f}, interval {listed}"
-    found.append((False, sentence))
-    if verdict["baseline"] is not None and interval is not None:
-        is_better = interval[0] > verdict["baseline"]
+    intervals = {each["figure"]: each for each in verdict["intervals"]}
+    found.append((False, f"{figure_name(name)} {value:.4f}{of_rows}{_interval(content, name)}"))
+    for each in verdict["intervals"]:
+        if each["figure"] != name:
+            sentence = f"{figure_name(each['figure'])} {each['of_rows']:.4f}"
+            found.append((False, f"{sentence}{_interval(content, each['figure'])}"))
+    compared = intervals.get(verdict["baseline_figure"])
+    if compared is not None:
+        is_better = compared["interval"][0] > verdict["baseline"]
         verb = "better than" if is_better else "not surely better than"
         sentence = f"{verb} {verdict['baseline_text']}, which gives {verdict['baseline']:.4f}"
+        if compared["figure"] != name:
+            sentence = f"{figure_name(compared['figure'])} is {sentence}"
         found.append((not is_better, sentence))
     if not verdict["is_same"]:
         found.append((True, "eval/rows_*.tsv are of another evaluation than the figures"))
@@ -93,6 +94,17 @@ def sentences_of_verdict(content):
         number = counted(suspects["number"], "row")
         found.append((False, f"{number} may have a wrong label"))
     return found
+
+
+def _interval(content, name):
+    """Returns a clause on how far a figure would be off on other rows; "" where nothing says."""
+    verdict = content["verdict"]
+    for each in verdict["intervals"]:
+        if each["figure"] == name:
+            how = "normal" if content["task"] == "pretraining" else "bootstrap"
+            lower, upper = each["interval"]
+            return f"; interval {lower:.4f} to {upper:.4f} ({verdict['level']:.0%}, {how})"
+    return ""
 
 
 def _verdict(content):
@@ -316,6 +328,18 @@ def _lengths(content):
     return table(["words of the texts", "", what, "rows"], rows, 2)
 
 
+def _first_words(found):
+    rows = [
+        [
+            text(each["word"]),
+            *(f"{bar(each[name] / 100, 6)}{each[name]:.2f}" for name in ("exact_match", "f1")),
+            f"{each['rows']:,}",
+        ]
+        for each in found
+    ]
+    return table(["question begins with", "exact match, %", "F1, %", "rows"], rows)
+
+
 def _suspects(suspects):
     if not suspects or not suspects["number"]:
         return ""
@@ -359,15 +383,11 @@ def _comparison(found):
     if not found["is_same_data"]:
         parts.append(findings([(True, "the two were evaluated on different data")]))
     if found["num_common"]:
-        lower, upper = found["interval"]
-        is_sure = lower > 0 or upper < 0
         parts.append(
             paragraph(
                 f"On {found['num_common']:,} rows that both answered, this run is right in "
                 f"{found['num_gained']:,} where the other is wrong, and wrong in "
-                f"{found['num_lost']:,} where the other is right: a difference of "
-                f"{found['difference']:+.4f}, interval {lower:+.4f} to {upper:+.4f}, which "
-                f"{'is' if is_sure else 'may be'} more than chance{'' if is_sure else ' or not'}."
+                f"{found['num_lost']:,} where the other is right{_of_difference(found)}."
             )
         )
         for key, summary in (("gained", "right here alone"), ("lost", "right there alone")):
@@ -378,6 +398,19 @@ def _comparison(found):
     ]
     parts.append(details("params that differ", table(["key", "this run", "other"], params, 3)))
     return "\n".join(part for part in parts if part)
+
+
+def _of_difference(found):
+    """Returns a clause on the difference of the figure that counts; "" where the rows say none."""
+    if found["interval"] is None:
+        return ""
+    lower, upper = found["interval"]
+    is_sure = lower > 0 or upper < 0
+    return (
+        f": a difference of {found['difference']:+.4f} in {text(figure_name(found['figure']))}, "
+        f"interval {lower:+.4f} to {upper:+.4f}, which {'is' if is_sure else 'may be'} more than "
+        f"chance{'' if is_sure else ' or not'}"
+    )
 
 
 def _plain(value):

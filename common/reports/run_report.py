@@ -8,7 +8,7 @@ import numpy as np
 
 from common.console import in_one_cell
 from common.metrics.calibration import expected_calibration_error, reliability
-from common.metrics.intervals import LEVEL, mean_interval, pearson_interval
+from common.metrics.intervals import LEVEL, pearson_interval, ratio_interval
 from common.metrics.label_errors import suspects
 
 FORMAT = 1
@@ -19,15 +19,21 @@ MAX_CHARACTERS = 300  # of a text that is shown
 MAX_CELL_ROWS = 15  # of a cell of the confusion matrix
 MAX_ALL_CELL_ROWS = 1200  # of all cells, so that the page stays small
 MAX_BINS = 8  # of lengths
-# {task: (the figure that counts, what a row's `correct` says of it)}
-MAIN = {
-    "classification": ("eval/accuracy_cls", "accuracy"),
-    "multi_label": ("eval/micro_f1", "rows with all labels right"),
-    "regression": ("eval/pearson", "Pearson's correlation"),
-    "token_classification": ("eval/entity_f1", "texts without a wrong word"),
-    "question_answering": ("eval/f1", "exact answers"),
-    "pretraining": ("eval/accuracy_masked_lm", ""),
+MAX_FIRST_WORDS, MIN_OF_FIRST_WORD = 12, 5  # of questions; the rows of one
+# {task: {figure: how the kept rows make it up}}, the figure that counts first. Each is the quotient
+# of two sums over the rows, such as an F1 of what each has (2 * hits, what is true and found), but
+# for the correlation. Of SUMMED ones the evaluation has the interval, since no rows are kept.
+RIGHT_ROWS, F1_OF_COUNTS, RIGHT_WORDS, MEAN_F1 = "rows", "counts", "words", "f1"
+CORRELATION, SUMMED = "correlation", "summed"
+OF_ROWS = {
+    "classification": {"eval/accuracy_cls": RIGHT_ROWS},
+    "multi_label": {"eval/micro_f1": F1_OF_COUNTS, "eval/exact_match": RIGHT_ROWS},
+    "regression": {"eval/pearson": CORRELATION},
+    "token_classification": {"eval/entity_f1": F1_OF_COUNTS, "eval/word_accuracy": RIGHT_WORDS},
+    "question_answering": {"eval/f1": MEAN_F1, "eval/exact_match": RIGHT_ROWS},
+    "pretraining": {"eval/accuracy_masked_lm": SUMMED, "eval/accuracy_cls": SUMMED},
 }
+PERCENT = 100.0  # figures of question answering are in percent
 
 
 def report_on_run(facts, with_texts=True, other=None):
@@ -60,6 +66,7 @@ def report_on_run(facts, with_texts=True, other=None):
         "calibration": _calibration(facts.rows, names) if is_classifier else None,
         "mistakes": _mistakes(facts.rows, with_texts),
         "lengths": _by_length(facts.rows),
+        "first_words": _by_first_word(facts.rows) if with_texts else [],
         "suspects": _suspects(facts.rows, names, with_texts) if is_classifier else None,
         "starts": [_start(each) for each in facts.starts],
         "saved": facts.checkpoint,
@@ -73,8 +80,7 @@ def report_on_run(facts, with_texts=True, other=None):
 def _main_figure(facts):
     """Returns the name of the figure that counts: of best_metric, or else of the task."""
     chosen = (facts.params.get("runconfig") or {}).get("best_metric")
-    name, _ = MAIN.get(facts.task, ("loss", ""))
-    for each in (chosen, name, "eval/word_accuracy", "loss"):
+    for each in (chosen, *OF_ROWS.get(facts.task, ()), "loss"):
         if each in facts.figures:
             return each
     return next(iter(facts.figures), None)
@@ -84,39 +90,91 @@ def _main_figure(facts):
 
 
 def _verdict(facts, main):
-    """Returns the figure that counts with the interval of the rows, and what is reached without a
-    network: dict, of which parts are None where the kept rows do not say."""
-    found = {"figure": main, "value": facts.figures.get(main)}
-    found |= dict.fromkeys(("what", "of_rows", "interval", "baseline", "baseline_text"))
-    found["level"], found["is_same"] = LEVEL, True
-    rows = facts.rows
-    if not rows:
-        return found
-    if all("value" in each and "value_true" in each for each in rows):
-        values, true = (_all_numbers(rows, name) for name in ("value", "value_true"))
-        found["what"] = MAIN["regression"][1]
-        found["interval"] = pearson_interval(values, true)
-        found["of_rows"] = facts.figures.get("eval/pearson")
-        found["baseline"], found["baseline_text"] = 0.0, "always answering the mean"
-        return found
-    is_right = [each.is_right for each in rows]
-    if any(each is None for each in is_right):
-        return found
-    is_right = np.concatenate(is_right)
-    found["what"] = MAIN.get(facts.task, ("", "rows that are right"))[1]
-    found["of_rows"], found["interval"] = float(is_right.mean()), mean_interval(is_right)
-    if facts.task in ("classification", "multi_label"):
-        answers = [answer for each in rows for answer in each["label_true"]]
-        names, counts = np.unique(answers, return_counts=True)
-        found["baseline"] = float(counts.max() / len(answers))
-        found["baseline_text"] = f"always answering {names[counts.argmax()] or 'no label'}"
-    accuracy = facts.report.get("accuracy")
-    found["is_same"] = accuracy is None or abs(accuracy - found["of_rows"]) < 1e-9
-    return found
+    """Returns the figure that counts, the intervals that the kept rows give it and others, and what
+    is reached without a network: dict, of which parts are None where the rows do not say."""
+    intervals = _intervals(facts)
+    most = 1e-6 * _scale(facts.task)  # numbers of the rows have six decimals
+    return {
+        "figure": main,
+        "value": facts.figures.get(main),
+        "level": LEVEL,
+        "interval": next((e["interval"] for e in intervals if e["figure"] == main), None),
+        "intervals": intervals,
+        **_baseline(facts.rows, facts.task),
+        "is_same": all(abs(facts.figures[e["figure"]] - e["of_rows"]) <= most for e in intervals),
+    }
 
 
-def _all_numbers(rows, name):
-    return np.concatenate([each.numbers(name) for each in rows])
+def _intervals(facts):
+    """Returns what the kept rows, or the sums of an evaluation, say of figures: list of {"figure",
+    "of_rows": float, "interval"}, the task's first."""
+    found = {
+        f"eval/{name}": (facts.report.get(name), interval)
+        for name, interval in facts.report.get("intervals", {}).items()
+    }
+    for name, kind in OF_ROWS.get(facts.task, {}).items():
+        columns = _joined([_columns_of(rows, kind, facts.task) for rows in facts.rows])
+        if columns is not None and kind == CORRELATION:
+            found[name] = facts.figures.get(name), pearson_interval(*columns)
+        elif columns is not None:
+            found[name] = _quotient(*columns), ratio_interval(*columns)
+    return [
+        {"figure": name, "of_rows": value, "interval": interval}
+        for name, (value, interval) in found.items()
+        if name in facts.figures
+    ]
+
+
+def _columns_of(rows, kind, task):
+    """Returns two float64 [N] of KeptRows: the quotient of their sums is a figure, or else their
+    correlation. None where the rows do not say. kind: of OF_ROWS."""
+    if kind == RIGHT_ROWS and rows.is_right is not None:
+        return _scale(task) * rows.is_right, np.ones(len(rows))
+    if kind == MEAN_F1 and rows.has("f1"):
+        return _scale(task) * rows.numbers("f1"), np.ones(len(rows))
+    if kind == RIGHT_WORDS and rows.has("words", "wrong_words"):
+        words = rows.numbers("words")
+        return words - rows.numbers("wrong_words"), words
+    if kind == F1_OF_COUNTS and rows.has("hits", "missed", "extra"):
+        hits = 2 * rows.numbers("hits")
+        return hits, hits + rows.numbers("missed") + rows.numbers("extra")
+    if kind == CORRELATION and rows.has("value", "value_true"):
+        return rows.numbers("value"), rows.numbers("value_true")
+    return None
+
+
+def _scale(task):
+    return PERCENT if task == "question_answering" else 1.0
+
+
+def _joined(columns):
+    """Returns the columns of all splits as one; None without any, or where those of one are."""
+    if not columns or None in columns:
+        return None
+    return [np.concatenate(each) for each in zip(*columns, strict=True)]
+
+
+def _quotient(numerators, denominators):
+    return float(numerators.sum()) / (float(denominators.sum()) or 1.0)
+
+
+def _baseline(all_rows, task):
+    """Returns what is reached without a network, and which figure that is: {"baseline",
+    "baseline_text", "baseline_figure"}, None each where nothing is."""
+    value = text = figure = None
+    if all_rows and all(rows.true_column for rows in all_rows):
+        true = [answer for rows in all_rows for answer in rows[rows.true_column]]
+        figures = list(OF_ROWS.get(task, ()))
+        if task in ("classification", "multi_label"):
+            answers, counts = np.unique(true, return_counts=True)
+            value, figure = float(counts.max() / len(true)), figures[-1]
+            text = f"always answering {answers[counts.argmax()] or 'no label'}"
+        elif task == "regression":
+            value, text, figure = 0.0, "always answering the mean", figures[0]
+        elif task == "question_answering" and "" in true:
+            value, text = PERCENT * true.count("") / len(true), "never answering"
+            figure = figures[0]
+    return {"baseline": value, "baseline_text": text, "baseline_figure": figure}
 
 
 # ---- Rows ----------------------------------------------------------------------------------------
@@ -149,6 +207,8 @@ def _mistakes(all_rows, with_texts):
         probabilities = [rows.numbers(name) for name in rows.columns if name.startswith("p_")]
         if rows.answer_column == "label" and probabilities:
             sure = np.max(probabilities, axis=0)
+        elif rows.answer_column == "answer" and rows.has("score"):
+            sure = rows.numbers("score")
         elif "error" in rows:
             sure = np.array([abs(float(each or 0)) for each in rows["error"]])
         else:
@@ -202,6 +262,25 @@ def _by_length(all_rows):
             "wrong": float(values[place == n].mean()),
         }
         for n in np.unique(place).tolist()
+    ]
+
+
+def _by_first_word(all_rows):
+    """Returns the exact and the overlapping answers by the first words of questions, such as who
+    and when, the commonest first: list of dicts; [] of other tasks."""
+    found = {}
+    for rows in all_rows:
+        if rows.answer_column == "answer" and rows.is_right is not None and rows.has("f1"):
+            of_rows = zip(rows["text_a"], rows.is_right.tolist(), rows.numbers("f1"), strict=True)
+            for question, *scores in of_rows:
+                word = next(iter(question.lower().split()), "")
+                found.setdefault(_shortened(word), []).append(scores)
+    words = sorted(found, key=lambda word: -len(found[word]))[:MAX_FIRST_WORDS]
+    means = {word: PERCENT * np.mean(found[word], axis=0) for word in words}
+    return [
+        {"word": word, "exact_match": float(exact), "f1": float(f1), "rows": len(found[word])}
+        for word, (exact, f1) in means.items()
+        if len(found[word]) >= MIN_OF_FIRST_WORD
     ]
 
 
@@ -284,40 +363,61 @@ def _comparison(facts, other, main, with_texts):
         "name": other.name,
         "step": other.report.get("step"),
         "figures": [[name, facts.figures[name], other.figures[name]] for name in names],
-        "main": main,
         "params": _differing(facts.params, other.params),
         "num_common": 0,
         "is_same_data": facts.report.get("source") == other.report.get("source"),
     }
-    gained, lost, differences = [], [], []
+    gained, lost, num_common, columns = [], [], 0, []
+    of_rows = OF_ROWS.get(facts.task, {})
+    figure = main if main in of_rows else next(iter(of_rows), None)
     others = {rows.split: rows for rows in other.rows}
     for rows in facts.rows:
         theirs = others.get(rows.split)
         if theirs is None or rows.is_right is None or theirs.is_right is None:
             continue
         places = {_key(theirs, n): n for n in range(len(theirs))}
-        for n in range(len(rows)):
-            there = places.get(_key(rows, n))
-            if there is None:
-                continue
+        pairs = [(n, places.get(_key(rows, n))) for n in range(len(rows))]
+        pairs = [(n, there) for n, there in pairs if there is not None]
+        num_common += len(pairs)
+        columns.append(_columns_of_common(rows, theirs, pairs, of_rows.get(figure), facts.task))
+        for n, there in pairs:
             ours_right, theirs_right = rows.is_right[n], theirs.is_right[there]
-            differences.append(int(ours_right) - int(theirs_right))
             if ours_right != theirs_right:
                 answer = theirs[theirs.answer_column][there]
                 shows = with_texts or _is_of_classes(rows)
                 more = {"other_answer": _shortened(answer)} if shows else {}
                 (gained if ours_right else lost).append(shown_row(rows, n, with_texts, **more))
-    if differences:
+    if num_common:
         found |= {
-            "num_common": len(differences),
-            "difference": float(np.mean(differences)),
-            "interval": mean_interval(differences),
+            "num_common": num_common,
+            "figure": figure,
+            **_difference(columns),
             "num_gained": len(gained),
             "num_lost": len(lost),
             "gained": gained[:MAX_CHANGED],
             "lost": lost[:MAX_CHANGED],
         }
     return found
+
+
+def _columns_of_common(ours, theirs, pairs, kind, task):
+    """Returns `_columns_of` both runs' rows of pairs of numbers: four float64 [pairs]; or None."""
+    both = [_columns_of(rows, kind, task) for rows in (ours, theirs)]
+    if None in both:
+        return None
+    numbers = np.array(pairs, np.int64).reshape(-1, 2).T
+    return [values[n] for of_run, n in zip(both, numbers, strict=True) for values in of_run]
+
+
+def _difference(columns):
+    """Returns {"difference", "interval"} of a figure on the rows of both runs. columns: of each
+    split, `_columns_of_common`."""
+    columns = _joined(columns)
+    if columns is None:
+        return {"difference": None, "interval": None}
+    ours, theirs = columns[:2], columns[2:]
+    difference = _quotient(*ours) - _quotient(*theirs)
+    return {"difference": difference, "interval": ratio_interval(*ours, less=theirs)}
 
 
 def _key(rows, number):

@@ -132,5 +132,9 @@ def test_label_sets_are_right_as_a_whole_and_the_worst_label_says_how_wrong():
     targets = {"labels": np.array([[1, 0], [0, 0], [-1, -1]], np.float32)}
     names, thresholds = ("a", "b"), (0.5, 0.5)
     records, mistakes = compare_label_sets({"logits": logits}, targets, names, thresholds, ", ")
-    assert [tuple(record.values()) for record in records] == [("a", "yes"), ("", "no"), ("", "")]
+    assert [tuple(record.values()) for record in records] == [
+        ("a", "1", "0", "0", "yes"),
+        ("", "0", "0", "2", "no"),
+        ("",) * 5,
+    ]
     assert mistakes.tolist() == pytest.approx([0, 4 / 5, 0])

@@ -17,8 +17,17 @@ from common.metrics.classification import (
     classification_predictions,
     compare_classes,
 )
+from common.metrics.entities import TagSet
+from common.metrics.multi_label import (
+    MultiLabelMetrics,
+    compare_label_sets,
+    multi_label_predictions,
+)
+from common.metrics.pretraining import PretrainingMetrics
 from common.metrics.probabilities import softmax
 from common.metrics.regression import RegressionMetrics, compare_values, regression_predictions
+from common.metrics.squad import f1
+from common.metrics.tagging import TaggingMetrics, compare_texts, records_of_texts
 from common.reports.evaluation_report import EvaluationReport
 from common.reports.kept_rows import read_kept_rows
 from common.reports.metrics_file import MetricsFile
@@ -93,15 +102,22 @@ def test_the_figures_are_those_of_the_metrics_file(model_dir, capsys):
     assert f"{last['eval/accuracy_cls']:.4f} on 211 rows" in page_of(model_dir)
 
 
+def resampled(figure_of, num_rows):
+    """The 95% interval of a figure that is computed anew for the rows of every resample."""
+    random = np.random.Generator(np.random.Philox(key=[0, 0]))
+    figures = [figure_of(random.integers(0, num_rows, num_rows)) for _ in range(2000)]
+    return np.quantile(figures, [0.025, 0.975])
+
+
 def test_interval_baseline_and_calibration_are_numpys(model_dir):
     write_report(model_dir)
     content, (logits, labels) = content_of(model_dir), random_answers(211)
     is_right = logits.argmax(axis=1) == labels
-    random = np.random.Generator(np.random.Philox(key=[0, 0]))
-    means = [is_right[random.integers(0, 211, 211)].mean() for _ in range(2000)]
     verdict = content["verdict"]
-    assert verdict["interval"] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-12)
-    assert verdict["value"] == verdict["of_rows"] == is_right.mean() and verdict["is_same"]
+    expected = resampled(lambda rows: is_right[rows].mean(), 211)
+    assert verdict["interval"] == pytest.approx(expected, abs=1e-12)
+    (of_rows,) = verdict["intervals"]
+    assert verdict["value"] == of_rows["of_rows"] == is_right.mean() and verdict["is_same"]
     assert verdict["baseline"] == np.bincount(labels).max() / 211
     probabilities = softmax(logits)
     confidence, error = probabilities.max(axis=1), 0.0
@@ -225,8 +241,31 @@ def test_numbers_have_a_correlation_with_its_interval(tmp_path):
     verdict = content_of(folder)["verdict"]
     assert verdict["figure"] == "eval/pearson"
     assert verdict["interval"][0] < verdict["value"] < verdict["interval"][1]
-    assert verdict["of_rows"] == verdict["value"]
+    assert verdict["intervals"][0]["of_rows"] == verdict["value"]
     assert "mean error" in page_of(folder)
+    assert "better than always answering the mean" in page_of(folder)
+
+
+def test_sets_of_labels_have_the_interval_of_their_f1(tmp_path):
+    random = np.random.default_rng(6)
+    logits, labels = random.normal(size=(60, 3)) * 2, (random.random((60, 3)) < 0.4).astype(float)
+    outputs, targets, thresholds = {"logits": logits}, {"labels": labels}, [0.5, 0.4, 0.6]
+    metrics = MultiLabelMetrics(NAMES, thresholds)
+    metrics.update(outputs, targets, np.arange(60))
+    truths, mistakes = compare_label_sets(outputs, targets, NAMES, thresholds, ", ")
+    answers = multi_label_predictions(outputs, NAMES, thresholds, ", ")
+    records = [a | b for a, b in zip(answers, truths, strict=True)]
+    write_report(evaluated(tmp_path, metrics, records, mistakes, texts_of(60), "multi_label"))
+    found, is_true = 1 / (1 + np.exp(-logits)) >= np.array(thresholds), labels > 0.5
+
+    def micro_f1(rows):
+        return 2 * (found & is_true)[rows].sum() / (found[rows].sum() + is_true[rows].sum())
+
+    verdict = content_of(tmp_path)["verdict"]
+    assert verdict["figure"] == "eval/micro_f1" and verdict["is_same"]
+    assert verdict["interval"] == pytest.approx(resampled(micro_f1, 60), abs=1e-12)
+    assert verdict["intervals"][1]["of_rows"] == (found == is_true).all(axis=1).mean()
+    assert "exact_match is " in page_of(tmp_path)  # not surely better than always the same set
 
 
 def wrote_rows(folder, columns, rows):
@@ -252,42 +291,102 @@ def with_figures(folder, task, figures, **report):
     return content_of(folder), page_of(folder)
 
 
-def test_tagged_words(tmp_path):
-    columns = ["id", "text", "entities", "entities_true", "correct", "place"]
-    rows = [
-        ["0", "Ada wrote", "Ada (person 0-3 0.9)", "Ada (person)", "yes", "f, line 1"],
-        ["1", "in Rome now", "", "Rome (place)", "no", "f, line 4"],
-        ["2", "so", "", "", "yes", "f, line 8"],
-    ]
-    per_class = [{"label": "place", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}]
-    confusions = [{"true": "B-place", "predicted": "O", "count": 1}]
-    content, page = with_figures(
-        wrote_rows(tmp_path, columns, rows),
-        "token_classification",
-        {"eval/entity_f1": 0.6667, "eval/word_accuracy": 0.8, "loss": 0.4},
-        per_class=per_class,
-        confusions=confusions,
-    )
-    assert content["main"] == "eval/entity_f1" and content["mistakes"]["number"] == 1
-    assert content["verdict"]["of_rows"] == pytest.approx(2 / 3)
-    assert "texts without a wrong word 0.6667" in page and "B-place" in page
-    assert "in Rome now" in page and "Rome (place)" in page
+TAGS = ("O", "B-person", "I-person", "B-place")
 
 
-def test_answers_to_questions(tmp_path):
-    columns = ["id", "text_a", "text_b", "answer", "score", "answer_true", "correct", "place"]
-    rows = [
-        ["0", "Who?", "Ada did.", "Ada", "0.9", "Ada", "yes", "f, question 1"],
-        ["1", "Where?", "In Rome.", "In", "0.7", "Rome", "no", "f, question 2"],
-        ["2", "When?", "Now.", "Now", "0.8", "Now", "yes", "f, question 3"],
+def tagged(folder, random, right_share):
+    """The evaluation of random sentences whose words have the right label so often."""
+    lengths = np.array([2, 5, 1, 3, 4, 7, 2, 6, 3, 11, 2, 3, 4])
+    words = int(lengths.sum())
+    labels = np.random.default_rng(7).choice(4, words, p=[0.5, 0.2, 0.2, 0.1])
+    predicted = np.where(random.random(words) < right_share, labels, random.choice(4, words))
+    logits = 3.0 * np.eye(4)[predicted]
+    outputs = {"logits": logits, "num_words": lengths}
+    targets = {"labels": labels, "has_tokens": np.ones(words, bool)}
+    metrics = TaggingMetrics(TAGS)
+    metrics._splits = [(np.arange(len(lengths)), outputs, targets)]
+    texts = [" ".join(["word"] * n) for n in lengths]
+    spans = [[(5 * place, 5 * place + 4) for place in range(n)] for n in lengths]
+    tags = TagSet(TAGS)
+    answers = records_of_texts(outputs, TAGS, tags, texts, spans)
+    truths, mistakes = compare_texts(outputs, targets, TAGS, tags, texts, spans)
+    records = [a | b for a, b in zip(answers, truths, strict=True)]
+    texts = [(text,) for text in texts]
+    evaluated(folder, metrics, records, mistakes, texts, "token_classification")
+    return lengths, labels, predicted
+
+
+def test_tagged_sentences_have_the_interval_of_their_entities(tmp_path):
+    lengths, labels, predicted = tagged(tmp_path / "a", np.random.default_rng(8), 0.7)
+    *_, others = tagged(tmp_path / "b", np.random.default_rng(9), 0.4)
+    write_report(tmp_path / "a", compared=tmp_path / "b")
+    content, page = content_of(tmp_path / "a"), page_of(tmp_path / "a")
+    parts = np.split(np.arange(len(labels)), np.cumsum(lengths)[:-1])
+
+    def entity_f1(rows, predicted=predicted):
+        """Every resample is scored anew, as a file with these sentences would be."""
+        words, of_rows = np.concatenate([parts[n] for n in rows]), lengths[rows]
+        sides = [TagSet(TAGS).entities(side[words], of_rows) for side in (labels, predicted)]
+        true, found = (set(map(tuple, side.tolist())) for side in sides)
+        return 2 * len(true & found) / (len(true) + len(found))
+
+    verdict = content["verdict"]
+    assert content["main"] == "eval/entity_f1" and verdict["is_same"]
+    assert verdict["value"] == pytest.approx(entity_f1(np.arange(13)), abs=1e-12)
+    assert verdict["interval"] == pytest.approx(resampled(entity_f1, 13), abs=1e-12)
+    of_words = verdict["intervals"][1]
+    is_right = labels == predicted
+    assert of_words["figure"] == "eval/word_accuracy"
+    assert of_words["of_rows"] == pytest.approx(is_right.mean(), abs=1e-12)
+    assert f"word_accuracy {is_right.mean():.4f}; interval" in page
+    num_wrong = sum(not is_right[part].all() for part in parts)
+    assert content["mistakes"]["number"] == num_wrong and "B-place" in page
+    compared = content["comparison"]
+    expected = resampled(lambda rows: entity_f1(rows) - entity_f1(rows, others), 13)
+    assert compared["interval"] == pytest.approx(expected, abs=1e-12)
+    assert f"a difference of {compared['difference']:+.4f} in entity_f1" in page
+
+
+def test_answers_to_questions_have_the_interval_of_their_f1(tmp_path):
+    columns = ["id", "text_a", "text_b", "answer", "score", "answer_true", "f1", "correct", "place"]
+    kinds = [
+        ("Who?", "Ada did.", "Ada", "0.9", "Ada"),
+        ("Where?", "In Rome.", "In Rome", "0.7", "Rome"),
+        ("When?", "Now.", "", "0.8", "Now"),
     ]
+    rows = [
+        [str(n), *kind, f"{f1(kind[2], kind[4]):.6f}", "no" if n % 3 else "yes", f"f, question {n}"]
+        for n, kind in enumerate(kinds * 7)
+    ]
+    overlap = np.array([1.0, 2 / 3, 0.0] * 7)  # of two words and one: 2 * 1 / (2 + 1)
     content, page = with_figures(
         wrote_rows(tmp_path, columns, rows),
         "question_answering",
-        {"eval/f1": 66.7, "eval/exact_match": 66.7, "loss": 1.0},
+        {"eval/f1": 100 * overlap.mean(), "eval/exact_match": 100 / 3, "loss": 1.0},
     )
-    assert content["mistakes"]["rows"][0]["texts"] == ["Where?", "In Rome."]
-    assert "exact answers 0.6667" in page and content["lengths"]
+    assert content["mistakes"]["rows"][0]["texts"] == ["When?", "Now."]  # the surest
+    assert content["mistakes"]["rows"][0]["sure"] == 0.8 and content["lengths"]
+    verdict = content["verdict"]
+    expected = resampled(lambda rows: 100 * overlap[rows].mean(), 21)
+    assert verdict["interval"] == pytest.approx(expected, abs=1e-4) and verdict["is_same"]
+    expected = resampled(lambda rows: 100 * (rows % 3 == 0).mean(), 21)
+    assert verdict["intervals"][1]["interval"] == pytest.approx(expected, abs=1e-9)
+    assert "exact_match 33.3333; interval" in page and verdict["baseline"] is None
+    words = {each["word"]: each for each in content["first_words"]}
+    assert words["where?"]["f1"] == pytest.approx(200 / 3, abs=1e-4)
+    assert words["who?"] == {"word": "who?", "exact_match": 100.0, "f1": 100.0, "rows": 7}
+
+
+def test_questions_without_an_answer_are_a_baseline(tmp_path):
+    columns = ["id", "text_a", "text_b", "answer", "score", "answer_true", "f1", "correct"]
+    rows = [
+        [str(n), "Who?", "Ada did.", "Ada", "0.9", "Ada" if n else "", str(float(n > 0)), right]
+        for n, right in enumerate(["no", "yes", "yes", "yes"])
+    ]
+    figures = {"eval/f1": 75.0, "eval/exact_match": 75.0, "loss": 1.0}
+    content, page = with_figures(wrote_rows(tmp_path, columns, rows), "question_answering", figures)
+    assert content["verdict"]["baseline"] == 25.0
+    assert "never answering, which gives 25.0000" in page
 
 
 def test_pretraining_has_curves_and_figures_alone(tmp_path):
@@ -295,6 +394,30 @@ def test_pretraining_has_curves_and_figures_alone(tmp_path):
     content, page = with_figures(tmp_path, "pretraining", figures)
     assert content["main"] == "eval/accuracy_masked_lm"
     assert "<svg" in page and "accuracy_masked_lm 0.4000" in page
+
+
+def test_pretraining_has_the_interval_of_its_masked_words(tmp_path):
+    random = np.random.default_rng(3)
+    weights = (random.random((40, 7)) < 0.6).astype(np.float32)
+    outputs = {"mlm_loss": random.random((40, 7)), "mlm_correct": random.random((40, 7)) < 0.4}
+    outputs |= {"nsp_loss": random.random(40), "nsp_correct": random.random(40) < 0.8}
+    metrics, second = PretrainingMetrics(), PretrainingMetrics()
+    for each, rows in ((metrics, np.arange(25)), (second, np.arange(25, 40))):
+        part = {name: values[rows] for name, values in outputs.items()}
+        each.update(part, {"masked_lm_weights": weights[rows]}, rows)
+    metrics.merge(second)
+    report = metrics.report() | {"num_examples": 3}
+    content, page = with_figures(tmp_path, "pretraining", metrics.compute(), **report)
+    masked, right = weights.sum(axis=1), (weights * outputs["mlm_correct"]).sum(axis=1)
+    share = right.sum() / masked.sum()
+    half = 1.959964 * np.sqrt(((right - share * masked) ** 2).sum()) / masked.sum()
+    assert content["verdict"]["interval"] == pytest.approx((share - half, share + half), abs=1e-6)
+    next_right = outputs["nsp_correct"].mean()
+    half = 1.959964 * np.sqrt(next_right * (1 - next_right) / 40)
+    of_rows = content["verdict"]["intervals"][1]
+    expected = next_right - half, next_right + half
+    assert of_rows["interval"] == pytest.approx(expected, abs=1e-6)
+    assert "(95%, normal)" in page
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, model_dir, capsys):

@@ -280,7 +280,8 @@ def test_answers_are_learnt_and_scored(finished):
     rows = (folder / "model/eval/rows_validation.tsv").read_text("utf-8").split("\n")
     assert rows[0].split("\t")[:4] == ["id", "question_id", "text_a", "text_b"]
     assert rows[0].split("\t")[4:] == [
-        *("answer", "score", "margin", "start", "end", "answer_true", "correct", "place")
+        *("answer", "score", "margin", "start", "end"),
+        *("answer_true", "f1", "correct", "place"),
     ]
 
 

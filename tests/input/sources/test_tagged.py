@@ -202,9 +202,10 @@ def test_names_are_learnt_scored_and_reported(finished):
     ]
     assert (report["scheme"], report["rule"], report["confusions"]) == ("IOB2", "conlleval", [])
     rows = (folder / "model/eval/rows_validation.tsv").read_text("utf-8").split("\n")
-    assert rows[0] == "id\ttext\tentities\tentities_true\tcorrect\tplace"
+    columns = ["id", "text", "entities", "entities_true", "hits", "missed", "extra"]
+    assert rows[0].split("\t") == [*columns, "words", "wrong_words", "correct", "place"]
     assert rows[1].startswith("0\tca ab bd c .\tab bd (name 3-8 ")
-    assert "\tab bd (name)\tyes\t" in rows[1]
+    assert "\tab bd (name)\t1\t0\t0\t5\t0\tyes\t" in rows[1]
 
 
 def test_an_evaluation_of_the_checkpoint_gives_the_same_figures(finished):
