@@ -11,7 +11,7 @@ NumPy and the package tokenizers alone. `rows.features` may be given to the netw
 
 import numpy as np
 
-from common.export.decoders.windows import Reader, Rows, Window, best_window, cut_windows
+from common.export.decoders.windows import Reader, Rows, Window, best_windows, cut_windows
 from common.tasks.span_answers import Context, Scored, answer
 
 BLANKS = " \t\r\n\u202f"  # what parts words in run_squad.py
@@ -58,7 +58,7 @@ class Decoder(Reader):
         settings = self.settings
         windows = rows.windows_of(number)
         cut = [(window.start, window.count) for _, window in windows]
-        best = [best_window(cut, token) for token in range(len(rows.pieces[number]))]
+        best = best_windows(cut)
         scored = []
         for place, (row, window) in enumerate(windows):
             tokens = range(window.start, window.start + window.count)

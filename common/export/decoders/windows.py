@@ -4,6 +4,7 @@
 NumPy and the package tokenizers alone, as this file is put beside an export.
 """
 
+import bisect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,38 +55,46 @@ class Rows:
 
     def windows_of(self, text):
         """Returns [(number of the row, Window)] of a text."""
-        return [(n, window) for n, window in enumerate(self.windows) if window.text == text]
+        first, end = (bisect.bisect_left(self.windows, n, key=_text_of) for n in (text, text + 1))
+        return list(enumerate(self.windows[first:end], first))
+
+
+def _text_of(window):
+    return window.text
 
 
 def cut_windows(length, room, stride, begins=None):
     """Returns [(first token, tokens)] of the windows of a text; one that fits is the only one.
 
     length: int, tokens of the text. room: int, those of a window. stride: int, tokens from one
-    begin to the next. begins: the tokens that a window may begin with, or None: any.
+    begin to the next. begins: the tokens that a window may begin with, rising, or None: any.
     """
     windows, begin = [], 0
     while length - begin > room:
         windows.append((begin, room))
         after = begin + min(stride, room)
         if begins is not None:
-            after = max((token for token in begins if begin < token <= after), default=after)
+            place = bisect.bisect_right(begins, after)
+            if place and begins[place - 1] > begin:
+                after = begins[place - 1]
         begin = after
     return [*windows, (begin, length - begin)]
 
 
-def best_window(windows, token):
-    """Returns the number of the window in which a token has the most context.
+def best_windows(windows):
+    """Returns the number of the window in which each token of a text has the most context, list.
 
-    windows: of `cut_windows`. Its lesser distance to an edge, plus a hundredth of the window's
-    length; of equal ones the first.
+    windows: of `cut_windows`. The context is the lesser distance to an edge, plus a hundredth of
+    the window's length; of equal ones the first window has the most.
     """
-
-    def score(number):
-        start, count = windows[number]
-        return min(token - start, start + count - 1 - token) + LENGTH_SHARE * count
-
-    holding = (n for n, (start, count) in enumerate(windows) if start <= token < start + count)
-    return max(holding, key=score)
+    length = sum(windows[-1])
+    best, most = np.zeros(length, np.int64), np.full(length, -1.0)
+    for number, (start, count) in enumerate(windows):
+        tokens, place = slice(start, start + count), np.arange(count)
+        context = np.minimum(place, count - 1 - place) + LENGTH_SHARE * count
+        best[tokens][context > most[tokens]] = number
+        most[tokens] = np.maximum(most[tokens], context)
+    return best.tolist()
 
 
 def read_entries(path):

@@ -9,11 +9,12 @@
 NumPy and the package tokenizers alone. `rows.features` may be given to the network in parts.
 """
 
+import itertools
 import unicodedata
 
 import numpy as np
 
-from common.export.decoders.windows import Reader, Rows, Window, best_window, cut_windows
+from common.export.decoders.windows import Reader, Rows, Window, best_windows, cut_windows
 
 OUTSIDE = "O"
 
@@ -33,7 +34,8 @@ class Decoder(Reader):
             words.append(self._words(text, encoding))
             word_of_piece.append(encoding.word_ids)
             pieces.append(encoding.tokens)
-            for start, count in cut_windows(len(encoding), room, stride, _begins(encoding)):
+            begins = _begins(encoding.word_ids)
+            for start, count in cut_windows(len(encoding), room, stride, begins):
                 ids = encoding.ids[start : start + count]
                 ids = [self.cls, *ids, self.sep] if num_before else ids
                 rows.append((ids, len(ids)))
@@ -66,12 +68,12 @@ class Decoder(Reader):
         text, words = rows.texts[number], rows.words[number]
         windows = rows.windows_of(number)
         cut = [(window.start, window.count) for _, window in windows]
-        probabilities = []
-        for word in range(len(words)):
-            tokens = [t for t, of in enumerate(rows.word_of_piece[number]) if of == word]
-            row, window = windows[best_window(cut, tokens[0])]
-            within = [t for t in tokens if t < window.start + window.count]
-            places = [window.first + token - window.start for token in within]
+        best, probabilities = best_windows(cut), []
+        begins = [*_begins(rows.word_of_piece[number]), len(rows.word_of_piece[number])]
+        for begin, end in itertools.pairwise(begins):
+            row, window = windows[best[begin]]
+            places = np.arange(begin, min(end, window.start + window.count))
+            places += window.first - window.start
             probabilities.append(self._aggregate(softmax(logits[row][places])))
         names = self.settings["label_names"]
         tags = [names[int(each.argmax())] for each in probabilities]
@@ -118,9 +120,8 @@ def entities_of(tags):
     return found
 
 
-def _begins(encoding):
-    """Returns the tokens that begin a word."""
-    words = encoding.word_ids
+def _begins(words):
+    """Returns the tokens that begin a word. words: of each token, the number of its word."""
     return [token for token, word in enumerate(words) if token == 0 or words[token - 1] != word]
 
 

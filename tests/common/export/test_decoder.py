@@ -6,16 +6,19 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import yaml
 
 import run
-from common.export.decoders.windows import best_window, cut_windows
+from common.export.decoders.windows import best_windows, cut_windows
 from common.export.tflite import LOADING as LITERT
-from input.windows import best_windows
+from input.windows import best_windows as best_of_all
 from input.windows import cut_windows as cut_all
+from serving.readers import make_reader
+from tests.reference.toy_serving import toys_of_tasks
 from tests.reference.toy_words import make_task_data
 
 # Accents in one and in two characters, what is tokenised to nothing, a special token, an emoji.
@@ -133,5 +136,21 @@ def test_windows_are_those_of_training():
             windows = cut_windows(length, room, stride, begins)
             theirs = cut_all([length], room, stride, flags)
             assert windows == list(zip(theirs.start.tolist(), theirs.count.tolist(), strict=True))
-            best = [best_window(windows, token) for token in range(length)]
-            assert best == best_windows(theirs, [length]).tolist()
+            assert best_windows(windows) == best_of_all(theirs, [length]).tolist()
+
+
+@pytest.mark.parametrize("task", ["tags", "spans"])
+def test_the_time_of_a_long_text_grows_with_its_length_and_not_with_its_square(task):
+    toy = toys_of_tasks()[task]
+    reader = make_reader(toy.settings, toy.vocab, toy.texts)
+
+    def seconds(num_words):
+        text = "a bad good day " * (num_words // 4)
+        started = time.process_time()
+        prepared = reader.prepare((text,) if task == "tags" else ("a", text))
+        outputs = toy.engine.run(prepared.notes.features)
+        reader.answer(prepared, {name: list(rows) for name, rows in outputs.items()})
+        return time.process_time() - started
+
+    seconds(40)
+    assert seconds(8000) < 10 * seconds(2000)  # 16 times where it is the square
