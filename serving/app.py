@@ -49,7 +49,7 @@ class App:
         self.models, self.settings, self.figures = models, settings, figures
         self.state, self.num_requests = STARTING, 0
         self._shows_rows = shows_rows
-        self._token = token and f"Bearer {token}".encode()
+        self._token = token and token.encode()
         self.asgi = Starlette(
             routes=[
                 Route("/", self.page),
@@ -155,9 +155,10 @@ class App:
             with self.models.borrow(name, number, label) as served:
                 if what == "/metadata":
                     return tf_serving.metadata(served)
-                return tf_serving.status(self.models[name])
+                is_one = number is not None or label is not None
+                return tf_serving.status([served.number] if is_one else self.models[name].served)
 
-        if request.method != "GET":
+        if request.method == "POST":
             return failed(405, "GET it, or POST to :predict")
         return await self.respond(request, "tf_serving", say, name, has_body=False)
 
@@ -277,8 +278,9 @@ class App:
     def _check_token(self, request):
         if self._token is None:
             return
-        given = request.headers.get("authorization", "").encode("latin-1", "replace")
-        if not hmac.compare_digest(given, self._token):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        is_token = hmac.compare_digest(given.encode("latin-1", "replace"), self._token)
+        if scheme.lower() != "bearer" or not is_token:
             challenge = {"WWW-Authenticate": "Bearer"}
             raise Refused(401, "the header Authorization: Bearer TOKEN is wanted", challenge)
 

@@ -23,6 +23,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 NUM_EXAMPLES, MAX_CHARACTERS = 6, 2000
+MAX_EXPLAINED = 20_000  # characters of a row: each of its words is told of
 
 
 def file_response(name):
@@ -73,6 +74,8 @@ async def explained(served, query, answers_to, most, in_thread):
     if not isinstance(reader, RowReader):
         raise bad_value(f"the answers of {reader.task} are not explained")
     (text,) = query.texts
+    if sum(map(len, text)) > MAX_EXPLAINED:
+        raise bad_value(f"texts of more than {MAX_EXPLAINED:,} characters are not explained")
     words = explain.words_of(text)
     (answer,) = await answers_to([text])
     target, label, value = explain.target_of(reader, answer)

@@ -59,8 +59,9 @@ def read(body, reader, rest=b""):
     if IDS in columns:
         if any(shape != shapes[IDS] or len(shape) != 2 for shape in shapes.values()):
             raise bad_value(f"{', '.join(shapes)} have to be of one shape, [rows, tokens]")
-        rows = rows_of(columns)
-        rows = [as_row_ids(row, reader, f"row {n}") for n, row in enumerate(rows)]
+        rows = [as_row_ids(row, reader, f"row {n}") for n, row in enumerate(rows_of(columns))]
+        if not rows:
+            raise bad_value(f"{', '.join(shapes)} have no rows")
         return Query(rows=rows, form=form)
     num_rows = {math.prod(shape) for shape in shapes.values()}
     if len(num_rows) != 1 or 0 in num_rows:
@@ -86,7 +87,7 @@ def column_of(tensor, name, content):
     if kind == "BYTES":
         values = tensor.get("data") if content is None else texts_in(content, name)
         values = flat(values, name)
-    elif kind in NUMBERS:
+    elif isinstance(kind, str) and kind in NUMBERS:
         if content is None:
             values = flat(tensor.get("data"), name)
         elif len(content) != count * NUMBERS[kind].itemsize:

@@ -80,8 +80,8 @@ def write(query, answers, outputs):
     return {"outputs": columns[names[0]] if len(names) == 1 else columns}
 
 
-def status(model):
-    """Returns what a GET of a model says. model: Model of `serving/models.py`."""
+def status(numbers):
+    """Returns what a GET of a model, or of a version of it, says. numbers: int, of versions."""
     return {
         "model_version_status": [
             {
@@ -89,7 +89,7 @@ def status(model):
                 "state": "AVAILABLE",
                 "status": {"error_code": "OK", "error_message": ""},
             }
-            for number in sorted(model.served, reverse=True)
+            for number in sorted(numbers, reverse=True)
         ]
     }
 

@@ -96,7 +96,7 @@ class Client:
         response = self.connection.getresponse()
         self.answered = response
         content = response.read()
-        if response.headers.get("Content-Type") == "application/json":
+        if content and response.headers.get("Content-Type") == "application/json":
             content = json.loads(content)
         return response.status, content
 

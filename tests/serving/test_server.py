@@ -63,6 +63,7 @@ def test_tensorflow_servings_bodies(toy):
     ok = {"error_code": "OK", "error_message": ""}
     status = {"model_version_status": [{"version": "1", "state": "AVAILABLE", "status": ok}]}
     assert toy("/v1/models/toy") == toy("/v1/models/toy/versions/1") == (200, status)
+    assert toy("/v1/models/toy", method="HEAD") == (200, b"")
     code, said = toy("/v1/models/toy/metadata")
     assert code == 200 and said["model_spec"]["version"] == "1"
     signatures = said["metadata"]["signature_def"]["signature_def"]
@@ -131,6 +132,10 @@ def test_the_short_bodies(toy):
     ]
 
 
+def tensor(name="text", shape=(0,), datatype="INT64", data=()):
+    return {"name": name, "shape": shape, "datatype": datatype, "data": data}
+
+
 REFUSED = (
     ("/predict", "{", 400, "no JSON"),
     ("/predict", b'{"inputs": "\xff"}', 400, "not UTF-8"),
@@ -155,6 +160,9 @@ REFUSED = (
     ("/v1/models/other", None, 404, "no model 'other'"),
     ("/v2/models/toy/infer", {"inputs": [{"name": "text"}]}, 400, "shape"),
     ("/v2/models/toy/infer", "[]", 400, "`inputs`"),
+    ("/v2/models/toy/infer", {"inputs": [tensor(datatype=["BYTES"])]}, 422, "none of BYTES"),
+    ("/v2/models/toy/infer", {"inputs": [tensor("input_ids", [0, 0])]}, 422, "have no rows"),
+    ("/page/explain", {"inputs": "a " * 10_001}, 422, "20,000 characters"),
     ("/nothing", None, 404, "nothing here"),
     ("/predict", None, 405, "nothing here"),
 )  # path, body, code, what the sentence says
@@ -262,7 +270,9 @@ def test_a_secret_is_asked_for(serve_toys, tmp_path):
     ):
         assert Client(running.url)(path, body)[0] == 401
         assert Client(running.url, Authorization="Bearer no")(path, body)[0] == 401
+        assert Client(running.url, Authorization="Basic s3cret")(path, body)[0] == 401
         assert Client(running.url, Authorization="Bearer s3cret")(path, body)[0] == 200
+        assert Client(running.url, Authorization="bearer s3cret")(path, body)[0] == 200
     assert Client(running.url)("/healthz")[0] == 200
 
 
