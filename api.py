@@ -33,7 +33,7 @@ from common.reports.metrics_file import read_curves
 from common.signals import listening
 from common.training.lock import check_written, locked
 from common.training.run_record import RunRecord
-from input.rows_in_memory import COLUMNS, LABEL, as_rows, write_rows
+from input.rows_in_memory import COLUMNS, LABEL, as_rows, write_questions, write_rows
 from utils import SAVED, get_params
 
 DATA = "data"  # the folder in model_dir of the files that texts in memory become
@@ -124,6 +124,7 @@ class Estimator:
     task = None  # None: what params and data say
     train_key, eval_key = "train_file", "eval_file"  # of an input, for the files of `fit`
     columns = (("text_columns", COLUMNS[1]), ("label_column", LABEL))  # of files of such rows
+    write = staticmethod(write_rows)  # texts and labels in memory as such a file
 
     def __init__(
         self,
@@ -231,11 +232,11 @@ class Estimator:
             raise UserError("fit has texts and data; give one of the two")
         values = {f"*_input.{self.train_key}": str(data)}
         if texts is not None:
-            values = write_rows(folder / DATA / "train.jsonl", texts, labels, "train_file")
+            values = self.write(folder / DATA / "train.jsonl", texts, labels, "train_file")
         if isinstance(validation, str | Path):
             values[f"*_input.{self.eval_key}"] = str(validation)
         elif validation is not None:
-            values |= write_rows(folder / DATA / "validation.jsonl", *validation, "eval_file")
+            values |= self.write(folder / DATA / "validation.jsonl", *validation, "eval_file")
         return values
 
     def _params(self, values, mode, folder, path=None):
@@ -320,7 +321,7 @@ class Estimator:
         with tempfile.TemporaryDirectory(prefix="bert-classifier-") as folder, self._quietly():
             values = {} if data is None else {"eval_input.eval_file": str(data)}
             if texts is not None:
-                rows = write_rows(Path(folder) / "rows.jsonl", texts, labels, "eval_file")
+                rows = self.write(Path(folder) / "rows.jsonl", texts, labels, "eval_file")
                 values = {key.replace("*_", "eval_"): value for key, value in rows.items()}
             params = self._params_to_answer("eval", values)
             session = open_session(params, str(self.params or SAVED))
@@ -437,10 +438,14 @@ class TokenClassifier(Estimator):
 
 
 class QuestionAnswerer(Estimator):
-    """Answers in texts, of pairs (question, text). `predict` returns a record for each pair."""
+    """Answers in texts, of pairs (question, text). `predict` returns a record for each pair.
+
+    `fit` takes such pairs with their answers, as of `write_questions`, or a file.
+    """
 
     task = "question_answering"
     columns = ()
+    write = staticmethod(write_questions)
 
     def predict(self, pairs):
         return self._records(pairs)[0]
@@ -452,6 +457,14 @@ class MaskedLanguageModel(Estimator):
     task = "pretraining"
     train_key, eval_key = "train_documents", "eval_documents"
     columns = ()
+
+    @staticmethod
+    def write(path, texts, labels, key):
+        del path, texts, labels, key
+        raise UserError(
+            "masked words are learnt from documents in files; write fit(data=...) with a folder, a "
+            "file or a pattern"
+        )
 
     def predict(self, texts):
         return self._records(texts)[0]

@@ -92,8 +92,8 @@ class TextReader:
         processor = get_processor(cfg)
         names = f"{' and '.join(processor.text_keys)} -> {processor.label_key}"
         if cfg.data_processor in OF_FILES:
-            files = [Path(file).name for file in (cfg.train_file, cfg.eval_file) if file]
-            return f"{' and '.join(files)}: {names}"
+            files = dict.fromkeys(file for file in (cfg.train_file, cfg.eval_file) if file)
+            return f"{' and '.join(Path(file).name for file in files)}: {names}"
         if cfg.data_processor == TAGGED_RECORDS:
             return f"records of {cfg.data_processor}: {names}"
         return f"{processor.dataset} of TensorFlow Datasets: {names}"

@@ -240,6 +240,29 @@ def test_questions_are_trained_on_files_and_answered_without_params(weights, tmp
     ]
 
 
+def test_questions_are_trained_on_lists_of_pairs_and_answers(weights, tmp_path):
+    pairs = [("day", text) for text in TEXTS]
+    answers = [text.split()[1] for text in TEXTS]
+    answers[0], answers[1] = None, [answers[1], answers[1][:2]]  # none; two right ones
+    model = QuestionAnswerer(weights, overrides=SEED)
+    model.fit(pairs, answers, validation=(pairs, answers), model_dir=tmp_path / "run", **KEYS)
+    assert "eval/NoAns_f1" in model.result_.figures
+    assert model.evaluate(pairs, answers)["eval/f1"] == model.result_.figures["eval/f1"]
+    rows = (tmp_path / "run" / "data" / "train.jsonl").read_text("utf-8").splitlines()
+    first = {"question": "day", "context": TEXTS[0], "answers": []}
+    assert json.loads(rows[0]) == first and len(rows) == len(TEXTS)
+
+
+def test_lists_that_a_sibling_cannot_learn_from_are_refused_with_what_it_takes():
+    model = QuestionAnswerer("weights")
+    with pytest.raises(UserError, match="2 questions have 1 answers; one for each is wanted"):
+        model.fit([("who", "he"), ("what", "it")], ["he"])
+    with pytest.raises(UserError, match="questions are pairs"):
+        model.fit(["who"], ["he"])
+    with pytest.raises(UserError, match=r"write fit\(data=...\)"):
+        MaskedLanguageModel("weights").fit(TEXTS)
+
+
 def test_masked_words_are_trained_on_documents_and_filled_in_without_params(weights, tmp_path):
     texts = [" ".join(f"{text} {text}" for text in TEXTS[n:]) for n in range(30)]
     (tmp_path / "documents.txt").write_text("\n\n".join(texts))

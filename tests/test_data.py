@@ -781,6 +781,8 @@ def test_rows_are_described_by_names_without_folders(make_params):
     }
     described = data.describe(make_params(**files).predict_input)
     assert described == "train.csv and eval.csv: body -> stars"
+    files["eval_file"] = files["train_file"]  # as of an evaluation of the training's rows
+    assert data.describe(make_params(**files).predict_input) == "train.csv: body -> stars"
 
 
 # ---- Case ---------------------------------------------------------------------------------------

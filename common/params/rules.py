@@ -124,6 +124,13 @@ def rule_faults(params):
             "is true, but version_2_with_negative is false, so that every question has an answer "
             "and there is no threshold; leave the key out",
         )
+    given = params.model.null_score_diff_threshold
+    if run.tune_thresholds and run.is_training and given is not None:
+        yield (
+            "model.null_score_diff_threshold",
+            f"is {given:g}, and runconfig.tune_thresholds is true, which finds it; leave one of "
+            "them out",
+        )
     if run.best_metric is None:
         for key in ("best_metric_mode", "early_stopping_patience", "export_best"):
             if getattr(run, key) is not None:

@@ -150,8 +150,8 @@ class WordHeadKeys(Section):
         20, "Starts and ends that are tried in a window, and answers that are kept of a question."
     )
     max_answer_length: Count = AnswerKey(30, "Tokens of the longest answer.")
-    null_score_diff_threshold: Number = AnswerKey(
-        0.0,
+    null_score_diff_threshold: Number | None = AnswerKey(
+        None,
         "With version_2_with_negative, a question has no answer where the score of none exceeds "
-        "that of the best by more. tune_thresholds finds the value with the best F1.",
+        "that of the best by more. null: what tune_thresholds found, or else 0.",
     )

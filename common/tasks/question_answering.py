@@ -113,7 +113,8 @@ class QuestionAnsweringTask(BaseModel):
         self.sums_losses, self.includes_padding = cfg.qa_loss == "sum", cfg.span_softmax == "row"
         self.n_best, self.max_tokens = cfg.n_best_size, cfg.max_answer_length
         self.may_be_unanswerable = rows.version_2_with_negative
-        self.given_threshold = self.threshold = cfg.null_score_diff_threshold
+        self.given_threshold = cfg.null_score_diff_threshold  # None: as the checkpoint has it
+        self.threshold = self.given_threshold or 0.0
         self.pooler, self.head_activation = make_word_pooler(cfg), cfg.family.head_activation
         if self.pooler is not None:
             self.head = {"pooler": None, **self.head}
@@ -227,11 +228,15 @@ class QuestionAnsweringTask(BaseModel):
 
     def checkpoint_config(self):
         config = {"task": self.task}
-        if self.threshold != self.given_threshold:
+        if self.threshold:
             config["null_threshold"] = self.threshold
         return config
 
     def restore(self, config):
-        self.threshold = float(config.get("null_threshold", self.given_threshold))
-        is_tuned = self.may_be_unanswerable and "null_threshold" in config
-        return [f"null threshold {self.threshold:.4f}"] if is_tuned else []
+        kept, given = config.get("null_threshold"), self.given_threshold
+        self.threshold = float((kept or 0.0) if given is None else given)
+        if not self.may_be_unanswerable or kept is None:
+            return []
+        is_other = self.threshold != kept
+        instead = f" as given, in place of the checkpoint's {kept:.4f}" if is_other else ""
+        return [f"null threshold {self.threshold:.4f}{instead}"]

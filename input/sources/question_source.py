@@ -15,6 +15,7 @@ from input.sources.source import Source
 
 PARSER_VERSION = 2  # part of the fingerprint: raise it with any change that changes a row
 NO_TOKENS = (-1, -1)  # of a question without an answer in its text
+_told = set()  # (where, hash of the content) of questions whose misplaced answers have been told
 
 
 class QuestionSource(Source):
@@ -34,7 +35,6 @@ class QuestionSource(Source):
 
     def __init__(self, cfg, processor, targets, needs_targets=True):
         self._of_split = {}  # {split: (content, questions, faults)}
-        self._told = set()  # splits whose misplaced answers have been told
         super().__init__(cfg, processor, targets, needs_targets)
 
     def _content(self, split):
@@ -154,8 +154,9 @@ class QuestionSource(Source):
             refuse(faults, where, "question", self.unit)
         if not rows:
             raise UserError(f"{where} holds no question that can be used")
-        if parsed.misplaced and split not in self._told:
-            self._told.add(split)
+        # A run opens a file more than once: to train on, to evaluate, to look at.
+        if parsed.misplaced and (where, hash(content)) not in _told:
+            _told.add((where, hash(content)))
             number = counted(len(parsed.misplaced), "answer")
             taken = "the nearest place, if any, is taken"
             log(f"{where}: {number} not at the given answer_start; {taken}")

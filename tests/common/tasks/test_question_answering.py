@@ -261,6 +261,9 @@ def test_answers_that_stand_elsewhere_are_counted_and_told_once_for_a_file(tmp_p
     assert f"{file}: 2 answers not at the given answer_start; the nearest place, if any, is" in told
     assert f"{file}, article T, paragraph 1, question 1b: answer 'b' is not at 13, but" in told
     source.num_rows("train")
+    # A run opens the file again, to evaluate and to look at it.
+    again = open_source(cfg, SpanTargets.of(cfg))
+    assert (again.num_rows("train"), again.num_rows("validation")) == (6, 6)
     assert "answer_start" not in capsys.readouterr().err
 
 
@@ -443,6 +446,12 @@ def test_no_answer_is_learnt_and_its_threshold_is_kept_with_the_checkpoint(tmp_p
     assert {"eval/HasAns_f1", "eval/best_f1_thresh"} <= result.figures.keys()
     newest = open_checkpoint(store.newest_checkpoint(session.model_dir))
     assert "null_threshold" in newest.config
+    network = params.model.model_copy(update={"null_score_diff_threshold": 1e6})
+    written = params.with_runconfig(mode="predict").model_copy(update={"model": network})
+    model = open_session(written).new_model()
+    (note,) = model.restore(newest.config)
+    assert model.threshold == 1e6
+    assert "as given, in place of the checkpoint's" in note
     session = open_session(params.with_runconfig(mode="eval"))
     evaluated = Evaluator(Inference(session, session.new_model())).evaluate_checkpoint()
     figures = evaluated.figures
@@ -463,6 +472,12 @@ def test_what_does_not_go_with_the_task_is_refused(tmp_path):
     assert "is row, but packed rows have no padding" in faults["model.span_softmax"]
     tuned = dict(rule_faults(params.with_runconfig(tune_thresholds=True)))
     assert "every question has an answer and there is" in tuned["runconfig.tune_thresholds"]
+    network = params.model.model_copy(update={"null_score_diff_threshold": -2.5})
+    both = params.with_runconfig(tune_thresholds=True).model_copy(update={"model": network})
+    text = dict(rule_faults(both))["model.null_score_diff_threshold"]
+    assert text.startswith("is -2.5, and runconfig.tune_thresholds is true, which finds it")
+    answers = both.with_runconfig(mode="predict")  # of the params that were saved
+    assert "model.null_score_diff_threshold" not in dict(rule_faults(answers))
     short = params.train_input.model_copy(update={"max_sequence_length": 5})
     faults = dict(task_faults(params.model_copy(update={"train_input": short})))
     assert (
