@@ -84,10 +84,7 @@ def predict(args):
     gate = Gate({})
     with gate.serving():
         gate.facts["right"] = int((classify().argmax(-1) == labels).sum())  # compiles, too
-        while True:
-            gate.begin()
-            logits = classify()
-            gate.end(len(texts), mean=float(logits.mean()))
+        gate.repeat(lambda: {"mean": float(classify().mean())}, len(texts))
 
 
 def write_rows(args):

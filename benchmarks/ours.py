@@ -262,10 +262,7 @@ def measure_inference(args, gate):
         return inference.collect(batches, RowMetrics, "predict")["texts"].outputs["logits"]
 
     classify()  # compiles
-    while True:
-        gate.begin()
-        logits = classify()
-        gate.end(len(texts), mean=float(logits.mean()))
+    gate.repeat(lambda: {"mean": float(classify().mean())}, len(texts))
 
 
 def measure_tokenizing(args, gate):
@@ -277,10 +274,11 @@ def measure_tokenizing(args, gate):
     rows = source.read(source.processor.train_split, ROWS_PER_CALL)
     num_texts = len(source.processor.text_keys)
     tokenize_rows(rows.take(2), tokenizer, num_texts)
-    while True:
-        gate.begin()
-        tokens = tokenize_rows(rows, tokenizer, num_texts)
-        gate.end(len(tokens) * num_texts, tokens=len(tokens.ids))
+
+    def tokenize():
+        return {"tokens": len(tokenize_rows(rows, tokenizer, num_texts).ids)}
+
+    gate.repeat(tokenize, source.num_rows(source.processor.train_split) * num_texts)
 
 
 def measure_ceiling(args, gate):
@@ -313,16 +311,13 @@ def measure_ceiling(args, gate):
     flops += 2 * tokens * 3 * 2 * hidden * filters
 
     def all_products():
-        for a, b, order in products:
-            product = tf.matmul(a, b, **order)
-        return product
+        for _ in range(args.steps):
+            for a, b, order in products:
+                product = tf.matmul(a, b, **order)
+        return {"mean": float(tf.reduce_mean(tf.cast(product, tf.float32)))}
 
     all_products()
-    while True:
-        gate.begin()
-        for _ in range(args.steps):
-            last = all_products()
-        gate.end(flops * args.steps, mean=float(tf.reduce_mean(tf.cast(last, tf.float32))))
+    gate.repeat(all_products, flops * args.steps)
 
 
 def write_rows(args):

@@ -107,10 +107,7 @@ def main():
     with gate.serving():
         logits = classify()
         gate.facts["right"] = int((logits.argmax(-1) == labels).sum())
-        while True:
-            gate.begin()
-            logits = classify()
-            gate.end(len(texts), mean=float(logits.mean()))
+        gate.repeat(lambda: {"mean": float(classify().mean())}, len(texts))
 
 
 if __name__ == "__main__":

@@ -138,10 +138,7 @@ def measure_inference(args, gate):
 
     with torch.inference_mode(), autocast:
         classify()
-        while True:
-            gate.begin()
-            logits = classify()
-            gate.end(len(texts), mean=float(logits.float().mean()))
+        gate.repeat(lambda: {"mean": float(classify().float().mean())}, len(texts))
 
 
 def measure_tokenizing(args, gate):
@@ -149,13 +146,15 @@ def measure_tokenizing(args, gate):
     tokenizer = AutoTokenizer.from_pretrained(args.weights)
     texts = [text for row in texts for text in row]
     tokenizer(texts[:1024])
-    while True:
-        gate.begin()
+
+    def tokenize():
         tokens = 0
         for first in range(0, len(texts), 1024):
             encoded = tokenizer(texts[first : first + 1024], add_special_tokens=False)
             tokens += sum(map(len, encoded["input_ids"]))
-        gate.end(len(texts), tokens=tokens)
+        return {"tokens": tokens}
+
+    gate.repeat(tokenize, len(texts))
 
 
 def measure_start(args):

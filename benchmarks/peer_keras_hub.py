@@ -94,10 +94,7 @@ def measure_inference(args, gate):
         return classifier.predict(texts.batch(args.batch_size), verbose=0)
 
     classify()
-    while True:
-        gate.begin()
-        logits = classify()
-        gate.end(len(logits), mean=float(logits.mean()))
+    gate.repeat(lambda: {"mean": float(classify().mean())}, len(labels))
 
 
 def measure_start(args):

@@ -91,10 +91,7 @@ def main():
     gate = Gate({"versions": {"onnxruntime": onnxruntime.__version__}})
     with gate.serving():
         classify()
-        while True:
-            gate.begin()
-            logits = classify()
-            gate.end(len(texts), mean=float(logits.mean()))
+        gate.repeat(lambda: {"mean": float(classify().mean())}, len(texts))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,16 @@ class Gate:
         }
         self._report(block | figures)
 
+    def repeat(self, work, count):
+        """Does the work once a block, until `bench.py` asks for no more.
+
+        work: () -> dict of further figures. count: int, examples or sentences of the work.
+        """
+        while True:
+            self.begin()
+            figures = work()
+            self.end(count, **figures)
+
     @contextlib.contextmanager
     def serving(self):
         """A context for the work; at its end, or at `Finished`, the facts are reported."""

@@ -16,8 +16,8 @@ from common.validate import graph
 from model import make_model, model_fn
 
 
-class CountingGate:
-    """Stands in for Gate: allows so many blocks, and stores their figures."""
+class CountingGate(Gate):
+    """A Gate that allows so many blocks, and stores their figures."""
 
     def __init__(self, blocks):
         self.facts, self.left, self.blocks = {}, blocks, []
