@@ -22,13 +22,12 @@ from common.errors import UserError
 from common.files import utf8_text
 from common.metrics.entities import encode, faults_of_tags, is_label_of, scheme_of
 from common.tasks.targets import normalized
-from input.sources.text_files import FORMATS, RowFault
+from input.sources.text_files import FORMATS, RowFault, check_utf8
 
 TAGGED_SUFFIXES = (".conll", ".tsv", ".iob", ".iob2", ".bio", ".jsonl")
 DOCUMENT = re.compile(r"-DOCSTART-(?!\w)")
 BLANK = " \t\r\n\f\v"  # ASCII's alone: a word may be a blank of another kind
 BLANKS = re.compile(f"[{BLANK}]+")
-LONE = re.compile("[\ud800-\udfff]")  # half a character, as JSON can write it
 MAX_LABEL_CHARACTERS = 200
 SPAN_KEYS = ("label", "type", "tag", "entity_group")  # of a span's type, as programs name it
 TEXT = "text"  # the key beside spans
@@ -144,8 +143,7 @@ def _label(label):
         raise RowFault(f"has the label {json.dumps(label)}; write the names of labels")
     if not isinstance(label, str) or len(label) > MAX_LABEL_CHARACTERS:
         raise RowFault("has a label that is no name")
-    if LONE.search(label):
-        raise RowFault("has a label that is not UTF-8")
+    check_utf8(label, "has a label that")
     label = normalized(label)
     if not label:
         raise RowFault("has no label")
@@ -197,8 +195,7 @@ def sentence_of(value, line, word_keys, label_keys, split, scheme, has_labels=Tr
     if has_spans and TEXT in word_keys and isinstance(value.get(TEXT), str):
         word_key, words = TEXT, value[TEXT]  # tokens beside it may be of another program
     if isinstance(words, str):
-        if LONE.search(words):
-            raise RowFault(f"{word_key} is not UTF-8")
+        check_utf8(words, word_key)
         spans = tuple((int(a), int(b)) for a, b in split(words))
         if not spans:
             raise RowFault(f"{word_key} has no words")
@@ -208,8 +205,8 @@ def sentence_of(value, line, word_keys, label_keys, split, scheme, has_labels=Tr
             raise RowFault(f"has no {word_key}, a list of words or a text")
         if not all(isinstance(word, str) and word for word in words):
             raise RowFault(f"{word_key} has a word that is no text, or empty")
-        if any(map(LONE.search, words)):
-            raise RowFault(f"{word_key} has a word that is not UTF-8")
+        for word in words:
+            check_utf8(word, f"{word_key} has a word that")
         sentence = joined(words, None, line)
     if labels is None:
         return sentence

@@ -13,13 +13,12 @@ imported.
 
 import io
 import json
-import re
 from dataclasses import dataclass, replace
 
 from common.errors import UserError
 from common.files import utf8_text
 from input.questions import Answer
-from input.sources.text_files import FORMATS, RowFault, shown
+from input.sources.text_files import FORMATS, RowFault, check_utf8, shown
 
 
 @dataclass(frozen=True)
@@ -142,11 +141,11 @@ def _question(entry, place, title, number, has_answers):
     for key, text in texts.items():
         if not isinstance(text, str) or not text.strip():
             raise RowFault(f"has no {key}")
-        _check_characters(text, key)
+        check_utf8(text, key)
     number = number if entry.get("id") is None else entry["id"]
     if type(number) not in (str, int):
         raise RowFault("has no id" if number is None else "has an id that is no text or number")
-    _check_characters(str(number), "its id")
+    check_utf8(str(number), "its id")
     try:
         answers = _answers_of(entry, texts["context"])
     except RowFault:
@@ -154,11 +153,6 @@ def _question(entry, place, title, number, has_answers):
             raise
         answers = None
     return Question(str(number), *texts.values(), answers, _place(place, entry), title)
-
-
-def _check_characters(text, what):
-    if re.search("[\ud800-\udfff]", text):
-        raise RowFault(f"{what} is not UTF-8")
 
 
 def _answers_of(entry, context):
@@ -187,7 +181,7 @@ def _answers_of(entry, context):
         text = each.get("text") if isinstance(each, dict) else None
         if not isinstance(text, str) or not text.strip():
             raise RowFault("answers has one without a text")
-        _check_characters(text, "an answer")
+        check_utf8(text, "an answer")
         start = each.get("answer_start")
         if start is not None and type(start) is not int:
             what = f"has answer_start {shown(json.dumps(start))}; a whole number is wanted"

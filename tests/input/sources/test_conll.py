@@ -185,9 +185,15 @@ def test_json_lines_of_texts_and_spans():
         ({"tokens": ["a"], "tags": [" "]}, "tags has no label"),
         ({"tokens": ["a"], "tags": [None]}, "tags has a label that is no name"),
         ({"tokens": ["a"], "tags": ["x" * 201]}, "tags has a label that is no name"),
-        ({"tokens": ["a"], "tags": ["\ud83d"]}, "tags has a label that is not UTF-8"),
-        ({"tokens": ["a\ud83d"], "tags": ["O"]}, "tokens has a word that is not UTF-8"),
-        ({"tokens": "a \ud83d", "tags": []}, "tokens is not UTF-8"),
+        (
+            {"tokens": ["a"], "tags": ["\ud83d"]},
+            "tags has a label that is not UTF-8 at character 1",
+        ),
+        (
+            {"tokens": ["a\ud83d"], "tags": ["O"]},
+            "tokens has a word that is not UTF-8 at character 2",
+        ),
+        ({"tokens": "a \ud83d", "tags": []}, "tokens is not UTF-8 at character 3"),
     ],
 )
 def test_a_bad_object_is_named_with_its_line(value, reason):

@@ -56,9 +56,9 @@ def test_an_answer_elsewhere_is_told_and_taken_from_the_nearest_place():
         ({"answers": [{"answer_start": 0}]}, "answers has one without a text"),
         ({"answers": 3}, "answers is no list"),
         ({"answers": [" "]}, "answers has one without a text"),
-        ({"answers": ["a\ud83d"]}, "an answer is not UTF-8"),
-        ({"question": "\ud83d?"}, "question q: question is not UTF-8"),
-        ({"id": "\udc00"}, "its id is not UTF-8"),
+        ({"answers": ["a\ud83d"]}, "an answer is not UTF-8 at character 2"),
+        ({"question": "\ud83d?"}, "question q: question is not UTF-8 at character 1"),
+        ({"id": "\udc00"}, "its id is not UTF-8 at character 1"),
         ({"id": ["q"]}, "paragraph 0: has an id that is no text or number"),
         ({"is_impossible": "false"}, 'has is_impossible "false"; true or false is wanted'),
         (
