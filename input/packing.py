@@ -73,15 +73,18 @@ def choose_num_rows(lengths, room_of=np.mean):
     )
 
 
-def choose_lengths(room, max_choices):
-    """Returns increasing lengths of long rows, only as many as pay for their programs.
+def choose_lengths(room, max_choices, rows_per_batch=1):
+    """Returns increasing lengths to pad to, only as many as pay for their programs.
 
-    room: int [N], tokens that a long row of each batch needs.
+    room: int [N], tokens of each row, of which a batch has so many; packed, what a long row of
+    each batch needs.
     """
-    choices = [choose_bucket_lengths(room, number) for number in range(1, max_choices + 1)]
+    found, counts = np.unique(room, return_counts=True)
+    choices = [choose_bucket_lengths(found, n, counts) for n in range(1, max_choices + 1)]
+    per_program = BATCHES_PER_PROGRAM * rows_per_batch * found[-1]
 
     def tokens(lengths):
-        return round_up(room, lengths).sum() + len(lengths) * BATCHES_PER_PROGRAM * room.max()
+        return (round_up(found, lengths) * counts).sum() + len(lengths) * per_program
 
     return min(choices, key=tokens)
 

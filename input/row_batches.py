@@ -7,7 +7,7 @@ import numpy as np
 
 from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan, choose_bucket_lengths
-from input.packing import PackedPlan, num_products, pack_every_row
+from input.packing import PackedPlan, choose_lengths, num_products, pack_every_row
 
 
 def steps_of_training(params, tokens, tokenizer, layout, first_step, last_step):
@@ -52,10 +52,13 @@ def every_row_once(params, cfg, tokens, tokenizer, layout):
 
 def _plan(cfg, tokens, layout, shuffle, seed):
     lengths = row_lengths(tokens, cfg.max_sequence_length, layout)
-    buckets = [cfg.max_sequence_length]
-    if cfg.packing != "none":
-        buckets = choose_bucket_lengths(lengths, cfg.num_buckets)
     batch_size = min(cfg.batch_size, len(tokens))  # no filler rows for a few texts to predict
+    if cfg.packing == "none":
+        buckets = [cfg.max_sequence_length]
+    elif cfg.packing == "auto":
+        buckets = choose_lengths(lengths, cfg.num_buckets, batch_size)
+    else:
+        buckets = choose_bucket_lengths(lengths, cfg.num_buckets)
     return EpochPlan(lengths, batch_size, buckets, shuffle, seed)
 
 

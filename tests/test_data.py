@@ -183,6 +183,17 @@ def test_auto_packs_an_evaluation_where_that_computes_less(make_params, packing,
     assert data.eval_input_fn(params)["validation"].is_packed == is_packed
 
 
+def test_auto_makes_no_program_that_a_few_rows_do_not_pay_for(make_params, tmp_path):
+    rows = [f"{'a' * (n % 5 + 3)},{'yes' if n % 2 else 'no'}" for n in range(40)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    keys = {"data_processor": "TextFileDataProcessor", "dataset": None, "data_dir": None}
+    keys |= {"train_file": str(tmp_path / "train.csv"), "text_columns": ["text"]}
+    keys |= {"label_column": "label", "batch_size": 8, "num_buckets": 8}
+    for packing, most in (("auto", 1), ("buckets", 5)):
+        params = make_params(packing=packing, model={"hidden_size": 64}, **keys)
+        assert len(data.train_input_fn(params, 0, 5).distinct_shapes) == most
+
+
 def test_prediction_of_the_splits_brings_their_texts(make_params):
     batches, texts = data.predict_input_fn(make_params("mnli"))
     assert list(batches) == list(texts) == ["validation_matched", "validation_mismatched"]

@@ -14,6 +14,7 @@ from input.features import Layout
 from input.packing import (
     PackedPlan,
     best_fit,
+    choose_lengths,
     choose_num_rows,
     num_products,
     pack,
@@ -101,6 +102,12 @@ def test_products_of_a_layer_counted_by_hand():
     # 2 * 2 * 4 * 16, the scores and the context 2 * 2 * T * 4.
     products = 3 * 7 * (128 + 256 + 16 * 7) + 1 * 5 * (128 + 256 + 16 * 5)
     assert num_products([[3, 7], [1, 5]], 4) == products / 16
+
+
+@pytest.mark.parametrize(("num_short", "chosen"), [(80, [8]), (81, [4, 8])])
+def test_a_second_length_has_to_save_more_than_its_program_costs(num_short, chosen):
+    # Short rows save 4 tokens each; a program costs 20 batches of 2 rows of 8 tokens, 320 tokens.
+    assert choose_lengths(np.array([8] * 5 + [4] * num_short), 8, rows_per_batch=2) == chosen
 
 
 # ---- The plan ------------------------------------------------------------------------------------
