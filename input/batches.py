@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens and a plan -> batches of the documented features, assembled in the graph."""
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from common.tasks.targets import POSITIONS
 from input.epoch_plan import truncated_lengths
 from input.features import (
     STANDARD_LAYOUT,
+    Layout,
     assemble_features,
     assemble_packed_features,
     assemble_token_targets,
@@ -21,6 +23,7 @@ from input.summary import row_hashes
 from input.word_rows import WordRows
 
 NUM_PREFETCHED = 2  # batches assembled during a step
+MOST_BY_THEMSELVES = 100  # batches, see ScoredDataset
 
 
 @dataclass(frozen=True)
@@ -157,16 +160,9 @@ def make_batches(
         max_sequence_length: int. Longer rows are truncated, see truncated_lengths.
         with_weights: bool. True outside training.
     """
-
-    def features_of(ids, start, count, length):
-        features = assemble_features(tokenizer, ids, start, count, length, layout)
-        for feature in features.values():
-            feature.set_shape((rows.shape[1], *feature.shape[1:]))
-        return features
-
     shapes = np.stack([np.full_like(lengths, rows.shape[1]), lengths], axis=1)
-    size = max_sequence_length
-    return _batches(features_of, (rows, lengths), shapes, tokens, size, with_weights, layout)
+    assembly = Assembly.of(tokenizer, layout, False, with_weights)
+    return _batches(assembly, (rows, lengths), shapes, tokens, max_sequence_length)
 
 
 def make_packed_batches(
@@ -179,53 +175,119 @@ def make_packed_batches(
         shapes: int32 [steps, 2]: R and T of each batch.
         others: as for `make_batches`.
     """
-
-    def features_of(ids, start, count, *place):
-        return assemble_packed_features(tokenizer, ids, start, count, *place, layout)
-
-    plan, size = (rows, starts, shapes), max_sequence_length
-    return _batches(features_of, plan, shapes, tokens, size, with_weights, layout)
+    assembly = Assembly.of(tokenizer, layout, True, with_weights)
+    return _batches(assembly, (rows, starts, shapes), shapes, tokens, max_sequence_length)
 
 
-def _batches(features_of, plan, shapes, tokens, max_sequence_length, with_weights, layout):
-    """Returns the Batches of either kind.
+@dataclass(frozen=True)
+class Assembly:
+    """How rows of a split become a batch, in the graph. Equal ones share a trace."""
 
-    Args:
-        features_of: (ids of all texts, start and count of each text of the batch, the batch's
-            element of each further array of the plan) -> features, in the graph.
-        plan: tuple of arrays [steps, ...], the rows first.
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    layout: Layout
+    is_packed: bool
+    with_weights: bool
+
+    @classmethod
+    def of(cls, tokenizer, *others):
+        return cls(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, *others)
+
+    def __call__(self, split, batch_rows, *place):
+        """Returns an element of `Batches.dataset`.
+
+        split: {"ids", "starts", "counts", "targets", "of_tokens"} of all its texts; batch_rows,
+        place: the batch's element of each array of the plan.
+        """
+        rows = tf.maximum(batch_rows, 0)  # filler is row 0 with weight 0
+        where = tf.gather(split["starts"], rows), tf.gather(split["counts"], rows)
+        make = assemble_packed_features if self.is_packed else assemble_features
+        features = make(self, split["ids"], *where, *place, self.layout)
+        targets = {name: tf.gather(each, rows) for name, each in split["targets"].items()}
+        if split["of_tokens"]:
+            length = tf.shape(features["input_ids"])[1]
+            targets |= assemble_token_targets(split["of_tokens"], *where, length, self.layout)
+        if not self.with_weights:
+            return features, targets
+        return features, targets, tf.cast(batch_rows >= 0, tf.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _traced(assembly, texts_per_row):
+    """Returns an Assembly as a function that is traced twice at most, for any rows."""
+    del texts_per_row  # a number that the trace depends on
+    return tf.function(lambda *args: assembly(*args), autograph=False, reduce_retracing=True)
+
+
+class ScoredDataset:
+    """A tf.data.Dataset of batches that is made when it is needed, not for iterating a few.
+
+    Making it and its iterator takes 45 ms, a batch by itself 0.4 ms.
     """
-    cut, num_tokens = _truncate(tokens, max_sequence_length, layout)
-    with tf.device("/cpu:0"):  # the input runs on the CPU, whatever the network's device
-        ids = tf.constant(tokens.ids if len(tokens.ids) else np.zeros(1, np.int32))
-        starts = tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32)
-        counts = tf.constant(cut, tf.int32)
-        targets = {name: tf.constant(each) for name, each in tokens.targets.items()}
-        of_tokens = {
-            name: tf.constant(np.append(each, np.int32(-1)))
-            for name, each in tokens.token_targets.items()
-        }
 
+    def __init__(self, make, element, number):
+        """make: () -> tf.data.Dataset; element: (number) -> element; number: int, elements."""
+        self._make, self._element, self._number = make, element, number
+
+    @functools.cached_property
+    def _dataset(self):
+        return self._make()
+
+    def __getattr__(self, name):
+        return getattr(self._dataset, name)
+
+    def __iter__(self):
+        if self._number > MOST_BY_THEMSELVES:
+            return iter(self._dataset)
+        return map(self._element, range(self._number))
+
+
+def _batches(assembly, plan, shapes, tokens, max_sequence_length):
+    """Returns the Batches of either kind. plan: tuple of arrays [steps, ...], the rows first."""
+    cut, num_tokens = _truncate(tokens, max_sequence_length, assembly.layout)
+    with tf.device("/cpu:0"):  # the input runs on the CPU, whatever the network's device
+        split = {
+            "ids": tf.constant(tokens.ids if len(tokens.ids) else np.zeros(1, np.int32)),
+            "starts": tf.constant(tokens.offsets[:-1].reshape(cut.shape), tf.int32),
+            "counts": tf.constant(cut, tf.int32),
+            "targets": {name: tf.constant(each) for name, each in tokens.targets.items()},
+            "of_tokens": {
+                name: tf.constant(np.append(each, np.int32(-1)))
+                for name, each in tokens.token_targets.items()
+            },
+        }
+    num_rows = plan[0].shape[1]
+
+    def make_dataset():
         # No control flow depends on a tensor, so AutoGraph would cost 0.4 s for nothing.
         @tf.autograph.experimental.do_not_convert
-        def assemble(batch_rows, *place):
-            rows = tf.maximum(batch_rows, 0)  # filler is row 0 with weight 0
-            where = tf.gather(starts, rows), tf.gather(counts, rows)
-            features = features_of(ids, *where, *place)
-            batch_targets = {name: tf.gather(each, rows) for name, each in targets.items()}
-            if of_tokens:
-                length = tf.shape(features["input_ids"])[1]
-                batch_targets |= assemble_token_targets(of_tokens, *where, length, layout)
-            batch = features, batch_targets
-            return (*batch, tf.cast(batch_rows >= 0, tf.float32)) if with_weights else batch
+        def assemble(*of_batch):
+            features, *others = assembly(split, *of_batch)
+            if not assembly.is_packed:
+                for feature in features.values():
+                    feature.set_shape((num_rows, *feature.shape[1:]))
+            return features, *others
 
-        dataset = tf.data.Dataset.from_tensor_slices(plan).map(assemble).prefetch(NUM_PREFETCHED)
-    options = tf.data.Options()
-    # There is nothing to tune, and the tuner's thread sleeps for up to a minute: the end of a run
-    # waited 15 s for it.
-    options.autotune.enabled = False
-    dataset, hashes = dataset.with_options(options), row_hashes(tokens)
+        with tf.device("/cpu:0"):
+            dataset = tf.data.Dataset.from_tensor_slices(plan).map(assemble)
+            dataset = dataset.prefetch(NUM_PREFETCHED)
+        options = tf.data.Options()
+        # There is nothing to tune, and the tuner's thread sleeps for up to a minute: the end of a
+        # run waited 15 s for it.
+        options.autotune.enabled = False
+        return dataset.with_options(options)
+
+    def element(number):
+        with tf.device("/cpu:0"):
+            of_batch = (tf.constant(each[number], tf.int32) for each in plan)
+            return _traced(assembly, cut.shape[1])(split, *of_batch)
+
+    dataset = ScoredDataset(make_dataset, element, len(shapes))
+    if not assembly.with_weights:
+        dataset = make_dataset()
     num_cut = (tokens.lengths - cut).sum(axis=1)
+    hashes = row_hashes(tokens)
     return Batches(dataset, plan[0], shapes, tokens.targets, num_tokens, num_cut, hashes)
 
 

@@ -146,6 +146,19 @@ def test_reading_twice_gives_the_same_batches():
         tf.nest.map_structure(np.testing.assert_array_equal, once, again)
 
 
+@pytest.mark.parametrize("texts_per_row", [1, 2])
+def test_a_few_batches_to_score_need_no_dataset_and_are_its_elements(texts_per_row, monkeypatch):
+    batches = batches_of(random_rows(13, texts_per_row, seed=1))
+    expected = list(batches.dataset.skip(0))
+    monkeypatch.setattr(tf.data.Dataset, "from_tensor_slices", None)
+    again = batches_of(random_rows(13, texts_per_row, seed=1))
+    for once, other in zip(expected, again, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, once, other)
+    monkeypatch.setattr("input.batches.MOST_BY_THEMSELVES", 1)
+    with pytest.raises(TypeError):
+        next(iter(again))
+
+
 def test_texts_without_any_token_are_special_tokens_and_padding():
     ((features, _, _),) = batches_of([[[], []]] * 2, batch_size=2)
     assert features["input_ids"].numpy().tolist() == [[CLS, SEP, SEP]] * 2
