@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.files import write_whole
 from common.reports.metrics_file import METRICS_FILE, read_curves
 from common.reports.run_json import TRAINING_MODES, last_training
+from experiments.bayes import Bayes
 from experiments.child import Child, command_of
 from experiments.halving import figure_at
 from experiments.hparams import write_hparams
@@ -29,9 +30,11 @@ from experiments.temporal.types import (
     BertFineTuneResult,
     BertInferenceRequest,
     BertInferenceResult,
+    ExperimentFile,
     ParamsRun,
     RunPlace,
     RunProgress,
+    Tried,
     finite,
 )
 
@@ -132,6 +135,19 @@ class Activities:
                 next_retry_delay=timedelta(seconds=WAIT_SECONDS),
             )
         return self.queue
+
+    @activity.defn
+    async def choose_combination(self, file: ExperimentFile, tried: list[Tried]) -> list[ParamsRun]:
+        """Returns the runs of the next combination of method bayes, by those tried so far."""
+
+        def choose():
+            bayes = Bayes(file.experiment, [(each.values, each.figure) for each in tried])
+            return bayes.values(len(tried))
+
+        try:
+            return file.runs(len(tried), await asyncio.to_thread(choose))
+        except UserError as error:  # no Optuna here
+            raise refusal(str(error), type="Refused") from None
 
     @activity.defn
     async def fine_tune_bert(self, request: BertFineTuneRequest) -> BertFineTuneResult:

@@ -26,16 +26,16 @@ from common.training.lock import locked
 from common.training.result import Result
 from experiments.comparison import comparison_lines
 from experiments.controller import WRITTEN, check_combinations, check_same
-from experiments.experiment import overrides_of
 from experiments.journal import Journal
-from experiments.run_folder import SEED, RunFolder
-from experiments.sampling import Listed
+from experiments.run_folder import RunFolder
+from experiments.sampling import Listed, num_combinations
 from experiments.temporal.connection import EXPERIMENT, connect, make_searchable
 from experiments.temporal.types import (
     HEARTBEAT_SECONDS,
     MAX_RUNS,
     QUEUE,
     BertExperimentInput,
+    ExperimentFile,
     ParamsRun,
 )
 from experiments.temporal.workflows import BertFineTuningWorkflow
@@ -57,31 +57,32 @@ def run_experiment(experiment, model_dir, flags, control, address, namespace):
         UserError: nothing was started. Stopped: as Control asked. RunError: every run failed.
     """
     check_combinations(experiment, flags)
-    if experiment.method == "bayes":
-        raise UserError("method: bayes is for --executor local; write method: random or grid")
-    runs = runs_of(experiment, flags)
-    if len(runs) > MAX_RUNS:
+    total = num_combinations(experiment) * len(experiment.seeds)
+    if total > MAX_RUNS:
         raise UserError(
-            f"{experiment.experiment} has {len(runs)} runs; --executor temporal makes {MAX_RUNS} "
+            f"{experiment.experiment} has {total} runs; --executor temporal makes {MAX_RUNS} "
             "at most: lower run_cap, or make several experiments"
         )
     folder, started = Path(model_dir).absolute(), time.monotonic()
-    output = asyncio.run(carry_out(experiment, folder, flags, runs, control, address, namespace))
+    output = asyncio.run(carry_out(experiment, folder, flags, control, address, namespace))
     return result_of(experiment, folder, output, time.monotonic() - started)
 
 
-async def carry_out(experiment, folder, flags, runs, control, address, namespace):
+async def carry_out(experiment, folder, flags, control, address, namespace):
     """Starts the experiment or attaches to it, and waits. Returns BertExperimentOutput."""
     client = await connect(address, namespace)
-    await check_is_same(client, experiment, folder)
+    chosen = await check_is_same(client, experiment, folder)
     check_no_links(folder, WRITTEN)
     with locked(folder):
         check_same(experiment, flags, folder)
         with contextlib.closing(Journal(folder)) as journal:
-            note_combinations(experiment, runs, journal)
-        handle = await submit(client, experiment, folder, runs)
+            listed = chosen if experiment.method == "bayes" else Listed(experiment).all
+            note_combinations(experiment, listed, journal)
+            planned = [event["values"] for event in journal.of("combination")]
+        handle = await submit(client, experiment, file_of(experiment, flags), folder, planned)
     output = await Watch(handle, control).run()
     with locked(folder), contextlib.closing(Journal(folder)) as journal:
+        note_combinations(experiment, output.combinations, journal)
         known = {event["run"] for event in journal.of("end", exit_code=0)}
         for run in output.runs:
             if run.run_id not in known:  # so that the local controller takes it for done, too
@@ -89,34 +90,22 @@ async def carry_out(experiment, folder, flags, runs, control, address, namespace
     return output
 
 
-def runs_of(experiment, flags):
-    """Returns the runs of an Experiment, in order: list of ParamsRun."""
-    runs = []
-    for combination, values in enumerate(Listed(experiment).all):
-        overrides = overrides_of(experiment, values, flags)
-        for seed in experiment.seeds:
-            runs.append(
-                ParamsRun(
-                    number=len(runs),
-                    combination=combination,
-                    model_name=experiment.base_name,
-                    base=str(Path(experiment.base).absolute()),
-                    folder=str(Path.cwd()),
-                    overrides=overrides | {SEED: seed},
-                    values=values,
-                )
-            )
-    return runs
+def file_of(experiment, flags):
+    """Returns the ExperimentFile of an Experiment."""
+    base = str(Path(experiment.base).absolute())
+    experiment = experiment.model_copy(update={"base": base})
+    return ExperimentFile(experiment=experiment, flags=flags, folder=str(Path.cwd()))
 
 
-def note_combinations(experiment, runs, journal):
-    """Writes the combinations into the journal, by which `experiments.runs` compares."""
-    known = {event["number"] for event in journal.of("combination")}
-    for run in runs:
-        if run.combination not in known:
-            known.add(run.combination)
-            ids = [experiment.run_id(r.number) for r in runs if r.combination == run.combination]
-            journal.add("combination", number=run.combination, values=run.values, runs=ids)
+def note_combinations(experiment, listed, journal):
+    """Writes the combinations into the journal that it lacks, by which `experiments.runs` compares.
+
+    listed: the values of each, from the first on.
+    """
+    seeds = len(experiment.seeds)
+    for number in range(len(journal.of("combination")), len(listed)):
+        ids = [experiment.run_id(number * seeds + place) for place in range(seeds)]
+        journal.add("combination", number=number, values=listed[number], runs=ids)
 
 
 def memo_of(folder):
@@ -124,24 +113,38 @@ def memo_of(folder):
 
 
 async def check_is_same(client, experiment, folder):
-    """Raises UserError where the server is making an experiment of that name in another folder."""
+    """Raises UserError where the server is making an experiment of that name in another folder.
+
+    Returns what bayes has chosen in this one, also where the experiment is over: list of values.
+    """
+    handle = client.get_workflow_handle(experiment.experiment)
     try:
-        description = await client.get_workflow_handle(experiment.experiment).describe()
+        description = await handle.describe()
         place = await description.memo_value(MODEL_DIR, default=None)
     except RPCError as error:
         if error.status != RPCStatusCode.NOT_FOUND:
             raise UserError(f"the Temporal server does not answer: {error.message}") from None
-        return
+        return []
     if description.status == Status.RUNNING and place != memo_of(folder):
         raise UserError(
             f"the server is making an experiment {experiment.experiment} in {place}, and "
             f"--model_dir is {memo_of(folder)}; give that --model_dir, or change `experiment` in "
             "the file"
         )
+    if experiment.method == "bayes" and place == memo_of(folder):
+        with contextlib.suppress(RPCError):  # no worker; the journal may have them
+            query = BertFineTuningWorkflow.combinations
+            return await handle.query(query, rpc_timeout=PATIENCE)
+    return []
 
 
-async def submit(client, experiment, folder, runs):
-    """Starts the experiment's workflow, or attaches to it. Returns its handle."""
+async def submit(client, experiment, file, folder, planned):
+    """Starts the experiment's workflow, or attaches to it. Returns its handle.
+
+    file: ExperimentFile. planned: the values of each combination that is known.
+    """
+    runs = [run for number, values in enumerate(planned) for run in file.runs(number, values)]
+    total = num_combinations(experiment) * len(experiment.seeds)
     is_searchable = await make_searchable(client)
     given = BertExperimentInput(
         experiment_name=experiment.experiment,
@@ -153,6 +156,7 @@ async def submit(client, experiment, folder, runs):
         early_terminate=experiment.early_terminate,
         is_searchable=is_searchable,
         heartbeat_seconds=HEARTBEAT_SECONDS,
+        chosen_by=file if experiment.method == "bayes" else None,
     )
     try:
         handle = await client.start_workflow(
@@ -167,10 +171,13 @@ async def submit(client, experiment, folder, runs):
         # These change nothing where the workflow has just begun.
         await handle.signal(BertFineTuningWorkflow.add_runs, runs)
         await handle.signal(BertFineTuningWorkflow.set_max_parallel, experiment.max_parallel)
+        if given.chosen_by is not None:
+            number = experiment.max_combinations
+            await handle.signal(BertFineTuningWorkflow.set_max_combinations, number)
     except RPCError as error:  # such as a payload that is too large
         raise UserError(f"the Temporal server refused the experiment: {error.message}") from None
     log(
-        f"{experiment.experiment} is on the server: {counted(len(runs), 'run')}; the same command "
+        f"{experiment.experiment} is on the server: {counted(total, 'run')}; the same command "
         "attaches to it again"
     )
     return handle

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from experiments.experiment import EarlyTerminate
+from experiments.experiment import EarlyTerminate, Experiment, overrides_of
+from experiments.run_folder import SEED
 
 QUEUE = "bert-finetune-task-queue"  # of all workers; one of a host ends with @ and its name
 ADDRESS, NAMESPACE = "localhost:7233", "default"  # of a server
@@ -47,6 +48,42 @@ class ParamsRun(Record):
 
 
 RunConfig = BertFineTuneConfig | ParamsRun
+
+
+class ExperimentFile(Record):
+    """What makes a ParamsRun of the values of a combination.
+
+    experiment: what the file says, its base an absolute path. flags: {dotted key: value} of the
+    command line, for every run. folder: as of ParamsRun.
+    """
+
+    experiment: Experiment
+    flags: dict[str, Any]
+    folder: str
+
+    def runs(self, combination, values):
+        """Returns the runs of a combination, one a seed: list of ParamsRun."""
+        seeds = self.experiment.seeds
+        overrides = overrides_of(self.experiment, values, self.flags)
+        return [
+            ParamsRun(
+                number=combination * len(seeds) + place,
+                combination=combination,
+                model_name=self.experiment.base_name,
+                base=self.experiment.base,
+                folder=self.folder,
+                overrides=overrides | {SEED: seed},
+                values=values,
+            )
+            for place, seed in enumerate(seeds)
+        ]
+
+
+class Tried(Record):
+    """A combination. figure: the mean over its seeds; None: it has none, or not yet."""
+
+    values: dict[str, Any]
+    figure: float | None = None
 
 
 class BertFineTuneRequest(Record):
@@ -118,7 +155,7 @@ class BertExperimentInput(Record):
 
     experiment_name: names of runs begin with it; empty: the workflow's id, so that each start by a
     schedule makes new runs. model_dir: the folder of the runs' folders; None: the worker's
-    --runs_dir.
+    --runs_dir. chosen_by: a file of method bayes, which chooses what comes after `runs`.
     """
 
     experiment_name: str
@@ -130,16 +167,18 @@ class BertExperimentInput(Record):
     early_terminate: EarlyTerminate | None = None
     is_searchable: bool = False
     heartbeat_seconds: float = Field(HEARTBEAT_SECONDS, ge=3)
+    chosen_by: ExperimentFile | None = None
 
 
 class BertExperimentOutput(Record):
     """runs: those that are done. failed: {run id: why}. ended: ids of those that were pruned, or
-    ended early, or were cancelled."""
+    ended early, or were cancelled. combinations: the values of each, of an experiment's file."""
 
     experiment_name: str
     runs: list[BertFineTuneResult]
     failed: dict[str, str] = {}
     ended: list[str] = []
+    combinations: list[dict[str, Any]] = []
 
 
 class RunProgress(Record):

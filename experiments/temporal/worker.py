@@ -100,7 +100,7 @@ async def working(client, slots, storage, runs_dir, weights, **options):
             client,
             task_queue=QUEUE,
             workflows=[BertFineTuningWorkflow, BertRunWorkflow, BertInferenceWorkflow],
-            activities=[made.choose_host, made.locate_run],
+            activities=[made.choose_host, made.choose_combination, made.locate_run],
         ),
         Worker(
             client,

@@ -8,6 +8,7 @@ import math
 import re
 import statistics
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, SearchAttributePair, TypedSearchAttributes
@@ -33,9 +34,11 @@ with workflow.unsafe.imports_passed_through():
         BertInferenceRequest,
         BertInferenceResult,
         ExperimentProgress,
+        ParamsRun,
         RunConfig,
         RunPlace,
         RunProgress,
+        Tried,
         inference_queue,
         run_id_of,
     )
@@ -143,7 +146,7 @@ class BertFineTuningWorkflow:
     """An experiment: a child workflow for each run, at most max_parallel at the same time.
 
     Its turns are those of the local controller: start what there is room for; once all are at a
-    rung, end the worse combinations.
+    rung, end the worse combinations. What bayes tries next is an activity's answer.
     """
 
     @workflow.init
@@ -153,6 +156,8 @@ class BertFineTuningWorkflow:
         self.name = given.experiment_name or workflow_id
         self.given, self.runs, self.is_paused = given, {}, False
         self.max_parallel = given.max_parallel
+        file = given.chosen_by
+        self.max_combinations = 0 if file is None else file.experiment.max_combinations
         self.maximizes = given.goal == "maximize"
         self.halving = Halving(given.early_terminate, self.maximizes, NotWritten())
         self.add_runs(given.runs)
@@ -187,6 +192,11 @@ class BertFineTuningWorkflow:
         self.max_parallel = max(1, number)
 
     @workflow.signal
+    def set_max_combinations(self, number: int):
+        """Of method bayes."""
+        self.max_combinations = number
+
+    @workflow.signal
     async def pause(self):
         """Lets every run save and leave its machine; none starts until `resume`."""
         self.is_paused = True
@@ -219,6 +229,11 @@ class BertFineTuningWorkflow:
         sign = -1 if self.maximizes else 1
         return sorted(known, key=lambda told: (sign * told.figure, told.run_id))
 
+    @workflow.query
+    def combinations(self) -> list[dict[str, Any]]:
+        """Returns the values of each combination of an experiment's file."""
+        return list(self._values.values())
+
     # ---- The loop --------------------------------------------------------------------------------
 
     @workflow.run
@@ -228,11 +243,14 @@ class BertFineTuningWorkflow:
             while True:
                 await workflow.wait_condition(self._has_turn)
                 run = self._next()
-                if run is None:
+                if run is not None:
+                    run.tell(state="running", reason=None)
+                    run.task = asyncio.create_task(self._make(run))
+                elif self._has_more():
+                    self.add_runs(await self._choose())
+                else:
                     break
-                run.tell(state="running", reason=None)
-                run.task = asyncio.create_task(self._make(run))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ActivityError):  # cancelled, or bayes failed
             tasks = [run.task for run in self._running if run.task is not None]
             for task in tasks:
                 task.cancel()
@@ -253,9 +271,37 @@ class BertFineTuningWorkflow:
 
     def _has_turn(self):
         """Whether a run can start, or all have ended."""
+        has_more = self._has_more()
         is_over = all(run.state in ("done", "failed", "ended") for run in self.runs.values())
         has_room = len(self._running) < self.max_parallel and not self.is_paused
-        return is_over or (has_room and self._next() is not None)
+        return (is_over and not has_more) or (has_room and (has_more or self._next() is not None))
+
+    @property
+    def _values(self):
+        """{combination: its values} of an experiment's file, in order."""
+        configs = [run.config for run in self.runs.values() if isinstance(run.config, ParamsRun)]
+        return {each.combination: each.values for each in configs}
+
+    def _has_more(self):
+        """Whether bayes is to choose a further combination."""
+        return len(self._values) < self.max_combinations and len(self.runs) < MAX_RUNS
+
+    async def _choose(self):
+        """Returns the runs of the combination that bayes tries next."""
+        tried = [Tried(values=v, figure=self._mean(n)) for n, v in self._values.items()]
+        return await workflow.execute_activity(
+            "choose_combination",
+            args=[self.given.chosen_by, tried],
+            start_to_close_timeout=SHORT,
+            retry_policy=AGAIN,
+            result_type=list[ParamsRun],
+        )
+
+    def _mean(self, combination):
+        """Returns the mean over seeds of a combination; None where a run of it is not done."""
+        runs = [run for run in self.runs.values() if run.combination == combination]
+        figures = [run.told.figure if run.state == "done" else None for run in runs]
+        return None if None in figures else statistics.fmean(figures)
 
     def _next(self):
         """Returns the next Run to start, or None."""
@@ -368,6 +414,7 @@ class BertFineTuningWorkflow:
             runs=[result.model_copy(update={"curve": {}}) for result in done],
             failed=failed,
             ended=[run.id for run in runs if run.state == "ended"],
+            combinations=self.combinations(),
         )
 
 

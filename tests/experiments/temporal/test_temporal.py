@@ -25,10 +25,18 @@ from common.signals import Control, Stopped
 from experiments import controller
 from experiments.temporal import executor
 from experiments.temporal.connection import connect
-from experiments.temporal.executor import run_experiment, runs_of
-from experiments.temporal.types import BertExperimentInput, BertFineTuneConfig
+from experiments.temporal.executor import file_of, run_experiment
+from experiments.temporal.types import BertExperimentInput, BertFineTuneConfig, ExperimentFile
 from experiments.temporal.workflows import BertFineTuningWorkflow
-from tests.experiments.counting import counting, experiment_of, states, trainers_in, wait_for
+from tests.experiments.counting import (
+    BAYES,
+    counting,
+    experiment_of,
+    states,
+    trainers_in,
+    values_in,
+    wait_for,
+)
 from tests.experiments.temporal.processes import Server, Worker, free_port
 
 pytestmark = pytest.mark.temporal
@@ -288,6 +296,33 @@ def test_of_those_at_a_rung_the_best_go_on(server, work, undisturbed, tmp_path):
     assert all(steps[name] < 12 for name in steps if name not in best)
 
 
+def test_bayes_tries_what_the_local_controller_tries_also_where_nobody_watched(
+    server, work, tmp_path
+):
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+    experiment = experiment_of(**BAYES | {"run_cap": 13})
+    local = controller.run_experiment(experiment, tmp_path / "local", {}, Control(), counting("0"))
+    work(slots=1, pause="0")
+    given = {"experiment": "chosen", "max_parallel": 1}
+    first = Client(server, tmp_path / "a", **BAYES | given | {"run_cap": 12})
+    wait_for(lambda: states(tmp_path / "a"))
+    first.control.request_stop(signal.SIGTERM)
+    with pytest.raises(Stopped):
+        first.result()
+    wait_for(lambda: list(first.states().values()) == ["done"] * 12)
+    result, failed = Client(server, tmp_path / "a", **BAYES | given | {"run_cap": 13}).result()
+    assert values_in(tmp_path / "a") == values_in(tmp_path / "local")
+    tables = [[line.split()[:4] for line in each.output] for each in (result, local[0])]
+    assert tables[0] == tables[1] and not failed
+    assert as_local(states(tmp_path / "a"), "chosen") == states(tmp_path / "local")
+    # The local controller takes the folder over, and finds everything done.
+    experiment = experiment_of(**BAYES | given | {"run_cap": 13})
+    taken, _ = controller.run_experiment(
+        experiment, tmp_path / "a", {}, Control(), counting("fails")
+    )
+    assert taken.output == result.output
+
+
 def test_runs_are_pruned_and_found_and_ranked(server, work, tmp_path):
     work(pause="0.25")
     client = Client(server, tmp_path / "a", experiment="pruned", max_parallel=1)
@@ -358,8 +393,10 @@ def test_a_schedule_makes_new_runs_at_each_start_in_hugging_faces_words(server, 
 
 
 def test_the_runs_of_a_file_are_those_of_the_local_controller():
-    runs = runs_of(experiment_of(run_cap=3), {"runconfig.max_steps": 5})
-    assert [(run.number, run.combination) for run in runs] == [(0, 0), (1, 0)]
+    file = file_of(experiment_of(), {"runconfig.max_steps": 5})
+    runs = ExperimentFile.model_validate_json(file.model_dump_json()).runs(1, {"a.b": 2})
+    assert [(run.number, run.combination) for run in runs] == [(2, 1), (3, 1)]
+    assert runs[1].overrides["a.b"] == 2
     assert runs[1].overrides["runconfig.tf_random_seed"] == 2
     assert runs[1].overrides["runconfig.max_steps"] == 5
 
