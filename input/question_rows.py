@@ -72,7 +72,7 @@ class QuestionRows:
     def _normalized_word(self):
         def of_word(word):
             if self.library is not None:
-                return " ".join(self.library.normalized(word).split())
+                return self.library.normalized(word)
             return " ".join(split_text(word, self.do_lower).strings())
 
         return functools.lru_cache(maxsize=1 << 16)(of_word)

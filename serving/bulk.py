@@ -6,10 +6,9 @@ from pathlib import Path
 from common.checkpoints.small_files import EXPORT_FILE
 from common.errors import RunError, UserError
 from common.export.decoder import settings_of
-from common.export.decoders.windows import read_entries
 from common.params.pretraining import TASK
 from common.platform.machine import num_cores
-from serving.engines.loaded import read_manifest
+from serving.engines.loaded import read_manifest, read_vocab_of
 from serving.sources import SAVED_MODEL, export_beside, open_engine, unreadable_by, version_at
 
 # How rows are made, as export.json has it; lengths may differ, as an engine takes any.
@@ -71,8 +70,7 @@ def check_same(session, model, folder):
     for key, (there, ours) in pairs.items():
         if there != ours:
             raise UserError(f"{folder} has {key} {there}, and {checkpoint.path} {ours}; {advice}")
-    vocab = folder / "vocab.txt"
-    if vocab.is_file() and read_entries(vocab) != list(session.vocab):
+    if list(read_vocab_of(folder)) != list(session.vocab):
         raise UserError(
             f"{folder} has another vocabulary than {session.params.predict_input.vocab_file}; "
             f"{advice}"

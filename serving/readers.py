@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import UserError
 from common.export.decoders import questions, words
 from common.export.decoders.windows import Reader
 from common.metrics.probabilities import sigmoid, softmax
 
-MASK = "[MASK]"  # as in input/masking.py, which imports TensorFlow
 STRINGS, FLOATS, BOOLS, INTS = "BYTES", "FP32", "BOOL", "INT32"
 
 
@@ -47,7 +47,7 @@ class TaskReader(Reader):
 
     Args:
         settings: dict of `common/export/decoder.settings_of`, and the label names of the task.
-        vocab: list of str. texts: names of the texts of a row, one or two.
+        vocab: list of str, or LibraryVocab. texts: names of the texts of a row, one or two.
     """
 
     is_scored = False  # whether an answer is a score for each label
@@ -78,9 +78,6 @@ class TaskReader(Reader):
 
     def _prepare(self, text):
         raise NotImplementedError
-
-    def ids_of_text(self, text):
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def network_features(self, rows):
         """Returns what an engine takes. rows: [(ids, number of ids of the first segment)]."""
@@ -118,34 +115,27 @@ class RowReader(TaskReader):
     raw_outputs = ("logits",)
 
     def _prepare(self, text):
-        has_special = self.settings["add_special_tokens"]
-        num_special = (1 + len(text)) * has_special
-        room = self.settings["max_sequence_length"] - num_special
-        ids = [self.ids_of_text(each) for each in text]
+        room = self.room(len(text))
+        ids = [self.vocab.ids_of(each) for each in text]
         if len(ids) == 1:
             ids = [ids[0][:room]]
         else:
             counts = cut_pair(len(ids[0]), len(ids[1]), room)
             ids = [each[:count] for each, count in zip(ids, counts, strict=True)]
-        if not has_special:
-            joined = [id for each in ids for id in each]
-            return Prepared([(joined or [self.pad], len(ids[0]))])
-        row = [self.cls, *ids[0], self.sep]
-        first = len(row)
-        if len(ids) == 2:
-            row += [*ids[1], self.sep]
-        return Prepared([(row, first)])
+        row, first = self.row(*ids)
+        return Prepared([(row or [self.pad], first)])
 
     def places(self, text):
         """Returns where the tokens of a text's row stand: [(number of the text, first character,
         the one after the last)], None for special tokens."""
-        spans = [self.tokenizer.encode(each, add_special_tokens=False).offsets for each in text]
         ((ids, first),) = self._prepare(text).rows
         special = int(self.settings["add_special_tokens"])
-        counts = [first - 2 * special, len(ids) - first - special][: len(text)]
+        behind = [special * self.vocab.num_between] * (len(text) - 1) + [special]
+        counts = [first - special - behind[0], len(ids) - first - special]
         found = [None] * special
-        for number, (of_text, count) in enumerate(zip(spans, counts, strict=True)):
-            found += [(number, *span) for span in of_text[:count]] + [None] * special
+        for number, each in enumerate(text):
+            places = self.vocab.places_of(each)[: counts[number]]
+            found += [(number, *place) for place in places] + [None] * behind[number]
         return found or [None]
 
     def answer(self, prepared, outputs):
@@ -282,31 +272,34 @@ class AnswerReader(WindowReader, questions.Decoder):
 
 
 class MaskReader(TaskReader):
-    """Texts with [MASK]s, for each of which the likeliest words are wanted."""
+    """Texts with [MASK]s, in RoBERTa's vocabulary <mask>s: for each the likeliest words."""
 
     raw_outputs = ("token_ids", "probabilities")
 
     def __init__(self, settings, vocab, texts):
         super().__init__(settings, vocab, texts)
-        self.mask = self.ids[MASK]
+        self.mask_token = self.vocab.mask_token
+        if self.mask_token is None:
+            raise UserError("the vocabulary has no [MASK], which stands for a word to fill in")
+        self.mask = self.vocab.entries.index(self.mask_token)
 
     def _prepare(self, text):
         (text,) = text
-        first, *others = text.split(MASK)
-        if not others:
-            raise BadText(f"a text has no {MASK}; write {MASK} in place of each word to fill in")
-        ids = self.ids_of_text(first)
-        for part in others:
-            ids += [self.mask, *self.ids_of_text(part)]
-        num_special = 2 * self.settings["add_special_tokens"]
-        ids = ids[: self.settings["max_sequence_length"] - num_special]
-        row = [self.cls, *ids, self.sep] if num_special else ids
+        mask, parts = self.mask_token, text.split(self.mask_token)
+        if len(parts) == 1:
+            raise BadText(f"a text has no {mask}; write {mask} in place of each word to fill in")
+        if self.vocab.mask_takes_blank:
+            parts[:-1] = [part.rstrip() for part in parts[:-1]]
+        ids = self.vocab.ids_of(parts[0])
+        for part in parts[1:]:
+            ids += [self.mask, *self.vocab.ids_of(part)]
+        ids = ids[: self.room()]
         if self.mask not in ids:
             raise BadText(
-                f"a text has its {MASK} behind the {self.settings['max_sequence_length']} tokens "
+                f"a text has its {mask} behind the {self.settings['max_sequence_length']} tokens "
                 "that this model reads"
             )
-        return Prepared([(row, len(row))])
+        return Prepared([self.row(ids)])
 
     def network_features(self, rows):
         places = [np.flatnonzero(np.asarray(ids) == self.mask) for ids, _ in rows]
@@ -324,9 +317,9 @@ class MaskReader(TaskReader):
         return {
             "masks": [
                 [
-                    {"word": self.vocab[i], "score": score}
+                    {"word": self.vocab.entries[i], "score": score}
                     for i, score in zip(ids.tolist(), floats_of(scores), strict=True)
-                    if i < len(self.vocab)
+                    if i < len(self.vocab.entries)
                 ]
                 for ids, scores in found
             ]

@@ -39,6 +39,7 @@ def describe(served, has_examples):
         "engine": served.version.engine,
         "task": reader.task,
         "texts": reader.text_names,
+        "mask": getattr(reader, "mask_token", None),
         "explained": isinstance(reader, RowReader),
         "examples": examples_of(served) if has_examples else [],
     }

@@ -13,11 +13,11 @@ from common.checkpoints.artefact import chosen_checkpoint
 from common.checkpoints.inspect import inspect_checkpoint
 from common.checkpoints.load import open_checkpoint
 from common.checkpoints.vocab import pad_token, read_vocab
-from common.errors import UserError
 from common.params import Params
 from common.training.inference import records_of
 from serving.engines.checkpoint import load as load_checkpoint
 from serving.engines.loaded import load_export
+from serving.readers import make_reader
 from session import open_session
 from tests.reference.family_fixtures import FIXTURES, needs_fixtures
 from tests.reference.tiny_bert import (
@@ -96,12 +96,13 @@ def test_a_classifier_of_every_family_is_trained_continued_and_exported(family, 
     network = tf.saved_model.load(str(tmp_path / "saved_model" / "1"))
     answered = network.signatures["token_ids"](**{n: tf.constant(x) for n, x in features.items()})
     np.testing.assert_allclose(answered["logits"], logits, rtol=0, atol=1e-5)
-    if vocab_file == "tokenizer.json":
-        alone = "the server makes rows with WordPiece alone"
-        with pytest.raises(UserError, match=alone):
-            load_export(tmp_path / "onnx", lambda: None)
-        with pytest.raises(UserError, match=alone):
-            load_checkpoint(tmp_path / "run")
+    for loaded in (load_export(tmp_path / "onnx", lambda: None), load_checkpoint(run)):
+        reader = make_reader(loaded.settings, loaded.vocab, loaded.texts)
+        rows = [reader.prepare((text,)).rows[0] for text in NEW]
+        served = reader.network_features(rows)
+        for name in ("input_ids", "input_mask"):
+            np.testing.assert_array_equal(served[name], features[name])
+    np.testing.assert_allclose(loaded.engine.run(served)["logits"], logits, rtol=0, atol=1e-5)
     card = (tmp_path / "saved_model" / "README.md").read_text()
     assert (vocab_file == "vocab.txt") == ("takes token ids" not in card)
     onnxruntime = pytest.importorskip("onnxruntime")

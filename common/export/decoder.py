@@ -15,24 +15,24 @@ from common.tasks import span_answers
 HERE = Path(__file__).with_name("decoders")
 IMPORT = re.compile(r"^from (?:bert_classifier\.)?common\.(?:\w+\.)*(\w+) import", re.MULTILINE)
 PROGRAM, SETTINGS = "decode.py", "decoder.json"
+COMMON = {name: HERE / name for name in ("windows.py", "vocabulary.py")}
 # {Answer.decoder: {name in the export: file of this project}}
 FILES = {
-    "words": {PROGRAM: HERE / "words.py", "windows.py": HERE / "windows.py"},
+    "words": {PROGRAM: HERE / "words.py", **COMMON},
     "questions": {
         PROGRAM: HERE / "questions.py",
-        "windows.py": HERE / "windows.py",
         "span_answers.py": Path(span_answers.__file__),
+        **COMMON,
     },
 }
 
 
 def write_decoder(classifier, folder):
-    """Writes decode.py, what it imports, and decoder.json, where the task has a decoder for this
-    vocabulary.
+    """Writes decode.py, what it imports, and decoder.json, where the task has a decoder.
 
-    folder: Path, which has vocab.txt.
+    folder: Path, which has the vocabulary.
     """
-    if not classifier.has_decoder:
+    if classifier.answer.decoder is None:
         return
     for name, source in FILES[classifier.answer.decoder].items():
         # There they lie in one folder.
@@ -63,7 +63,7 @@ def decoder_usage(classifier, load, run):
 
     load: Python lines that load the network. run: those that give `outputs` of `rows.features`.
     """
-    if not classifier.has_decoder:
+    if classifier.answer.decoder is None:
         return ""
     example = classifier.example
     texts = json.dumps(example[0]) if len(example) == 1 else f"({json.dumps(list(example))[1:-1]})"

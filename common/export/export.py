@@ -87,11 +87,6 @@ class Classifier:
         return getattr(self.text_features, "in_graph", True)
 
     @property
-    def has_decoder(self):
-        """Whether a program that reads the outputs is put beside an export."""
-        return self.answer.decoder is not None and self.takes_texts
-
-    @property
     def vocab_name(self):
         """The name of the file of the vocabulary beside an export."""
         return "vocab.txt" if self.takes_texts else "tokenizer.json"

@@ -18,7 +18,8 @@ VERSION = "1"
 TEXT_SIGNATURE, IDS_SIGNATURE = "serving_default", "token_ids"
 FEATURES = ("input_ids", "input_mask", "segment_ids")
 # For the card: from rows.features to outputs.
-LOADING = "import tensorflow as tf\nimport tensorflow_text"
+LOADING = "import tensorflow as tf"
+LOADING_TEXT = f"{LOADING}\nimport tensorflow_text"
 RUNNING = f"""network = tf.saved_model.load("{VERSION}").signatures["{IDS_SIGNATURE}"]
 outputs = network(**{{name: tf.constant(each) for name, each in rows.features.items()}})
 outputs = {{name: each.numpy() for name, each in outputs.items()}}"""
@@ -91,7 +92,7 @@ print({{name: result[name][0].numpy() for name in {list(names)}}})
 
 TensorFlow Serving takes the same features, {", ".join(f"`{name}`" for name in FEATURES)} (int32,
 `[batch, tokens]`; `input_mask` is {classifier.mask_meaning}), and answers {served}.
-"""
+{decoder_usage(classifier, LOADING, RUNNING)}"""
 
 
 def usage(classifier):
@@ -124,4 +125,4 @@ Each row of the answer's `predictions` has {served}.
 
 The signature `{IDS_SIGNATURE}` takes {", ".join(f"`{name}`" for name in FEATURES)} instead (int32,
 `[batch, tokens]`; `input_mask` is {classifier.mask_meaning}), with the ids of `vocab.txt`.
-{decoder_usage(classifier, LOADING, RUNNING)}"""
+{decoder_usage(classifier, LOADING_TEXT, RUNNING)}"""

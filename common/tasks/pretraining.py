@@ -20,6 +20,8 @@ from common.metrics.pretraining import NUM_BEST, PretrainingMetrics, masked_word
 from common.tasks.answer import Answer
 from common.tasks.targets import PretrainingTargets
 
+MASKS = ("[MASK]", "<mask>")  # the second is that of RoBERTa's vocabulary
+
 
 class PretrainingTask(BaseModel):
     """Backbone, the masked-word head on the tokens to predict, the next-sentence head on `[CLS]`.
@@ -263,7 +265,7 @@ class PretrainingTask(BaseModel):
 
     @property
     def answer(self):
-        return masked_words(self.has_nsp)
+        return masked_words(self.has_nsp, next((m for m in MASKS if m in self.vocab), MASKS[0]))
 
     def answers(self, features):
         """Returns what a server answers, of every token, special ones and padding too.
@@ -319,8 +321,8 @@ class PretrainingTask(BaseModel):
         return [text for text in record.values() if text]
 
 
-def masked_words(has_nsp):
-    """Returns the Answer of pre-training: the words for each [MASK]."""
+def masked_words(has_nsp, mask):
+    """Returns the Answer of pre-training: the words for each [MASK], which is called mask."""
     logits = "prediction_logits" if has_nsp else "logits"
     reading = f"""best = model(**rows).{logits}[0].topk({NUM_BEST}).indices
 for words, token in zip(best, rows["input_ids"][0]):
@@ -328,13 +330,13 @@ for words, token in zip(best, rows["input_ids"][0]):
         print(tokenizer.convert_ids_to_tokens(words.tolist()))"""
     in_ids = f"""best = (-logits[0]).argsort()[:, :{NUM_BEST}]
 for words, token in zip(best, features["input_ids"][0]):
-    if tokenizer.id_to_token(int(token)) == "[MASK]":
+    if tokenizer.id_to_token(int(token)) == "{mask}":
         print([tokenizer.id_to_token(int(word)) for word in words])"""
     served = """for words, token in zip(result["tokens"][0], result["input_ids"][0]):
     print(int(token), [word.decode() for word in words.numpy()])"""
     return Answer(
         kind="masked language model",
-        description="for each [MASK], every entry of the vocabulary"
+        description=f"for each {mask}, every entry of the vocabulary"
         + ("; and whether the second text follows the first" if has_nsp else ""),
         architecture="BertForPreTraining" if has_nsp else "BertForMaskedLM",
         problem_type=None,
@@ -343,7 +345,7 @@ for words, token in zip(best, features["input_ids"][0]):
         reading={"huggingface": reading, "ids": in_ids, "saved_model": served},
         made="Pre-trained",
         pipeline_tag="fill-mask",
-        example=("the film was [MASK] .",),
+        example=(f"the film was {mask} .",),
     )
 
 

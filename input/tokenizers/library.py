@@ -10,17 +10,15 @@ import json
 
 import numpy as np
 import tensorflow as tf
-import tokenizers
 
 from common.checkpoints.tokenizer_json import ROLES, LibraryVocab
 from common.checkpoints.vocab import read_vocab
 from common.errors import UserError
-from input.tokenizers.entries import CONTINUATION
+from common.export.decoders.vocabulary import Library
 from input.tokenizers.wordpiece import WordPieceTokenizer
 
 ALGORITHM_VERSION = 1  # part of the fingerprint: raise it with any change that changes an id
 MAX_UNKNOWN_SHARE = 0.02
-BLANK = " "
 
 
 def open_tokenizer(vocab_file, do_lower=True):
@@ -33,8 +31,9 @@ def open_tokenizer(vocab_file, do_lower=True):
     return kind(vocab, do_lower, source=vocab_file)
 
 
-class LibraryTokenizer:
-    """Tokenises texts with one tokenizer.json; the interface is that of WordPieceTokenizer.
+class LibraryTokenizer(Library):
+    """Tokenises texts with one tokenizer.json; the interface is that of WordPieceTokenizer, and
+    what it knows of words and of rows is that of exports.
 
     The ids are those of transformers on any text, with two exceptions, which are WordPiece's, too:
     a literal special token such as "</s>" in a text stays text, and bytes that are not UTF-8 are
@@ -64,41 +63,13 @@ class LibraryTokenizer:
         self.vocab, self.source = vocab, source
         text = json.dumps(vocab.content, sort_keys=True)
         self.fingerprint = hashlib.sha256(f"{ALGORITHM_VERSION}|{text}".encode()).hexdigest()
-        try:
-            library = tokenizers.Tokenizer.from_str(json.dumps(vocab.content))
-        except Exception as error:  # the package raises no narrower class
-            raise UserError(f"{source}: the package tokenizers cannot read it: {error}") from None
-        library.no_padding()
-        library.no_truncation()
-        library.encode_special_tokens = True  # a literal "</s>" in a text is text
-        self._library = library
-        added = vocab.content.get("added_tokens") or ()
-        self._special = {token["content"] for token in added if token.get("special")}
         self.vocab_size = len(vocab)
         self.do_lower = _lower_cases(vocab.content.get("normalizer"))
-        # In byte-level BPE the blank before a word is a part of its first piece.
-        self._needs_blank = (
-            library.encode("a", add_special_tokens=False).ids
-            != library.encode(" a", add_special_tokens=False).ids
-        )
-        single, pair = (library.encode(*texts).ids for texts in (("",), ("", "")))
-        is_known = len(single) == 2 and len(pair) in (3, 4) and set(pair[1:]) == {single[1]}
-        if not is_known or pair[0] != single[0]:
-            raise UserError(
-                f"{source}: it puts {len(single)} special tokens around a text and {len(pair)} "
-                "around a pair, where rows are [CLS] A [SEP] and [CLS] A [SEP] B [SEP]; take the "
-                "tokenizer of a BERT, RoBERTa or another encoder"
-            )
-        self.cls_id, self.sep_id = single
-        self.num_between = len(pair) - 2
-        self.pad_id, self.unk_id = (self._id_of(role) for role in ("pad_token", "unk_token"))
-
-    def _id_of(self, role):
-        names = ROLES[role]
-        token = next((name for name in names if name in self.vocab), None)
-        if token is None:
-            raise UserError(f"{self.source}: it has no {' or '.join(names)} among its tokens")
-        return self.vocab.index(token)
+        try:
+            super().__init__(vocab.content, self.do_lower, vocab)
+            self.unk_id = self.id_of(ROLES["unk_token"])
+        except ValueError as error:
+            raise UserError(f"{source}: {error}") from None
 
     def notes_on_case(self, ids):
         """What suggests that vocabulary and texts do not belong together: list of sentences.
@@ -133,55 +104,11 @@ class LibraryTokenizer:
         """object [N] of bytes -> int32 [sum of lengths], int64 [N]."""
         texts = [text.decode("utf-8", "ignore") for text in texts]
         rows = [
-            each.ids for each in self._library.encode_batch_fast(texts, add_special_tokens=False)
+            each.ids for each in self.library.encode_batch_fast(texts, add_special_tokens=False)
         ]
         lengths = np.array([len(row) for row in rows], np.int64)
         ids = np.fromiter((i for row in rows for i in row), np.int32, int(lengths.sum()))
         return ids, lengths
-
-    @property
-    def mask_token(self):
-        """str, what stands in the place of a word to predict; None where there is none."""
-        return next((name for name in ROLES["mask_token"] if name in self.vocab), None)
-
-    @property
-    def mask_takes_blank(self):
-        """Whether the blank before mask_token is a part of it, as RoBERTa has it."""
-        added = self.vocab.content.get("added_tokens") or ()
-        return any(each["content"] == self.mask_token and each["lstrip"] for each in added)
-
-    def is_special(self, token):
-        """Whether a token of the vocabulary is no part of a text."""
-        return token in self._special
-
-    def normalized(self, text):
-        """Returns a text as its pieces spell it, but for its blanks."""
-        normalizer = self._library.normalizer
-        return text if normalizer is None else normalizer.normalize_str(text)
-
-    def word_pieces(self, ids):
-        """Returns tokens as WordPiece spells them, "##" before what continues a word: list of str.
-
-        ids: list of int, of words that are separated by blanks. A piece whose bytes are a part of a
-        character has U+FFFD in their place.
-        """
-        decode = self._library.decoder.decode
-        # Behind another piece, since the first of a text may lose its blank.
-        pieces = [decode(["a", self.vocab[i]]).removeprefix("a") for i in ids]
-        return [
-            piece.removeprefix(BLANK) if n == 0 or piece.startswith(BLANK) else CONTINUATION + piece
-            for n, piece in enumerate(pieces)
-        ]
-
-    def in_sentence(self, words, is_first_bare=False):
-        """Returns the words of a text as `tokenize` is to be given them: list of str.
-
-        A blank belongs to the word after it. is_first_bare: bool. The first word begins the text;
-        else it has a blank, too, as transformers' `is_split_into_words` with `add_prefix_space`.
-        """
-        if not self._needs_blank:
-            return list(words)
-        return [word if is_first_bare and i == 0 else BLANK + word for i, word in enumerate(words)]
 
 
 def _lower_cases(normalizer):

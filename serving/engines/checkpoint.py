@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our own checkpoint: the network of `model.py`, in the precision of its params."""
 
-from common.checkpoints.tokenizer_json import LibraryVocab
 from common.console import logging_to
 from common.export.decoder import settings_of
-from serving.engines.loaded import Loaded, check_wordpiece
+from serving.engines.loaded import Loaded
 from utils import SAVED, get_params
 
 
@@ -23,7 +22,6 @@ def load(folder):
         params = get_params(folder / SAVED, changes)
         # A text, so that the label names are the checkpoint's and no data are needed.
         session = open_session(params, str(folder / SAVED), texts=["-"])
-        check_wordpiece(not isinstance(session.vocab, LibraryVocab), folder)
         model = session.new_model()
         inference = Inference(session, model)
         inference.load(session.checkpoint)
@@ -34,7 +32,7 @@ def load(folder):
     texts_per_row = session.data.get_text_features(session.params).texts_per_row
     return Loaded(
         settings,
-        list(session.vocab),
+        session.vocab,
         ("text",) if texts_per_row == 1 else ("text_a", "text_b"),
         NetworkEngine(tf, inference, needs_positions=session.params.task == "pretraining"),
         step=session.checkpoint.config.get("step"),

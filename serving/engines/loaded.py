@@ -4,9 +4,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from common.checkpoints import tokenizer_json
 from common.checkpoints.small_files import EXPORT_FILE, read_json
 from common.errors import UserError
-from common.export.decoders.windows import read_entries
+from common.export.decoders.vocabulary import VOCAB_TXT, read_entries
 from common.params.pretraining import TASK
 
 
@@ -15,7 +16,7 @@ class Loaded:
     """A network that can answer."""
 
     settings: dict  # of `common/export/decoder.settings_of`, and the task's label names
-    vocab: list  # of str
+    vocab: list  # of str, or LibraryVocab
     texts: tuple  # names of the texts of a row
     engine: Any  # `run(features)`, see `engines/__init__.py`
     step: int | None = None  # of its training
@@ -40,13 +41,12 @@ def read_manifest(folder):
     return manifest
 
 
-def check_wordpiece(is_wordpiece, folder):
-    """Raises UserError for a model of another vocabulary than WordPiece's. folder: Path."""
-    if not is_wordpiece:
-        raise UserError(
-            f"{folder}: its vocabulary is byte-level BPE or unigram, and the server makes rows "
-            "with WordPiece alone; use --mode predict, or its exports with the package tokenizers"
-        )
+def read_vocab_of(folder):
+    """Returns the vocabulary of an export: list of str, or LibraryVocab. folder: Path."""
+    path = folder / VOCAB_TXT
+    if path.is_file():
+        return read_entries(path)
+    return tokenizer_json.read_vocab(folder / tokenizer_json.NAME)
 
 
 def load_export(folder, engine):
@@ -58,8 +58,7 @@ def load_export(folder, engine):
 
 def settings_of_export(folder, manifest):
     """Returns the settings and the vocabulary of an export, and the names of its texts."""
-    check_wordpiece((folder / "vocab.txt").is_file(), folder)
     settings = dict(manifest["rows"])
     texts = tuple(settings.pop("texts"))
     known = {key: manifest[key] for key in ("label_names", "thresholds") if key in manifest}
-    return {**settings, **known}, read_entries(folder / "vocab.txt"), texts
+    return {**settings, **known}, read_vocab_of(folder), texts

@@ -34,7 +34,7 @@ function choose(name) {
     field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("ask").requestSubmit();
     });
-    const hint = chosen.task === "pretraining" ? " with [MASK] in place of words" : "";
+    const hint = chosen.mask ? ` with ${chosen.mask} in place of words` : "";
     return element("p", {}, element("label", {htmlFor: field.id}, names[text] + hint), field);
   }));
   $("examples").hidden = !chosen.examples.length;
@@ -98,7 +98,7 @@ function shown(answer, texts) {
   }
   if ("masks" in answer) {
     return answer.masks.flatMap((words, n) => [
-      element("p", {className: "hint"}, `[MASK] ${n + 1}`),
+      element("p", {className: "hint"}, `${chosen.mask} ${n + 1}`),
       ...bars(words.map(({word, score}) => [word, score]), (word) => word === words[0].word),
     ]);
   }

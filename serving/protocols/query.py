@@ -84,7 +84,7 @@ def as_row_ids(value, reader, what):
     unknown = features.keys() - {IDS, MASKS, SEGMENTS}
     if unknown or IDS not in features:
         raise bad_value(f"{what} has the keys {', '.join(features)}; wanted is {IDS}")
-    ids = whole_numbers(features[IDS], f"{IDS} of {what}", len(reader.vocab))
+    ids = whole_numbers(features[IDS], f"{IDS} of {what}", len(reader.vocab.entries))
     length = len(ids)
     if MASKS in features:
         mask = whole_numbers(features[MASKS], f"{MASKS} of {what}", 2, length)

@@ -19,6 +19,7 @@ from common.errors import UserError
 from serving.models import Served
 from serving.sources import Source, find_versions, load_version
 from tests.reference.toy_serving import Client, until
+from tests.reference.toy_vocabularies import NETWORKS, VOCABULARIES
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["never once dull", "", "It was CAF\u00c9, bad! [SEP] dragged \u4e2d", "once never " * 9]
@@ -73,14 +74,21 @@ def outputs_of(classifier, texts):
 
 @pytest.mark.parametrize("format", ["onnx", "saved_model"])
 @pytest.mark.parametrize(
-    ("task", "num_classes", "texts_per_row"),
-    [("classification", 5, 2), ("multi_label", 5, 1), ("regression", 1, 1)],
+    ("task", "num_classes", "texts_per_row", "kind"),
+    [
+        ("classification", 5, 2, None),
+        ("multi_label", 5, 1, None),
+        ("regression", 1, 1, None),
+        ("classification", 5, 2, "byte_bpe"),
+        ("classification", 5, 2, "unigram"),
+    ],
 )
 def test_an_export_answers_for_rows(
     format,
     task,
     num_classes,
     texts_per_row,
+    kind,
     make_classifier,
     settings,
     tmp_path,
@@ -88,7 +96,8 @@ def test_an_export_answers_for_rows(
     pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
     from common.export.export import export
 
-    classifier = make_classifier(texts_per_row, num_classes, task=task)
+    network = {} if kind is None else {**NETWORKS[kind], "vocab": VOCABULARIES[kind]()}
+    classifier = make_classifier(texts_per_row, num_classes, task=task, **network)
     export(format, classifier, tmp_path / "export")
     texts = TEXTS if texts_per_row == 1 else PAIRS
     served = open_served(tmp_path / "export", settings)
@@ -209,13 +218,14 @@ def test_a_checkpoint_fills_in_masked_words_as_predict_does(tmp_path, settings, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [None, *VOCABULARIES])
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])
 def test_a_checkpoint_answers_for_words_and_places_as_predict_does(
-    task, tmp_path, settings, capsys
+    task, kind, tmp_path, settings, capsys
 ):
     from tests.common.export.test_decoder import LONG, QUESTION, trained
 
-    model_dir, flags = trained(tmp_path, task)
+    model_dir, flags = trained(tmp_path, task, kind)
     texts = [LONG, "a film and joy"]
     if task == "question_answering":
         texts = [f"{QUESTION}\t{text}" for text in texts]

@@ -15,7 +15,6 @@ from common.export.decoders.windows import Reader, Rows, Window, best_windows, c
 from common.tasks.span_answers import Context, Scored, answer
 
 BLANKS = " \t\r\n\u202f"  # what parts words in run_squad.py
-NUM_SPECIAL, NUM_BETWEEN = 3, 2  # special tokens of a row, and those before its text
 
 
 class Decoder(Reader):
@@ -27,20 +26,16 @@ class Decoder(Reader):
         settings = self.settings
         rows, windows, words, pieces, word_of_piece = [], [], [], [], []
         for number, (question, text) in enumerate(texts):
-            asked = self.tokenizer.encode(question, add_special_tokens=False).ids
-            asked = asked[: settings["max_query_length"]]
+            asked = self.vocab.ids_of(question)[: settings["max_query_length"]]
             spans = split_at_blanks(text)
-            encoding = self.tokenizer.encode(
-                [text[a:b] for a, b in spans], is_pretokenized=True, add_special_tokens=False
-            )
+            ids, word_of_id = self.vocab.ids_of_words([text[a:b] for a, b in spans], True)
             words.append(np.array(spans, np.int64).reshape(-1, 2))
-            pieces.append(encoding.tokens)
-            word_of_piece.append(np.array(encoding.word_ids, np.int64))
-            room = settings["max_sequence_length"] - len(asked) - NUM_SPECIAL
-            for start, count in cut_windows(len(encoding), room, settings["window_stride"]):
-                ids = encoding.ids[start : start + count]
-                num_first = len(asked) + NUM_BETWEEN
-                rows.append(([self.cls, *asked, self.sep, *ids, self.sep], num_first))
+            pieces.append(self.vocab.word_pieces(ids))
+            word_of_piece.append(np.array(word_of_id, np.int64))
+            room = self.room(2) - len(asked)
+            for start, count in cut_windows(len(ids), room, settings["window_stride"]):
+                row, num_first = self.row(asked, ids[start : start + count])
+                rows.append((row, num_first))
                 windows.append(Window(number, start, count, num_first))
         parts = windows, words, pieces, word_of_piece, rows
         return Rows(list(texts), self.features(rows), *parts)
@@ -77,7 +72,7 @@ class Decoder(Reader):
         answered = answer(
             context,
             scored,
-            lambda text: " ".join(self.words(text)),
+            self.vocab.normalized,
             settings["n_best_size"],
             settings["max_answer_length"],
             settings["version_2_with_negative"],

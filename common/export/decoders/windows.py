@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from common.export.decoders.vocabulary import make_vocabulary, open_vocabulary
 
 LENGTH_SHARE = 0.01  # of a window's length in its score, as in run_squad.py
 
@@ -40,7 +41,8 @@ class Rows:
         features: {"input_ids", "input_mask", "segment_ids": int32 [M, T]}.
         windows: list of M Window, text after text.
         words: for each text its words as (first character, the one after the last).
-        pieces: for each text the entries of its tokens, list of str.
+        pieces: for each text its tokens in the spelling of WordPiece, list of str; of questions
+            alone.
         word_of_piece: for each text the number of the word that each token is from.
         tokens: list of M (ids, number of ids of the first segment), of which `features` is made.
     """
@@ -97,39 +99,38 @@ def best_windows(windows):
     return best.tolist()
 
 
-def read_entries(path):
-    """Returns the entries of a vocab.txt: list of str."""
-    entries = Path(path).read_bytes().decode("utf-8").split("\n")
-    return entries[:-1] if not entries[-1] else entries
-
-
 class Reader:
-    """The settings and the vocabulary of an export, and texts as its tokenizer has them.
+    """The settings and the vocabulary of an export, and rows of ids.
 
-    folder: path-like, with decoder.json and vocab.txt; in their place may be given settings, the
-    content of the one, and vocab, the list of entries of the other.
+    folder: path-like, with decoder.json, and vocab.txt or tokenizer.json; in their place may be
+    given settings, the content of the one, and vocab, as of `make_vocabulary`.
     """
 
     def __init__(self, folder=".", settings=None, vocab=None):
         if settings is None:
             settings = json.loads((Path(folder) / "decoder.json").read_text("utf-8"))
         self.settings = settings
-        self.vocab = read_entries(Path(folder) / "vocab.txt") if vocab is None else vocab
-        ids = {entry: number for number, entry in enumerate(self.vocab)}
-        self.ids = ids
-        self.pad, self.cls, self.sep = (ids[f"[{name}]"] for name in ("PAD", "CLS", "SEP"))
-        # Without special tokens: a literal "[SEP]" in a text is text.
-        model = models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
-        self.tokenizer = Tokenizer(model)
-        self.tokenizer.normalizer = normalizers.BertNormalizer(
-            lowercase=self.settings["do_lower_case"]
-        )
-        self.tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        lower = settings["do_lower_case"]
+        is_given = vocab is not None
+        self.vocab = make_vocabulary(vocab, lower) if is_given else open_vocabulary(folder, lower)
+        self.pad, self.cls, self.sep = self.vocab.pad_id, self.vocab.cls_id, self.vocab.sep_id
 
-    def words(self, text):
-        """Returns the words of a text as they are looked up in the vocabulary: list of str."""
-        normalized = self.tokenizer.normalizer.normalize_str(text)
-        return [word for word, _ in self.tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
+    def room(self, num_texts=1):
+        """Returns how many tokens of texts a row may have, beside its special ones."""
+        between = self.vocab.num_between * (num_texts - 1)
+        num_special = (2 + between) * self.settings["add_special_tokens"]
+        return self.settings["max_sequence_length"] - num_special
+
+    def row(self, *texts):
+        """Returns (ids of a row, number of ids of its first segment). texts: ids of one or two."""
+        first, *others = texts
+        if not self.settings["add_special_tokens"]:
+            return [i for ids in texts for i in ids], len(first)
+        row = [self.cls, *first, self.sep]
+        if not others:
+            return row, len(row)
+        row += [self.sep] * (self.vocab.num_between - 1)
+        return [*row, *others[0], self.sep], len(row)
 
     def features(self, rows):
         """Returns the features of rows. rows: list of (ids, number of ids of the first segment)."""

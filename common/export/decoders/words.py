@@ -10,7 +10,6 @@ NumPy and the package tokenizers alone. `rows.features` may be given to the netw
 """
 
 import itertools
-import unicodedata
 
 import numpy as np
 
@@ -24,37 +23,19 @@ class Decoder(Reader):
 
     def rows(self, texts):
         """Returns Rows. texts: list of str; one that is longer than a row becomes windows."""
-        settings = self.settings
-        num_before = int(settings["add_special_tokens"])
-        room = settings["max_sequence_length"] - 2 * num_before
-        stride = settings["window_stride"] or -(-room // 2)
-        rows, windows, words, pieces, word_of_piece = [], [], [], [], []
+        room = self.room()
+        stride = self.settings["window_stride"] or -(-room // 2)
+        num_before = int(self.settings["add_special_tokens"])
+        rows, windows, words, word_of_piece = [], [], [], []
         for number, text in enumerate(texts):
-            encoding = self.tokenizer.encode(text, add_special_tokens=False)
-            words.append(self._words(text, encoding))
-            word_of_piece.append(encoding.word_ids)
-            pieces.append(encoding.tokens)
-            begins = _begins(encoding.word_ids)
-            for start, count in cut_windows(len(encoding), room, stride, begins):
-                ids = encoding.ids[start : start + count]
-                ids = [self.cls, *ids, self.sep] if num_before else ids
-                rows.append((ids, len(ids)))
+            words.append(self.vocab.split(text))
+            ids, word_of_id = self.vocab.ids_of_words([text[a:b] for a, b in words[-1]])
+            word_of_piece.append(word_of_id)
+            for start, count in cut_windows(len(ids), room, stride, _begins(word_of_id)):
+                rows.append(self.row(ids[start : start + count]))
                 windows.append(Window(number, start, count, num_before))
-        parts = windows, words, pieces, word_of_piece, rows
+        parts = windows, words, [], word_of_piece, rows
         return Rows(list(texts), self.features(rows), *parts)
-
-    def _words(self, text, encoding):
-        """Returns [(first character, the one after the last)]; an accent is part of its letter."""
-        spans = {}
-        for word, (first, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
-            begin, stop = spans.get(word, (first, end))
-            spans[word] = min(begin, first), max(stop, end)
-        found = []
-        for begin, end in spans.values():
-            while self.settings["do_lower_case"] and end < len(text) and _is_mark(text[end]):
-                end += 1
-            found.append((begin, end))
-        return found
 
     def decode(self, rows, outputs):
         """Returns for each text {"text", "tokens", "tags"} and, where the labels are those of
@@ -68,14 +49,17 @@ class Decoder(Reader):
         text, words = rows.texts[number], rows.words[number]
         windows = rows.windows_of(number)
         cut = [(window.start, window.count) for _, window in windows]
+        names = self.settings["label_names"]
         best, probabilities = best_windows(cut), []
-        begins = [*_begins(rows.word_of_piece[number]), len(rows.word_of_piece[number])]
+        begins = np.searchsorted(rows.word_of_piece[number], np.arange(len(words) + 1)).tolist()
         for begin, end in itertools.pairwise(begins):
+            if begin == end:  # of a word that no entry spells: it is outside
+                probabilities.append(np.eye(len(names))[_outside(names)])
+                continue
             row, window = windows[best[begin]]
             places = np.arange(begin, min(end, window.start + window.count))
             places += window.first - window.start
             probabilities.append(self._aggregate(softmax(logits[row][places])))
-        names = self.settings["label_names"]
         tags = [names[int(each.argmax())] for each in probabilities]
         result = {"text": text, "tokens": [text[a:b] for a, b in words], "tags": tags}
         if self.settings["has_entities"]:
@@ -125,5 +109,6 @@ def _begins(words):
     return [token for token, word in enumerate(words) if token == 0 or words[token - 1] != word]
 
 
-def _is_mark(character):
-    return unicodedata.category(character) == "Mn"
+def _outside(names):
+    """Returns the label of a word without a token."""
+    return names.index(OUTSIDE) if OUTSIDE in names else 0

@@ -13,23 +13,32 @@ import pytest
 import yaml
 
 import run
+from common.checkpoints.vocab import write_vocab
 from common.export.decoders.windows import best_windows, cut_windows
 from common.export.tflite import LOADING as LITERT
 from input.windows import best_windows as best_of_all
 from input.windows import cut_windows as cut_all
 from serving.readers import make_reader
 from tests.reference.toy_serving import toys_of_tasks
-from tests.reference.toy_words import make_task_data
+from tests.reference.toy_vocabularies import NETWORKS, VOCABULARIES
+from tests.reference.toy_words import WORDS, make_task_data
 
 # Accents in one and in two characters, what is tokenised to nothing, a special token, an emoji.
 AWKWARD = "a f\u00edlm fi\u0301lm and\u200b joy, [SEP] \U0001f642 film. \u4e2d\u6587 Joy"
 LONG = "a joy film and bad film plot joy dread warm fine " * 273  # 3,003 words
 QUESTION = "an a fine plot"
+SLOW = pytest.mark.slow
 
 
-def trained(folder, task):
-    """A model_dir of some steps of a tiny network, and the flags of its runs."""
+def trained(folder, task, kind=None):
+    """A model_dir of some steps of a tiny network, and the flags of its runs.
+
+    kind: of VOCABULARIES; None is WordPiece and BERT.
+    """
     keys = {name: str(each) for name, each in make_task_data(folder, task).items()}
+    if kind is not None:
+        vocab = VOCABULARIES[kind]([" ".join(WORDS), " ".join(sorted(WORDS))] * 4)
+        keys["vocab_file"] = str(folder / write_vocab(folder, vocab))
     rows = {"max_sequence_length": 13, "batch_size": 8, "cache_dir": str(folder / "cache")}
     if task == "question_answering":
         rows |= {"window_stride": 3, "max_query_length": 3, "version_2_with_negative": True}
@@ -41,6 +50,7 @@ def trained(folder, task):
             "num_heads": 2,
             "filter_size": 16,
             "max_position_embeddings": 16,
+            **NETWORKS.get(kind, {}),
         },
         "optimizer": {"learning_rate": 0.02},
         "runconfig": {"max_steps": 40, "save_checkpoints_steps": 40, "tf_random_seed": 1},
@@ -93,7 +103,10 @@ def tagger(tmp_path_factory):
 
 @pytest.mark.parametrize("aggregation", ["first", "average", "max"])
 def test_entities_are_those_of_predict(aggregation, tagger):
-    model_dir, flags = tagger
+    check_entities(*tagger, aggregation)
+
+
+def check_entities(model_dir, flags, aggregation):
     flags = [*flags, "--override", f"model.word_aggregation={aggregation}"]
     texts = [AWKWARD, LONG, "joy"]
     predicted(flags, texts)
@@ -107,8 +120,15 @@ def test_entities_are_those_of_predict(aggregation, tagger):
         np.testing.assert_allclose(*scores, rtol=0, atol=1e-5)  # rounded to 1e-6 each
 
 
-def test_answers_are_those_of_predict(tmp_path):
-    model_dir, flags = trained(tmp_path, "question_answering")
+@pytest.mark.slow  # a training and a process: 20 s each
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_entities_of_other_vocabularies_are_those_of_predict(kind, tmp_path):
+    check_entities(*trained(tmp_path, "token_classification", kind), "average")
+
+
+@pytest.mark.parametrize("kind", [None, *(pytest.param(k, marks=SLOW) for k in VOCABULARIES)])
+def test_answers_are_those_of_predict(kind, tmp_path):
+    model_dir, flags = trained(tmp_path, "question_answering", kind)
     # These few steps may have no answer surer than none: how sure depends on the processor.
     flags = [*flags, "--override", "model.null_score_diff_threshold=1000"]
     rows = [(QUESTION, LONG), ("joy", AWKWARD), (QUESTION, "a")]
