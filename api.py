@@ -32,7 +32,7 @@ from common.platform.machine_code import set_xla_flags
 from common.reports.metrics_file import read_curves
 from common.signals import listening
 from common.training.lock import check_written, locked
-from common.training.run_record import RunRecord
+from common.training.run_record import on_record
 from input.rows_in_memory import COLUMNS, LABEL, as_rows, write_questions, write_rows
 from utils import SAVED, get_params
 
@@ -515,8 +515,7 @@ def train(params, params_path, listeners, control, is_verbose):
     with listening(control) as control, locked(model_dir):
         store.delete_leftovers(model_dir)
         delete_leftovers(model_dir)
-        record = RunRecord(params, ["api", "fit"])
-        try:
+        with on_record(params, ["api", "fit"]) as record:
             session = open_session(params, str(params_path or "the arguments of fit"))
             set_up(session.run)
             record.accept()
@@ -525,8 +524,5 @@ def train(params, params_path, listeners, control, is_verbose):
             with contextlib.closing(told):
                 result = carry_out(session, control, told)
             record.keep(result)
-        except BaseException as error:
-            record.end(2 if isinstance(error, UserError) else 1, str(error))
-            raise
-        record.end(result.exit_code)
+            record.end(result.exit_code)
         return result

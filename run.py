@@ -34,7 +34,7 @@ from common.checkpoints import store
 from common.checkpoints.first_weights import check_origin
 from common.console import closing_summary, escape_unencodable, log
 from common.cs import target
-from common.errors import BusyError, RunError, UserError
+from common.errors import RunError, UserError
 from common.files import delete_leftovers
 from common.flags import add_params, check_flags, check_only, make_parser
 from common.params import flag_keys
@@ -46,7 +46,7 @@ from common.reports.metrics_file import to_json
 from common.signals import Stopped, listening, poll
 from common.training.cluster import read_cluster
 from common.training.lock import check_written, locked
-from common.training.run_record import RunRecord
+from common.training.run_record import exit_code_of, on_record, sentence_of
 from utils import COMMAND_LINE, SAVED, get_params, get_vocabulary_file, parse_override
 
 # Beside this file; as an installed package has no such place, in the working directory.
@@ -128,13 +128,9 @@ def run(params, args, cluster, control):
     """Runs on this machine, on record. Returns the exit code."""
     if not cluster.is_chief:
         return run_session(params, args, cluster, control, None)
-    record = RunRecord(params, sys.argv)
-    try:
+    with on_record(params, sys.argv) as record:
         exit_code = run_session(params, args, cluster, control, record)
-    except BaseException as error:
-        record.end(exit_code_of(error), sentence_of(error))
-        raise
-    record.end(exit_code)
+        record.end(exit_code)
     return exit_code
 
 
@@ -435,27 +431,6 @@ def main(argv=None):
     except (UserError, RunError, OSError, Stopped, KeyboardInterrupt) as error:
         log(sentence_of(error))
         return exit_code_of(error)
-
-
-def exit_code_of(error):
-    """Returns the exit code of a run that ended with an exception; see the head of this file."""
-    if isinstance(error, Stopped):
-        return 128 + error.signal_number
-    if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT
-    if isinstance(error, BusyError):
-        return os.EX_TEMPFAIL
-    return 2 if isinstance(error, UserError) else 1
-
-
-def sentence_of(error):
-    """Returns the message of an exception for the user."""
-    if isinstance(error, Stopped):  # with nothing new to save
-        return f"The run was {error}"
-    if isinstance(error, KeyboardInterrupt):  # before signals are handled
-        return "Interrupted"
-    # OSError: such as a full disk or a deleted folder.
-    return str(error) if isinstance(error, UserError) else f"The run failed: {error}"
 
 
 if __name__ == "__main__":

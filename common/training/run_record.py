@@ -10,15 +10,18 @@ import hashlib
 import os
 import resource
 import secrets
+import signal
 import socket
 import subprocess
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common.errors import BusyError, UserError
 from common.export.model_card import versions
 from common.files import write_whole
 from common.reports.metrics_file import to_json
+from common.signals import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,6 +83,39 @@ class RunRecord:
             text = to_json(content, indent=2)
             # A path may hold bytes that are not UTF-8: JSON has an escape for them.
             write_whole(self.folder / name, f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+@contextlib.contextmanager
+def on_record(params, command):
+    """While open, a start is on record; an exception completes the record. Yields the RunRecord,
+    whose `end` tells of a start that ended otherwise. Arguments as of RunRecord."""
+    record = RunRecord(params, command)
+    try:
+        yield record
+    except BaseException as error:
+        record.end(exit_code_of(error), sentence_of(error))
+        raise
+
+
+def exit_code_of(error):
+    """Returns the exit code of a run that ended with an exception; see the head of run.py."""
+    if isinstance(error, Stopped):
+        return 128 + error.signal_number
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, BusyError):
+        return os.EX_TEMPFAIL
+    return 2 if isinstance(error, UserError) else 1
+
+
+def sentence_of(error):
+    """Returns the message of an exception for the user."""
+    if isinstance(error, Stopped):  # with nothing new to save
+        return f"The run was {error}"
+    if isinstance(error, KeyboardInterrupt):  # before signals are handled
+        return "Interrupted"
+    # OSError: such as a full disk or a deleted folder.
+    return str(error) if isinstance(error, UserError) else f"The run failed: {error}"
 
 
 def program_version():

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import BusyError, RunError, UserError
+from common.signals import Stopped
 from common.training import run_record
 from common.training.result import Result
-from common.training.run_record import RunRecord, program_version
+from common.training.run_record import RunRecord, on_record, program_version
 from tests.reference.tiny_bert import tiny_params
 
 
@@ -37,6 +39,24 @@ def test_a_start_is_on_disk_at_once_and_completed_at_the_end(params):
     assert read(record) == facts | ended
     assert 10**7 < ended["peak_memory_bytes"] < 10**12  # of a process that runs Python
     assert read(record)["ended"] >= facts["started"]
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "reason"),
+    [
+        (UserError("lr is -1"), 2, "lr is -1"),
+        (BusyError("wait"), 75, "wait"),
+        (RunError("a NaN"), 1, "The run failed: a NaN"),
+        (OSError("full"), 1, "The run failed: full"),
+        (Stopped(15), 143, "The run was stopped by SIGTERM"),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+    ],
+)
+def test_an_exception_completes_the_record_of_run_py_and_of_fit(params, error, exit_code, reason):
+    with pytest.raises(type(error)), on_record(params, []) as record:
+        raise error
+    facts = read(record)
+    assert (facts["exit_code"], facts["reason"]) == (exit_code, reason) and facts["ended"]
 
 
 def test_starts_have_folders_of_their_own_and_params_tell_in_their_hash(params):
