@@ -49,6 +49,8 @@ def read(body, reader, rest=b""):
         if not isinstance(each, dict) or not isinstance(each.get("name"), str):
             raise malformed("each of inputs has to be an object with name, shape, datatype, data")
         name, size = each["name"], size_in(each, "binary_data_size")
+        if name in columns:
+            raise malformed(f"input {name!r} is there twice")
         content = None
         if size is not None:
             content, place = rest[place : place + size], place + size

@@ -162,6 +162,7 @@ REFUSED = (
     ("/v2/models/toy/infer", "[]", 400, "`inputs`"),
     ("/v2/models/toy/infer", {"inputs": [tensor(datatype=["BYTES"])]}, 422, "none of BYTES"),
     ("/v2/models/toy/infer", {"inputs": [tensor("input_ids", [0, 0])]}, 422, "have no rows"),
+    ("/v2/models/toy/infer", {"inputs": [tensor(), tensor()]}, 400, "twice"),
     ("/page/explain", {"inputs": "a " * 10_001}, 422, "20,000 characters"),
     ("/nothing", None, 404, "nothing here"),
     ("/predict", None, 405, "nothing here"),
