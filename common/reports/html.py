@@ -11,7 +11,7 @@ import warnings
 
 STYLE = """
 :root { color-scheme: light; --ink: #1d2733; --soft: #5b6773; --line: #dfe4ea; --blue: #0072b2;
-  --orange: #b34a00; --wash: #f5f7f9; }
+  --orange: #b34a00; --wash: #f5f7f9; --bar: 1rem; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; color: var(--ink);
   background: #fff; font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial,
@@ -56,6 +56,9 @@ code { font-size: .875em; }
 nav { margin: 1rem 0; font-size: .9375rem; }
 nav a { margin-right: 1rem; white-space: nowrap; }
 a { color: var(--blue); }
+td:first-child { min-width: 5.5rem; }
+@media (max-width: 40rem) { :root { --bar: .5rem; } th { white-space: normal; }
+  .number .bar { display: none; } }
 @media print { body { max-width: none; } details { break-inside: avoid; } }
 """
 
@@ -136,7 +139,8 @@ def table(columns, rows, num_texts=1):
 
 def bar(share, most_rem=12):
     """Returns a bar whose length shows a share of 1."""
-    return f'<span class="bar" style="width:{max(share, 0) * most_rem:.3g}rem"></span>'
+    length = max(share, 0) * most_rem  # on a telephone half as much
+    return f'<span class="bar" style="width:calc({length:.3g} * var(--bar))"></span>'
 
 
 def details(summary, *parts):

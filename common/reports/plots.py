@@ -118,7 +118,6 @@ def smooth(values, window):
 def draw_curves(curves, title):
     """Returns a matplotlib Figure of what `read_curves` returns; None without a finite figure."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     points = {}  # steps and values of the curves' finite figures
     for key, curve in curves.items():
@@ -170,12 +169,20 @@ def draw_curves(curves, title):
         axes.spines[["top", "right"]].set_visible(False)
         if name != "learning rate":
             axes.legend(frameon=False, fontsize=10)
-    axes.set_xlabel("step", fontsize=11)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    label_steps(axes)
     figure.align_ylabels()
     figure.suptitle(title, parse_math=False, fontsize=12)
     return figure
+
+
+def label_steps(axes):
+    """Gives an axis of steps whole numbers, of a single step that one alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("step", fontsize=11)
+    locator = MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _plot_line(axes, steps, values, **style):

@@ -24,7 +24,7 @@ from common.reports.html import (
     tag,
     text,
 )
-from common.reports.plots import ACCURACY_LABELS, BLUE, GREY, ORANGE, draw_curves
+from common.reports.plots import ACCURACY_LABELS, BLUE, GREY, ORANGE, draw_curves, label_steps
 
 MAX_MATRIX = 30  # classes of a matrix; of more, the commonest confusions are listed
 MAX_CONFUSIONS = 40
@@ -136,11 +136,10 @@ def _draw_main(curve, name):
     axes.plot(
         list(curve), list(curve.values()), color=ORANGE, linewidth=2, marker="o", markersize=4
     )
-    axes.set_xlabel("step", fontsize=11)
+    label_steps(axes)
     axes.set_ylabel(name, fontsize=11)
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
 
@@ -168,8 +167,9 @@ def _classes(content):
         for each in sorted(classes, key=lambda each: each["f1"])[:MAX_CLASSES]
     ]
     notes = "" if content["task"] != "classification" else "Recall is one less the share of errors."
+    support = "entities" if content["task"] == "token_classification" else "rows"
     return paragraph("The class with the lowest F1 comes first.", notes) + table(
-        ["class", *columns, "rows"], rows
+        ["class", *columns, support], rows
     )
 
 
@@ -430,6 +430,8 @@ def _of_data(data_report):
 
 
 def _starts(starts):
+    if not starts:
+        return ""
     rows, versions = [], {}
     for start in starts[-MAX_STARTS:]:
         speed = start["examples_per_second"]

@@ -187,7 +187,9 @@ def shown_row(rows, number, with_texts, **more):
         if name in rows and (with_texts or _is_of_classes(rows)):
             found[key] = _shortened(rows[name][number])
     if with_texts:
-        found["texts"] = [_shortened(text) for text in rows.texts(number)]
+        is_answer = rows.answer_column == "answer"  # a part of the text
+        around = rows[rows.true_column][number].split(" | ")[0] if is_answer else ""
+        found["texts"] = [_shortened(text, around) for text in rows.texts(number)]
     return found | more
 
 
@@ -196,8 +198,15 @@ def _is_of_classes(rows):
     return rows.true_column in ("label_true", "value_true")
 
 
-def _shortened(text):
-    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 3] + "..."
+def _shortened(text, around=""):
+    """Returns MAX_CHARACTERS of a text, those around a part of it where it has that."""
+    most = MAX_CHARACTERS - 3
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    middle = text.find(around) + len(around) // 2
+    begin = max(0, min(middle - most // 2, len(text) - most))
+    end = "..." if begin + most < len(text) else ""
+    return ("..." if begin else "") + text[begin : begin + most] + end
 
 
 def _mistakes(all_rows, with_texts):

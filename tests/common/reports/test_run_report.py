@@ -377,6 +377,18 @@ def test_answers_to_questions_have_the_interval_of_their_f1(tmp_path):
     assert words["who?"] == {"word": "who?", "exact_match": 100.0, "f1": 100.0, "rows": 7}
 
 
+def test_a_long_text_is_shown_around_its_answer(tmp_path):
+    columns = ["id", "text_a", "text_b", "answer", "score", "answer_true", "f1", "correct"]
+    text = "before " * 100 + "Ada did." + " after" * 100
+    rows = [["0", "Who?", text, "before", "0.9", "Ada", "0.0", "no"]]
+    figures = {"eval/f1": 0.0, "eval/exact_match": 0.0, "loss": 1.0}
+    content, page = with_figures(wrote_rows(tmp_path, columns, rows), "question_answering", figures)
+    _, shown = content["mistakes"]["rows"][0]["texts"]
+    assert shown.startswith("...") and shown.endswith("...") and len(shown) < 310
+    assert 120 < shown.index("Ada did.") < 180
+    assert 'id="the-run"' not in page  # no start is known: no heading without a content
+
+
 def test_questions_without_an_answer_are_a_baseline(tmp_path):
     columns = ["id", "text_a", "text_b", "answer", "score", "answer_true", "f1", "correct"]
     rows = [
