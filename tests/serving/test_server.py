@@ -11,6 +11,7 @@ import weakref
 import numpy as np
 import pytest
 
+from serving.server import listen
 from tests.reference.toy_serving import Client, ToyEngine, toy_model, until
 
 # "a good day" is [CLS] a good day [SEP]: 5 tokens, 2 + 5 + 6 + 8 + 3 = 24; "bad": 3, 12.
@@ -183,6 +184,15 @@ def answer_to_begun(running, content):
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\n" + content)
         with connection.makefile("rb") as said:
             return said.read()
+
+
+def test_the_body_of_an_answer_does_not_wait_until_the_client_has_its_head():
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_body_that_is_too_large_is_not_read(serve_toys):
