@@ -36,24 +36,31 @@ class Job:
 
 
 class Batcher:
-    """One network, and the thread that computes with it.
+    """One network, and the threads that compute with it, each a batch at a time.
 
     Args:
         run: rows -> {name: array [rows, ...]}.
         max_tokens: int, of a batch with its padding. A longer row is a batch of its own.
         max_rows: int or None, of a batch. max_queue: int, rows that may wait.
+        num_threads: int, how many call `run` at a time.
         on_batch: (number of rows, tokens with padding, real tokens, seconds) -> None.
     """
 
-    def __init__(self, run, max_tokens, max_rows=None, max_queue=1024, on_batch=None):
+    def __init__(
+        self, run, max_tokens, max_rows=None, max_queue=1024, on_batch=None, num_threads=1
+    ):
         self._run, self.max_tokens, self.max_rows = run, max_tokens, max_rows
         self.max_queue, self._on_batch = max_queue, on_batch
         self._waiting = []  # (length, number, place in its job, job), sorted
         self._number = 0
         self._changed = threading.Condition()
         self._is_closed = False
-        self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"batcher {n}", daemon=True)
+            for n in range(num_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __len__(self):
         return len(self._waiting)
@@ -74,15 +81,16 @@ class Batcher:
             for place, (ids, _) in enumerate(rows):
                 self._number += 1
                 bisect.insort(self._waiting, (len(ids), self._number, place, job))
-            self._changed.notify()
+            self._changed.notify(len(rows))
         return job
 
     def close(self):
         """Computes what waits, and ends the thread."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
         self._run = None  # which keeps the network in memory
 
     def _forget_cancelled(self):
@@ -136,8 +144,10 @@ class Batcher:
             self._count_down(job)
 
     def _count_down(self, job):
-        job.num_left -= 1
-        if job.num_left == 0:
+        with self._changed:  # other rows of the job may be computed by another thread
+            job.num_left -= 1
+            is_done = job.num_left == 0
+        if is_done:
             job.on_done(job)
 
 

@@ -34,7 +34,12 @@ class Served:
         self._engine = loaded.engine
         self._attribution, self._making = None, threading.Lock()
         self.batcher = Batcher(
-            self.run, settings.max_batch_tokens, self._engine.max_rows, settings.max_queue, on_batch
+            self.run,
+            settings.max_batch_tokens,
+            self._engine.max_rows,
+            settings.max_queue,
+            on_batch,
+            self._engine.num_streams,
         )
 
     @property

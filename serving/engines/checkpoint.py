@@ -47,7 +47,7 @@ class NetworkEngine:
     tf: TensorFlow. inference: Inference with weights.
     """
 
-    max_rows = None
+    max_rows, num_streams = None, 1
 
     def __init__(self, tf, inference, needs_positions):
         names = ["input_ids", "input_mask", "segment_ids"]

@@ -33,7 +33,7 @@ BOOM = VOCAB.index("boom")
 class ToyEngine:
     """Attributes: shapes, of each call; gate, which a call waits for."""
 
-    max_rows = None
+    max_rows, num_streams = None, 1
 
     def __init__(self, scale=1.0):
         self.scale, self.shapes, self.gate = scale, [], threading.Event()
@@ -121,7 +121,7 @@ class ToyTags:
     """Logits of tokens: "good" and "day" are of the second and the third label, others of the
     first."""
 
-    max_rows = None
+    max_rows, num_streams = None, 1
 
     def run(self, features):
         ids = features["input_ids"]
@@ -132,7 +132,7 @@ class ToyTags:
 class ToySpans:
     """An answer begins with "good" and ends with "day"."""
 
-    max_rows = None
+    max_rows, num_streams = None, 1
 
     def run(self, features):
         ids = features["input_ids"]
@@ -143,7 +143,7 @@ class ToySpans:
 class ToyMasks:
     """The likeliest word for each [MASK] is "good", then "bad"."""
 
-    max_rows = None
+    max_rows, num_streams = None, 1
 
     def run(self, features):
         shape = features["masked_lm_positions"].shape

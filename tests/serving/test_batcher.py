@@ -87,6 +87,20 @@ def test_a_full_queue_refuses_and_what_nobody_waits_for_is_not_computed(network,
     assert network.calls == [[[1] * 3], [[2] * 3] * 3]
 
 
+def test_two_threads_compute_two_batches_of_a_job_at_a_time():
+    both, done = threading.Barrier(2), queue.Queue()
+
+    def run(rows):
+        both.wait(60)  # one thread alone would wait for ever
+        return {"sums": np.array([sum(ids) for ids, _ in rows])}
+
+    batcher = Batcher(run, max_tokens=40, max_rows=1, num_threads=2)
+    submit(batcher, [row(3, n) for n in range(10)], done)
+    assert [each["sums"] for each in done.get(timeout=60).outputs] == [3 * n for n in range(10)]
+    assert done.empty()
+    batcher.close()
+
+
 def test_the_end_waits_for_what_waits(network):
     batcher, done = Batcher(network, max_tokens=40), queue.Queue()
     submit(batcher, [row(3)] * 4, done)
