@@ -61,7 +61,8 @@ def start(command, port):
             sys.exit(process.stderr.read().decode())
         try:
             body = json.dumps({"inputs": "a text"}).encode()
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/predict", body, timeout=10)
+            url, kind = f"http://127.0.0.1:{port}/predict", {"Content-Type": "application/json"}
+            urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=10)
             return process
         except OSError:
             time.sleep(0.2)
