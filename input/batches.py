@@ -38,7 +38,7 @@ class Batches:
     rows begins; filler rows come first, at 0, and have no token.
     """
 
-    dataset: tf.data.Dataset
+    dataset: tf.data.Dataset  # or a ScoredDataset, which makes one
     rows: np.ndarray  # int32 [steps, B]: the row of the split at each place; -1 for filler
     shapes: np.ndarray  # int32 [steps, 2]: shape of the features of each batch
     targets: dict[str, np.ndarray]  # {name: [N, ...]} of the split, in its own order

@@ -254,7 +254,7 @@ class Kept:
                 return features, {**named(targets), **found}, *weights
 
             numbers = tf.data.Dataset.from_tensor_slices(batches.rows)
-            dataset = tf.data.Dataset.zip((batches.dataset, numbers)).map(add)
+            dataset = tf.data.Dataset.zip((batches.from_batch(0), numbers)).map(add)
         dataset = dataset.with_options(batches.dataset.options())
         return dataclasses.replace(batches, dataset=dataset)
 

@@ -94,7 +94,7 @@ def with_masks(batches, masking, epochs):
         rows, epoch = place
         return *masking(features, targets, epoch, rows), *weights
 
-    dataset = tf.data.Dataset.zip(batches.dataset, places).map(mask)
+    dataset = tf.data.Dataset.zip(batches.from_batch(0), places).map(mask)
     return replace(batches, dataset=dataset)
 
 
