@@ -6,11 +6,13 @@ from typing import Any
 
 from BertClassifierModel import BertClassifierModel
 from common.BaseModel import PREDICT, TRAIN, BaseModel
+from common.params.pretraining import REPLACED_TOKENS
 from common.tasks.distillation import distilled
 from common.tasks.multi_label import MultiLabelTask
 from common.tasks.pretraining import PretrainingTask
 from common.tasks.question_answering import QuestionAnsweringTask
 from common.tasks.regression import RegressionTask
+from common.tasks.replaced_tokens import ReplacedTokensTask
 from common.tasks.targets import named
 from common.tasks.token_classification import TokenClassificationTask
 
@@ -22,6 +24,13 @@ TASKS = {
     "token_classification": TokenClassificationTask,
     "regression": RegressionTask,
 }
+
+
+def task_of(params):
+    """Returns the class of the task of Params."""
+    if params.model.pretraining_objective == REPLACED_TOKENS:
+        return ReplacedTokensTask
+    return TASKS[params.task]
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ def make_model(params, label_names=()):
 
     label_names: str of each class, for reports and predictions.
     """
-    task = TASKS[params.task]
+    task = task_of(params)
     if params.runconfig.is_training and params.distillation is not None:
         task = distilled(task)
     model = task(params, label_names)

@@ -39,7 +39,7 @@ from common.training.length import (
 )
 from common.training.session import Session
 from common.training.teacher import fingerprint_of, params_of
-from model import TASKS, make_model, model_fn
+from model import make_model, model_fn, task_of
 from utils import SAVED, changes_from, get_params, placed, save_params
 
 BEST, NEWEST = "best", "newest"  # as --checkpoint_path
@@ -313,7 +313,7 @@ def check_machine(session):
 def check_export(session):
     """Raises UserError if the best checkpoint could not be exported after the training."""
     if session.mode == "train_and_eval" and session.run.export_best is not None:
-        check_format(session.run.export_best, session.params, TASKS[session.params.task])
+        check_format(session.run.export_best, session.params, task_of(session.params))
         check_folder(session.model_dir / "export" / session.run.export_best)
 
 

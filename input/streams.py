@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
-from common.params.pretraining import RECORDS
+from common.params.pretraining import RECORDS, REPLACED_TOKENS
 from input.masking import GivenMasks, make_masking, mask_id_of, tokenize_with_masks
 from input.prepare_data import prepare_data
 from input.row_batches import every_row_once
@@ -16,6 +16,7 @@ from input.row_stores import TRAIN, VALIDATION, open_row_store
 from input.rows import Origins, report_skipped
 from input.stream_plan import PACKED, PADDED, StreamPlan
 from input.streamed_batches import make_streamed_batches
+from input.token_cache import tokenize_texts
 
 NUM_LOOKED_AT = 1000  # rows, for what their tokens suggest
 
@@ -86,13 +87,19 @@ class StreamReader:
         """Returns {"texts": Batches} of texts with [MASK]s, whose places the features have."""
         if not texts:
             raise UserError(
-                "task: pretraining predicts the [MASK]s of texts; give some with --text or "
-                "--input_file"
+                "task: pretraining predicts the [MASK]s of texts, or with pretraining_objective: "
+                "replaced_tokens which tokens were replaced; give some with --text or --input_file"
             )
         cfg = params.predict_input
         if cfg.packing != "none":  # a packed row would have the [MASK]s of several texts
             cfg = cfg.model_copy(update={"packing": "buckets"})
         tokenizer, layout = self._read(cfg)
+        origins = Origins(texts)
+        if params.model.pretraining_objective == REPLACED_TOKENS:
+            cfg = cfg.model_copy(update={"packing": "none"})  # each row has an answer a token
+            tokens = tokenize_texts(texts, tokenizer)
+            plain = every_row_once(params, cfg, tokens, tokenizer, layout)
+            return {"texts": replace(plain, origins=lambda: origins)}
         tokens = tokenize_with_masks(texts, tokenizer)
         most = max(sum(text.count(tokenizer.mask_token) for text in row) for row in texts)
         find = GivenMasks(mask_id_of(tokenizer), most)
@@ -103,7 +110,6 @@ class StreamReader:
 
         with tf.device("/cpu:0"):
             dataset = plain.dataset.map(add_positions)
-        origins = Origins(texts)
         return {"texts": replace(plain, dataset=dataset, origins=lambda: origins)}
 
     def summarize(self, params, batches_of_split):

@@ -754,6 +754,11 @@ PRETRAINING = {
     "train_input.train_documents": "$/documents.txt",
     "train_input.eval_documents": "$/documents.txt",
 }
+REPLACING = PRETRAINING | {
+    "train_input.mask_replace_prob": 0.0,
+    "train_input.random_replace_prob": 1.0,
+    "model.disable_nsp": True,
+}
 SINGLE_TEXTS = PRETRAINING | {"train_input.sentence_pairs": "none", "model.disable_nsp": True}
 ANSWERING = FILES | {
     "train_input.data_processor": "QuestionAnsweringDataProcessor",
@@ -917,6 +922,7 @@ KEYS = [
     ("train_input.buffer_size", 9, written_records, SINGLE_RECORDS),
     ("train_input.disable_masking", True, written_records, SINGLE_RECORDS),
     ("train_input.num_processes", 1, num_processes, PRETRAINING | {"train_input.num_processes": 3}),
+    ("model.pretraining_objective", "replaced_tokens", pretraining_outputs, REPLACING),
     ("model.share_embedding_weights", False, pretraining_outputs, PRETRAINING),
     ("model.mlm_loss_weight", 0.5, pretraining_outputs, PRETRAINING),
     ("model.mlm_loss_scaling", "batch_size", pretraining_outputs, PRETRAINING),

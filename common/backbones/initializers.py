@@ -8,7 +8,10 @@ import numpy as np
 
 # `part` of FreshWeights, for each group of weights.
 TABLES, WORDS, LAYERS, PROJECTION = 0, 1, 2, 5
-HEADS = POOLER, CLASSIFIER, MASKED_LM, NEXT_SENTENCE, DISTILLATION = 3, 4, 6, 7, 8
+HEADS = POOLER, CLASSIFIER, MASKED_LM, NEXT_SENTENCE, DISTILLATION, DISCRIMINATOR = (
+    *(3, 4, 6, 7, 8),
+    9,
+)
 _MAX_SEED = 2**31 - 1
 _STRIDE = 10_007  # a prime above any number of weights
 

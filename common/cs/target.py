@@ -10,6 +10,7 @@ from pathlib import Path
 from common.console import counted, log
 from common.errors import RunError, UserError
 from common.params.families import BERT
+from common.params.pretraining import REPLACED_TOKENS
 
 TARGETS = ("CPU", "GPU", "CS")
 LAUNCHER = "BERT_CS_LAUNCHER"  # the name of the launcher, set by bin/csrun_cpu and bin/csrun_wse
@@ -219,6 +220,11 @@ def check_rules(params):
             "machine, without csrun_wse, csrun_cpu and --target CS"
         )
     faults += family_faults(model)
+    if model.pretraining_objective == REPLACED_TOKENS:
+        faults.append(
+            f"model.pretraining_objective: {REPLACED_TOKENS} is not computed on a CS system; leave "
+            "it out, or run it on this machine, without csrun_wse, csrun_cpu and --target CS"
+        )
     if params.distillation is not None and run.is_training:
         faults.append(
             "distillation: no teacher runs on a CS system; leave the section out, or run it on "

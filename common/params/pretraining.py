@@ -23,7 +23,7 @@ from common.params.values import (
     to_int,
 )
 
-TASK = "pretraining"
+TASK, REPLACED_TOKENS = "pretraining", "replaced_tokens"
 
 # The kinds of data that pre-training reads.
 RECORDS = (
@@ -146,9 +146,14 @@ class RecordKeys(Section):
 
 
 class PretrainingHeadKeys(Section):
-    """The keys of the network's two heads of pre-training."""
+    """The keys of the network's heads of pre-training."""
 
     # Heads of pre-training
+    pretraining_objective: Literal["masked_words", REPLACED_TOKENS] = HeadKey(
+        "masked_words",
+        "What is told of a row. masked_words: what stood in the place of tokens. replaced_tokens: "
+        "which tokens stand in the place of others, as ELECTRA's discriminator does.",
+    )
     share_embedding_weights: Switch = HeadKey(
         True,
         "Predict masked words with the table of the word embeddings. false: with a table of its "
@@ -195,6 +200,9 @@ def network_faults(model):
         if value != default:
             text = f"is {as_yaml(value)}, which is for tasks with an answer a row, but task is"
             yield key, f"{text} {TASK}; leave the key out"
+    if model.pretraining_objective == REPLACED_TOKENS and not model.disable_nsp:
+        text = "is false, and a discriminator has no next-sentence head; write it as true"
+        yield "disable_nsp", text
     if model.disable_nsp and "pooler" in model.freeze:
         text = "names pooler, which disable_nsp: true leaves out; leave it out here, too"
         yield "freeze", text
@@ -213,6 +221,24 @@ def masking_faults(section):
     if sum(replaced) > 1:
         text = f"{replaced[1]} and mask_replace_prob {replaced[0]} are more than 1 together"
         yield "random_replace_prob", f"{text}; the rest of the tokens to predict stays"
+
+
+def objective_faults(params):
+    """Yields (dotted key, text) of what a discriminator cannot be shown."""
+    if params.model.pretraining_objective != REPLACED_TOKENS:
+        return
+    if params.distillation is not None:
+        text = f"is {REPLACED_TOKENS}, and a teacher teaches masked words; leave one of them out"
+        yield "model.pretraining_objective", text
+    for name, section in params.inputs.items():
+        if section.data_processor in (WITH_PAIRS, STATIC):
+            text = f"is {section.data_processor}, whose records have [MASK]s, and a discriminator "
+            text += f"is shown words; write DocumentDataProcessor or {DYNAMIC}"
+            yield f"{name}.data_processor", text
+        elif section.mask_replace_prob or not section.random_replace_prob:
+            text = f"is {section.mask_replace_prob}, and a discriminator is shown words in the "
+            text += "place of others; write mask_replace_prob: 0 and random_replace_prob: 1"
+            yield f"{name}.mask_replace_prob", text
 
 
 def record_faults(section):

@@ -327,6 +327,7 @@ def task_faults(params):
     if task == pretraining.TASK:
         for key, text in pretraining.network_faults(params.model):
             yield f"model.{key}", text
+        yield from pretraining.objective_faults(params)
         family = params.model.family
         if not (family.has_next_sentence or params.model.disable_nsp):
             text = f"is false, and {family.title} has no next-sentence head; write it as true"

@@ -2,7 +2,9 @@
 """Our own checkpoint: the network of `model.py`, in the precision of its params."""
 
 from common.console import logging_to
+from common.errors import UserError
 from common.export.decoder import settings_of
+from common.params.pretraining import REPLACED_TOKENS
 from serving.engines.loaded import Loaded
 from utils import SAVED, get_params
 
@@ -22,6 +24,11 @@ def load(folder):
         params = get_params(folder / SAVED, changes)
         # A text, so that the label names are the checkpoint's and no data are needed.
         session = open_session(params, str(folder / SAVED), texts=["-"])
+        if session.params.model.pretraining_objective == REPLACED_TOKENS:
+            raise UserError(
+                f"{folder} tells which tokens were replaced, for which no protocol of the server "
+                "has an answer; use --mode predict"
+            )
         model = session.new_model()
         inference = Inference(session, model)
         inference.load(session.checkpoint)

@@ -46,6 +46,7 @@ from common.checkpoints.vocab import pad_token, write_vocab
 from common.console import counted
 from common.errors import UserError
 from common.params.families import BERT, FAMILIES
+from common.params.pretraining import REPLACED_TOKENS
 from common.params.pretraining import TASK as PRETRAINING
 
 WEIGHTS_FILE = "model.safetensors"
@@ -388,7 +389,10 @@ def check(params, quantize):
     cfg, program = params.model, f"Hugging Face's {params.model.family.title}"
     row = HUGGINGFACE_FAMILIES[cfg.backbone or BERT]
     refuse_other_networks(cfg, program, tuple(row.poolings.values()))
-    if params.task == PRETRAINING:
+    if cfg.pretraining_objective == REPLACED_TOKENS:
+        if cfg.backbone != "electra":
+            raise UserError(f"{program} has no head of replaced tokens, as ELECTRA's has")
+    elif params.task == PRETRAINING:
         refuse_other_heads(cfg, program)
     if row.epsilon_key is None and cfg.layer_norm_epsilon != DEFAULT_LAYER_NORM_EPS:
         raise UserError(

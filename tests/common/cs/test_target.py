@@ -150,6 +150,13 @@ def test_what_the_system_cannot_do_is_refused_with_what_to_write(mode, sections,
     assert told in str(error.value)
 
 
+def test_a_discriminator_is_not_computed_there():
+    params = make_params("train")
+    model = params.model.model_copy(update={"pretraining_objective": "replaced_tokens"})
+    with pytest.raises(UserError, match="replaced_tokens is not computed on a CS system"):
+        target.check_rules(params.model_copy(update={"model": model}))
+
+
 @pytest.mark.parametrize("mode", ["eval", "predict"])
 def test_what_trains_nothing_needs_no_length(mode):
     target.check_rules(make_params(mode, runconfig={"max_steps": None}))
