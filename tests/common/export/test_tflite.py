@@ -11,8 +11,10 @@ from common.BaseModel import PREDICT
 from common.export import tflite
 from common.export.export import export
 from model import make_model
+from tests.reference.source_cases import FAMILIES
 from tests.reference.tiny_bert import random_features, randomize, tiny_params
 
+NAMES = ("roberta", "distilbert", "electra", "albert", "modernbert")
 # In place of ai-edge-litert, which is no requirement: the same interpreter.
 OF_TENSORFLOW = "import tensorflow as tf\nInterpreter = tf.lite.Interpreter"
 
@@ -39,6 +41,8 @@ def run(path, features):
         {"pooler_type": "sum", "embedding_size": 4, "position_embedding_type": "fixed"},
         {"use_pre_normalization": True, "use_segment_embedding": False},
         {"rows": {"invert_mask": False}},
+        # RoBERTa's positions begin at row 2.
+        *({**FAMILIES[name], "max_position_embeddings": 21} for name in NAMES),
     ],
     ids=str,
 )
@@ -59,6 +63,10 @@ def test_litert_computes_the_networks_logits_for_any_batch_and_length(
 
 
 @pytest.mark.parametrize(
+    "family",
+    ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES)],
+)
+@pytest.mark.parametrize(
     "task, num_classes, names",
     [
         ("regression", 1, {"logits", "value"}),
@@ -67,16 +75,19 @@ def test_litert_computes_the_networks_logits_for_any_batch_and_length(
         ("question_answering", None, {"start_logits", "end_logits"}),
     ],
 )
-def test_every_task_gives_its_outputs(make_classifier, tmp_path, task, num_classes, names):
+def test_every_task_gives_its_outputs(make_classifier, tmp_path, task, num_classes, names, family):
+    of_family = dict(FAMILIES[family])
+    if task in ("token_classification", "question_answering"):
+        of_family.pop("pooler_type", None)
     if task == "question_answering":
         from dataclasses import replace
 
-        params = tiny_params(None, task=task)
+        params = tiny_params(None, task=task, **of_family)
         network = make_model(params)
         randomize(network)
         classifier = replace(make_classifier(2), model=network, params=params)
     else:
-        classifier = make_classifier(num_classes=num_classes, task=task)
+        classifier = make_classifier(num_classes=num_classes, task=task, **of_family)
     folder, _ = export("tflite", classifier, tmp_path / "out")
     features = features_of(3, 7)
     outputs = run(folder / "model.tflite", features)
