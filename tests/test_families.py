@@ -2,13 +2,17 @@
 """Every family from its checkpoint to exports, as somebody with lists of texts types it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tokenizers
+import yaml
 
+import run
 from api import Classifier, new_evaluator
+from common.checkpoints import store
 from common.checkpoints.artefact import chosen_checkpoint
 from common.checkpoints.inspect import inspect_checkpoint
 from common.checkpoints.load import open_checkpoint
@@ -20,12 +24,15 @@ from serving.engines.loaded import load_export
 from serving.readers import make_reader
 from session import open_session
 from tests.reference.family_fixtures import FIXTURES, needs_fixtures
+from tests.reference.source_cases import FAMILIES as NETWORKS
 from tests.reference.tiny_bert import (
     HIDDEN_SIZE,
     INPUTS_OF_TASK,
     huggingface_tensors,
     save_huggingface,
 )
+from tests.reference.toy_session import bits_of
+from tests.reference.toy_words import make_task_data
 
 TEXTS = ["the treaty was good", "Nobody had expected so many people!"] * 12
 LABELS = ["happy", "sad"] * 12
@@ -65,16 +72,16 @@ def encode(folder, vocab_file, texts):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_classifier_of_every_family_is_trained_continued_and_exported(family, tmp_path):
     source = FIXTURES / f"hf_{family}" / "sequence_classification"
-    run = tmp_path / "run"
+    model_dir = tmp_path / "run"
     clf = Classifier(str(source), overrides=OVERRIDES)
-    clf.fit(TEXTS, LABELS, model_dir=run, num_epochs=1, **KEYS)
+    clf.fit(TEXTS, LABELS, model_dir=model_dir, num_epochs=1, **KEYS)
     assert np.isfinite(clf.result_.figures["loss"])
     changes = {"runconfig.allow_changed_params": True}
-    clf.fit(TEXTS, LABELS, model_dir=run, num_epochs=2, overrides=changes, **KEYS)
+    clf.fit(TEXTS, LABELS, model_dir=model_dir, num_epochs=2, overrides=changes, **KEYS)
     logits = clf.logits(NEW)
-    again = Classifier.load(run)
+    again = Classifier.load(model_dir)
     np.testing.assert_array_equal(again.logits(NEW), logits)
-    assert f"backbone                {family}" in inspect_checkpoint(run)
+    assert f"backbone                {family}" in inspect_checkpoint(model_dir)
 
     clf.export("huggingface", tmp_path / "huggingface")
     config = json.loads((tmp_path / "huggingface" / "config.json").read_text())
@@ -84,7 +91,7 @@ def test_a_classifier_of_every_family_is_trained_continued_and_exported(family, 
     different = {key for key in geometry if before[key] != config[key]}
     assert not {key for key in different if "drop" not in key}
     written = open_checkpoint(tmp_path / "huggingface")
-    stored = open_checkpoint(chosen_checkpoint(run))
+    stored = open_checkpoint(chosen_checkpoint(model_dir))
     assert written.weights.keys() == stored.weights.keys()
     for name, each in stored.weights.items():
         np.testing.assert_array_equal(np.asarray(written.weights[name]), np.asarray(each))
@@ -96,7 +103,7 @@ def test_a_classifier_of_every_family_is_trained_continued_and_exported(family, 
     network = tf.saved_model.load(str(tmp_path / "saved_model" / "1"))
     answered = network.signatures["token_ids"](**{n: tf.constant(x) for n, x in features.items()})
     np.testing.assert_allclose(answered["logits"], logits, rtol=0, atol=1e-5)
-    for loaded in (load_export(tmp_path / "onnx", lambda: None), load_checkpoint(run)):
+    for loaded in (load_export(tmp_path / "onnx", lambda: None), load_checkpoint(model_dir)):
         reader = make_reader(loaded.settings, loaded.vocab, loaded.texts)
         rows = [reader.prepare((text,)).rows[0] for text in NEW]
         served = reader.network_features(rows)
@@ -132,6 +139,44 @@ def test_masked_words_are_filled_in_with_the_tokens_of_the_family(family, tmp_pa
     ((split, found),) = inference.collect(batches, model.build_gathered, "predict").items()
     records = records_of(model, found, batches[split].origins())[0]
     assert [sum(bool(record.get(f"mask_{n}")) for n in (1, 2)) for record in records] == [1, 2]
+
+
+@pytest.mark.slow  # four runs: 20 s
+@pytest.mark.parametrize("family", ["bert", *FAMILIES])
+def test_a_run_of_every_family_is_validated_kept_and_resumed_packed(family, tmp_path, capsys):
+    """With the command line: the second run loads the programs of the first."""
+    keys = {name: str(each) for name, each in make_task_data(tmp_path, "classification").items()}
+    values = {
+        "train_input": {
+            **keys,
+            "max_sequence_length": 12,
+            "batch_size": 8,
+            "packing": "packed",
+            "cache_dir": str(tmp_path / "cache"),
+        },
+        "model": {
+            **dict.fromkeys(("dropout_rate", "attention_dropout_rate", "cls_dropout_rate"), 0.1),
+            "hidden_size": 8,
+            "num_hidden_layers": 2,
+            "num_heads": 2,
+            "filter_size": 16,
+            "max_position_embeddings": 16,
+            **NETWORKS[family],
+        },
+        "optimizer": {"learning_rate": 0.02},
+        "runconfig": {"tf_random_seed": 1},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    command = ["--mode", "train", "--params", str(tmp_path / "params.yaml"), "--model_dir"]
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    assert run.main([*command, whole, "--max_steps", "6", "--validate_only"]) == 0
+    assert run.main([*command, whole, "--max_steps", "6"]) == 0
+    capsys.readouterr()
+    assert run.main([*command, parts, "--max_steps", "3"]) == 0
+    assert "that an earlier run kept in" in capsys.readouterr().err
+    assert run.main([*command, parts, "--max_steps", "6"]) == 0
+    whole, parts = (store.newest_checkpoint(Path(path)) for path in (whole, parts))
+    assert bits_of(whole) == bits_of(parts)
 
 
 # ---- Large and unusual vocabularies of BERT ------------------------------------------------------
