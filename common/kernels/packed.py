@@ -29,7 +29,8 @@ class PackedRows:
         position = ops.minimum(place - ops.take(starts, row), self.length - 1)
         self.positions = ops.reshape(position, ops.shape(padding_mask))
         self.row_of_token = ops.reshape(row, ops.shape(padding_mask))  # [R, T]
-        same = self.row_of_token[:, :, None] == self.row_of_token[:, None, :]
+        # `==` of symbolic tensors, as validation has them, compares which tensors they are.
+        same = ops.equal(self.row_of_token[:, :, None], self.row_of_token[:, None, :])
         self.attention_mask = ops.cast(same, "int32") * padding_mask[:, None, :]
 
     def as_one_row(self, x):
@@ -43,7 +44,8 @@ class PackedRows:
     def first_tokens_mask(self):
         """<int32>[1, B, R * T], 1 where a row's first token attends."""
         row = ops.reshape(self.row_of_token, (1, 1, -1))
-        is_same = row == ops.arange(ops.shape(self.starts)[0], dtype=row.dtype)[None, :, None]
+        number = ops.arange(ops.shape(self.starts)[0], dtype=row.dtype)
+        is_same = ops.equal(row, number[None, :, None])
         return ops.cast(is_same, "int32") * ops.reshape(self.padding_mask, (1, 1, -1))
 
     def unpack(self, x):
@@ -52,6 +54,6 @@ class PackedRows:
         positions = ops.reshape(self.positions, (-1,))
         place = ops.minimum(place, ops.shape(positions)[0] - 1)
         # After the end of a row come padding, the first token of the next row, or no more tokens.
-        is_same = ops.take(positions, place) == ops.arange(self.length, dtype="int32")
+        is_same = ops.equal(ops.take(positions, place), ops.arange(self.length, dtype="int32"))
         mask = ops.cast(is_same, "int32") * ops.take(ops.reshape(self.padding_mask, (-1,)), place)
         return ops.take(ops.reshape(x, (-1, ops.shape(x)[-1])), place, axis=0), mask

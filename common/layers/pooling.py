@@ -25,7 +25,7 @@ def last(x, padding_mask):
     """The vector of the last real token, which is [SEP]."""
     positions = ops.arange(ops.shape(x)[1])  # [T]
     index = ops.max(positions * ops.cast(padding_mask, positions.dtype), axis=1)  # [B]
-    is_last = ops.cast(positions == ops.expand_dims(index, 1), x.dtype)  # [B, T]
+    is_last = ops.cast(ops.equal(positions, ops.expand_dims(index, 1)), x.dtype)  # [B, T]
     return ops.sum(x * ops.expand_dims(is_last, -1), axis=1)
 
 
