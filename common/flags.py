@@ -224,6 +224,8 @@ def check_flags(mode, args, is_checked_only=False):
         raise UserError("--json is for a mode with a result; a server has /metrics")
     if mode != "report" and not (args.compare is None and args.explain is None):
         raise UserError("--compare and --explain are for --mode report; leave them out")
+    if args.explain is not None and args.explain < 0:
+        raise UserError(f"--explain is {args.explain}; 0 or a larger number of rows is wanted")
     if mode not in REPORTS and (args.report_dir or args.no_texts):
         raise UserError(f"--report_dir and --no_texts are for --mode {' and '.join(REPORTS)}")
     if args.executor != "temporal" and (args.temporal_address or args.temporal_namespace):

@@ -9,7 +9,7 @@ from common.console import counted
 from common.errors import UserError
 from common.file_texts import FileText
 from common.params import OF_FILES, TEXT_FILES, TFDS_KEYS
-from common.params.words import TAGGED_RECORDS
+from common.params.words import ANSWERING, TAGGED_RECORDS
 from input import summary
 from input.data_report import SplitRows, report_on_data
 from input.row_batches import every_row_once, steps_of_training
@@ -90,7 +90,8 @@ class TextReader:
 
     def describe(self, cfg):
         processor = get_processor(cfg)
-        names = f"{' and '.join(processor.text_keys)} -> {processor.label_key}"
+        label = "answers" if cfg.task == ANSWERING else processor.label_key
+        names = f"{' and '.join(processor.text_keys)} -> {label}"
         if cfg.data_processor in OF_FILES:
             files = dict.fromkeys(file for file in (cfg.train_file, cfg.eval_file) if file)
             return f"{' and '.join(Path(file).name for file in files)}: {names}"

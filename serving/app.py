@@ -282,7 +282,7 @@ class App:
         is_token = hmac.compare_digest(given.encode("latin-1", "replace"), self._token)
         if scheme.lower() != "bearer" or not is_token:
             challenge = {"WWW-Authenticate": "Bearer"}
-            raise Refused(401, "the header Authorization: Bearer TOKEN is wanted", challenge)
+            raise Refused(401, "the header Authorization: Bearer SECRET is wanted", challenge)
 
     async def _body(self, request):
         """Returns the bytes of a body."""
@@ -324,8 +324,8 @@ class App:
         if len(rows) > self.settings.max_queue:
             raise Refused(
                 413,
-                f"the texts are so long that they are {len(rows)} rows; "
-                f"{self.settings.max_queue} are accepted at once",
+                f"the request is {len(rows)} rows, as a long text is several; --max_queue accepts "
+                f"{self.settings.max_queue}",
             )
         job = await self._computed(request, served, rows)
         if job.errors:

@@ -4,7 +4,7 @@
 import pytest
 
 from common.errors import UserError
-from common.flags import make_parser
+from common.flags import check_flags, make_parser
 from common.params import every_key, flag_keys
 from run import overrides_of
 from utils import get_params
@@ -125,3 +125,9 @@ def test_a_rate_that_takes_the_place_of_schedules_is_told_to_be_constant(read, r
     assert [("line 8: the schedules" in each and "3e-5" in each) for each in told] == [
         True
     ] * is_told
+
+
+def test_a_report_explains_no_negative_number_of_rows():
+    args = make_parser().parse_args(["--mode", "report", "--model_dir", "m", "--explain", "-1"])
+    with pytest.raises(UserError, match="--explain is -1; 0 or a larger number of rows is wanted"):
+        check_flags("report", args)
