@@ -50,8 +50,9 @@ def prepare_data(params, read, map_shards=map_unordered):
             folders.append(folder)
             rows[f"prepared/rows_{split}"] = float(written.num_examples)
             continue
-        folder, manifest = prepared_documents(cfg, split, *read(cfg), map_shards)
-        verify(folder, manifest)
+        tokenizer, layout = read(cfg)
+        folder, manifest = prepared_documents(cfg, split, tokenizer, layout, map_shards)
+        verify(folder, manifest, tokenizer.vocab_size)
         for note in notes_on(manifest):
             log(note)
         lines += [(split, describe(manifest)), ("", shlex.quote(str(folder)))]

@@ -6,7 +6,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from common.params.values import (
     Character,
@@ -35,6 +35,12 @@ BERT_VOCAB_SIZE = 30_522
 NUM_UNUSED = 99  # between [PAD] and [UNK], which then have the ids 0 and 100 as in BERT's
 
 
+# Above any vocabulary: ten times the largest of published networks. The trainer takes memory for as
+# many entries as it is told, and ends the process where there is none.
+MAX_ENTRIES = 10_000_000
+Entries = Annotated[Count, Field(le=MAX_ENTRIES)]
+
+
 class TrainerParams(Section):
     """What a vocabulary is to be, whatever its texts."""
 
@@ -42,7 +48,7 @@ class TrainerParams(Section):
         WORDPIECE,
         "`wordpiece`: BERT's pieces of words. `byte_bpe`: byte-level BPE, as RoBERTa has.",
     )
-    vocab_size: Count | None = CourseKey(
+    vocab_size: Entries | None = CourseKey(
         None,
         f"Number of entries, with special tokens and unused ones. Not given: {BERT_VOCAB_SIZE:,}, "
         "as BERT's.",
@@ -67,7 +73,7 @@ class TrainerParams(Section):
         "Entries that stand for no text, in the order of their ids; the algorithm's own, and "
         "further ones. Not given: its own, such as `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`.",
     )
-    num_unused: Whole | None = CourseKey(
+    num_unused: Annotated[Whole, Field(le=MAX_ENTRIES)] | None = CourseKey(
         None,
         "Number of entries [unusedN], in whose place words can be put later. The first 99 stand "
         f"between [PAD] and [UNK], as in BERT's. Not given: {NUM_UNUSED} for `wordpiece`.",

@@ -205,8 +205,9 @@ def open_blocks(folder, manifest, vocab_size):
     )
 
 
-def verify(folder, manifest):
-    """Reads every shard of a complete folder. Raises UserError where one is not as it was made."""
+def verify(folder, manifest, vocab_size):
+    """Reads every file of a complete folder. Raises UserError where one is not as it was made."""
+    token_counts(folder, vocab_size)
     for shard in manifest["shards"]:
         poll()
         path = Path(folder, shard["name"])
@@ -288,7 +289,14 @@ def _prepare(job, num_processes, what, map_shards):
     manifest = _manifest(job, [facts[n] for n in numbers], repeated)
     _check_unchanged(job)
     if manifest["rows"] == 0:
-        raise UserError(f"{job.corpus} has no document with text, so there is nothing to train on")
+        fraction, text = job.settings.held_out_fraction, f"{job.corpus} has no document with text"
+        if fraction is None:
+            raise UserError(f"{text}, so there is nothing to train on")
+        side = "among" if job.settings.is_held_out else "besides"
+        raise UserError(
+            f"{text} {side} those that eval_fraction {fraction} holds out; give more documents, or "
+            "eval_documents in its place"
+        )
     _write_counts(job, len(numbers))
     content = json.dumps(manifest)
     path = job.folder / MANIFEST

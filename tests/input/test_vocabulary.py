@@ -267,6 +267,8 @@ REFUSED = {
     "vocab_size: of a new vocabulary": {"extend_vocab_file": "x", "num_unused": None},
     r"vocab_sise: unknown key; did you mean vocab_size\?": {"vocab_sise": 3},
     "vocab_size: is 0; a number above 0 is wanted": {"vocab_size": 0},
+    "vocab_size: is 9000000000000000000; a number of at most 10000000": {"vocab_size": 9 * 10**18},
+    "num_unused: is 100000000000; a number of at most 10000000": {"num_unused": 10**11},
     "train_files: is an empty list; the path of a file or folder": {"train_files": []},
     "eval_files: is 3; the path of a file or folder is wanted": {"eval_files": ["a", 3]},
 }

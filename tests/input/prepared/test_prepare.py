@@ -17,7 +17,14 @@ import pytest
 
 from common.errors import RunError, UserError
 from input.prepared import prepare as module
-from input.prepared.prepare import Job, open_blocks, prepare, read_manifest, token_counts
+from input.prepared.prepare import (
+    Job,
+    open_blocks,
+    prepare,
+    read_manifest,
+    token_counts,
+    verify,
+)
 from input.prepared.shard import RowSettings
 from input.sources.documents import TextCorpus
 from input.tokenizers.wordpiece import WordPieceTokenizer
@@ -130,6 +137,28 @@ def test_held_out_documents_and_the_others_are_the_corpus(make_job, tmp_path):
     for name in ("documents", "tokens", "rows"):
         assert parts[False][name] + parts[True][name] == whole[name]
     assert 3 <= parts[True]["documents"] <= 25  # of 43, where 13 are expected
+
+
+@pytest.mark.parametrize(("is_held_out", "side"), [(False, "besides"), (True, "among")])
+def test_one_document_that_is_on_the_other_side_is_no_empty_file(
+    is_held_out, side, make_job, tmp_path
+):
+    (tmp_path / "corpus.txt").write_text("the cat sat on the mat.\n")
+    fraction = 0.01 if is_held_out else 0.99
+    job = make_job(held_out_fraction=fraction, is_held_out=is_held_out)
+    with pytest.raises(UserError, match=f"text {side} those that eval_fraction {fraction} holds"):
+        prepare(job, 1, "train")
+
+
+@pytest.mark.parametrize("name", ["token_counts.bin", "shard-00001.safetensors"])
+def test_every_file_of_a_finished_folder_is_looked_at(name, make_job):
+    job = make_job(sentence_pairs="none")
+    manifest = prepare(job, 1, "train")
+    verify(job.folder, manifest, len(VOCAB))
+    path = job.folder / name
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(UserError, match=name):
+        verify(job.folder, manifest, len(VOCAB))
 
 
 def test_long_lines_have_the_ids_of_the_whole_line(make_job, tmp_path, monkeypatch):
