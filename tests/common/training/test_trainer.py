@@ -170,6 +170,13 @@ def test_a_vocabulary_of_other_tokens_is_refused(trained):
         make_trainer(make_params(trained, max_steps=20), vocab=vocab).train()
 
 
+def test_a_vocabulary_of_other_tokens_that_is_allowed_is_told(trained, capsys):
+    vocab = [*VOCAB[:7], "another", *VOCAB[8:]]
+    params = make_params(trained, max_steps=13).with_runconfig(allow_changed_params=True)
+    make_trainer(params, vocab=vocab).train()
+    assert "Changed: 'another' is token 7 of the vocabulary, where" in capsys.readouterr().err
+
+
 def test_a_request_to_stop_saves_and_the_result_tells_the_signal(tmp_path):
     control = Control()
     stop = AtCall("on_step", 3, control.request_stop)
