@@ -283,9 +283,8 @@ def _batches(assembly, plan, shapes, tokens, max_sequence_length):
             of_batch = (tf.constant(each[number], tf.int32) for each in plan)
             return _traced(assembly, cut.shape[1])(split, *of_batch)
 
-    dataset = ScoredDataset(make_dataset, element, len(shapes))
-    if not assembly.with_weights:
-        dataset = make_dataset()
+    is_scored = assembly.with_weights
+    dataset = ScoredDataset(make_dataset, element, len(shapes)) if is_scored else make_dataset()
     num_cut = (tokens.lengths - cut).sum(axis=1)
     hashes = row_hashes(tokens)
     return Batches(dataset, plan[0], shapes, tokens.targets, num_tokens, num_cut, hashes)

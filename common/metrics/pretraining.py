@@ -40,17 +40,16 @@ class PretrainingMetrics(Metrics):
     def update(self, outputs, targets, rows):
         """outputs: of the task's `build_scores`; targets: its own; rows: see Metrics."""
         is_real = np.asarray(rows) >= 0
-        weights = np.asarray(targets["masked_lm_weights"], np.float64)  # 0 in filler rows
+        is_masked = np.asarray(targets["masked_lm_weights"]) > 0  # nowhere in filler rows
         self.num_rows += int(is_real.sum())
-        self.num_masked += int((weights > 0).sum())
-        parts = [((weights > 0) * outputs[name]).sum() for name in ("mlm_loss", "mlm_correct")]
+        self.num_masked += int(is_masked.sum())
+        parts = [(is_masked * outputs[name]).sum() for name in ("mlm_loss", "mlm_correct")]
         parts += [0.0, 0.0]
         if self.has_nsp:
             scores = [np.asarray(outputs[name], np.float64) for name in ("nsp_loss", "nsp_correct")]
             parts[2:] = [score[is_real].sum() for score in scores]
         self.sums += parts
-        masked = (weights > 0).sum(axis=1)
-        right = ((weights > 0) * outputs["mlm_correct"]).sum(axis=1)
+        masked, right = is_masked.sum(axis=1), (is_masked * outputs["mlm_correct"]).sum(axis=1)
         self.products += [(right * right).sum(), (right * masked).sum(), (masked * masked).sum()]
 
     def exchange(self, gather):
