@@ -111,7 +111,8 @@ def trained(tmp_path_factory):
     model_dir = tmp_path_factory.mktemp("trained")
     values = {"mode": "train_and_eval", "max_steps": 12, "save_checkpoints_steps": 4}
     train(model_dir, draws=True, **values)
-    return model_dir
+    yield model_dir
+    assert checkpoint_steps(model_dir) == [4, 8, 12], "a test has trained in what others read"
 
 
 def test_steps_says_how_many_more_and_max_steps_where_to_stop(tmp_path):
@@ -170,9 +171,10 @@ def test_a_vocabulary_of_other_tokens_is_refused(trained):
         make_trainer(make_params(trained, max_steps=20), vocab=vocab).train()
 
 
-def test_a_vocabulary_of_other_tokens_that_is_allowed_is_told(trained, capsys):
+def test_a_vocabulary_of_other_tokens_that_is_allowed_is_told(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     vocab = [*VOCAB[:7], "another", *VOCAB[8:]]
-    params = make_params(trained, max_steps=13).with_runconfig(allow_changed_params=True)
+    params = make_params(tmp_path, max_steps=13).with_runconfig(allow_changed_params=True)
     make_trainer(params, vocab=vocab).train()
     assert "Changed: 'another' is token 7 of the vocabulary, where" in capsys.readouterr().err
 
