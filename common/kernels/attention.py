@@ -16,6 +16,11 @@ from keras import ops
 from common.kernels.dropout_bits import drop
 from common.kernels.fusion import compiled, custom_gradient, fuse, in_float32, is_compiled
 
+# The scores of longer rows are computed in pieces, and not kept for the backward pass: of 6 heads
+# and 4,096 tokens they are 400 MB a layer. To keep those of BERT's longest rows saves a product.
+LONG_ROW = 512
+SCORES_OF_PIECE = 2**23  # 32 MiB in float32
+
 
 def split_heads(rows, bias, num_heads, scale=1.0):
     """scale * (rows + bias) in H heads: <float>[B, T, D] -> <float>[B, H, T, d], d = D / H.
@@ -97,8 +102,9 @@ def rounds_once():
 def make_attention(rate):
     """Returns attend(query, key, value, masked, *place), with its gradient; TensorFlow only.
 
-    It computes what `dot_product_attention` does in training, with the arguments of `softmax` and
-    `drop`; `rate` is that of the probabilities' dropout, `place` empty where it is 0.
+    It computes what `dot_product_attention` does in training, and of long rows in inference, with
+    the arguments of `softmax` and `drop`; `rate` is that of the probabilities' dropout, `place`
+    empty where nothing is dropped.
     """
     import tensorflow as tf
 
@@ -118,31 +124,104 @@ def make_attention(rate):
 
     dropped_in_one_loop = compiled(in_float32(dropped))
 
-    @tf.custom_gradient
-    def attend(query, key, value, masked, *place):
+    def weigh(query, key, masked, *place):
+        """The probabilities, and what is left of them: <float>[B, H, T, S] each."""
         scores = tf.matmul(query, key, transpose_b=True)
         probabilities = softmax(scores, masked, may_compile=True)
-        weights = probabilities
-        if place:
-            weights = tf.reshape(
-                dropped_in_one_loop(tf.reshape(weights, [-1]), *place), scores.shape
-            )
+        if not place:
+            return probabilities, probabilities
+        weights = dropped_in_one_loop(tf.reshape(probabilities, [-1]), *place)
+        return probabilities, tf.reshape(weights, scores.shape)
+
+    def gradients(query, key, value, probabilities, weights, context, upstream, *place):
+        """Those of query, key and value."""
+        of_weights = tf.matmul(upstream, value, transpose_b=True)
+        rows = [
+            tf.reshape(each, [-1, each.shape[-1]])
+            for each in (of_weights, probabilities, upstream, context)
+        ]
+        of_scores = tf.reshape(gradient_of_scores(*rows, *place), probabilities.shape)
+        return (
+            tf.matmul(of_scores, key),
+            tf.matmul(of_scores, query, transpose_a=True),
+            tf.matmul(weights, upstream, transpose_a=True),
+        )
+
+    @tf.custom_gradient
+    def attend(query, key, value, masked, *place):
+        probabilities, weights = weigh(query, key, masked, *place)
         context = tf.matmul(weights, value)
 
         def gradient(upstream):
-            of_weights = tf.matmul(upstream, value, transpose_b=True)
-            rows = [
-                tf.reshape(each, [-1, each.shape[-1]])
-                for each in (of_weights, probabilities, upstream, context)
-            ]
-            of_scores = tf.reshape(gradient_of_scores(*rows, *place), scores.shape)
-            return (
-                tf.matmul(of_scores, key),
-                tf.matmul(of_scores, query, transpose_a=True),
-                tf.matmul(weights, upstream, transpose_a=True),
-                *[None] * (1 + len(place)),
-            )
+            kept = probabilities, weights, context
+            of_inputs = gradients(query, key, value, *kept, upstream, *place)
+            return *of_inputs, *[None] * (1 + len(place))
 
         return context, gradient
 
-    return attend
+    @tf.custom_gradient
+    def attend_in_pieces(query, key, value, masked, *place):
+        """As `attend`, a piece after the other; probabilities are computed again, not kept."""
+        pieces = _pieces_of(*query.shape[:3], key.shape[2])
+
+        def in_turns(compute, *tensors):
+            """compute(*tensors of a piece, masked, *place) of each; its results in one again."""
+            results = []
+            for rows, heads, first in pieces:
+                with tf.control_dependencies(results[-1] if results else ()):
+                    each = [x[rows, heads] for x in tensors]
+                    there = [x + tf.constant([0, 0, 0, first % 2**32], x.dtype) for x in place]
+                    results.append(compute(*each, masked[rows], *there))
+            whole = zip(*results, strict=True)
+            return [
+                tf.reshape(tf.concat([tf.reshape(x, [-1, *x.shape[2:]]) for x in parts], 0), shape)
+                for parts, shape in zip(whole, (query.shape, key.shape, value.shape), strict=False)
+            ]
+
+        def forward(query, key, value, masked, *place):
+            return (tf.matmul(weigh(query, key, masked, *place)[1], value),)
+
+        def backward(query, key, value, context, upstream, masked, *place):
+            kept = weigh(query, key, masked, *place)
+            return gradients(query, key, value, *kept, context, upstream, *place)
+
+        (context,) = in_turns(forward, query, key, value)
+
+        def gradient(upstream):
+            of_inputs = in_turns(backward, query, key, value, context, upstream)
+            return *of_inputs, *[None] * (1 + len(place))
+
+        return context, gradient
+
+    return lambda query, key, *others: (
+        attend_in_pieces(query, key, *others)
+        if is_long(query, key)
+        else attend(query, key, *others)
+    )
+
+
+def is_long(query, key):
+    """Whether all scores of a head are too many to have them at once, as far as is known."""
+    shape = *query.shape[:3], key.shape[2]
+    return None not in shape and shape[2] * shape[3] > LONG_ROW**2
+
+
+def _pieces_of(batch, heads, queries, keys):
+    """[(rows, heads, number of its first score)] of pieces that follow each other: two slices.
+
+    A piece has whole rows, or heads of one row, of at most SCORES_OF_PIECE scores, but at least one
+    head.
+    """
+    of_head = queries * keys
+    count = min(heads, max(1, SCORES_OF_PIECE // of_head))
+    if count < heads:
+        return [
+            (slice(row, row + 1), slice(first, first + count), (row * heads + first) * of_head)
+            for row in range(batch)
+            for first in range(0, heads, count)
+        ]
+    count = max(1, SCORES_OF_PIECE // (heads * of_head))
+    return [
+        (slice(row, row + count), slice(None), row * heads * of_head)
+        for row in range(0, batch, count)
+    ]

@@ -4,7 +4,7 @@
 import keras
 from keras import ops
 
-from common.kernels.attention import make_attention, softmax
+from common.kernels.attention import is_long, make_attention, softmax
 from common.kernels.fusion import is_compiled
 
 # Added to the scores of padding before the softmax: its exponential is zero in every dtype that the
@@ -28,8 +28,8 @@ def dot_product_attention(query, key, value, attention_mask, dropout, training=F
         masked = ops.expand_dims(masked, 1)  # the same for every query token
     # And for every head: [B, 1, T or 1, S]. LiteRT lacks the operation that `masked[:, None]` is.
     masked = ops.expand_dims(masked, 1)
-    if training and keras.backend.backend() == "tensorflow":
-        place = dropout.place_of((*query.shape[:-1], key.shape[2]))
+    if keras.backend.backend() == "tensorflow" and (training or is_long(query, key)):
+        place = dropout.place_of((*query.shape[:-1], key.shape[2])) if training else ()
         return make_attention(dropout.rate)(query, key, value, masked, *place)
     scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # [B, H, T, S]
     probabilities = softmax(scores, masked, is_compiled(query))

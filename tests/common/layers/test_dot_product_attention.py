@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention and its gradients against NumPy in float64, with dropout of the probabilities."""
 
+import contextlib
+from unittest import mock
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.kernels import attention
 from common.kernels.dropout_bits import keep
 from common.layers.dot_product_attention import dot_product_attention
 from common.layers.dropout import Dropout, DropoutClock
@@ -89,20 +93,28 @@ def test_output_and_gradients_match_numpy_in_float64(dtype, tolerance, rate, tra
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * abs(wanted).max())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     # Batch, heads, query tokens, key tokens, size of a head.
     sizes=st.tuples(*[st.integers(1, 4)] * 2, *map(st.integers, (1, 2, 1), (9, 9, 9))),
     rate=st.sampled_from([0.0, 0.1, 0.5]),
+    training=st.booleans(),
     seed=st.integers(0, 99),
+    piece=st.sampled_from([None, 1, 40, 200]),
 )
-def test_any_shape_in_training(sizes, rate, seed):
+def test_any_shape(sizes, rate, training, seed, piece):
+    """Kept whole, and as long rows are computed: `piece` scores at a time."""
     *tensors, mask = random_inputs(*sizes, seed)
     dropout = dropout_of(rate, step=seed)
     query, key, value, upstream = map(as_float64, tensors)
-    expected = reference(query, key, value, mask, kept_of(dropout, sizes[:4], True), upstream)
+    expected = reference(query, key, value, mask, kept_of(dropout, sizes[:4], training), upstream)
     scale = max(1.0, *(abs(each).max() for each in expected))
-    for actual, wanted in zip(computed(*tensors, mask, dropout, True), expected, strict=True):
+    with contextlib.ExitStack() as stack:
+        if piece is not None:
+            stack.enter_context(mock.patch.object(attention, "LONG_ROW", 0))
+            stack.enter_context(mock.patch.object(attention, "SCORES_OF_PIECE", piece))
+        found = computed(*tensors, mask, dropout, training)
+    for actual, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=5e-6 * scale)
 
 
