@@ -144,7 +144,7 @@ def difference(values):
 
 def list_lines(runs, metric=None):
     """Returns the lines of a table with a line for each run."""
-    header = ["run", "state", "seed", "step", "evaluations", metric or "figure", "started"]
+    header = ["run", "state", "seed", "evaluations", metric or "figure", "at step", "started"]
     rows = []
     for run in runs:
         name = metric or run.params.get("runconfig.best_metric") or "eval/accuracy_cls"
@@ -155,9 +155,9 @@ def list_lines(runs, metric=None):
                 run.name,
                 run.state or "-",
                 shown(run.seed),
-                shown(run.step),
                 str(run.num_evaluations),
                 figure if metric or value is None else f"{name} {figure}",
+                shown(run.step),
                 run.record.get("started", "-"),
             ]
         )

@@ -254,10 +254,10 @@ class Watch:
 def sentence_of(run):
     """Returns what there is to say of a RunProgress: str."""
     parts = [f"{run.run_id} is {run.state}"]
-    if run.step is not None:
+    if run.state == "running" and run.step is not None:
         parts.append(f"step {run.step}")
-    if run.figure is not None:
-        parts.append(f"{run.figure:.4f}")
+    elif run.figure is not None:
+        parts.append(f"{run.figure:.4f} at step {run.step}")
     if run.reason:
         parts.append(run.reason)
     return ", ".join(parts)

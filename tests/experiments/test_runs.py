@@ -2,6 +2,7 @@
 """`python -m experiments.runs`, on folders as trainings leave them."""
 
 import json
+import re
 import statistics
 
 import pytest
@@ -111,7 +112,8 @@ def test_a_lower_loss_is_better(sweep, capsys):
 def test_the_list_tells_what_became_of_each_run_in_the_order_of_their_numbers(sweep, capsys):
     write_run(sweep / "s-run-10-b", 0.3, 1, 0.1, exit_code=143)
     write_run(sweep / "s-run-11-b", 0.3, 1, 0.1, exit_code=1)
-    lines = [line.split() for line in printed(capsys, "list", sweep).splitlines()[1:]]
+    header, *lines = [re.split("  +", line) for line in printed(capsys, "list", sweep).splitlines()]
+    assert header[4:6] == ["figure", "at step"]  # not the last step, but that of the figure
     assert [line[0] for line in lines] == [f"s-run-{n}-b" for n in (*range(6), 10, 11)]
     assert [line[1] for line in lines[5:]] == ["done", "stopped", "failed"]
 
