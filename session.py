@@ -125,7 +125,11 @@ def open_session(
         completed = data.complete_params(
             params, config, params_path, labels_from_checkpoint=bool(rows) or mode == "export"
         )
-        if params.runconfig.is_training:
+    with attempt("params"):  # before documents are prepared, for hours, with the wrong tokens
+        if completed is not None:
+            check_vocab_unchanged(run, checkpoint, resumed, completed[-1])
+    with attempt("data"), distribution.chief_first():
+        if completed is not None and params.runconfig.is_training:
             contents = data.contents(completed[0])
             if depends_on_rows(completed[0]):
                 num_batches = data.batches_per_epoch(completed[0])
@@ -181,7 +185,6 @@ def open_session(
         check_tracking,
         check_batch_size,
         check_vocab_size,
-        check_vocab_unchanged,
         check_unchanged_meaning,
     )
     for check in checks:
@@ -339,13 +342,22 @@ def check_vocab_size(session):
         )
 
 
-def check_vocab_unchanged(session):
-    """Raises UserError if weights are used with another vocabulary than they were trained with."""
-    if session.is_training or session.checkpoint is None or not session.vocab:
-        return  # a resumed training is checked where its weights are
-    former = session.checkpoint.config.get("vocab_file")
-    if former is not None:
-        check_vocab(session.vocab, former, session.checkpoint.path)
+def check_vocab_unchanged(run, checkpoint, resumed, vocab):
+    """Raises UserError if weights are used with another vocabulary than they were trained with.
+
+    Where a training that is resumed may change its params, this is told. run: RunParams.
+    checkpoint: Checkpoint or None. resumed: its path in model_dir, or None. vocab: list of str.
+    """
+    former = None if checkpoint is None else checkpoint.config.get("vocab_file")
+    is_new = run.is_training and (resumed is None or run.compile_only)  # which begins with its own
+    if former is None or is_new:
+        return
+    try:
+        check_vocab(vocab, former, checkpoint.path)
+    except UserError as error:
+        if not (run.is_training and run.allow_changed_params):
+            raise
+        log(f"Changed: {error}")
 
 
 def check_unchanged_meaning(session):

@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -49,20 +50,23 @@ def folder(tmp_path):
     return tmp_path
 
 
-def params_of(folder, model=None, optimizer=None, **runconfig):
-    """optimizer: None, as in a file without the section."""
+def params_of(folder, model=None, optimizer=None, rows=None, **runconfig):
+    """optimizer: None, as in a file without the section. rows: keys of the input, for its file."""
+    rows = rows or {
+        "data_processor": "TextFileDataProcessor",
+        "train_file": str(folder / "rows.tsv"),
+        "eval_file": str(folder / "rows.tsv"),
+        "text_columns": ["text"],
+        "label_column": "label",
+        "max_sequence_length": 4,
+    }
     return Params.model_validate(
         {
             "optimizer": optimizer,
             "train_input": {
-                "data_processor": "TextFileDataProcessor",
-                "train_file": str(folder / "rows.tsv"),
-                "eval_file": str(folder / "rows.tsv"),
-                "text_columns": ["text"],
-                "label_column": "label",
+                **rows,
                 "vocab_file": str(folder / "vocab.txt"),
                 "cache_dir": str(folder / "cache"),
-                "max_sequence_length": 4,
                 "batch_size": 2,
             },
             "model": NETWORK if model is None else model,
@@ -252,20 +256,50 @@ def test_a_vocabulary_larger_than_the_embedding_table_is_refused(folder):
         open_session(params_of(folder, model=NETWORK | {"vocab_size": 20}))
 
 
-@pytest.mark.parametrize("mode", ["eval", "predict", "export"])
-def test_another_vocabulary_of_as_many_entries_than_the_weights_had_is_refused(folder, mode):
-    save_checkpoint(folder, 7)
-    open_session(params_of(folder, mode=mode))
+OTHER = r"'s' is token 4 of the vocabulary, where checkpoint-7 has 'a'; leave vocab_file out"
+
+
+def with_other_vocabulary(folder, params):
+    """The same params with another vocabulary of as many entries."""
     other = [*VOCAB[:4], *reversed(VOCAB[4:])]
     (folder / "other.txt").write_text("".join(f"{token}\n" for token in other))
-    params = params_of(folder, mode=mode)
     inputs = {
         name: section.model_copy(update={"vocab_file": str(folder / "other.txt")})
         for name, section in params.inputs.items()
     }
-    text = r"'s' is token 4 of the vocabulary, where .*checkpoint-7 has 'a'; leave vocab_file out"
-    with pytest.raises(UserError, match=text):
-        open_session(params.model_copy(update=inputs))
+    return params.model_copy(update=inputs)
+
+
+@pytest.mark.parametrize("mode", ["train", "train_and_eval", "eval", "predict", "export"])
+def test_another_vocabulary_of_as_many_entries_than_the_weights_had_is_refused(folder, mode):
+    save_checkpoint(folder, 7)
+    params = params_of(folder, mode=mode)
+    open_session(params)
+    with pytest.raises(UserError, match=OTHER):
+        open_session(with_other_vocabulary(folder, params))
+
+
+def test_another_vocabulary_that_a_training_may_go_on_with_is_told(folder, capsys):
+    save_checkpoint(folder, 7)
+    params = with_other_vocabulary(folder, params_of(folder, allow_changed_params=True))
+    assert open_session(params).resumed
+    assert re.search(f"^Changed: {OTHER}", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_another_vocabulary_is_named_before_documents_are_prepared_with_it(folder):
+    (folder / "documents.txt").write_text("a b\nc d\n\ne f\ng h\n")
+    rows = {
+        "data_processor": "DocumentDataProcessor",
+        "train_documents": str(folder / "documents.txt"),
+        "eval_documents": str(folder / "documents.txt"),
+        "prepared_dir": str(folder / "prepared"),
+        "max_sequence_length": 9,
+    }
+    params = params_of(folder, rows=rows)
+    open_session(params)
+    save_checkpoint(folder, 7, label_names=[])
+    with pytest.raises(UserError, match=OTHER):
+        open_session(with_other_vocabulary(folder, params))
 
 
 def test_params_of_another_meaning_are_refused_where_they_would_be_resumed(folder):

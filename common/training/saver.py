@@ -5,9 +5,8 @@ from common.checkpoints import store
 from common.checkpoints.formats import ours
 from common.checkpoints.load import check_finite
 from common.checkpoints.writer import CheckpointWriter, NoWriter
-from common.errors import UserError
 from common.platform.machine import differences, machine_facts
-from common.training.checks import check_fits, check_vocab
+from common.training.checks import check_fits
 from common.training.lock import check_still_there
 from common.training.run_state import PREFIX, RunState
 
@@ -105,12 +104,6 @@ class Saver:
             self.listeners.on_message(
                 f"{path.name} was computed otherwise, so the last bits can differ: {changed}"
             )
-        try:
-            check_vocab(self.session.vocab, config["vocab_file"], path)
-        except UserError as error:
-            if not self.session.run.allow_changed_params:
-                raise
-            self.listeners.on_message(f"Changed: {error}")
         if self.metric is None or str(self.metric) != config.get("best_metric"):
             # As before the first evaluation: another metric is to be compared.
             state = self.state

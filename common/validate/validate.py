@@ -34,7 +34,6 @@ from common.training.checks import (
     check_metric,
     check_plan_size,
     check_trained,
-    check_vocab,
     set_up,
 )
 from common.training.distribution import ONE_DEVICE, make_distribution
@@ -180,7 +179,7 @@ class Validation:
     def _check_weights(self, model, optimizer):
         """Checks that the weights of the checkpoint, and its state to resume, are the network's."""
         checkpoint, resumed = self.session.checkpoint, self.session.resumed
-        vocab, params_path = self.session.vocab, self.session.params_path
+        params_path = self.session.params_path
         variables = model.weights_by_name()
         if resumed is not None:
             weights = {name: variable.value for name, variable in variables.items()}
@@ -188,8 +187,6 @@ class Validation:
             state = {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
             check_fits(resumed, weights | optimizer.averages, ours.read_weights(resumed))
             check_fits(resumed, optimizer.state, state)
-            if not self.params.runconfig.allow_changed_params and vocab:
-                check_vocab(vocab, checkpoint.config["vocab_file"], Path(resumed))
             return
         head = self.is_training and model.ignores_head
         report, sources = match_weights(

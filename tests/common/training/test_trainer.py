@@ -163,22 +163,6 @@ def test_a_resume_on_another_machine_says_what_differs(trained, tmp_path, monkey
     assert "last bits" not in capsys.readouterr().err
 
 
-def test_a_vocabulary_of_other_tokens_is_refused(trained):
-    vocab = [*VOCAB[:7], "another", *VOCAB[8:]]
-    with pytest.raises(
-        UserError, match=r"'another' is token 7 .*, where checkpoint-12 has 'word7'"
-    ):
-        make_trainer(make_params(trained, max_steps=20), vocab=vocab).train()
-
-
-def test_a_vocabulary_of_other_tokens_that_is_allowed_is_told(trained, tmp_path, capsys):
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    vocab = [*VOCAB[:7], "another", *VOCAB[8:]]
-    params = make_params(tmp_path, max_steps=13).with_runconfig(allow_changed_params=True)
-    make_trainer(params, vocab=vocab).train()
-    assert "Changed: 'another' is token 7 of the vocabulary, where" in capsys.readouterr().err
-
-
 def test_a_request_to_stop_saves_and_the_result_tells_the_signal(tmp_path):
     control = Control()
     stop = AtCall("on_step", 3, control.request_stop)
