@@ -20,9 +20,12 @@ def as_yaml(value):
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def refusal(text):
-    """The exception that a validator raises; the message is the dotted key and this text."""
-    return PydanticCustomError("refused", "{text}", {"text": text})
+def refusal(text, *keys):
+    """The exception that a validator raises; the message is the dotted key and this text.
+
+    keys: of the section that is validated, if they and not the section are at fault.
+    """
+    return PydanticCustomError("refused", "{text}", {"text": text, "keys": keys})
 
 
 def to_float(value):

@@ -85,15 +85,18 @@ class TrainerParams(Section):
         missing = [token for token in own if given is not None and token not in given]
         if missing:
             raise refusal(
-                f"special_tokens is {as_yaml(list(given))}, without {', '.join(missing)}, which "
-                f"{self.algorithm} needs; add them"
+                f"is {as_yaml(list(given))}, without {', '.join(missing)}, which "
+                f"{self.algorithm} needs; add them",
+                "special_tokens",
             )
         if given is not None and len(set(given)) < len(given):
-            raise refusal(f"special_tokens is {as_yaml(list(given))}, with a token twice")
+            raise refusal(f"is {as_yaml(list(given))}, with a token twice", "special_tokens")
         if given is not None and self.algorithm == WORDPIECE and given[0] != own[0]:
-            raise refusal(f"special_tokens begins with {given[0]}; put {own[0]} first, as BERT has")
+            text = f"begins with {given[0]}; put {own[0]} first, as BERT has"
+            raise refusal(text, "special_tokens")
         if self.algorithm == BYTE_BPE and self.num_unused:
-            raise refusal(f"num_unused is {self.num_unused}, but byte_bpe has none; leave it out")
+            text = f"is {self.num_unused}, but byte_bpe has none; leave it out"
+            raise refusal(text, "num_unused")
         return self
 
     @property
@@ -171,9 +174,9 @@ class VocabularyParams(TrainerParams):
             what = "neither is given" if self.dataset is None else "both are given"
             raise refusal(f"train_files, dataset: {what}; write one of the two")
         if self.dataset is not None and self.data_dir is None:
-            raise refusal("data_dir: not given; write the folder of the data set")
+            raise refusal("not given; write the folder of the data set", "data_dir")
         if self.dataset is None and self.eval_split is not None:
-            raise refusal("eval_split: given without dataset; write eval_files")
+            raise refusal("given without dataset; write eval_files", "eval_split")
         return self
 
     @model_validator(mode="after")
@@ -183,12 +186,13 @@ class VocabularyParams(TrainerParams):
         given = {"vocab_size", "special_tokens", "num_unused", "limit_alphabet"}
         given &= self.model_fields_set
         if self.algorithm != WORDPIECE:
-            raise refusal("extend_vocab_file extends WordPiece; leave out algorithm")
-        if given:
             raise refusal(
-                f"{', '.join(sorted(given))}: of a new vocabulary, but extend_vocab_file is given; "
-                "leave out one or the other"
+                f"is {self.algorithm}, but extend_vocab_file extends WordPiece; leave it out",
+                "algorithm",
             )
+        if given:
+            text = "of a new vocabulary, but extend_vocab_file is given; leave out one or the other"
+            raise refusal(text, *sorted(given))
         return self
 
 

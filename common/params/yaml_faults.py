@@ -36,11 +36,11 @@ def validate(values, file=Params):
         return None, faults
     rest = copy.deepcopy(values)
     for error in errors:
-        path = origin(location(error["loc"], values, error["type"]), values)
-        text = message_of(error, path, values, sections_of(file))
-        if text:
-            add_fault(faults, Fault(path, text), shown=f"is {as_yaml(at(path, values))}; ")
-        remove(rest, path)
+        for path in paths_of(error, values):
+            text = message_of(error, path, values, sections_of(file))
+            if text:
+                add_fault(faults, Fault(path, text), shown=f"is {as_yaml(at(path, values))}; ")
+            remove(rest, path)
     if more > 0:
         return None, [*faults, Fault((), f"and {more} more")]
     if file is Params:
@@ -98,6 +98,12 @@ def remove(values, path):
         key = path[-1] if path else None
     if isinstance(values, dict):
         values.pop(key, None)
+
+
+def paths_of(error, values):
+    """Where the file gives what a pydantic error is about: list of paths."""
+    path = origin(location(error["loc"], values, error["type"]), values)
+    return [(*path, key) for key in error.get("ctx", {}).get("keys", ())] or [path]
 
 
 def location(loc, values, kind):

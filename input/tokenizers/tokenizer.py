@@ -90,8 +90,9 @@ class Tokenizer:
             params = TrainerParams.model_validate(keys)
         except ValidationError as error:
             fault = error.errors()[0]
-            text = fault.get("ctx", {}).get("text", fault["msg"])
-            raise UserError(": ".join([*map(str, fault["loc"]), text])) from None
+            ctx = fault.get("ctx", {})
+            place = [*map(str, fault["loc"]), *ctx.get("keys", ())]
+            raise UserError(": ".join([*place, ctx.get("text", fault["msg"])])) from None
         files = TextFiles(files, text_columns, delimiter) if texts is None else None
         source = files or GivenTexts(texts)
         return cls.of_words(count(source, params), params)

@@ -259,12 +259,19 @@ REFUSED = {
     "train_files, dataset: neither is given": {"train_files": None},
     "train_files, dataset: both are given": {"dataset": "glue/sst2"},
     "data_dir: not given; write the folder": {"dataset": "glue/sst2", "train_files": None},
-    "eval_split: given without dataset": {"eval_split": "test"},
+    "line 2: vocabulary.eval_split: given without dataset": {"eval_split": "test"},
     r"without \[SEP\], which wordpiece needs": {"special_tokens": [*SPECIAL[:3], "[MASK]"]},
     r"begins with \[UNK\]; put \[PAD\] first": {"special_tokens": [*SPECIAL[1:], "[PAD]"]},
-    "with a token twice": {"special_tokens": [*SPECIAL, "[UNK]"]},
-    "num_unused is 2, but byte_bpe has none": {"algorithm": "byte_bpe"},
-    "vocab_size: of a new vocabulary": {"extend_vocab_file": "x", "num_unused": None},
+    "line 3: vocabulary.special_tokens: .* twice": {"special_tokens": [*SPECIAL, "[UNK]"]},
+    "line 3: vocabulary.num_unused: is 2, but byte_bpe": {"algorithm": "byte_bpe"},
+    "line 2: vocabulary.algorithm: is byte_bpe, but": {
+        "algorithm": "byte_bpe",
+        "extend_vocab_file": "x",
+        "num_unused": None,
+    },
+    r"line 3: vocabulary.num_unused: of a new .*\n.*line 5: vocabulary.vocab_size: of a new": {
+        "extend_vocab_file": "x"
+    },
     r"vocab_sise: unknown key; did you mean vocab_size\?": {"vocab_sise": 3},
     "vocab_size: is 0; a number above 0 is wanted": {"vocab_size": 0},
     "vocab_size: is 9000000000000000000; a number of at most 10000000": {"vocab_size": 9 * 10**18},
