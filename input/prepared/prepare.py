@@ -45,6 +45,19 @@ SUMMED = (
 MAX_LISTED = 20
 MUCH_CUT = 0.4  # tokens cut for one that is kept; with sentences of a third of a row, it is 0.2
 ANEW = "delete its folder, and it is prepared anew"
+# {part of `Job.meaning`: what the user knows it as}, where that is not its name
+KEY_OF = {
+    "version": "the version of prepared rows",
+    "tokenizer": "the vocabulary (vocab_file, do_lower)",
+    "room": "max_sequence_length without special tokens",
+    "overlap": "overlap_size",
+    "separator_id": "the id of document_separator_token",
+    "seed": "pairing_seed",
+    "held_out_fraction": "eval_fraction",
+    "is_held_out": "whether it holds the validation split",
+    "min_duplicate_line": "duplicate_line_length",
+    "looks_for_duplicates": "duplicates: report",
+}
 PROCESS_BYTES = 32_000_000  # of text for each process, which takes seconds to begin
 
 
@@ -179,7 +192,7 @@ def check_meaning(manifest, job):
     """Raises UserError where a folder was prepared with other keys."""
     former = dict(manifest["meaning"])
     changed = [
-        f"  {name} was {former.get(name)}, is now {value}"
+        f"  {KEY_OF.get(name, name)} was {former.get(name)}, is now {value}"
         for name, value in job.meaning.items()
         if former.get(name) != value
     ]

@@ -100,7 +100,8 @@ def test_rows_that_the_user_names_need_no_documents(make_cfg, tmp_path):
     (tmp_path / "train.txt").unlink()
     assert store_of(make_cfg(train_documents=None, **named)).content == content
     assert sorted(path.name for path in (tmp_path / "prepared").iterdir()) == ["train"]
-    with pytest.raises(UserError, match="room was 20, is now 6"):
+    told = "max_sequence_length without special tokens was 20, is now 6"
+    with pytest.raises(UserError, match=told):
         store_of(make_cfg(train_documents=None, max_sequence_length=9, **named))
 
 

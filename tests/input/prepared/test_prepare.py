@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from common.errors import RunError, UserError
+from common.params.inputs import TrainInputParams
 from input.prepared import prepare as module
 from input.prepared.prepare import (
     Job,
@@ -246,11 +247,18 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(make_job, monkeypa
 
 def test_a_folder_of_other_keys_or_documents_is_refused(make_job, tmp_path):
     prepare(make_job(), 1, "train")
-    with pytest.raises(UserError, match=r"prepared otherwise:\n  room was 12, is now 9\n"):
+    told = r"prepared otherwise:\n  max_sequence_length without special tokens was 12, is now 9\n"
+    with pytest.raises(UserError, match=told):
         prepare(make_job(room=9), 1, "train")
     os.utime(tmp_path / "corpus.txt", ns=(1, 1))
     with pytest.raises(UserError, match="of other documents, or these have changed"):
         prepare(make_job(), 1, "train")
+
+
+def test_all_that_decides_the_rows_is_told_by_the_names_that_a_user_knows(make_job):
+    known = {*TrainInputParams.model_fields, *module.KEY_OF}
+    assert known >= make_job().meaning.keys()
+    assert not {*TrainInputParams.model_fields} & module.KEY_OF.keys()
 
 
 def test_a_manifest_that_is_none_is_refused(make_job):
