@@ -8,12 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from common.params import Params
+from common.signals import Control
 from input.batches import make_batches, make_packed_batches, row_lengths
 from input.epoch_plan import EpochPlan
 from input.features import STANDARD_LAYOUT
 from input.masking import Masking
 from input.packing import PackedPlan
 from input.token_cache import Tokens
+from tests.reference.toy_session import AtCall, make_trainer
 
 LENGTH = 24
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(5, 31))]
@@ -132,3 +134,18 @@ DATA = SimpleNamespace(
     describe=lambda cfg: "toy blocks",
     summarize=lambda params, batches: [],
 )
+OF_SESSION = {"data": DATA, "label_names": (), "vocab": VOCAB}
+
+
+def train(model_dir, *listeners, control=None, **values):
+    """Trains; resumes what is in model_dir. values: of `make_params`. Returns Result."""
+    params = make_params(model_dir, **values)
+    return make_trainer(params, *listeners, control=control, **OF_SESSION).train()
+
+
+def train_in_parts(model_dir, step, **values):
+    """Trains until a request to stop at a step, and on to the end. values: as of `train`."""
+    control = Control()
+    stop = AtCall("on_step", step, control.request_stop)
+    assert train(model_dir, stop, control=control, **values).step == step
+    assert train(model_dir, **values).step == values["max_steps"]

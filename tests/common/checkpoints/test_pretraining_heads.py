@@ -9,7 +9,7 @@ from common.checkpoints.load import load_weights, open_checkpoint
 from common.errors import UserError
 from common.training.checks import check_trained
 from model import make_model
-from tests.reference import toy_pretraining, toy_session
+from tests.reference import toy_pretraining
 from tests.reference.tiny_bert import (
     huggingface_tensors,
     pretraining_tensors,
@@ -33,10 +33,7 @@ def pretrained(tmp_path_factory):
     model_dir = tmp_path_factory.mktemp("pretrained")
     model = {"mlm_nonlinearity": "relu", "share_embedding_weights": False}
     params = toy_pretraining.make_params(model_dir, model=model, max_steps=2)
-    trainer = toy_session.make_trainer(
-        params, data=toy_pretraining.DATA, label_names=(), vocab=toy_pretraining.VOCAB
-    )
-    trainer.train()
+    toy_pretraining.train(model_dir, model=model, max_steps=2)
     (model_dir / "params.yaml").write_text(params.to_yaml())
     return model_dir
 

@@ -18,10 +18,8 @@ from common.errors import UserError
 from common.export.export import export
 from common.params import Params
 from common.params.pretraining import network_faults, objective_faults
-from common.signals import Control
 from model import make_model
 from tests.common.tasks.test_pretraining import random_batch
-from tests.reference import toy_session
 from tests.reference.family_fixtures import (
     FIXTURES,
     features_of,
@@ -30,12 +28,11 @@ from tests.reference.family_fixtures import (
     reference,
 )
 from tests.reference.tiny_bert import pack_rows, random_features, randomize, tiny_params
-from tests.reference.toy_pretraining import DATA, VOCAB, make_params
-from tests.reference.toy_session import AtCall, bits_of
+from tests.reference.toy_pretraining import train, train_in_parts
+from tests.reference.toy_session import bits_of
 
 REPLACED = {"pretraining_objective": "replaced_tokens", "disable_nsp": True}
 WORDS_ALONE = {"mask_replace_prob": 0, "random_replace_prob": 1}
-OF_SESSION = {"data": DATA, "label_names": (), "vocab": VOCAB}
 TOLERANCE = 1e-5  # float32 against float32 by another program
 LINES = ["the treaty was good", "Nobody had expected so many people", "peace and good will"]
 
@@ -100,29 +97,19 @@ def test_packed_rows_have_the_logits_of_rows_by_themselves():
         np.testing.assert_allclose(found, alone[row, :length], rtol=0, atol=TOLERANCE)
 
 
-def train(model_dir, *listeners, control=None, **values):
-    values["model"] = REPLACED
-    values["train_input"] = WORDS_ALONE | values.get("train_input", {})
-    params = make_params(model_dir, **values)
-    trainer = toy_session.make_trainer(params, *listeners, control=control, **OF_SESSION)
-    return trainer.train()
-
-
 def test_training_tells_tokens_from_their_replacements(tmp_path):
     """Most replacements of these rows are [MASK]."""
     values = {"mode": "train_and_eval", "max_steps": 40, "eval_steps": 40}
-    figures = train(tmp_path, **values).figures
+    figures = train(tmp_path, model=REPLACED, train_input=WORDS_ALONE, **values).figures
     assert figures["eval/replaced_accuracy"] > 0.9 and figures["eval/replaced_recall"] > 0.5
 
 
 @pytest.mark.parametrize("packing", ["packed", "none"])
 def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, packing):
-    values = {"max_steps": 6, "train_input": {"packing": packing}}
+    rows = WORDS_ALONE | {"packing": packing}
+    values = {"max_steps": 6, "model": REPLACED, "train_input": rows}
     train(tmp_path / "whole", **values)
-    control = Control()
-    stop = AtCall("on_step", 3, lambda: control.request_stop(15))
-    assert train(tmp_path / "parts", stop, control=control, **values).step == 3
-    assert train(tmp_path / "parts", **values).step == 6
+    train_in_parts(tmp_path / "parts", 3, **values)
     whole, parts = (store.newest_checkpoint(tmp_path / name) for name in ("whole", "parts"))
     assert bits_of(whole) == bits_of(parts)
 

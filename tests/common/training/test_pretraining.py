@@ -9,21 +9,19 @@ from common.BaseModel import EVAL
 from common.checkpoints import store
 from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
-from common.signals import Control
 from common.training.inference import Inference
 from common.training.predictor import predict
 from model import model_fn
 from tests.reference import toy_session
-from tests.reference.toy_pretraining import DATA, VOCAB, make_params
-from tests.reference.toy_session import AtCall, bits_of, lines_of
-
-OF_SESSION = {"data": DATA, "label_names": (), "vocab": VOCAB}
-
-
-def train(model_dir, *listeners, control=None, **values):
-    params = make_params(model_dir, **values)
-    trainer = toy_session.make_trainer(params, *listeners, control=control, **OF_SESSION)
-    return trainer.train()
+from tests.reference.toy_pretraining import (
+    DATA,
+    OF_SESSION,
+    VOCAB,
+    make_params,
+    train,
+    train_in_parts,
+)
+from tests.reference.toy_session import bits_of, lines_of
 
 
 def test_training_lowers_the_loss_and_reports_every_part_of_it(tmp_path):
@@ -44,10 +42,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, packing):
     """22 rows of batches of 4: the third epoch, with other masks, begins at step 10."""
     values = {"max_steps": 12, "train_input": {"packing": packing}}
     train(tmp_path / "whole", **values)
-    control = Control()
-    stop = AtCall("on_step", 7, lambda: control.request_stop(15))
-    assert train(tmp_path / "parts", stop, control=control, **values).step == 7
-    assert train(tmp_path / "parts", **values).step == 12
+    train_in_parts(tmp_path / "parts", 7, **values)
     whole, parts = (store.newest_checkpoint(tmp_path / name) for name in ("whole", "parts"))
     assert bits_of(whole) == bits_of(parts)
     # Losses since the last line, of which 7 is not one, are continued, too.
