@@ -47,7 +47,7 @@ class Batches:
     row_hashes: np.ndarray  # int64 [N], of `summary.row_hashes`
     is_whole: bool = True  # whether they have all usable rows of the split, and not a sample
     origins: Callable | None = None  # () -> `rows.Origins`, of rows to score or predict
-    notes: Sequence[str] = ()  # on the tokens, for whoever trains on them
+    notes: Sequence[str] = ()  # on the tokens, for whoever trains on them or predicts them
     num_per_epoch: int | None = None  # whole batches of an epoch, in training
     token_counts: np.ndarray | None = None  # int [V], how often the rows have each token
     word_rows: WordRows | None = None  # of tasks that answer for words; `targets` are of words

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from common.console import counted
 from common.errors import UserError
 from common.params.pretraining import RECORDS, REPLACED_TOKENS
 from input.masking import GivenMasks, make_masking, mask_id_of, tokenize_with_masks
@@ -101,8 +102,12 @@ class StreamReader:
             plain = every_row_once(params, cfg, tokens, tokenizer, layout)
             return {"texts": replace(plain, origins=lambda: origins)}
         tokens = tokenize_with_masks(texts, tokenizer)
-        most = max(sum(text.count(tokenizer.mask_token) for text in row) for row in texts)
-        find = GivenMasks(mask_id_of(tokenizer), most)
+        mask = tokenizer.mask_token
+        counts, notes = [sum(text.count(mask) for text in row) for row in texts], []
+        if without := counts.count(0):
+            rows = counted(len(texts), "row")
+            notes = [f"{without:,} of {rows} without {mask}: nothing to fill in"]
+        find = GivenMasks(mask_id_of(tokenizer), max(counts))
         plain = every_row_once(params, cfg, tokens, tokenizer, layout)
 
         def add_positions(features, targets, weights):
@@ -110,7 +115,7 @@ class StreamReader:
 
         with tf.device("/cpu:0"):
             dataset = plain.dataset.map(add_positions)
-        return {"texts": replace(plain, dataset=dataset, origins=lambda: origins)}
+        return {"texts": replace(plain, dataset=dataset, origins=lambda: origins, notes=notes)}
 
     def summarize(self, params, batches_of_split):
         del params

@@ -27,6 +27,9 @@ def predict(session, inference, engine=None):
         inference.take(engine)
         params = sorted_by_length(params, "predict_input")
     batches, texts = session.data.predict_input_fn(params, session.texts)
+    for each in batches.values() if session.texts else ():
+        for note in each.notes:
+            inference.listeners.on_message(note)
     collected = inference.collect(batches, model.build_gathered, "predict", engine)
     computed_by = None if engine is None else f"{engine.title}, {engine.path}"
     written, not_written, output, predictions, num_rows = [], [], [], [], 0

@@ -9,6 +9,8 @@ from common.BaseModel import EVAL
 from common.checkpoints import store
 from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
+from common.reports.listener import Listeners
+from common.reports.progress import Console
 from common.training.inference import Inference
 from common.training.predictor import predict
 from model import model_fn
@@ -154,7 +156,7 @@ def test_streams_and_bfloat16_train_alike(tmp_path):
     np.testing.assert_allclose(half, one, rtol=2e-2)
 
 
-def test_prediction_fills_each_mask_with_the_best_five_words(tmp_path):
+def test_prediction_fills_each_mask_with_the_best_five_words(tmp_path, capsys):
     """Rows of different length and number of masks, one without any, and one that is a pair."""
     (tmp_path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     values = {"train_input": {"vocab_file": str(tmp_path / "vocab.txt")}}
@@ -171,8 +173,9 @@ def test_prediction_fills_each_mask_with_the_best_five_words(tmp_path):
         texts=texts,
         checkpoint=open_checkpoint(store.newest_checkpoint(tmp_path)),
     )
-    inference = Inference(session, session.new_model())
+    inference = Inference(session, session.new_model(), Listeners([Console(1)]))
     result = predict(session, inference)
+    assert "1 of 3 rows without [MASK]: nothing to fill in\n" in capsys.readouterr().err
     ids = [2, 7, 4, 9, 10, 4, 3, 12, 3]
     features = {
         "input_ids": np.array([ids], np.int32),
