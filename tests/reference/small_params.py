@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A params file with what every run needs and little more; tests change it line by line."""
+"""Params with what every run needs and little more; tests change them key by key."""
 
 from hypothesis import strategies as st
+
+from common.params import Params
 
 VALID = """\
 train_input:
@@ -17,6 +19,16 @@ optimizer:
 runconfig:
   max_steps: 11
 """
+
+
+def training_params(run=None, optimizer=None, train=None):
+    """Params of a training on rows that are not read: keys beside the needed ones, or in their
+    place. optimizer: None, as in a file without the section."""
+    rows = {"data_processor": "Sst2DataProcessor", "data_dir": "none", "max_sequence_length": 9}
+    values = {"train_input": rows | {"batch_size": 32} | (train or {})}
+    values["runconfig"] = {"mode": "train"} | (run or {})
+    return Params.model_validate(values | ({} if optimizer is None else {"optimizer": optimizer}))
+
 
 # Whatever a YAML file may hold, as plain values.
 plain_values = st.recursive(

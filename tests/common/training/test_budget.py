@@ -6,13 +6,13 @@ import pytest
 
 from common.checkpoints.formats import ours
 from common.errors import UserError
-from common.params import Params
 from common.reports.listener import Listener
 from common.training import budget
 from common.training.budget import is_enough, measure, median_of_parts, within_budget
 from common.training.length import last_step_of, with_former_budget
 from common.training.train_step import make_train_step
 from common.training.trainer import Trainer
+from tests.reference.small_params import training_params
 from tests.reference.toy_session import bits_of, make_params, make_session, train
 
 SHAPED = {"learning_rate": 0.01, "warmup_ratio": 0.2, "decay": "linear"}
@@ -132,22 +132,16 @@ class Former:
         self.config = config
 
 
-def params_of(**run):
-    section = {"data_processor": "Sst2DataProcessor", "data_dir": "x", "max_sequence_length": 9}
-    values = {"train_input": section | {"batch_size": 32}, "runconfig": {"mode": "train"} | run}
-    return Params.model_validate(values)
-
-
 def test_a_resumed_run_has_the_steps_that_were_measured_before():
     kept = {"max_seconds": 3600, "max_steps": 900}
-    params, again = with_former_budget(params_of(max_seconds=3600), Former(budget=kept))
+    params, again = with_former_budget(training_params({"max_seconds": 3600}), Former(budget=kept))
     assert (params.runconfig.max_steps, params.runconfig.max_seconds) == (900, None)
     assert again == kept
     # Half as long again: at the speed that was measured.
-    params, again = with_former_budget(params_of(max_seconds=5400), Former(budget=kept))
+    params, again = with_former_budget(training_params({"max_seconds": 5400}), Former(budget=kept))
     assert params.runconfig.max_steps == 1350 and again["max_steps"] == 1350
     # The saved params.yaml has max_steps; the checkpoints go on to know of the budget.
-    params, again = with_former_budget(params_of(max_steps=900), Former(budget=kept))
+    params, again = with_former_budget(training_params({"max_steps": 900}), Former(budget=kept))
     assert params.runconfig.max_steps == 900 and again == kept
 
 
@@ -167,7 +161,7 @@ def test_a_budget_of_growing_batches_counts_batches(tmp_path, monkeypatch):
 
 def test_a_run_that_was_begun_by_steps_is_not_resumed_by_seconds():
     with pytest.raises(UserError, match=r"checkpoint-8 was begun without it.*--max_steps"):
-        with_former_budget(params_of(max_seconds=60), Former())
+        with_former_budget(training_params({"max_seconds": 60}), Former())
 
 
 def test_checkpoints_keep_the_budget(tmp_path):
@@ -179,4 +173,4 @@ def test_checkpoints_keep_the_budget(tmp_path):
 
 def test_seconds_alone_are_no_step_to_train_to():
     with pytest.raises(UserError, match="max_seconds"):
-        last_step_of(params_of().runconfig, 0)
+        last_step_of(training_params().runconfig, 0)

@@ -4,7 +4,6 @@
 import pytest
 
 from common.errors import UserError
-from common.params import Params
 from common.params.accumulation import Accumulation
 from common.training.length import (
     check_end,
@@ -15,19 +14,12 @@ from common.training.length import (
     notes_on_length,
     resolve_length,
 )
-
-
-def params_of(run=None, optimizer=None, train=None):
-    """Params of a training. optimizer: None, as in a file without the section."""
-    given = {"data_processor": "Sst2DataProcessor", "data_dir": "x", "max_sequence_length": 9}
-    values = {"train_input": given | {"batch_size": 32} | (train or {})}
-    values["runconfig"] = {"mode": "train"} | (run or {})
-    return Params.model_validate(values | ({} if optimizer is None else {"optimizer": optimizer}))
+from tests.reference.small_params import training_params
 
 
 def steps_of(num_epochs, num_batches, per_step=1, repeat=True):
     optimizer = {"grad_accum_steps": per_step}
-    params = params_of({"num_epochs": num_epochs}, optimizer, {"repeat": repeat})
+    params = training_params({"num_epochs": num_epochs}, optimizer, {"repeat": repeat})
     assert depends_on_rows(params)
     resolved = resolve_length(params, num_batches)
     assert resolved.runconfig.num_epochs is None
@@ -86,14 +78,14 @@ def test_an_update_of_several_batches_is_one_step(num_epochs, per_step, repeat, 
     ],
 )
 def test_an_evaluation_of_each_epoch_is_one_after_its_steps(num_batches, per_step, run, every):
-    params = params_of(run | {"eval_every_steps": "epoch"}, {"grad_accum_steps": per_step})
+    params = training_params(run | {"eval_every_steps": "epoch"}, {"grad_accum_steps": per_step})
     assert depends_on_rows(params)
     assert resolve_length(params, num_batches).runconfig.eval_every_steps == every
 
 
 def test_epochs_without_an_evaluation_are_told():
     def notes(num_epochs, every="epoch"):
-        params = params_of({"num_epochs": num_epochs, "eval_every_steps": every})
+        params = training_params({"num_epochs": num_epochs, "eval_every_steps": every})
         return notes_on_evaluations(params, resolve_length(params, 3), 3)
 
     (note,) = notes(21)
@@ -103,7 +95,7 @@ def test_epochs_without_an_evaluation_are_told():
 
 def test_warm_up_and_decay_take_the_steps_of_the_epochs():
     # 10% of 324 steps are 32.4, of which 32 are whole, and 292 are left.
-    resolved = resolve_length(params_of({"num_epochs": 4}), 81)
+    resolved = resolve_length(training_params({"num_epochs": 4}), 81)
     assert resolved.runconfig.max_steps == 324
     assert lengths_of(resolved) == [32, 292]
     assert resolved.optimizer.warmup_ratio is None and resolved.optimizer.decay is None
@@ -111,14 +103,14 @@ def test_warm_up_and_decay_take_the_steps_of_the_epochs():
 
 
 def test_warm_up_and_decay_take_max_steps_where_that_is_given():
-    params = params_of({"max_steps": 200})
+    params = training_params({"max_steps": 200})
     assert not depends_on_rows(params)
     assert lengths_of(resolve_length(params, None)) == [20, 180]
 
 
 def test_a_part_of_the_training_keeps_the_schedule_of_the_whole():
     # --steps 50 of a file with num_epochs: 4
-    resolved = resolve_length(params_of({"num_epochs": 4, "steps": 50}), 81)
+    resolved = resolve_length(training_params({"num_epochs": 4, "steps": 50}), 81)
     assert last_step_of(resolved.runconfig, 0) == 50
     assert last_step_of(resolved.runconfig, 50) == 100
     assert last_step_of(resolved.runconfig, 300) == 324
@@ -128,7 +120,7 @@ def test_a_part_of_the_training_keeps_the_schedule_of_the_whole():
 
 def test_rows_that_are_read_once_end_the_schedule_with_them():
     # repeat: false stops after the 81 batches, whatever max_steps says.
-    params = params_of({"max_steps": 200}, None, {"repeat": False})
+    params = training_params({"max_steps": 200}, None, {"repeat": False})
     assert depends_on_rows(params)
     resolved = resolve_length(params, 81)
     assert resolved.runconfig.max_steps == 200
@@ -137,20 +129,20 @@ def test_rows_that_are_read_once_end_the_schedule_with_them():
 
 
 def test_a_plain_number_stays_one():
-    params = params_of({"max_steps": 200}, {"learning_rate": 3e-5})
+    params = training_params({"max_steps": 200}, {"learning_rate": 3e-5})
     assert resolve_length(params, None) == params
-    written = params_of({"max_steps": 200}, {"learning_rate": 3e-5, "decay": "constant"})
+    written = training_params({"max_steps": 200}, {"learning_rate": 3e-5, "decay": "constant"})
     assert resolve_length(written, None) == params  # so neither changes a resumed run
 
 
 def test_what_is_resolved_is_resolved_once():
-    resolved = resolve_length(params_of({"num_epochs": 4}), 81)
+    resolved = resolve_length(training_params({"num_epochs": 4}), 81)
     assert not depends_on_rows(resolved)
     assert resolve_length(resolved, None) == resolved
 
 
 def test_without_the_rows_the_epochs_stay_and_the_rate_is_the_number():
-    unread = resolve_length(params_of({"num_epochs": 4}), None)
+    unread = resolve_length(training_params({"num_epochs": 4}), None)
     assert (unread.runconfig.num_epochs, unread.runconfig.max_steps) == (4, None)
     assert unread.optimizer.learning_rate == 5e-5 and not unread.optimizer.needs_end
 
@@ -158,14 +150,14 @@ def test_without_the_rows_the_epochs_stay_and_the_rate_is_the_number():
 def test_steps_alone_are_no_end_for_a_rate_that_falls():
     words = "give --num_epochs, --max_steps or --max_seconds"
     with pytest.raises(UserError, match=f"--steps .* {words}"):
-        check_end(params_of({"steps": 5}))
-    check_end(params_of({"steps": 5}, {}))  # the original's: constant
-    check_end(params_of({"steps": 5, "max_steps": 9}))
+        check_end(training_params({"steps": 5}))
+    check_end(training_params({"steps": 5}, {}))  # the original's: constant
+    check_end(training_params({"steps": 5, "max_steps": 9}))
 
 
 def test_a_length_that_is_missing_is_asked_for_by_every_word_there_is():
     with pytest.raises(UserError, match=r"--num_epochs .* or --max_steps .*, or --steps"):
-        last_step_of(params_of().runconfig, 0)
+        last_step_of(training_params().runconfig, 0)
 
 
 @pytest.mark.parametrize(
