@@ -107,10 +107,9 @@ def files_of(model_dir):
 
 
 def test_what_is_scored_besides_replaces_no_file_of_the_runs_own_best(
-    trained, tmp_path, monkeypatch
+    model_dir, tmp_path, monkeypatch
 ):
-    model_dir = shutil.copytree(trained, tmp_path / "model_dir")
-    other = shutil.copytree(trained / "checkpoint-8", tmp_path / "checkpoint-8")
+    other = shutil.copytree(model_dir / "checkpoint-8", tmp_path / "checkpoint-8")
 
     def evaluate(path):
         params = make_params(model_dir, mode="eval")
@@ -144,8 +143,7 @@ def read_tsv(path):
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def test_a_limited_evaluation_does_not_replace_the_figures_of_the_whole_one(trained, tmp_path):
-    model_dir = shutil.copytree(trained, tmp_path / "model_dir")
+def test_a_limited_evaluation_does_not_replace_the_figures_of_the_whole_one(model_dir):
     evaluator = make_evaluator(make_params(model_dir, mode="eval"))
     evaluator.evaluate(eval_input_fn(None), 8)
     curves, before = read_curves(model_dir), read_evaluation(model_dir, 8)
@@ -162,20 +160,20 @@ def test_a_limited_evaluation_does_not_replace_the_figures_of_the_whole_one(trai
     assert read_curves(model_dir) == curves and read_evaluation(model_dir, 8) == before
 
 
-def test_the_best_of_all_checkpoints_is_the_one_by_best_metric(trained):
+def test_the_best_of_all_checkpoints_is_the_one_by_best_metric(model_dir):
     values = {"best_metric": "eval/loss", "best_metric_mode": "max"}
-    result = make_evaluator(make_params(trained, mode="eval_all", **values)).evaluate_all()
+    result = make_evaluator(make_params(model_dir, mode="eval_all", **values)).evaluate_all()
     losses = [float(line.split()[3]) for line in result.output]
     worst = (4, 8, 12)[np.argmax(losses)]
     assert all(line.split()[2::2][:2] == ["loss", "accuracy"] for line in result.output)
     assert [line.split()[1] for line in result.output if line.endswith("best")] == [str(worst)]
-    assert result.step == worst and result.checkpoint == str(trained / f"checkpoint-{worst}")
-    report = json.loads((trained / "eval" / "report-validation.json").read_text())
+    assert result.step == worst and result.checkpoint == str(model_dir / f"checkpoint-{worst}")
+    report = json.loads((model_dir / "eval" / "report-validation.json").read_text())
     assert report["step"] == worst
 
 
-def test_every_checkpoint_is_evaluated_and_the_best_is_marked(trained):
-    result = make_evaluator(make_params(trained, mode="eval_all")).evaluate_all()
+def test_every_checkpoint_is_evaluated_and_the_best_is_marked(model_dir):
+    result = make_evaluator(make_params(model_dir, mode="eval_all")).evaluate_all()
     lines = result.output
     assert [line.split()[:2] for line in lines] == [["step", str(step)] for step in (4, 8, 12)]
     accuracies = [float(line.split()[3]) for line in lines]
@@ -195,9 +193,7 @@ def test_figures_that_cannot_be_written_are_told_and_the_result_says_so(trained,
     assert len(lines_of(tmp_path, "eval")) == 1  # what can be written is
 
 
-def test_a_checkpoint_that_training_deletes_meanwhile_is_left_out(trained, tmp_path, capsys):
-    model_dir = tmp_path / "model_dir"
-    shutil.copytree(trained, model_dir)
+def test_a_checkpoint_that_training_deletes_meanwhile_is_left_out(model_dir, capsys):
     evaluator = make_evaluator(make_params(model_dir, mode="eval_all"))
     load = evaluator.inference.load
 
@@ -237,8 +233,8 @@ class AddedUp(Metrics):
         return {"num_examples": self.count, **self.compute(), "labels": ["no", "yes"]}
 
 
-def test_a_task_whose_main_figure_falls_has_its_best_at_the_lowest(trained):
-    evaluator = make_evaluator(make_params(trained, mode="eval_all"))
+def test_a_task_whose_main_figure_falls_has_its_best_at_the_lowest(model_dir):
+    evaluator = make_evaluator(make_params(model_dir, mode="eval_all"))
     evaluator.model.build_eval_metric_ops = AddedUp
     result = evaluator.evaluate_all()
     losses = [float(line.split()[3]) for line in result.output]

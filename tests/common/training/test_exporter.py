@@ -2,7 +2,6 @@
 """Export of a checkpoint, and what int8 costs."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -61,8 +60,8 @@ def test_files_are_scored_on_padded_rows_where_our_evaluation_packs_them(
     assert asked == ["buckets"]
 
 
-def test_the_card_has_the_whole_evaluation_of_its_own_checkpoint(trained, tmp_path):
-    step, model_dir = 12, shutil.copytree(trained, tmp_path / "model_dir")
+def test_the_card_has_the_whole_evaluation_of_its_own_checkpoint(model_dir, tmp_path):
+    step = 12
     checkpoint = open_checkpoint(model_dir / "checkpoint-12")
     evaluator = make_evaluator(make_params(model_dir, mode="export"), checkpoint=checkpoint)
     evaluator.inference.load(checkpoint)
