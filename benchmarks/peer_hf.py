@@ -19,6 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import torch
+from peer_settings import trainer_settings
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -26,7 +27,6 @@ from transformers import (
     DataCollatorWithPadding,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     __version__,
 )
 from transformers.utils import logging
@@ -79,22 +79,15 @@ def make_trainer(args, folder, rows, tokenizer, num_labels, after_step):
         def on_step_end(self, *_, **__):
             after_step()
 
-    settings = TrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=args.batch_size,
+    settings = trainer_settings(
+        folder,
+        args.batch_size,
+        args.precision,
         learning_rate=5e-5,
-        weight_decay=0.01,
         max_grad_norm=1.0,
         lr_scheduler_type="constant",
         max_steps=1_000_000,
         train_sampling_strategy="group_by_length" if args.padding == "grouped" else "random",
-        bf16=args.precision == "bfloat16",
-        use_cpu=True,
-        seed=1,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
     )
     return Trainer(
         make_model(args, num_labels),

@@ -8,7 +8,6 @@ tokens of the whole text, `--rows lines` one row of each line, as line_by_line o
 The Trainer of transformers with its collator of masked words, which pads to the longest row.
 """
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import torch
+from peer_settings import BATCH, LENGTH, WARMUP, masked_words_parser, trainer_settings
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -24,14 +24,12 @@ from transformers import (
     DataCollatorForLanguageModeling,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     __version__,
 )
 from transformers.utils import logging
 from worker import Gate
 
 logging.set_verbosity_error()
-LENGTH, BATCH, WARMUP = 128, 32, 2
 NETWORKS = {
     "minilm": {
         "num_hidden_layers": 6,
@@ -44,15 +42,8 @@ NETWORKS = {
 
 
 def make_parser():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--folder", required=True)
-    add("--vocab", required=True)
-    add("--network", choices=NETWORKS, default="minilm")
-    add("--rows", choices=("full", "lines"), default="full")
-    add("--order", choices=("random", "grouped"), default="random")
-    add("--precision", choices=("float32", "bfloat16"), default="bfloat16")
-    add("--steps", type=int, default=4, help="of a block")
+    parser = masked_words_parser(__doc__.splitlines()[0], NETWORKS, rows=("full", "lines"))
+    parser.add_argument("--order", choices=("random", "grouped"), default="random")
     return parser
 
 
@@ -106,21 +97,14 @@ def main():
         tokenizer = BertTokenizerFast(vocab_file=args.vocab, vocab=args.vocab, do_lower_case=True)
         rows = read_rows(args, tokenizer)
         torch.manual_seed(1)
-        settings = TrainingArguments(
-            output_dir=folder,
-            per_device_train_batch_size=BATCH,
+        settings = trainer_settings(
+            folder,
+            BATCH,
+            args.precision,
             learning_rate=1e-4,
-            weight_decay=0.01,
             lr_scheduler_type="constant",
             max_steps=1_000_000,
             train_sampling_strategy="group_by_length" if args.order == "grouped" else "random",
-            bf16=args.precision == "bfloat16",
-            use_cpu=True,
-            seed=1,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
         )
         Trainer(
             BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **NETWORKS[args.network])),

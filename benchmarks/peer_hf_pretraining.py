@@ -19,6 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
+from peer_settings import trainer_settings
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -27,7 +28,6 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     __version__,
     set_seed,
 )
@@ -82,20 +82,13 @@ def train(args, rows, tokenizer, steps, curve):
     set_seed(1)
     model = BertForMaskedLM(BertConfig(**args.network))
     with tempfile.TemporaryDirectory() as folder:
-        settings = TrainingArguments(
-            output_dir=folder,
-            per_device_train_batch_size=args.batch_size,
+        settings = trainer_settings(
+            folder,
+            args.batch_size,
+            args.precision,
             learning_rate=args.learning_rate,
             warmup_steps=round(args.warmup_ratio * steps),
-            weight_decay=0.01,
             max_steps=steps,
-            bf16=args.precision == "bfloat16",
-            use_cpu=True,
-            seed=1,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
         )
         collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
         dataset = [{"input_ids": row[row != tokenizer.pad_token_id]} for row in rows]

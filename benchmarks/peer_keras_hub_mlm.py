@@ -7,7 +7,6 @@ Uses `fit` of Keras on raw text, with KerasHub's preprocessor: masks of 15%, pla
 rows are stretches of DIR/lines.txt long enough that none has padding.
 """
 
-import argparse
 import os
 from pathlib import Path
 
@@ -17,26 +16,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import keras_hub
 import tensorflow as tf
+from peer_settings import BATCH, LENGTH, WARMUP, masked_words_parser
 from worker import Gate, StepGate
 
-LENGTH, BATCH, WARMUP = 128, 32, 2
 PREDICTIONS = 19  # of a row of 128 tokens, as ours
 NETWORKS = {
     "minilm": {"num_layers": 6, "num_heads": 12, "hidden_dim": 384, "intermediate_dim": 1536},
     "base": {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072},
 }
-
-
-def make_parser():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--folder", required=True)
-    add("--vocab", required=True)
-    add("--network", choices=NETWORKS, default="minilm")
-    add("--rows", choices=("full",), default="full")
-    add("--precision", choices=("float32", "bfloat16"), default="bfloat16")
-    add("--steps", type=int, default=4, help="of a block")
-    return parser
 
 
 def stretches(folder):
@@ -68,7 +55,7 @@ def make_model(args):
 
 
 def main():
-    args = make_parser().parse_args()
+    args = masked_words_parser(__doc__.splitlines()[0], NETWORKS, rows=("full",)).parse_args()
     gate = Gate({"versions": {"keras_hub": keras_hub.__version__, "keras": keras.__version__}})
     with gate.serving():
         steps = StepGate(gate, WARMUP, args.steps, BATCH * LENGTH)
