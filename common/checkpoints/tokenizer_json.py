@@ -88,7 +88,7 @@ def read_byte_bpe(path):
     vocab, merges_file = _read(path), path.with_name(MERGES)
     try:
         text = read_small(merges_file, MAX_MERGES_BYTES)
-        lines = (text or b"").decode("utf-8").split("\n")
+        lines = (text or b"").decode("utf-8").replace("\r\n", "\n").split("\n")
     except (OSError, ValueError) as error:
         raise UserError(f"{merges_file} cannot be read: {error}; copy it again") from None
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
@@ -178,6 +178,12 @@ def read_normalization(path):
     for step in map(_mapping, steps if isinstance(steps, list) else [normalizer]):
         found |= {"lowercase": True} if step.get("type") == "Lowercase" else step
     return found
+
+
+def read_ids(path):
+    """{entry: id} of its model, where that is WordPiece's: dict."""
+    model = _mapping(_read(path).get("model"))
+    return _mapping(model.get("vocab")) if model.get("type") == "WordPiece" else {}
 
 
 def read_added(path):

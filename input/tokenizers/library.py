@@ -13,12 +13,15 @@ import tensorflow as tf
 
 from common.checkpoints.tokenizer_json import ROLES, LibraryVocab
 from common.checkpoints.vocab import read_vocab
+from common.console import counted
 from common.errors import UserError
 from common.export.decoders.vocabulary import Library
 from input.tokenizers.wordpiece import WordPieceTokenizer
 
 ALGORITHM_VERSION = 1  # part of the fingerprint: raise it with any change that changes an id
 MAX_UNKNOWN_SHARE = 0.02
+# Of the pieces of byte-level BPE. RoBERTa's file has 3 of 50,003 that no merge makes.
+MAX_UNMADE_SHARE = 0.1
 
 
 def open_tokenizer(vocab_file, do_lower=True):
@@ -52,8 +55,9 @@ class LibraryTokenizer(Library):
         in_graph: False.
         fingerprint: str, SHA-256 of everything the ids depend on. Equal fingerprint, equal ids.
     Raises:
-        UserError: the package cannot read the file, a special token is missing, or rows are not
-            [CLS] A [SEP] B [SEP] in the names of this vocabulary.
+        UserError: the package cannot read the file, a special token is missing, merges are, no
+            piece stands for what is unknown, or rows are not [CLS] A [SEP] B [SEP] in the names of
+            this vocabulary.
     """
 
     in_graph = False
@@ -70,6 +74,7 @@ class LibraryTokenizer(Library):
             self.unk_id = self.id_of(ROLES["unk_token"])
         except ValueError as error:
             raise UserError(f"{source}: {error}") from None
+        check_whole(vocab, source)  # now that the package has read all of it
 
     def notes_on_case(self, ids):
         """What suggests that vocabulary and texts do not belong together: list of sentences.
@@ -109,6 +114,35 @@ class LibraryTokenizer(Library):
         lengths = np.array([len(row) for row in rows], np.int64)
         ids = np.fromiter((i for row in rows for i in row), np.int32, int(lengths.sum()))
         return ids, lengths
+
+
+def check_whole(vocab, source):
+    """Raises UserError where a part of the file is missing without which it can still be read.
+
+    Without its merges, byte-level BPE makes a token of every byte, and the package fails at the
+    first character that no entry of a unigram vocabulary has, if no entry stands for it.
+
+    vocab: LibraryVocab; source: names it.
+    """
+    model = vocab.content["model"]
+    if vocab.kind == "Unigram" and type(model.get("unk_id")) is not int:
+        raise UserError(
+            f"{source}: unk_id of its model is {model.get('unk_id')!r:.40}, where the id of its "
+            "unknown piece is wanted; copy or download it again"
+        )
+    if vocab.kind != "BPE" or model.get("ignore_merges") or model.get("continuing_subword_prefix"):
+        return
+    merges, added = model.get("merges") or (), vocab.content.get("added_tokens") or ()
+    made = {"".join(pair.split(" ") if isinstance(pair, str) else pair) for pair in merges}
+    special = {token["content"] for token in added}
+    longer = [entry for entry in vocab if len(entry) > 1 and entry not in special]
+    missing = [entry for entry in longer if entry not in made]
+    if len(missing) > MAX_UNMADE_SHARE * len(longer):
+        raise UserError(
+            f"{source}: its {counted(len(merges), 'merge')} make {len(longer) - len(missing):,} of "
+            f"{len(longer):,} pieces of several bytes, and not {missing[0]!r}; merges are missing, "
+            "so copy or download the files of this vocabulary again"
+        )
 
 
 def _lower_cases(normalizer):

@@ -42,7 +42,7 @@ from common.checkpoints.standard_bert import (
     with_every_weight,
     write_sizes,
 )
-from common.checkpoints.vocab import pad_token, write_vocab
+from common.checkpoints.vocab import pad_token, read_vocab, write_vocab
 from common.console import counted
 from common.errors import UserError
 from common.params.families import BERT, FAMILIES
@@ -116,6 +116,7 @@ def tokenizer_of(folder, vocab_file, config_json):
     normalization, added = {}, list(read_json(folder / "added_tokens.json") or {})
     if file.is_file():
         vocab_file = vocab_file or str(file)
+        check_same_ids(file, vocab_file)
         normalization = tokenizer_json.read_normalization(file)
         added += tokenizer_json.read_added(file)
     settings = read_json(folder / "tokenizer_config.json") or {}
@@ -144,6 +145,23 @@ def tokenizer_of(folder, vocab_file, config_json):
     if normalization.get("handle_chinese_chars", splits) is False:
         notes.append("tokenizer: trained without splitting Chinese characters; here each is a word")
     return {"vocab_file": vocab_file, "do_lower_case": lowers, "notes": notes}
+
+
+def check_same_ids(file, vocab_file):
+    """Raises UserError where a tokenizer.json gives an id to another entry than the vocab.txt.
+
+    file: Path of the tokenizer.json. vocab_file: str, of either.
+    """
+    if vocab_file == str(file):
+        return
+    entries = read_vocab(vocab_file)
+    for entry, i in tokenizer_json.read_ids(file).items():
+        # The end of a line of vocab.txt is no part of the entry.
+        if type(i) is int and i < len(entries) and entries[i].rstrip() != entry.rstrip():
+            raise UserError(
+                f"{vocab_file} has {entries[i]!r:.40} as token {i}, but {file.name} beside it has "
+                f"{entry!r:.40}; the two do not belong together, keep the one of this model"
+            )
 
 
 def library_tokenizer_of(folder):
@@ -280,8 +298,8 @@ def read_weights(path):
 def list_tensors(path):
     """In the order of the files. Raises UserError also for a file of this project's format."""
     path = find_weights_file(path)
-    files = shards_of(path) if path.name.endswith(".index.json") else [path]
-    stored = []
+    is_index = path.name.endswith(".index.json")
+    files, stored = shards_of(path) if is_index else [path], []
     for file in files:
         is_safe = file.name.endswith(".safetensors")
         stored += (safetensors if is_safe else torch_bin).read(file)
@@ -290,7 +308,10 @@ def list_tensors(path):
                 f"{path} has the names of this project's own checkpoints; "
                 "give the checkpoint-<step> folder with the file"
             )
-    family, tensors = family_of(path, [name for name, *_ in stored]), []
+    names = [name for name, *_ in stored]
+    family, tensors = family_of(path, names), []
+    if is_index:
+        check_shards(path, names, family)
     has_words = any(name == family.mlm_biases[0] for name, *_ in stored)
     for name, shape, dtype, read in stored:
         parts = family.neutral_parts(name)
@@ -369,6 +390,21 @@ def shards_of(index):
             )
         files.append(file)
     return files
+
+
+def check_shards(index, names, family):
+    """Raises UserError where an index names a weight that its files lack, which would be fresh.
+
+    index: Path. names: list of str, of the tensors of its files. family: HuggingFaceFamily.
+    """
+    names = set(names)
+    for name, file in sorted(read_json(index)["weight_map"].items()):
+        is_known = family.neutral_name(name) or family.neutral_parts(name)
+        if name not in names and is_known:
+            raise UserError(
+                f"{index} names {name!r:.80} of {file}, which has no such tensor; the files do not "
+                "belong together, copy all of them from one place"
+            )
 
 
 def find_weights_file(path):

@@ -141,7 +141,9 @@ class Library(Vocabulary):
         try:
             library = Tokenizer.from_str(json.dumps(content))
         except Exception as error:  # the package raises no narrower class
-            raise ValueError(f"the package tokenizers cannot read it: {error}") from None
+            raise ValueError(
+                f"the package tokenizers cannot read it: {error}; copy or download it again"
+            ) from None
         if entries is None:
             ids = library.get_vocab()
             entries = sorted(ids, key=ids.get)
@@ -169,7 +171,10 @@ class Library(Vocabulary):
         """Returns the id of the first of these entries that there is. Raises ValueError."""
         name = next((name for name in names if name in self.entries), None)
         if name is None:
-            raise ValueError(f"it has no {' or '.join(names)} among its tokens")
+            raise ValueError(
+                f"it has no {' or '.join(names)} among its tokens; take the file that belongs to "
+                "the weights"
+            )
         return self.entries.index(name)
 
     @property

@@ -54,6 +54,17 @@ def test_vocab_txt_is_taken_where_both_are_there(folder):
     assert huggingface.read_config(folder)["vocab_file"] == str(folder / "vocab.txt")
 
 
+def test_two_files_that_disagree_are_refused(folder):
+    """One of them is left from another model, and which one is not known here."""
+    others = [*VOCAB[:5], "once", "never", *VOCAB[7:]]
+    (folder / "vocab.txt").write_text("".join(f"{entry}\n" for entry in others), "utf-8")
+    message = r"vocab\.txt has 'once' as token 5, but tokenizer\.json beside it has 'never';"
+    with pytest.raises(UserError, match=message):
+        huggingface.read_config(folder)
+    (folder / "vocab.txt").write_text("".join(f"{entry}\n" for entry in VOCAB), "utf-8")
+    assert huggingface.read_config(folder)["vocab_file"] == str(folder / "vocab.txt")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

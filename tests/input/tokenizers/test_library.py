@@ -143,6 +143,39 @@ def changed(folder, path, **changes):
     return path
 
 
+def with_model(folder, path, **changes):
+    """A copy of a tokenizer.json whose model is changed. folder, path: Path. Returns path."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    return changed(folder, path, model=model | changes)
+
+
+def test_a_file_without_its_merges_is_refused(folder, tmp_path):
+    """It could be read, and every byte of a text would be a token."""
+    path = with_model(folder, tmp_path / "tokenizer.json", merges=[])
+    with pytest.raises(UserError, match=r"its 0 merges make 0 of \d+ pieces .* not 'ay'"):
+        open_tokenizer(path)
+    merges = (folder / "merges.txt").read_text("utf-8").splitlines()
+    (tmp_path / "vocab.json").write_bytes((folder / "vocab.json").read_bytes())
+    (tmp_path / "merges.txt").write_text("\n".join(merges[:3]) + "\n", "utf-8")
+    with pytest.raises(UserError, match=r"vocab\.json: its 2 merges make 2 of"):
+        open_tokenizer(tmp_path / "vocab.json")
+
+
+def test_merges_with_the_line_ends_of_windows_are_the_same(folder, tmp_path):
+    content = (folder / "merges.txt").read_bytes()
+    (tmp_path / "merges.txt").write_bytes(content.replace(b"\n", b"\r\n"))
+    (tmp_path / "vocab.json").write_bytes((folder / "vocab.json").read_bytes())
+    expected = open_tokenizer(folder / "vocab.json")
+    assert open_tokenizer(tmp_path / "vocab.json").fingerprint == expected.fingerprint
+
+
+@needs_fixtures
+def test_a_unigram_vocabulary_without_an_unknown_piece_is_refused(tmp_path):
+    path = with_model(FIXTURES / "hf_albert" / "model", tmp_path / "tokenizer.json", unk_id=None)
+    with pytest.raises(UserError, match="unk_id of its model is None, where the id"):
+        open_tokenizer(path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from common.checkpoints.formats import huggingface
 from common.checkpoints.inspect import inspect_checkpoint
@@ -370,3 +370,15 @@ def test_shards_hold_what_one_file_holds(tmp_path, kind):
         for name in whole:
             np.testing.assert_array_equal(np.asarray(shards[name]), np.asarray(whole[name]))
     assert huggingface.read_config(folder) == huggingface.read_config(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["classifier.bias", "bert.pooler.dense.weight"])
+def test_a_shard_without_a_tensor_that_the_index_names_is_refused(tmp_path, name):
+    """A fresh head in its place would train without a word."""
+    folder = save_shards(tmp_path, huggingface_tensors(num_labels=3))
+    for shard in folder.glob("model-*.safetensors"):
+        tensors = load_file(shard)
+        tensors.pop(name, None)
+        save_file(tensors, shard)
+    with pytest.raises(UserError, match=f"index.json names '{name}' of model-0000[12]"):
+        huggingface.read_weights(folder)
