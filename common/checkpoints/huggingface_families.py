@@ -359,6 +359,16 @@ HUGGINGFACE_FAMILIES = {
     )
 }
 
+# {model_type: that of the row with the same network}; their vocabularies are unigram.
+OTHER_NAMES = {"xlm-roberta": "roberta", "camembert": "roberta"}
+
+
+def family_of_type(model_type):
+    """The HuggingFaceFamily of the model_type of a config.json, any value; None if unknown."""
+    if not isinstance(model_type, str):
+        return None
+    return HUGGINGFACE_FAMILIES.get(OTHER_NAMES.get(model_type, model_type))
+
 
 def family_of_names(names):
     """The HuggingFaceFamily that names of tensors begin with; BERT's where none is known."""

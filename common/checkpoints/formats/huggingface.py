@@ -17,8 +17,10 @@ from common.checkpoints import tokenizer_json
 from common.checkpoints.containers import safetensors, torch_bin
 from common.checkpoints.huggingface_families import (
     HUGGINGFACE_FAMILIES,
+    OTHER_NAMES,
     WORDS,
     family_of_names,
+    family_of_type,
 )
 from common.checkpoints.names import (
     StoredTensor,
@@ -174,9 +176,12 @@ def library_tokenizer_of(folder):
     return {"vocab_file": str(file), "do_lower_case": lowers, "notes": []}
 
 
+DEFAULT_LABELS = {"0": "LABEL_0", "1": "LABEL_1"}
+
+
 def label_names(config_json, count):
     """{"label_names": tuple of str} of a config.json; {} if it does not name `count` classes."""
-    names = config_json.get("id2label")
+    names = config_json.get("id2label", DEFAULT_LABELS)  # which transformers does not write
     if not isinstance(names, dict) or len(names) != count:
         return {}
     names = [names.get(str(i)) for i in range(len(names))]
@@ -214,13 +219,13 @@ def task_of(config_json):
 def from_config_json(config_json, source):
     """The part of `read_config` from config.json. config_json: dict; source: its path."""
     model_type = config_json.get("model_type", BERT)
-    row = HUGGINGFACE_FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    row = family_of_type(model_type)
     if row is None:
         raise UserError(
             f"{source}: model_type is {model_type!r:.80}; those that can be loaded are "
-            f"{', '.join(HUGGINGFACE_FAMILIES)}"
+            f"{', '.join([*HUGGINGFACE_FAMILIES, *OTHER_NAMES])}"
         )
-    first, pad_id = FAMILIES[model_type].first_position, config_json.get("pad_token_id")
+    first, pad_id = FAMILIES[row.model_type].first_position, config_json.get("pad_token_id")
     if first and pad_id not in (None, first - 1):
         raise UserError(
             f"{source}: pad_token_id is {pad_id!r:.80}, from which {model_type} numbers its "
@@ -346,8 +351,7 @@ def parts_of_fused(name, shape, dtype, read, parts):
 def family_of(weights_file, names):
     """The HuggingFaceFamily that config.json says, or else the names of tensors."""
     config = read_json(Path(weights_file).parent / "config.json") or {}
-    row = HUGGINGFACE_FAMILIES.get(str(config.get("model_type")))
-    return row or family_of_names(names)
+    return family_of_type(config.get("model_type")) or family_of_names(names)
 
 
 def with_used_bias(tensors, bias, decoder_bias):

@@ -3,6 +3,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -284,6 +285,20 @@ def test_a_family_that_contradicts_the_checkpoint_or_a_key_is_refused():
     with pytest.raises(UserError, match=text):
         params_of(folder, num_classes=2, use_segment_embedding=True)
     assert params_of(folder, num_classes=2).model.use_segment_embedding is False
+
+
+@needs_fixtures
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "camembert"])
+def test_the_multilingual_and_the_french_roberta_are_robertas(model_type, tmp_path):
+    source = FIXTURES / "hf_roberta" / "sequence_classification"
+    folder = shutil.copytree(source, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+    read, wanted = open_checkpoint(folder), open_checkpoint(source)
+    of_folder = {"path": None, "vocab_file": None}
+    assert read.config | of_folder == wanted.config | of_folder
+    assert read.config["backbone"] == "roberta"
+    assert read.weights.keys() == wanted.weights.keys()
 
 
 @needs_fixtures

@@ -176,6 +176,14 @@ def test_label_names_that_do_not_name_every_class_are_left_out(tmp_path):
     assert huggingface.read_config(folder)["label_names"] == ("no", "yes")
 
 
+def test_two_classes_without_names_have_those_that_transformers_does_not_write(tmp_path):
+    names = []
+    for count in (2, 3):
+        folder = save_huggingface(tmp_path / str(count), huggingface_tensors(num_labels=count))
+        names.append(huggingface.read_config(folder).get("label_names"))
+    assert names == [("LABEL_0", "LABEL_1"), None]
+
+
 @pytest.mark.parametrize(
     ("hidden_act", "expected"),
     [
