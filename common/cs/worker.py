@@ -25,26 +25,17 @@ from common.checkpoints.load import load_weights, open_checkpoint
 from common.console import counted, log
 from common.cs import job as jobs
 from common.cs.lowering import count_operations, keep_files, shortened
+from common.cs.training_state import TrainingState
 from common.errors import RunError, UserError
 from common.files import write_whole
 from common.metrics.row_metrics import RowMetrics, figures_of
 from common.params import Params
 from common.reports.metrics_file import MetricsFile
 from common.reports.prediction_files import write_predictions
-from common.training.checks import check_fits
 from common.training.lock import locked
-from common.training.run_state import PREFIX
 
 HALF_DTYPES = {"mixed_bfloat16": "bfloat16"}  # dtype policy -> the SDK's; else float16
 MAX_MESSAGE = 400  # characters of an SDK message
-SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # our slot -> the vendor's
-SLOT_ARRAY = "{}/{}/{}"  # name in the training state: optimizer, slot, weight
-# The loss scale: name in the training state -> the SDK's name, and type.
-LOSS_SCALE = {
-    "loss_scale/factor": ("loss_scale", np.float32),
-    "loss_scale/steps": ("steps_since_rescale", np.int32),
-    "loss_scale/overflows": ("overflows_since_rescale", np.int32),
-}
 
 
 class Worker:
@@ -146,16 +137,14 @@ class Worker:
 
         cfg = self.params.optimizer
         self.optimizer = optimizer.make_optimizer(self.twin, cfg, self.cfg.num_hidden_layers)
-        self.trained = optimizer.trained_weights(self.twin)
-        self.state = {}  # of the resumed checkpoint
+        self.state = TrainingState(self.optimizer, optimizer.trained_weights(self.twin), cfg)
         if self.job.resumed is not None:
-            self._resume(self.job.resumed)
+            self.state.restore(self.job.resumed)
+            log(f"Resuming {self.job.resumed} at step {self.job.first_step}")
         self.schedule = optimizer.LearningRate(self.optimizer, cfg, self.job.first_step)
         self.scaler = optimizer.make_grad_scaler(cfg) if self.backend.is_csx else None
-        if self.scaler is not None and "loss_scale/factor" in self.state:
-            self.scaler.load_state_dict(
-                {key: self.state[name].item() for name, (key, _) in LOSS_SCALE.items()}
-            )
+        if self.scaler is not None:
+            self.state.restore_scale(self.scaler)
 
     def _make_task(self):
         from common.cs.tasks import TASKS
@@ -332,41 +321,10 @@ class Worker:
             [schedule.Range(min(first, num_steps - 1), num_steps, every, include_last=True)]
         )
 
-    def _resume(self, path):
-        """Restores the optimizer's slots. The weights are already loaded."""
-        state = ours.read_state(path)
-        self.state = {name: np.asarray(state[name].read()) for name in state}
-        kind = self.params.optimizer.optimizer_type
-        expected = {
-            SLOT_ARRAY.format(kind, slot, name): (weight, vendor_slot)
-            for slot, vendor_slot in SLOTS.items()
-            for name, weight in self.trained.items()
-        }
-        saved = {n: state[n] for n in state if n.startswith((f"{kind}/", "raw/"))}
-        check_fits(path, {name: weight for name, (weight, _) in expected.items()}, saved)
-        slots = self.optimizer.state_dict()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        places = {id(parameter): place for place, parameter in enumerate(parameters)}
-        for name, (weight, vendor_slot) in expected.items():
-            place = places[id(weight.parameter)]
-            slots["state"][place][vendor_slot] = weight.as_stored(self.state[name])
-        self.optimizer.load_state_dict(slots)
-        log(f"Resuming {path} at step {self.job.first_step}")
-
     def _save(self, step):
         """Writes a checkpoint like a run in TensorFlow."""
         weights = self.twin.weights_by_name()
-        kind = self.params.optimizer.optimizer_type
-        state = {"global_step": np.asarray(step, np.int64)}
-        for slot, vendor_slot in SLOTS.items():
-            for name, weight in self.trained.items():
-                values = self.optimizer.state[weight.parameter][vendor_slot]
-                state[SLOT_ARRAY.format(kind, slot, name)] = weight.as_neutral(values)
-        state |= self._loss_scale_state()
-        # The rest of the state of a run in TensorFlow, except losses that it has not reported yet.
-        for name, array in self.state.items():
-            if name.startswith(PREFIX) and name != f"{PREFIX}losses":
-                state[name] = array
+        state = self.state.arrays(step, self.scaler, self.cstorch.to_numpy)
         path = ours.save_checkpoint(
             self.model_dir,
             step,
@@ -375,23 +333,9 @@ class Worker:
             self.job.config | {"step": step},
             self.job.vocab,
             self.run.keep_checkpoint_max,
-            keep={int(self.state.get(f"{PREFIX}best_step", -1))},
+            keep={self.state.best_step},
         )
         log(f"Saved {path}")
-
-    def _loss_scale_state(self):
-        """Returns {name: array} like common/optimizers/loss_scale.py; {} for a fixed scale."""
-        cfg = self.params.optimizer
-        if not isinstance(cfg.loss_scaling_factor, str):
-            return {}
-        if self.scaler is None:  # float32 on the CPU does not scale: keep the state
-            state = {"loss_scale/factor": cfg.initial_loss_scale} | self.state
-            return {n: np.asarray(state.get(n, 0), dtype) for n, (_, dtype) in LOSS_SCALE.items()}
-        state = self.scaler.state_dict()
-        return {
-            name: np.asarray(self.cstorch.to_numpy(state[key].detach().cpu()), dtype)
-            for name, (key, dtype) in LOSS_SCALE.items()
-        }
 
     # ---- evaluation and prediction ---------------------------------------------------------------
 
