@@ -41,9 +41,9 @@ def write(classifier, folder):
     import onnx
 
     classifier.check_size("an ONNX file")
-    model = make_model(classifier)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, folder / MODEL_FILE)
+    onnx.save(make_model(classifier), folder / MODEL_FILE)
+    # The file, as the check of a model in memory copies its weights twice.
+    onnx.checker.check_model(str(folder / MODEL_FILE), full_check=True)
     if classifier.quantize == "int8":
         write_int8(folder / MODEL_FILE, folder / INT8_FILE)
     write_vocab(folder, classifier.vocab)
@@ -89,9 +89,9 @@ class BertGraph:
     float32, int32, bool = 1, 6, 9
 
     def __init__(self, cfg, weights, is_mask_inverted):
-        from onnx import helper, numpy_helper
+        from onnx import helper
 
-        self.helper, self.numpy_helper = helper, numpy_helper
+        self.helper = helper
         self.nodes, self.initializers = [], {}
         self.scope = ""
         self.cfg, self.weights, self.is_mask_inverted = cfg, weights, is_mask_inverted
@@ -110,8 +110,7 @@ class BertGraph:
             array = np.asarray(array)
             name = f"constant/{array.dtype}_{array.tolist()}".replace(" ", "")
         if name not in self.initializers:
-            array = np.ascontiguousarray(array).reshape(np.shape(array))
-            self.initializers[name] = self.numpy_helper.from_array(array, name)
+            self.initializers[name] = np.ascontiguousarray(array).reshape(np.shape(array))
         return name
 
     def mask(self, of_padding):
@@ -316,7 +315,7 @@ ACTIVATIONS = {
 
 def make_model(classifier):
     """Returns the onnx.ModelProto of a Classifier."""
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
     cfg, data = classifier.params.model, classifier.params.predict_input
     graph = BertGraph(cfg, classifier.weights, data.invert_mask)
@@ -332,7 +331,6 @@ def make_model(classifier):
         "bert_classifier",
         declare({name: ["batch", "tokens"] for name in INPUTS}, TensorProto.INT32),
         declare(classifier.model.onnx_outputs(), TensorProto.FLOAT),
-        list(graph.initializers.values()),
         doc_string=classifier.description,
     )
     model = helper.make_model(
@@ -341,6 +339,8 @@ def make_model(classifier):
         ir_version=IR_VERSION,
         producer_name="bert-classifier",
     )
+    for name, array in graph.initializers.items():  # here, as each step above copies them
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
     helper.set_model_props(
         model,
         {n: json.dumps(value, ensure_ascii=False) for n, value in classifier.settings.items()},
