@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,8 +193,8 @@ def test_a_killed_and_resumed_run_has_every_bit_of_an_uninterrupted_one(
     assert np.abs(after.read() - before.read()).max() > 1e-4
 
 
-def test_a_closed_terminal_ends_a_training_that_has_saved_its_last_step(folder, tiny):
-    model_dir = folder / "hung up"
+def test_a_closed_terminal_ends_a_training_that_has_saved_its_last_step(folder, tiny, killed):
+    model_dir = folder / "hung up"  # `killed` is to have kept the programs, as a test says
     process = ended_by(signal.SIGHUP, model_dir, tiny)
     newest = max(checkpoint_steps(model_dir))
     said = Path(f"{model_dir}.log").read_text("utf-8")
@@ -265,9 +266,9 @@ def test_the_best_is_named_and_exported_at_the_end(uninterrupted):
 
 
 def test_a_run_is_not_resumed_with_params_of_another_meaning_unless_allowed(
-    resumed, tiny, capsys, folder
+    resumed, tiny, capsys, tmp_path
 ):
-    model_dir, last_step, _ = resumed
+    model_dir, last_step = shutil.copytree(resumed[0], tmp_path / "copy"), resumed[1]
     before = {path: path.stat().st_mtime_ns for path in model_dir.rglob("*") if path.is_file()}
     flags = ("--mode", "train", *tiny, "--model_dir", model_dir, "--max_steps", last_step)
     flags += ("--override", "optimizer.weight_decay_rate=0.125")
@@ -334,8 +335,8 @@ def test_eval_gives_the_figures_of_the_evaluation_while_training(uninterrupted, 
     assert (model_dir / "plots" / "confusion_validation.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_eval_all_lists_every_checkpoint_of_a_model_dir_by_its_own_params(uninterrupted):
-    model_dir = uninterrupted[0]
+def test_eval_all_lists_every_checkpoint_of_a_model_dir_by_its_own_params(uninterrupted, tmp_path):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "copy")
     expected = {line["step"]: line["eval/accuracy_cls"] for line in lines_of(model_dir, "eval")}
     done = succeed("--mode", "eval_all", "--model_dir", model_dir)
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -357,8 +358,8 @@ def read_predictions(model_dir):
     return np.load(f"{path}.npz")["arr_0"], rows
 
 
-def test_predict_writes_logits_and_a_table_of_every_row(uninterrupted, tiny):
-    model_dir = uninterrupted[0]
+def test_predict_writes_logits_and_a_table_of_every_row(uninterrupted, tiny, tmp_path):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "copy")
     succeed("--mode", "predict", *tiny, "--model_dir", model_dir)
     logits, rows = read_predictions(model_dir)
     assert logits.shape == (NUM_VALIDATION_ROWS, 2) and logits.dtype == np.float32
