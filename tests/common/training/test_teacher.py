@@ -107,15 +107,16 @@ RUNS = ("whole", "broken")
 
 
 @SLOW
-def test_kept_outputs_train_as_computed_ones_and_are_read_by_the_next_run(folder, capsys):
+def test_kept_outputs_train_as_computed_ones_and_are_read_by_the_next_run(folder, tmp_path, capsys):
     values = distilling(folder)
     values["runconfig"] |= {"save_summary_steps": 1}
+    values["train_input"]["cache_dir"] = str(tmp_path)  # in which no other test has kept outputs
     start(folder, "first", values)
-    kept = {path: path.stat().st_mtime_ns for path in (folder / "cache").glob("teacher-*")}
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("teacher-*")}
     capsys.readouterr()
     start(folder, "again", values)
     assert "Teacher's outputs of " in capsys.readouterr().err
-    again = {path: path.stat().st_mtime_ns for path in (folder / "cache").glob("teacher-*")}
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.glob("teacher-*")}
     assert again == kept and len(kept) == 1
     assert bits_of(folder / "first" / "checkpoint-10") == bits_of(
         folder / "again" / "checkpoint-10"
