@@ -134,6 +134,10 @@ def distillation_faults(params):
         if params.model.r_drop_alpha:
             text += ", and model.r_drop_alpha computes each row of one of them twice"
             yield f"distillation.{name}", f"{text}; leave one of the two out"
+    if cfg.teacher_layers is not None and not learned:
+        text = f"is {as_yaml(cfg.teacher_layers)}, but nothing is learned from layers"
+        weights = ", ".join(OF_LAYERS)
+        yield "distillation.teacher_layers", f"{text}; give one of {weights}, or leave the key out"
     if cfg.student_layers is not None and run.checkpoint_path is not None:
         text = f"is {as_yaml(cfg.student_layers)}, and runconfig.checkpoint_path is given; the"
         text += " network begins with layers of the teacher or with a checkpoint"
