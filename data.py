@@ -243,7 +243,9 @@ def complete_params(params, checkpoint_config, params_path, labels_from_checkpoi
     Returns:
         complete Params; label names, tuple of str; the vocabulary, list of str.
     """
-    params = params.with_vocab_file(checkpoint_config.get("vocab_file"))
+    params = params.with_vocab_file(
+        checkpoint_config.get("vocab_file"), checkpoint_config.get("path")
+    )
     params = resolve_precision(params)
     _check_task(params, checkpoint_config)
     _check_tokenizers(params, checkpoint_config)

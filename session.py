@@ -197,7 +197,7 @@ def prepare_data(params):
     """Makes what a training reads, ahead of it. Returns the Result."""
     path = params.runconfig.checkpoint_path
     config = {} if path is None else open_checkpoint(path).config
-    return data.prepare_data(params.with_vocab_file(config.get("vocab_file")))
+    return data.prepare_data(params.with_vocab_file(config.get("vocab_file"), config.get("path")))
 
 
 def data_report(params, folder, with_texts):
@@ -212,7 +212,7 @@ def data_report(params, folder, with_texts):
     path = path or store.newest_checkpoint(run.model_dir)
     config = {} if path is None else open_checkpoint(path).config
     params = params.with_case(config.get("do_lower_case"))
-    params = params.with_vocab_file(config.get("vocab_file"))
+    params = params.with_vocab_file(config.get("vocab_file"), config.get("path"))
     names = ("hidden_size", "num_hidden_layers", "filter_size", "max_position_embeddings")
     sizes = {name: getattr(params.model, name) or config.get(name) for name in names}
     return data.data_report(params, sizes, folder, with_texts)
@@ -298,7 +298,7 @@ def without_data(params, config, params_path):
     """
     known = {}
     with contextlib.suppress(UserError):  # the shapes may not need a vocabulary
-        params = params.with_vocab_file(config.get("vocab_file"))
+        params = params.with_vocab_file(config.get("vocab_file"), config.get("path"))
         known["vocab_size"] = len(data.get_tokenizer(params.predict_input).vocab)
     params = data.resolve_precision(params)
     targets = data.get_targets(params.predict_input)

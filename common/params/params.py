@@ -197,16 +197,24 @@ class Params(Section):
         """The same params with the input sections of other Params."""
         return self.model_copy(update={name: getattr(other, name) for name in INPUTS})
 
-    def with_vocab_file(self, path):
+    def with_vocab_file(self, path, checkpoint=None):
         """The same params with this vocabulary in every input that names none.
+
+        checkpoint: path of the checkpoint that should bring one, for a message; None without one.
 
         Raises:
             UserError: an input names none, and path is None.
         """
         for name, section in self.inputs.items():
             if section.vocab_file is None and path is None:
+                text = f"{name}.vocab_file is not given, and"
+                if checkpoint is not None:
+                    raise UserError(
+                        f"{text} checkpoint {checkpoint} has no vocabulary beside its weights; "
+                        "copy its vocab.txt or tokenizer.json there, or write vocab_file"
+                    )
                 raise UserError(
-                    f"{name}.vocab_file is not given, and no checkpoint brings a vocabulary; "
+                    f"{text} no checkpoint brings a vocabulary; "
                     "write it in the params file, or give --checkpoint_path"
                 )
         return self if path is None else self.with_default("vocab_file", to_path(path))
@@ -271,12 +279,15 @@ class Params(Section):
                 filled[key] = value
         for key, value in ROTARY.items() if family.is_rotary else ():
             filled.setdefault(key, value)
-        faults += [
-            (f"model.{name}", f"not given, and {needed}")
-            for name, field in ModelParams.model_fields.items()
-            if (needed := properties_of(field).needed) and filled.get(name) is None
-            if name != "num_cls_classes" or self.task in NUM_OUTPUTS
-        ]
+        silent = f"{checkpoint_name(checkpoint)} does not say it; write it, or copy the file with "
+        silent += "its configuration beside its weights"
+        for name, field in ModelParams.model_fields.items():
+            properties = properties_of(field)
+            is_read = name != "num_cls_classes" or self.task in NUM_OUTPUTS
+            if properties.needed and is_read and filled.get(name) is None:
+                is_silent = properties.from_checkpoint and checkpoint.get("path")
+                why = silent if is_silent else properties.needed
+                faults.append((f"model.{name}", f"not given, and {why}"))
         try:
             model = ModelParams.model_validate(filled)
         except ValidationError as error:

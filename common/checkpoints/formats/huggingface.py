@@ -289,8 +289,8 @@ def with_older_keys(config_json, source):
         every = every or next((i for i, each in enumerate(is_global) if i and each), len(types))
         if type(every) is not int or is_global != [i % every == 0 for i in range(len(types))]:
             raise UserError(
-                f"{source}: layer_types are global in another order than one of every {every}, from "
-                "the first on, which is all that can be loaded"
+                f"{source}: layer_types are global in another order than one of every {every} "
+                "from the first on, which is all that can be loaded"
             )
         config_json["global_attn_every_n_layers"] = every
     return config_json

@@ -417,6 +417,8 @@ def test_a_copy_may_have_other_runconfig_values_and_a_vocabulary(tmp_path):
     assert own.eval_input.vocab_file == own.predict_input.vocab_file == "own.txt"
     with pytest.raises(UserError, match=r"train_input\.vocab_file is not given"):
         params().with_vocab_file(None)
+    with pytest.raises(UserError, match=r"and checkpoint d/x has no vocabulary beside its weights"):
+        params().with_vocab_file(None, "d/x")
 
 
 # ---- Completion ----------------------------------------------------------------------------------
@@ -527,6 +529,13 @@ def test_without_a_checkpoint_everything_that_is_missing_is_listed():
         *(f"  model.{key}: {brings}" for key in ("num_hidden_layers", "num_heads", "filter_size")),
         "  model.num_cls_classes: not given, and the data does not say it; write it",
     ]
+
+
+def test_what_a_checkpoint_without_its_configuration_does_not_say_is_asked_for_by_its_name():
+    checkpoint = CHECKPOINT | {"path": "d/x", "num_heads": None}
+    text = r"model\.num_heads: not given, and checkpoint d/x does not say it; write it, or copy"
+    with pytest.raises(UserError, match=text):
+        params().complete(checkpoint, DATA, "x.yaml")
 
 
 def test_without_a_checkpoint_tables_are_as_large_as_the_inputs_need():
