@@ -383,8 +383,10 @@ def likely_cause(name, weights):
         )
     if name.endswith("/bias"):
         module = name.split("/")[-2]
-        if module in BIAS_KEYS and not any(n.endswith(f"/{module}/bias") for n in weights):
-            return f"it was trained without, write model.{BIAS_KEYS[module]}: false"
+        key = BIAS_KEYS.get(module)
+        others = tuple(f"/{each}/bias" for each in BIAS_KEYS if BIAS_KEYS[each] == key)
+        if key is not None and not any(n.endswith(others) for n in weights):
+            return f"it was trained without, write model.{key}: false"
     if name == "embeddings/segment_embeddings":
         return "if it was trained without, write model.use_segment_embedding: false"
     _, layer = pattern_of(name)
