@@ -50,7 +50,7 @@ def find_file(path):
     return os.fspath(path)
 
 
-def get_params(path, overrides=None, on_warning=None):
+def get_params(path, overrides=None, on_warning=None, origins=None):
     """Reads and checks a YAML file, or a `.neural` file.
 
     Args:
@@ -61,6 +61,8 @@ def get_params(path, overrides=None, on_warning=None):
             `*_input.data_dir` is the key in every input of the file.
         on_warning: callable(str) or None. Called for each key that has no effect here, and for
             what is chosen in place of a file.
+        origins: {dotted key: str} or None. What a message names as the place of an override, in
+            place of its flag.
     Returns:
         Params, frozen. Values that a checkpoint brings are still None: see `Params.complete`.
     Raises:
@@ -74,7 +76,7 @@ def get_params(path, overrides=None, on_warning=None):
         values, lines, faults, told = read_file(path)
         move_origin(path, values)
         told += [f"{path}: {text}" for text in lost_schedules(values, lines, overrides or {})]
-        apply_overrides(values, lines, overrides or {})
+        apply_overrides(values, lines, overrides or {}, origins)
     faults += faults_of_length(values, lines)
     faults += move_initializer(values, lines)
     faults += with_pretrain_params(path, values, lines)
@@ -160,10 +162,10 @@ GIVE_WAY = {
 }
 
 
-def apply_overrides(values, lines, overrides):
+def apply_overrides(values, lines, overrides, origins=None):
     """Replaces values of the file by those of the command line; `lines` then has the flag.
 
-    A value for every input comes before those for one.
+    A value for every input comes before those for one. origins: as of `get_params`.
     """
     give_way(values, overrides)
     for_every_input = {k: value for k, value in overrides.items() if k.startswith("*_input.")}
@@ -173,7 +175,8 @@ def apply_overrides(values, lines, overrides):
         flag = dotted.rpartition(".")[2]
         flag = flag if flag_keys().get(flag) == dotted else "override"
         for name in names:
-            set_value(values, lines, (name, *keys), value, f"--{flag}")
+            origin = (origins or {}).get(dotted, f"--{flag}")
+            set_value(values, lines, (name, *keys), value, origin)
 
 
 def lost_schedules(values, lines, overrides):

@@ -20,6 +20,9 @@ from common.checkpoints import store
 from common.console import counted, log
 from common.errors import RunError, UserError
 from common.files import check_no_links, write_whole
+from common.params import plain_differences
+from common.params.keys import may_change
+from common.params.yaml_file import flattened
 from common.reports.metrics_file import read_curves
 from common.signals import Stopped
 from common.training.lock import LOCK, locked
@@ -35,9 +38,11 @@ from experiments.journal import FILE as JOURNAL
 from experiments.journal import Journal, values_of_runs
 from experiments.run_folder import read_run
 from experiments.sampling import Listed, ends_of, num_combinations
-from utils import get_params
+from utils import SAVED as TRAINED
+from utils import find_file, get_params, read_file
 
 SAVED = "experiment.json"  # in model_dir: what the experiment was at its last start
+BASE_VALUES = "base_values"  # there: {dotted key: value} of the base
 WRITTEN = (LOCK, SAVED, JOURNAL, OPTUNA, "logs")
 MAY_CHANGE = ("run_cap", "max_parallel")
 MAX_FAILURES = 3  # of a run at one start of the controller
@@ -71,10 +76,13 @@ def check_combinations(experiment, flags):
     Of method bayes both ends of every parameter are checked. flags: {dotted key: value} of the
     command line, which every run has.
     """
+    origins = dict.fromkeys(experiment.parameters, "parameters of the experiment")
     listed = ends_of(experiment) if experiment.method == "bayes" else Listed(experiment).all
     for number, values in enumerate(listed):
         try:
-            get_params(experiment.base, overrides_of(experiment, values, flags))
+            overrides = overrides_of(experiment, values, flags)
+            told = log if number == 0 else None  # such as a schedule that gives way to a rate
+            get_params(experiment.base, overrides, told, origins)
         except UserError as error:
             shown = ", ".join(f"{key}: {value}" for key, value in values.items())
             raise UserError(f"combination {number} ({shown}): {error}") from None
@@ -93,21 +101,52 @@ def plan_lines(experiment):
 
 
 def check_same(experiment, flags, folder):
-    """Raises UserError where the folder holds the runs of another experiment. Records this one."""
+    """Raises UserError where the folder holds the runs of another experiment, or a training.
+
+    Records this experiment, with the values of its base: the runs of two would be compared as if
+    they had the same ones.
+    """
+    if (folder / TRAINED).is_file():
+        raise UserError(
+            f"{folder} is the model_dir of a training, which has {TRAINED} there; choose another "
+            "--model_dir for the runs"
+        )
     path, asked = folder / SAVED, experiment.model_dump(mode="json")
     asked["flags"] = {key: str(value) for key, value in flags.items()}
+    base = flattened(read_file(find_file(experiment.base))[0])
+    asked[BASE_VALUES] = json.loads(json.dumps(base, default=str))
     if path.exists():
-        former = json.loads(path.read_text("utf-8"))
+        former = read_saved(path)
         changed = [
             f"  {key} was {former.get(key)}, is now {asked[key]}"
             for key in asked
-            if former.get(key) != asked[key] and key not in MAY_CHANGE
+            if former.get(key) != asked[key] and key not in (*MAY_CHANGE, BASE_VALUES)
+        ]
+        changes = plain_differences(former.get(BASE_VALUES, asked[BASE_VALUES]), asked[BASE_VALUES])
+        changed += [
+            f"  {key} was {old}, is now {new} in {experiment.base}"
+            for key, old, new in changes
+            if not may_change(key)
         ]
         if changed:
             head = f"{folder} holds the runs of an experiment that was another:"
             advice = "Give back the former values, or choose another --model_dir"
             raise UserError("\n".join([head, *changed, advice]))
     write_whole(path, json.dumps(asked, indent=2) + "\n")
+
+
+def read_saved(path):
+    """Returns what SAVED has: dict. Raises UserError where it is damaged."""
+    try:
+        saved = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        saved = None
+    if not isinstance(saved, dict):
+        raise UserError(
+            f"{path} is damaged, so whether the experiment is the same is not known; delete it if "
+            "it is, or choose another --model_dir"
+        )
+    return saved
 
 
 def run_experiment(experiment, model_dir, flags, control, make_command=command_of):
@@ -144,7 +183,12 @@ class Controller:
         for event in journal.of("combination"):
             self._plan(event["number"], event["values"])
         for event in journal.of("end", exit_code=0):
-            self.runs[event["run"]].is_done = True
+            run = self.runs.get(event["run"])
+            if run is None:  # its line of the journal was lost, so it is begun anew
+                continue
+            run.is_done = (run.folder / TRAINED).is_file()
+            if not run.is_done:
+                log(f"{run.id} was done, and its folder is gone: it trains again")
         known = len(self._combinations)
         figures = {each["combination"]: each["figure"] for each in journal.of("result")}
         self.sampler = self._bayes(figures) if experiment.method == "bayes" else Listed(experiment)

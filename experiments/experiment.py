@@ -15,11 +15,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from common.errors import UserError
 from common.params import as_yaml
 from common.params.values import Count, Seed, to_float
+from common.params.yaml_faults import message_of
 from common.params.yaml_file import read_yaml
 from utils import find_file
 
 Number = Annotated[float, BeforeValidator(to_float)]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MAX_COMBINATIONS = 10_000  # all are listed and checked before the first run, 10 ms each
 DISTRIBUTIONS = ("uniform", "int_uniform", "q_uniform", "log_uniform_values")
 SET_BY_EXPERIMENT = {
     "runconfig.tf_random_seed": "seeds",
@@ -69,6 +71,10 @@ class Parameter(Part):
             return f"has {has}; write one of value, values and distribution"
         if self.values is not None and not self.values:
             return "values is an empty list"
+        shown = [as_yaml(value) for value in self.choices]
+        doubled = next((each for n, each in enumerate(shown) if each in shown[:n]), None)
+        if doubled is not None:
+            return f"values has {doubled} twice; each would train the same runs"
         bounds = {key: getattr(self, key) for key in ("min", "max", "q")}
         if self.distribution is None:
             extra = [key for key, bound in bounds.items() if bound is not None]
@@ -141,7 +147,7 @@ def read_experiment(path):
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
-        found += [(each["loc"], sentence_of(each)) for each in error.errors()]
+        found += [(each["loc"], sentence_of(each, values)) for each in error.errors()]
     else:
         found += list(faults_between(experiment))
     if found:
@@ -150,25 +156,27 @@ def read_experiment(path):
     return experiment
 
 
-def sentence_of(error):
-    """Returns what a fault of the schema is, in words. error: one of pydantic's."""
-    kind = error["type"]
-    if kind == "refused":
-        return error["ctx"]["text"]
+def sentence_of(error, values):
+    """Returns what a fault of the schema is, in words. error: one of pydantic's. values: dict."""
+    kind, loc = error["type"], error["loc"]
     if kind == "missing":
         return "not given"
     if kind == "extra_forbidden":
-        section = SECTION_OF.get(error["loc"][0], Experiment) if error["loc"][1:] else Experiment
+        section = SECTION_OF.get(loc[0], Experiment) if loc[1:] else Experiment
         return f"unknown key; accepted: {', '.join(section.model_fields)}"
-    if kind == "literal_error":
-        available = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-        return f"is {as_yaml(error['input'])}; available: {available}"
     if kind in ("model_type", "dict_type"):
-        return f"is {as_yaml(error['input'])}; keys are wanted below it, such as `values: [1, 2]`"
-    return f"is {as_yaml(error['input'])}; {error['msg'][0].lower()}{error['msg'][1:]}"
+        wanted = EXAMPLES["values" if loc[1:] else loc[0]]
+        return f"is {as_yaml(error['input'])}; keys are wanted below it, such as `{wanted}`"
+    return message_of(error, loc, values, {})
 
 
 SECTION_OF = {"metric": Metric, "parameters": Parameter, "early_terminate": EarlyTerminate}
+EXAMPLES = {
+    "metric": "{name: eval/accuracy_cls, goal: maximize}",
+    "parameters": "optimizer.learning_rate: {values: [5e-5, 2e-4]}",
+    "early_terminate": "{type: hyperband, min_iter: 200}",
+    "values": "values: [1, 2]",
+}
 
 
 def faults_between(experiment):
@@ -191,6 +199,12 @@ def faults_between(experiment):
         yield ("run_cap",), f"not given; method {each.method} needs the number of runs"
     if each.max_combinations == 0:
         yield ("run_cap",), f"is {each.run_cap}, and each combination has {len(each.seeds)} seeds"
+    number = math.prod(len(parameter.choices) for parameter in each.parameters.values())
+    number = number if each.method == "grid" else each.max_combinations or 0
+    number = min(number, each.max_combinations or number)
+    if number > MAX_COMBINATIONS:
+        text = f"the file has {number:,} combinations, and {MAX_COMBINATIONS:,} are the most"
+        yield ("run_cap",), f"{text}; write fewer values, or a lower run_cap"
     if each.early_terminate is not None and each.method == "bayes":
         text = "compares combinations that train side by side, and bayes chooses one after another"
         yield ("early_terminate",), f"{text}; write method: random or grid"

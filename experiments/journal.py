@@ -4,6 +4,7 @@
 {"event": "combination", "number": n, "values": {...}, "runs": [id, ...]}   before they start
 {"event": "end", "run": id, "exit_code": 0}              of a process of a run
 {"event": "rung", "combination": n, "rung": k, "figure": 0.9}
+{"event": "dropped", "combination": n, "rung": k}        it ends there
 {"event": "result", "combination": n, "figure": 0.9}     the mean over seeds; null: it has none
 
 It is the truth at the next start. A torn last line, after a kill, is cut off; what it said happens
@@ -20,6 +21,13 @@ from common.errors import RunError
 from common.reports.metrics_file import to_json
 
 FILE = "experiment.jsonl"
+FACTS = {  # of each kind of event
+    "combination": {"number", "values", "runs"},
+    "end": {"run", "exit_code"},
+    "rung": {"combination", "rung", "figure"},
+    "dropped": {"combination", "rung"},
+    "result": {"combination", "figure"},
+}
 
 
 def values_of_runs(folder):
@@ -32,6 +40,13 @@ def values_of_runs(folder):
                 if event["event"] == "combination":
                     values |= dict.fromkeys(event["runs"], event["values"])
     return values
+
+
+def is_event(value):
+    """Whether a value of the file is an event with its facts."""
+    if not isinstance(value, dict):
+        return False
+    return FACTS.get(str(value.get("event")), {"event"}) <= value.keys()
 
 
 class Journal:
@@ -51,12 +66,15 @@ class Journal:
                 os.truncate(self.path, len(whole))
             for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
                 try:
-                    self.events.append(json.loads(line))
+                    event = json.loads(line)
                 except ValueError:
+                    event = None
+                if not is_event(event):
                     raise RunError(
-                        f"{self.path}: line {number} is no JSON, so what was done is not known; "
-                        "put the file back, or choose another --model_dir"
-                    ) from None
+                        f"{self.path}: line {number} is no event of an experiment, so what was "
+                        "done is not known; put the file back, or choose another --model_dir"
+                    )
+                self.events.append(event)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
     def add(self, event, **facts):

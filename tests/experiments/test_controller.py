@@ -4,21 +4,25 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
-from common.errors import UserError
+from common.errors import RunError, UserError
 from common.signals import Control, Stopped
 from experiments import controller
 from experiments.bayes import Bayes
 from experiments.controller import run_experiment
 from tests.experiments.counting import (
+    BASE,
     BAYES,
     counting,
     experiment_of,
@@ -186,13 +190,62 @@ def test_another_experiment_in_the_same_folder_is_refused(tmp_path):
         carry_out(tmp_path, experiment_of(run_cap=2, seeds=[1, 3]))
 
 
+def test_a_base_with_other_values_is_refused_and_one_that_trains_the_same_goes_on(tmp_path):
+    base, content = tmp_path / "base.yaml", Path(BASE).read_text()
+    base.write_text(content)
+    experiment = experiment_of(base=str(base), seeds=[1], run_cap=1)
+    carry_out(tmp_path / "runs", experiment)
+    base.write_text(content.replace("hidden_size: 32", "hidden_size: 64"))
+    changed = f"model.hidden_size was 32, is now 64 in {base}"
+    with pytest.raises(UserError, match=re.escape(changed)):
+        carry_out(tmp_path / "runs", experiment)
+    base.write_text(content.replace("save_summary_steps: 5", "save_summary_steps: 7"))
+    carry_out(tmp_path / "runs", experiment)
+
+
+def test_the_model_dir_of_a_training_is_not_that_of_an_experiment(tmp_path):
+    (tmp_path / "params.yaml").write_text("runconfig: {}\n")
+    with pytest.raises(UserError, match=r"is the model_dir of a training, which has params\.yaml"):
+        carry_out(tmp_path)
+
+
+def test_a_done_run_whose_folder_was_deleted_trains_again(tmp_path, capsys):
+    experiment = experiment_of(run_cap=2)
+    result, _ = carry_out(tmp_path, experiment)
+    shutil.rmtree(tmp_path / "tried-run-1-bert_tiny")
+    again, failed = carry_out(tmp_path, experiment)
+    assert again.output == result.output and not failed
+    assert "tried-run-1-bert_tiny was done, and its folder is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("experiment.json", '{"experi', UserError),
+        ("experiment.json", "[]", UserError),
+        ("experiment.jsonl", "[1]\n", RunError),
+        ("experiment.jsonl", '{"event": "combination", "number": 0}\n', RunError),
+    ],
+)
+def test_a_damaged_record_is_told_with_its_file(tmp_path, name, content, error):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=re.escape(str(tmp_path / name))):
+        carry_out(tmp_path)
+
+
+def test_what_a_rate_takes_the_place_of_is_told_once(tmp_path, capsys):
+    controller.check_combinations(experiment_of(), {})
+    assert capsys.readouterr().err.count("the schedules of learning_rate give way") == 1
+
+
 def test_every_combination_is_checked_before_the_first_run(tmp_path):
     parameters = {"optimizer.learning_rate": {"values": [0.1, -1]}}
     with pytest.raises(UserError, match=r"combination 1 \(optimizer.learning_rate: -1\)"):
         carry_out(tmp_path / "new", experiment_of(parameters=parameters))
     assert not (tmp_path / "new").exists()
     parameters = {"optimizer.learning_rat": {"values": [0.1]}}
-    with pytest.raises(UserError, match="did you mean learning_rate"):
+    place = "parameters of the experiment: optimizer.learning_rat: .* did you mean learning_rate"
+    with pytest.raises(UserError, match=place):
         carry_out(tmp_path / "new", experiment_of(parameters=parameters))
 
 

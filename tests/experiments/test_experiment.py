@@ -49,6 +49,20 @@ def written(tmp_path, **changes):
         ({"parameters": {"runconfig.tf_random_seed": {"value": 1}}}, "the experiment sets: seeds"),
         ({"parameters": {"a.b": {"min": 1, "max": 2}}}, "one of value, values and distribution"),
         ({"parameters": {"a.b": {"values": [1], "min": 1}}}, "min is for a distribution"),
+        ({"parameters": {"a.b": {"values": [1, 2, 1]}}}, "a.b: values has 1 twice"),
+        ({"parameters": {"a.b": {"values": 5}}}, "a.b.values: is 5; a list is wanted"),
+        ({"max_parallel": 0}, "max_parallel: is 0; a number above 0 is wanted"),
+        ({"experiment": 5}, "experiment: is 5; text is wanted"),
+        ({"metric": "eval/loss"}, "such as `{name: eval/accuracy_cls, goal: maximize}`"),
+        ({"run_cap": 10**9}, "the file has 1,000,000,000 combinations, and 10,000 are the most"),
+        (
+            {
+                "method": "grid",
+                "run_cap": None,
+                "parameters": {f"a.b{n}": {"values": [*range(10)]} for n in range(9)},
+            },
+            "write fewer values, or a lower run_cap",
+        ),
         ({"parameters": {"a.b": {"distribution": "uniform", "min": 1}}}, "needs min and max"),
         (
             {"parameters": {"a.b": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
