@@ -6,6 +6,7 @@ and the record of where it came from. An alias, such as `champion`, is a file be
 with the number of one. Versions are never written again.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -43,7 +44,12 @@ def promote(folder, target, registry):
             )
     run = read_run(folder)
     place = Path(registry) / name
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{place} cannot be made: {error.strerror}; choose another --registry"
+        ) from None
     temporary = place / f".{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -60,6 +66,8 @@ def promote(folder, target, registry):
         version = put_in_place(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # of a name that has no version yet
+            place.rmdir()
     if alias:
         write_whole(place / alias, f"{version.name}\n")
     return version, alias or None

@@ -68,7 +68,10 @@ def read_run(folder, values=None):
     """
     folder = Path(folder)
     try:
-        params = flattened(yaml.safe_load((folder / SAVED).read_text("utf-8")))
+        sections = yaml.safe_load((folder / SAVED).read_text("utf-8"))
+        if not isinstance(sections, dict):
+            raise ValueError("it holds no sections")
+        params = flattened(sections)
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no {SAVED}: no training was begun there; name the --model_dir of one"

@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 
-from common.console import escape_unencodable, log
+from common.console import counted, escape_unencodable, log
 from common.errors import RunError, UserError
 from experiments import comparison
 from experiments.registry import promote
@@ -61,6 +61,8 @@ def list_runs(args):
     if args.json:
         keys = ("name", "state", "seed", "step", "figures")
         return [json.dumps({key: getattr(run, key) for key in keys}) for run in runs]
+    if args.metric is not None and comparison.metrics_of(runs):
+        comparison.metric_of(runs, args.metric)  # refuses one that no run has
     return comparison.list_lines(runs, args.metric)
 
 
@@ -88,7 +90,7 @@ def best(args):
     deviation = group.deviation(metric)
     spread = "" if deviation is None else f", standard deviation {deviation:.4f}"
     return [
-        f"{metric} {group.mean(metric):.4f}: mean of {len(with_figure)} seeds{spread}",
+        f"{metric} {group.mean(metric):.4f}: mean of {counted(len(with_figure), 'seed')}{spread}",
         *(f"  {key}: {comparison.shown(value)}" for key, value in group.settings.items()),
         f"best of them: {run.path}, {metric} {run.figures[metric]:.4f}",
     ]

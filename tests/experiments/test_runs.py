@@ -124,6 +124,12 @@ def test_the_list_tells_what_became_of_each_run_in_the_order_of_their_numbers(sw
         (["compare", "missing"], "missing is no folder"),
         (["list", "."], "holds no runs"),
         (["compare", "sweep", "--metric", "eval/f1"], "no run has a figure eval/f1"),
+        (["list", "sweep", "--metric", "eval/f1"], "no run has a figure eval/f1"),
+        (["list", "no_params"], "params.yaml cannot be read: it holds no sections"),
+        (
+            ["promote", "sweep/s-run-0-b", "x", "--registry", "sweep/s-run-0-b/best.json"],
+            "x cannot be made: Not a directory; choose another --registry",
+        ),
         (["promote", "sweep", "x@1"], "an alias is no number"),
         (["promote", "sweep", "x"], "holds no params.yaml"),
         (["promote", "sweep/s-run-0-b", "x"], "does not verify|is missing|damaged"),
@@ -131,9 +137,12 @@ def test_the_list_tells_what_became_of_each_run_in_the_order_of_their_numbers(sw
 )
 def test_wrong_usage_is_told_in_a_sentence(sweep, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(sweep.parent)
+    write_run(sweep.parent / "no_params" / "a", 0.1, 1, 0.9)
+    (sweep.parent / "no_params" / "a" / "params.yaml").write_text("- a\n")
     error = printed(capsys, *arguments, code=2)
     assert "Traceback" not in error
     assert any(part in error for part in sentence.split("|")), error
+    assert not (sweep.parent / "registry" / "x").exists()
 
 
 def test_a_version_never_changes_and_an_alias_moves(sweep, monkeypatch, capsys):
