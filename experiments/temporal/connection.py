@@ -12,10 +12,11 @@ from temporalio.api.operatorservice.v1 import (
     AddSearchAttributesRequest,
     ListSearchAttributesRequest,
 )
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from common.errors import UserError
 from experiments.temporal.types import ADDRESS, NAMESPACE
@@ -31,7 +32,7 @@ CONNECT_SECONDS = 10
 
 
 async def connect(address=ADDRESS, namespace=NAMESPACE):
-    """Returns the Client of a server. Raises UserError where none answers.
+    """Returns the Client of a server. Raises UserError where none answers, or lacks the namespace.
 
     address: "host:port".
     """
@@ -39,14 +40,26 @@ async def connect(address=ADDRESS, namespace=NAMESPACE):
         connecting = Client.connect(
             address, namespace=namespace, data_converter=pydantic_data_converter
         )
-        return await asyncio.wait_for(connecting, CONNECT_SECONDS)
+        client = await asyncio.wait_for(connecting, CONNECT_SECONDS)
     except (RuntimeError, ValueError, TimeoutError) as error:
-        said = re.search('message: "([^"]+)"', str(error))  # in a line of the SDK's structures
+        said = re.search('(?:message|error): "([^"]+)"', str(error))  # in the SDK's structures
         reason = said[1] if said else str(error) or "no answer"
         raise UserError(
             f"no Temporal server answers at {address} ({reason}); start one:\n"
             f"  {start_command(address)}"
         ) from None
+    try:
+        await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace=namespace)
+        )
+    except RPCError as error:  # others are such as a server that describes it to nobody
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise UserError(
+                f"the Temporal server at {address} has no namespace {namespace}; make it: temporal "
+                f"operator namespace create --address {address} --namespace {namespace}, or leave "
+                "out --temporal_namespace"
+            ) from None
+    return client
 
 
 def start_command(address):

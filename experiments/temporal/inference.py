@@ -11,13 +11,16 @@ or no such run.
 import argparse
 import asyncio
 import secrets
+import signal
 
 from common.console import escape_unencodable, in_one_cell, log
-from common.errors import UserError
+from common.errors import RunError, UserError
 from common.platform.standard_streams import end_at_once
 from experiments.temporal import check_installed
 from experiments.temporal.types import QUEUE, BertInferenceRequest
 from experiments.temporal.worker import add_server_flags
+
+QUIET_SECONDS = 10.0  # without an answer, before a sentence says what it may wait for
 
 
 def make_parser():
@@ -37,18 +40,28 @@ def make_parser():
 async def infer(request, address, namespace):
     """Returns the BertInferenceResult of a BertInferenceRequest."""
     from temporalio.client import WorkflowFailureError
+    from temporalio.service import RPCError
 
     from experiments.temporal.connection import connect
     from experiments.temporal.workflows import BertInferenceWorkflow
 
     client = await connect(address, namespace)
     try:
-        return await client.execute_workflow(
+        handle = await client.start_workflow(
             BertInferenceWorkflow.run,
             request,
             id=f"{request.run_id}-inference-{secrets.token_hex(4)}",
             task_queue=QUEUE,
         )
+        answering = asyncio.ensure_future(handle.result())
+        if not (await asyncio.wait([answering], timeout=QUIET_SECONDS))[0]:
+            log(
+                "No answer yet: the model loads, or no worker runs; start one: python -m "
+                f"{__package__}.worker"
+            )
+        return await answering
+    except RPCError as error:
+        raise RunError(f"the Temporal server does not answer: {error.message}") from None
     except WorkflowFailureError as error:
         cause = error.cause
         while getattr(cause, "cause", None) is not None:
@@ -73,6 +86,11 @@ def main(argv=None):
     except UserError as error:
         log(str(error))
         return 2
+    except RunError as error:
+        log(f"The command failed: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     rows = zip(answer.predicted_labels, answer.confidences, answer.texts, strict=True)
     for label, confidence, text in rows:
         print(f"{label}\t{confidence:.4f}\t{in_one_cell(text)}")

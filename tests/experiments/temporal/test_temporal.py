@@ -422,6 +422,28 @@ def test_without_a_server_the_command_that_starts_one_is_told(words, tmp_path):
     assert "temporal server start-dev" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run.py", "--mode", "experiment", "--executor", "temporal", "--params", "{file}"],
+        ["-m", "experiments.temporal.worker"],
+        ["-m", "experiments.temporal.train", "--input", "configs/temporal/runs.yaml"],
+        ["-m", "experiments.temporal.inference", "--run_id", "a", "--text", "b"],
+    ],
+)
+def test_a_namespace_that_the_server_lacks_is_told(server, words, tmp_path):
+    file = ROOT / "configs" / "experiments" / "sample_rates.yaml"
+    words = [word.format(file=file) for word in words]
+    words += ["--model_dir", str(tmp_path / "runs")] if words[0] == "run.py" else []
+    words += ["--temporal_address", server.address, "--temporal_namespace", "nope"]
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=SECONDS
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"{server.address} has no namespace nope; make it" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+
+
 # ---- Inference -----------------------------------------------------------------------------------
 
 ECHOES = """
