@@ -4,7 +4,8 @@
     python -m common.reports.feed_tracker mlflow|trackio|wandb MODEL_DIR < /dev/null
 
 A training is over at the end of the standard input. What was sent stands in model_dir/tracking/:
-a step that is there is not sent again, so that a training which resumes continues its curves.
+a step that is there is not sent again, so that a training which resumes continues its curves. Exit
+code 2: wrong usage.
 """
 
 import contextlib
@@ -18,11 +19,12 @@ from pathlib import Path
 
 import yaml
 
+from common.console import log
 from common.files import write_whole
 from common.params.yaml_file import flattened
 from common.reports.metrics_file import read_lines_of_curves
 from common.reports.run_json import last_training
-from common.reports.trackers import FOLDER, TRACKERS
+from common.reports.trackers import FOLDER, TRACKERS, lacking
 
 POLL_SECONDS = 2.0
 END_SECONDS = 60  # after the end of the input, for run.json to say how the training ended
@@ -113,5 +115,19 @@ def main(name, model_dir):
     return 0
 
 
+def fault_in(words):
+    """Returns what is wrong with the words of the command line: str, or None."""
+    if len(words) != 2 or words[0] not in TRACKERS:
+        usage = f"python -m {__spec__.name} {'|'.join(TRACKERS)} MODEL_DIR"
+        return f"usage: {usage} < /dev/null; given: {' '.join(words) or 'nothing'}"
+    name, folder = words
+    if not (Path(folder) / "params.yaml").is_file():
+        return f"{folder} holds no params.yaml; name the model_dir of a training"
+    return lacking(name) or None
+
+
 if __name__ == "__main__":
+    if fault := fault_in(sys.argv[1:]):
+        log(fault)
+        sys.exit(2)
     sys.exit(main(*sys.argv[1:]))

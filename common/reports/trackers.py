@@ -8,9 +8,12 @@ data go; without them they stay on this machine.
 
 import os
 from datetime import datetime
+from importlib.util import find_spec
 
 from common.reports.metrics_file import EVALUATION_FACTS
 
+PACKAGES = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "trackio": ("trackio",)}
+PACKAGES["wandb"] = ("wandb",)
 FOLDER = "tracking"  # in model_dir: what each has been told, and what its process printed
 FACTS = ("time", "split", "step", *EVALUATION_FACTS)
 
@@ -18,6 +21,13 @@ FACTS = ("time", "split", "step", *EVALUATION_FACTS)
 def figures_of(line):
     """Returns {name: float} of a line of metrics.jsonl."""
     return {name: float(value) for name, value in line.items() if name not in FACTS}
+
+
+def lacking(name):
+    """Returns which packages of a tracker are missing, and what installs them: str, or ""."""
+    missing = [package for package in PACKAGES[name] if find_spec(package) is None]
+    install = f"is not installed: pip install 'bert-classifier[{name}]'"
+    return f"{', '.join(missing)} {install}" if missing else ""
 
 
 class Tracker:

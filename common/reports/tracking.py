@@ -7,15 +7,12 @@ anyway. So no tracker slows a training or ends it.
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from common.errors import UserError
 from common.reports.listener import Listener
-from common.reports.trackers import FOLDER
+from common.reports.trackers import FOLDER, lacking
 
-PACKAGES = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "trackio": ("trackio",)}
-PACKAGES["wandb"] = ("wandb",)
 PROGRAM = "common.reports.feed_tracker"
 ROOT = Path(__file__).resolve().parents[len(__package__.split("."))]  # of the modules' names
 
@@ -23,11 +20,9 @@ ROOT = Path(__file__).resolve().parents[len(__package__.split("."))]  # of the m
 def check_trackers(run):
     """Raises UserError where RunParams name a tracker whose packages are missing."""
     for name in run.tracking or ():
-        missing = [package for package in PACKAGES[name] if find_spec(package) is None]
-        if missing:
+        if lacks := lacking(name):
             raise UserError(
-                f"runconfig.tracking names {name}, and {', '.join(missing)} is not installed: pip "
-                f"install 'bert-classifier[{name}]', or take it out of the list"
+                f"runconfig.tracking names {name}, and {lacks}, or take it out of the list"
             )
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import UserError
-from common.reports import feed_tracker, tracking
+from common.reports import feed_tracker, trackers, tracking
 from common.reports.metrics_file import MetricsFile
 from common.reports.trackers import TRACKERS, Tracker
 from common.reports.tracking import Tracking, check_trackers, trackers_of
@@ -128,8 +128,27 @@ def test_a_training_neither_waits_for_its_tracker_nor_is_ended_by_it(tmp_path, m
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_the_training(monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     run = SimpleNamespace(tracking=("wandb",))
     with pytest.raises(UserError, match=r"wandb is not installed: pip install '.*\[wandb\]'"):
         check_trackers(run)
     check_trackers(SimpleNamespace(tracking=None))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "usage: python -m common.reports.feed_tracker mlflow|trackio|wandb MODEL_DIR"),
+        (["comet", "{folder}"], "given: comet"),
+        (["trackio", "nowhere"], "nowhere holds no params.yaml; name the model_dir of a training"),
+        (
+            ["trackio", "{folder}"],
+            "trackio is not installed: pip install 'bert-classifier[trackio]'",
+        ),
+    ],
+)
+def test_wrong_usage_of_the_command_is_told_in_a_sentence(words, sentence, tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text("runconfig: {}\n")
+    monkeypatch.setattr(trackers, "find_spec", lambda package: None)
+    words = [word.format(folder=tmp_path) for word in words]
+    assert sentence in feed_tracker.fault_in(words)
