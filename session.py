@@ -83,7 +83,9 @@ def open_session(
     checkpoint, teacher = None, None
     if run.is_training and params.distillation is not None:
         with attempt("checkpoint"):
-            teacher = open_checkpoint(params.distillation.teacher)
+            path = params.distillation.teacher
+            with placed(params_path, "distillation.teacher", path):
+                teacher = open_checkpoint(path)
             if chosen is None and params.distillation.student_layers is not None:
                 checkpoint = with_layers(teacher, params.distillation.student_layers)
     if chosen is not None:

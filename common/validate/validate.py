@@ -208,6 +208,15 @@ class Validation:
         text = ", ".join(f"{number} {key}" for key, number in counts.items())
         self.note("Weights", "; ".join([text, *report.notes]))
 
+    def _check_teacher(self):
+        """Checks that the teacher's checkpoint has every weight of its network, its head too."""
+        session = self.session
+        model = session.make_model(self.params.teacher, session.label_names)
+        report, _ = match_weights(
+            model.weights_by_name(), session.teacher, head=model.head, task=model.task
+        )
+        check_trained(report, model)
+
     # ---- data ------------------------------------------------------------------------------------
 
     def _look_at_data(self, first_step, last_step):
@@ -319,6 +328,9 @@ class Validation:
         if self.session.checkpoint and (optimizer is not None or not self.is_training):
             with self.collecting():
                 self._check_weights(model, optimizer)
+        if self.is_training and self.params.teacher is not None:
+            with self.collecting():
+                self._check_teacher()
         evaluation = {split: b for split, b in batches.items() if split != "train"}
         if run.best_metric is not None and self.mode == "train_and_eval" and evaluation:
             with self.collecting():

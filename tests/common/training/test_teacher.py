@@ -11,6 +11,7 @@ import run
 from common.checkpoints.load import open_checkpoint
 from common.errors import UserError
 from session import open_session
+from tests.reference.family_fixtures import FIXTURES, needs_fixtures
 from tests.reference.toy_session import bits_of, lines_of
 from tests.reference.toy_words import make_task_data
 from utils import get_params
@@ -218,12 +219,23 @@ def test_validation_and_compilation_know_the_teachers_outputs(folder, capsys):
 # ---- Refusals ------------------------------------------------------------------------------------
 
 
+@needs_fixtures
+def test_validation_refuses_a_teacher_without_a_trained_head(folder, capsys):
+    """Which only the training told, after the rows were prepared."""
+    values = distilling(folder, teacher=str(FIXTURES / "hf_distilbert" / "model"))
+    values["distillation"]["student_layers"] = [0]
+    del values["train_input"]["vocab_file"]
+    assert start(folder, "headless", values, "--validate_only") == 2
+    assert "has no trained weights for classifier/bias, classifier/" in capsys.readouterr().err
+
+
 def refused(folder, values, match, **runconfig):
     (folder / "refused.yaml").write_text(yaml.safe_dump(values))
     overrides = {"runconfig.mode": "train", "runconfig.model_dir": folder / "refused"}
     overrides |= {f"runconfig.{key}": value for key, value in runconfig.items()}
     with pytest.raises(UserError, match=match):
-        open_session(get_params(folder / "refused.yaml", overrides))
+        path = folder / "refused.yaml"
+        open_session(get_params(path, overrides), str(path))
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(folder, tmp_path):
@@ -262,7 +274,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(folder, tmp_path):
         ({"student_layers": []}, {}, "numbers of layers that increase"),
         ({"teacher_layers": [0, 2]}, {}, "nothing is learned from layers; give one of hidden_w"),
         ({"temperature": 0}, {}, "temperature"),
-        ({"teacher": "no/such"}, {}, "no such file or folder"),
+        ({"teacher": "no/such"}, {}, r"line \d+: .*no/such: there is no such file"),
         ({"tempreature": 2}, {}, "did you mean temperature"),
     ],
     ids=str,
