@@ -90,7 +90,12 @@ class Parameter(Part):
             return f"min is {self.min:g} and max {self.max:g}; int_uniform needs whole numbers"
         if (self.distribution == "q_uniform") != (self.q is not None):
             return "q is given where distribution is q_uniform, and only there"
-        return "q is not above 0" if self.q is not None and self.q <= 0 else None
+        if self.q is not None and self.q <= 0:
+            return "q is not above 0"
+        for key, bound in (("min", self.min), ("max", self.max)):
+            if self.q is not None and abs(bound / self.q - round(bound / self.q)) > 1e-9:
+                return f"{key} is {bound:g}, which is no multiple of q {self.q:g}, as draws are"
+        return None
 
 
 class EarlyTerminate(Part):

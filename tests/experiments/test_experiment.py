@@ -26,6 +26,7 @@ GOOD = {
     "parameters": {"optimizer.learning_rate": {"values": [1e-5, 1e-4]}},
 }
 
+QUANTIZED = {"distribution": "q_uniform", "min": 0.1, "max": 0.3, "q": 0.1}
 UNIFORM = {"distribution": "uniform", "min": 1, "max": 2}
 
 
@@ -49,6 +50,8 @@ def written(tmp_path, **changes):
         ({"parameters": {"runconfig.tf_random_seed": {"value": 1}}}, "the experiment sets: seeds"),
         ({"parameters": {"a.b": {"min": 1, "max": 2}}}, "one of value, values and distribution"),
         ({"parameters": {"a.b": {"values": [1], "min": 1}}}, "min is for a distribution"),
+        ({"parameters": {"a.b": QUANTIZED | {"min": 0.05}}}, "min is 0.05, which is no multiple"),
+        ({"parameters": {"a.b": QUANTIZED | {"max": 0.35}}}, "max is 0.35, which is no multiple"),
         ({"parameters": {"a.b": {"values": [1, 2, 1]}}}, "a.b: values has 1 twice"),
         ({"parameters": {"a.b": {"values": 5}}}, "a.b.values: is 5; a list is wanted"),
         ({"max_parallel": 0}, "max_parallel: is 0; a number above 0 is wanted"),
