@@ -31,7 +31,7 @@ from experiments.bayes import FILE as OPTUNA
 from experiments.bayes import Bayes
 from experiments.child import Child, command_of
 from experiments.comparison import comparison_lines, shown, table
-from experiments.experiment import overrides_of
+from experiments.experiment import SET_BY_EXPERIMENT, overrides_of
 from experiments.halving import Halving, figure_at
 from experiments.hparams import write_hparams
 from experiments.journal import FILE as JOURNAL
@@ -76,6 +76,13 @@ def check_combinations(experiment, flags):
     Of method bayes both ends of every parameter are checked. flags: {dotted key: value} of the
     command line, which every run has.
     """
+    for key in flags:  # the value of the file would replace it in silence
+        if key in SET_BY_EXPERIMENT:
+            text = f"the experiment's file sets it: {SET_BY_EXPERIMENT[key]}; leave out the flag"
+            raise UserError(f"{key} is given on the command line, and {text}")
+        if key in experiment.parameters:
+            text = "the experiment's parameters vary it; leave one of the two out"
+            raise UserError(f"{key} is given on the command line, and {text}")
     origins = dict.fromkeys(experiment.parameters, "parameters of the experiment")
     listed = ends_of(experiment) if experiment.method == "bayes" else Listed(experiment).all
     for number, values in enumerate(listed):

@@ -233,6 +233,18 @@ def test_a_damaged_record_is_told_with_its_file(tmp_path, name, content, error):
         carry_out(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("runconfig.tf_random_seed", "the experiment's file sets it: seeds; leave out the flag"),
+        ("optimizer.learning_rate", "the experiment's parameters vary it; leave one of the two"),
+    ],
+)
+def test_a_flag_that_a_value_of_the_file_would_replace_is_refused(key, sentence):
+    with pytest.raises(UserError, match=f"{key} is given on the command line, and {sentence}"):
+        controller.check_combinations(experiment_of(), {key: 3})
+
+
 def test_what_a_rate_takes_the_place_of_is_told_once(tmp_path, capsys):
     controller.check_combinations(experiment_of(), {})
     assert capsys.readouterr().err.count("the schedules of learning_rate give way") == 1
