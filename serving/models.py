@@ -2,7 +2,8 @@
 """Models, their versions, and how a new version takes the place of one without a failed request.
 
 A new version is loaded and warmed up beside the one that answers. Requests that begin from then on
-get the new one; the old one goes when the last of its requests is answered.
+get the new one; the old one goes when the last of its requests is answered. A version that is
+broken takes no other's place: the old one stays, and at the start the one before it answers.
 """
 
 import contextlib
@@ -12,7 +13,15 @@ from common.console import log
 from common.errors import RunError, UserError
 from serving.batcher import Batcher
 from serving.readers import make_reader
-from serving.sources import find_versions, load_version, unreadable_by
+from serving.sources import (
+    BrokenVersion,
+    about_dangling,
+    aliases_of,
+    find_versions,
+    load_version,
+    numbers_of,
+    unreadable_by,
+)
 
 WARM_UP = ((1, 8), (1, 32), (4, 16))  # rows, tokens
 
@@ -71,6 +80,7 @@ class Model:
 
     def __init__(self, source):
         self.source, self.served, self.labels, self.newest = source, {}, {}, None
+        self.unserved = {}  # {alias: number} of versions that are not there, or broken
         self.fault = None  # why the version that is on disk does not answer
 
 
@@ -107,12 +117,36 @@ class Models:
     def check(self):
         """Raises UserError where a path holds no model."""
         for model in self:
-            find_versions(model.source)
+            self._sound(model, lambda found: None)
 
     def load(self):
-        """Loads every model. Raises UserError."""
+        """Loads every model; where its newest version is broken, that before it, and says so.
+        Raises UserError."""
         for model in self:
-            self._update(model, find_versions(model.source))
+            broken = self._sound(model, lambda found, model=model: self._update(model, found))
+            faults = [self._stays(model, error) for error in broken]
+            for fault in faults:
+                log(fault)
+            model.fault = next(iter(faults), None)  # which `refresh` meets again
+
+    def _sound(self, model, use):
+        """Calls `use` with the versions of a model, without broken ones while others are left.
+
+        Returns the BrokenVersions. Raises UserError.
+        """
+        broken = {}
+        while True:
+            try:
+                use(find_versions(model.source, broken))
+                return list(broken.values())
+            except BrokenVersion as error:
+                broken[error.number] = error
+                if not set(numbers_of(model.source)) - broken.keys():
+                    raise next(iter(broken.values())) from None
+
+    def _stays(self, model, error):
+        advice = "; mend it, or delete its folder" * isinstance(error, BrokenVersion)
+        return f"model {model.source.name} stays at version {model.newest}: {error}{advice}"
 
     def refresh(self):
         """Looks for new versions, and puts them in place. Faults are printed."""
@@ -121,7 +155,7 @@ class Models:
             try:
                 self._update(model, find_versions(model.source))
             except (UserError, RunError, OSError) as error:  # or it is still being written
-                fault = f"model {model.source.name} stays at version {model.newest}: {error}"
+                fault = self._stays(model, error)
             if fault is not None and fault != model.fault:
                 log(fault)
             model.fault = fault
@@ -129,14 +163,21 @@ class Models:
     def _update(self, model, found):
         """Serves the versions {number: Version} of a model and no others."""
         new = {}
-        for number, version in found.items():
-            former = model.served.get(number)
-            is_same = former is not None and (former.version.stamp, former.version.folder) == (
-                version.stamp,
-                version.folder,
-            )
-            new[number] = former if is_same else self._load(model.source.name, version)
+        try:
+            for number, version in found.items():
+                former = model.served.get(number)
+                is_same = former is not None and (former.version.stamp, former.version.folder) == (
+                    version.stamp,
+                    version.folder,
+                )
+                new[number] = former if is_same else self._load(model.source.name, version)
+        except BaseException:
+            for number, served in new.items():
+                if served is not model.served.get(number):
+                    served.batcher.close()
+            raise
         labels = {label: version.number for version in found.values() for label in version.labels}
+        self._note_unserved(model, labels)
         with self._lock:
             gone = [served for served in model.served.values() if served not in new.values()]
             is_swap = bool(model.served) and any(
@@ -154,16 +195,32 @@ class Models:
             self._figures.swaps.labels(model.source.name).inc()
             log(f"model {model.source.name} is at version {model.newest} now")
 
+    def _note_unserved(self, model, labels):
+        """Keeps the aliases that no request can name, and tells once of those without a version."""
+        found = aliases_of(model.source)
+        unserved = {alias: number for alias, number in found.items() if alias not in labels}
+        there = set(numbers_of(model.source)) if unserved else ()
+        for alias, number in unserved.items():
+            if number not in there and model.unserved.get(alias) != number:
+                log(about_dangling(model.source, alias, number))
+        model.unserved = unserved
+
     def _load(self, name, version):
         try:
             loaded = load_version(version)
             on_batch = self._figures.on_batch(name)
             served = Served(name, version, loaded, self._settings, on_batch)
-            served.warm_up()
-        except (UserError, RunError, OSError):
+            try:
+                served.warm_up()
+            except BaseException:
+                served.batcher.close()
+                raise
+        except RunError:
             raise
+        except (UserError, OSError) as error:
+            raise BrokenVersion(name, version.number, error) from error
         except Exception as error:  # of a library, on a damaged file
-            raise unreadable_by(version, error) from error
+            raise BrokenVersion(name, version.number, unreadable_by(version, error)) from error
         return served
 
     @contextlib.contextmanager
@@ -192,6 +249,11 @@ class Models:
             raise NotFound(f"no model {name!r} is served; served: {', '.join(self._models)}")
         if label is not None:
             number = model.labels.get(label)
+            if number is None and label in model.unserved:
+                number = model.unserved[label]
+                raise NotFound(
+                    f"model {name} has a label {label!r} of version {number}, which is not served"
+                )
             if number is None:
                 listed = ", ".join(model.labels) or "none"
                 raise NotFound(f"model {name} has no label {label!r}; it has {listed}")

@@ -3,7 +3,7 @@
 
 model_dir of a training                     its chosen checkpoint, by its step
 an export: saved_model, onnx                that, by its step
-NAME/, with a folder for each version       the newest, and those that an alias stands for
+NAME/, with a folder for each version       the newest that is sound, and those of aliases
 NAME@champion, NAME@3                       that one
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.checkpoints import store
 from common.checkpoints.small_files import EXPORT_FILE, read_json
-from common.checkpoints.versions import aliases, resolve, versions
+from common.checkpoints.versions import aliases, dangling, resolve, versions
 from common.errors import UserError
 from common.export.onnx_files import INT8_FILE, MODEL_FILE, OnnxEngine
 from common.platform.machine import num_cores
@@ -47,20 +47,31 @@ class Version:
     stamp: tuple = ()
 
 
-def find_versions(source):
-    """Returns {number: Version}, the newest last. Raises UserError where there is none."""
+class BrokenVersion(UserError):
+    """A version that is there and cannot be served. number: int."""
+
+    def __init__(self, name, number, error):
+        super().__init__(f"version {number} of model {name} cannot be served: {error}")
+        self.number = number
+
+
+def find_versions(source, broken=()):
+    """Returns {number: Version}, the newest last.
+
+    broken: numbers of versions of NAME/ to leave out. Raises UserError where there is none,
+    BrokenVersion where one of them is none.
+    """
     path = Path(source.path).expanduser()
     if "@" in path.name and not path.exists():
         folder = resolve(path.parent, path.name)
         label = path.name.partition("@")[2]
-        number, labels = int(folder.name), () if label.isdigit() else (label,)
-        return {number: version_at(folder, source.engine, number, labels)}
+        return {int(folder.name): numbered(source, folder, () if label.isdigit() else (label,))}
     if not path.is_dir():
         raise UserError(f"model {source.name}: {path} is no folder; name a model_dir or an export")
     if is_model(path):
         version = version_at(path, source.engine)
         return {version.number: version}
-    numbers = versions(path)
+    numbers = [number for number in versions(path) if number not in broken]
     if not numbers:
         raise UserError(
             f"model {source.name}: {path} holds neither {SAVED}, as a training leaves it, nor "
@@ -71,9 +82,34 @@ def find_versions(source):
         if number in numbers:
             of_number[number] = (*of_number.get(number, ()), label)
     return {
-        number: version_at(path / str(number), source.engine, number, labels)
+        number: numbered(source, path / str(number), labels)
         for number, labels in sorted(of_number.items())
     }
+
+
+def numbered(source, folder, labels):
+    """Returns the Version in NAME/<version>/. Raises BrokenVersion."""
+    number = int(folder.name)
+    try:
+        return version_at(folder, source.engine, number, labels)
+    except (UserError, OSError) as error:
+        raise BrokenVersion(source.name, number, error) from None
+
+
+def numbers_of(source):
+    """Returns the numbers of all versions in NAME/, rising; [] where the path is of one version."""
+    path = Path(source.path).expanduser()
+    return versions(path) if path.is_dir() and not is_model(path) else []
+
+
+def aliases_of(source):
+    """Returns {alias: number} of NAME/; {} where the path is of one version."""
+    return aliases(Path(source.path).expanduser()) if numbers_of(source) else {}
+
+
+def about_dangling(source, alias, number):
+    """Returns a sentence on an alias of NAME/ whose version is not there."""
+    return f"model {source.name}: {dangling(Path(source.path).expanduser(), alias, number)}"
 
 
 def is_model(folder):

@@ -31,6 +31,14 @@ def aliases(place):
     return found
 
 
+def dangling(place, alias, number):
+    """Returns what to say of an alias whose version is not in NAME, and what to do: str."""
+    return (
+        f"alias {alias} stands for version {number}, which is not there; write the number of one "
+        f"that is into {Path(place) / alias}"
+    )
+
+
 def resolve(registry, target):
     """Returns the folder of NAME@ALIAS, NAME@VERSION or NAME, which is the newest version.
 
@@ -47,8 +55,8 @@ def resolve(registry, target):
     elif which.isascii() and which.isdigit():
         number = int(which)
     if number not in numbers:
-        raise UserError(
-            f"{target}: {place} has the versions {', '.join(map(str, numbers)) or 'none'} "
-            f"and the aliases {', '.join(of_alias) or 'none'}"
-        )
+        there = f"{place} has the versions {', '.join(map(str, numbers)) or 'none'}"
+        if which in of_alias:
+            raise UserError(f"{target}: {dangling(place, which, number)}; {there}")
+        raise UserError(f"{target}: {there} and the aliases {', '.join(of_alias) or 'none'}")
     return place / str(number)
