@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
@@ -34,6 +35,15 @@ from serving.readers import BadText
 STARTING, READY, STOPPING = "starting", "ready", "stopping"
 RETRY_SECONDS = 1
 MANY_CHARACTERS = 20_000  # longer texts are cut into tokens in a thread: others go on meanwhile
+NOT_SERVED = "not served"  # all other models in the figures; no name of a model has a blank
+# {end of a path: a body to POST there}
+EXAMPLES = {
+    "/predict": {"inputs": "a text"},
+    "/page/explain": {"inputs": "a text"},
+    "/v1/classify": {"input": "a text"},
+    ":predict": {"instances": ["a text"]},
+    "/infer": {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a text"]}]},
+}
 
 
 class App:
@@ -72,11 +82,12 @@ class App:
                         ("/infer", self.v2_infer, "POST"),
                     )
                 ),
+                Route("/v1/models", self.v1_models),
                 Route("/v1/models/{rest:path}", self.tf_serving, methods=["GET", "POST"]),
                 Route("/predict", self.predict, methods=["POST"]),
                 Route("/v1/classify", self.classify, methods=["POST"]),
             ],
-            exception_handlers={404: not_there, 405: not_there},
+            exception_handlers={404: not_there, 405: wrong_method},
         )
 
     # ---- What it says of itself ------------------------------------------------------------------
@@ -116,7 +127,7 @@ class App:
 
     async def page_explain(self, request):
         async def answer(body):
-            with self.models.borrow(name_in(body)) as served:
+            with self.models.borrow(name_in(request, body)) as served:
                 query = short.read_predict(body, served.reader)
                 if len(query) != 1:
                     raise bad_value("one text is explained at a time")
@@ -139,7 +150,7 @@ class App:
         number = None if found["version"] is None else int(found["version"])
         if what == ":predict":
             if request.method != "POST":
-                return failed(405, "POST it")
+                raise HTTPException(405, headers={"Allow": "POST"})
 
             async def answer(body):
                 with self.models.borrow(name, number, label) as served:
@@ -159,7 +170,7 @@ class App:
                 return tf_serving.status([served.number] if is_one else self.models[name].served)
 
         if request.method == "POST":
-            return failed(405, "GET it, or POST to :predict")
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         return await self.respond(request, "tf_serving", say, name, has_body=False)
 
     async def v2_server(self, request):
@@ -211,16 +222,26 @@ class App:
 
     async def predict(self, request):
         async def answer(body):
-            with self.models.borrow(name_in(body)) as served:
+            with self.models.borrow(name_in(request, body)) as served:
                 query = short.read_predict(body, served.reader)
                 answers = await self.answers(request, served, query)
                 return short.write_predict(query, answers, served.reader)
 
         return await self.respond(request, "predict", answer)
 
+    async def v1_models(self, request):
+        async def answer(body):
+            found = []
+            for model in self.models:
+                with self.models.borrow(model.source.name) as served:
+                    found.append(short.describe(model, served))
+            return {"object": "list", "data": found}
+
+        return await self.respond(request, "models", answer, has_body=False)
+
     async def classify(self, request):
         async def answer(body):
-            with self.models.borrow(name_in(body)) as served:
+            with self.models.borrow(name_in(request, body)) as served:
                 query = short.read_classify(body, served.reader)
                 num_tokens = [0]
                 answers = await self.answers(request, served, query, num_tokens)
@@ -246,8 +267,10 @@ class App:
             self.num_requests -= 1
             self.figures.in_flight.set(self.num_requests)
         model = getattr(request.state, "model", model)
-        # Only names that are served become a label: others would fill the memory.
-        model = model if model in self.models.names else self.models.default
+        if model is None:
+            model = self.models.default
+        elif model not in self.models.names:  # a label for each would fill the memory
+            model = NOT_SERVED
         self.figures.requests.labels(model, protocol, str(response.status_code)).inc()
         self.figures.seconds.labels(model).observe(time.perf_counter() - started)
         if self.state == STOPPING:
@@ -311,7 +334,6 @@ class App:
 
         num_tokens: a list whose first number becomes that of all tokens.
         """
-        request.state.model = served.name
         most = self.settings.max_client_batch_size
         if len(query) > most:
             raise Refused(413, f"the request has {len(query)} texts; {most} are accepted at once")
@@ -438,11 +460,12 @@ def version():
     return program_version()
 
 
-def name_in(body):
-    """Returns the name of the model in a body, or None."""
+def name_in(request, body):
+    """Returns the name of the model in a body, or None, and keeps it for the request's figures."""
     name = body.get("model") if isinstance(body, dict) else None
     if name is not None and not isinstance(name, str):
         raise bad_value("model is the name of one, a text")
+    request.state.model = name
     return name
 
 
@@ -460,5 +483,17 @@ def failed(code, sentence, headers=None):
 
 
 def not_there(request, error=None):
-    code = getattr(error, "status_code", 404)
-    return failed(code, "there is nothing here; see docs/serving.md")
+    return failed(404, "there is nothing here; see docs/serving.md")
+
+
+def wrong_method(request, error):
+    """Says which methods a path takes, with a request to copy where a body is POSTed."""
+    allowed = ", ".join(sorted(error.headers["Allow"].split(", ")))
+    path, host = request.scope["path"], request.headers.get("host", "HOST")
+    sentence = f"{path} takes {allowed}, not {request.method}"
+    if allowed == "POST":
+        body = next(body for end, body in EXAMPLES.items() if path.endswith(end))
+        sentence += f": curl {request.scope['scheme']}://{host}{path} -d '{json.dumps(body)}'"
+    else:
+        sentence += "; docs/serving.md has the paths to which texts are POSTed"
+    return failed(405, sentence, {"Allow": allowed})

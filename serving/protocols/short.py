@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short bodies: POST /predict, as text-embeddings-inference has it, and POST /v1/classify, as vLLM
-has it."""
+"""Short bodies: POST /predict, as text-embeddings-inference has it; POST /v1/classify and GET
+/v1/models, as vLLM has them."""
 
 import time
 import uuid
@@ -74,4 +74,16 @@ def write_classify(answers, served, num_tokens):
             "completion_tokens": 0,
             "prompt_tokens_details": None,
         },
+    }
+
+
+def describe(model, served):
+    """Returns what GET /v1/models says of a model. model: Model of `serving/models.py`."""
+    return {
+        "id": served.name,
+        "object": "model",
+        "task": served.reader.task,
+        "version": str(served.number),
+        "versions": [str(number) for number in sorted(model.served)],
+        "aliases": {alias: str(number) for alias, number in model.labels.items()},
     }

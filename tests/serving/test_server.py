@@ -3,10 +3,12 @@
 
 import gc
 import json
+import shlex
 import socket
 import struct
 import threading
 import weakref
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -166,7 +168,9 @@ REFUSED = (
     ("/v2/models/toy/infer", {"inputs": [tensor(), tensor()]}, 400, "twice"),
     ("/page/explain", {"inputs": "a " * 10_001}, 422, "20,000 characters"),
     ("/nothing", None, 404, "nothing here"),
-    ("/predict", None, 405, "nothing here"),
+    ("/predict", None, 405, "/predict takes POST, not GET: curl http://"),
+    ("/v2/models/toy", {}, 405, "/v2/models/toy takes GET, HEAD, not POST; docs/serving.md"),
+    ("/v1/models/toy", {}, 405, "/v1/models/toy takes GET, HEAD, not POST"),
 )  # path, body, code, what the sentence says
 
 
@@ -175,6 +179,34 @@ def test_what_is_refused_and_why(toy):
         found, said = toy(path, body)
         assert (found, told in said["error"]) == (code, True), (path, said)
         assert toy("/predict", {"inputs": "bad"})[0] == 200  # and goes on
+
+
+def test_whoever_takes_another_method_is_given_a_request_that_works(toy):
+    paths = ("/predict", "/page/explain", "/v1/classify", "/v1/models/toy:predict")
+    for path in (*paths, "/v2/models/toy/infer", "/v2/models/toy/versions/1/infer"):
+        code, said = toy(f"{path}?x=1")
+        assert code == 405 and toy.answered.headers["Allow"] == "POST"
+        program, url, flag, body = shlex.split(said["error"].partition(": ")[2])
+        assert (program, flag) == ("curl", "-d")
+        assert toy(urlsplit(url).path, body)[0] == 200, path
+
+
+def test_all_models_are_listed_with_their_versions_and_aliases(serve_toys):
+    running, shelf = serve_toys({"toy": toy_model(ToyEngine()), "other": toy_model(ToyEngine())})
+    shelf.add("toy", 3, toy_model(ToyEngine()), labels=("champion",))
+    client = Client(running.url)
+    until(lambda: client("/v2/models/toy")[1]["versions"] == ["1", "3"])
+    code, said = client("/v1/models")
+    toy, other = said["data"]
+    assert code == 200 and said["object"] == "list"
+    of_both = {"object": "model", "task": "classification"}
+    assert toy == of_both | {
+        "id": "toy",
+        "version": "3",
+        "versions": ["1", "3"],
+        "aliases": {"champion": "3"},
+    }
+    assert other == of_both | {"id": "other", "version": "1", "versions": ["1"], "aliases": {}}
 
 
 def answer_to_begun(running, content):
@@ -377,8 +409,33 @@ def test_figures_and_no_texts(serve_toys, capfd):
     assert 'serving_requests_total{code="424",model="toy",protocol="predict"} 1.0' in lines
     assert 'serving_tokens_total{model="toy"} 8.0' in lines  # 5, and 3 of the row that fails
     assert 'serving_model_version{model="toy"} 1.0' in lines
+    assert not any("not served" in line for line in lines)
     said = capfd.readouterr()
     assert not {"good", "boom", "secret"} & set((said.out + said.err).split())
+
+
+PROTOCOLS = ("predict", "classify", "tf_serving", "open_inference")
+
+
+def test_figures_count_a_request_under_its_own_model(serve_toys):
+    running, _ = serve_toys({"toy": toy_model(ToyEngine()), "other": toy_model(ToyEngine())})
+    client = Client(running.url)
+    for name in ("no", "nor", "other"):
+        client("/v1/classify", {"input": [], "model": name})
+        client("/predict", {"inputs": [], "model": name})
+        client(f"/v1/models/{name}")
+        client(f"/v2/models/{name}")
+    lines = client("/metrics")[1].decode().splitlines()
+    counts = {line for line in lines if line.startswith("serving_requests_total{")}
+    expected = {
+        *((protocol, "404", "not served", 2) for protocol in PROTOCOLS),
+        *((protocol, "422", "other", 1) for protocol in ("predict", "classify")),
+        *((protocol, "200", "other", 1) for protocol in ("tf_serving", "open_inference")),
+    }
+    assert counts == {
+        f'serving_requests_total{{code="{code}",model="{model}",protocol="{protocol}"}} {count}.0'
+        for protocol, code, model, count in expected
+    }
 
 
 def test_a_fault_of_the_program_is_told_without_the_text(serve_toys, monkeypatch, capfd):
