@@ -50,7 +50,8 @@ NOT_RUN = {
     r"make (setup|cs-setup|beam-setup|temporal-setup)$": "downloads gigabytes",
     r"make temporal-demo$|\.venv-temporal/": "another environment; tests/experiments/temporal",
     r"\.venv-beam/": "another environment; tests/beam",
-    r"python run.py --mode serve|python -c .*urlopen": "until a signal; tests/serving",
+    r"python run.py --mode serve": "until a signal; tests/serving",
+    r"curl ": "asks a server; tests/serving/test_documented_requests.py",
     r"python run.py --mode prepare_data": "documents; tests/input/test_row_stores.py",
     r"(\.venv-jax/bin/)?pip install|python -m venv|\.venv-jax/": "downloads another environment",
     r"python -c .*tfds\.load\('glue": "downloads GLUE",
@@ -167,7 +168,7 @@ def check(words):
             check_program(program, flags)
         case ["make", target, *_]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), flags=re.M)
-        case ["pip" | ".venv-jax/bin/pip", "install", *_]:
+        case ["pip" | ".venv-jax/bin/pip", "install", *_] | ["curl", *_]:
             pass
         case ["tensorboard" | "saved_model_cli" as program, *_]:
             assert (Path(sys.executable).parent / program).exists()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "configs").rglob("*.yaml"))
 PROGRAMS = (
-    *("python", "pytest", "make", "pip", "tensorboard", "saved_model_cli"),
+    *("python", "pytest", "make", "pip", "tensorboard", "saved_model_cli", "curl"),
     *("csrun_cpu", "csrun_wse", "/usr/bin/time", ".venv/bin/python"),
     *(".venv-jax/bin/python", ".venv-jax/bin/pip", ".venv-beam/bin/python"),
     *(".venv-temporal/bin/python", ".venv-temporal/bin/temporal"),
