@@ -32,6 +32,12 @@ def import_quietly():
         gc.enable()
 
 
+def import_once_quietly():
+    """As `import_quietly`, where nobody has imported TensorFlow before."""
+    if "tensorflow" not in sys.modules:
+        import_quietly()
+
+
 @contextlib.contextmanager
 def silent_stderr():
     """While open, nothing reaches the standard error stream, also from C++."""

@@ -5,6 +5,7 @@ from common.console import logging_to
 from common.errors import UserError
 from common.export.decoder import settings_of
 from common.params.pretraining import REPLACED_TOKENS
+from common.platform.quiet_imports import import_once_quietly
 from serving.engines.loaded import Loaded
 from utils import SAVED, get_params
 
@@ -14,6 +15,7 @@ def load(folder):
 
     folder: Path.
     """
+    import_once_quietly()
     import tensorflow as tf
 
     from common.training.inference import Inference

@@ -4,6 +4,7 @@
 import numpy as np
 
 from common.export.engine import Engine
+from common.platform.quiet_imports import import_once_quietly
 
 
 class SavedModelEngine(Engine):
@@ -13,6 +14,7 @@ class SavedModelEngine(Engine):
 
     def __init__(self, path, num_streams=1):
         super().__init__(path, num_streams)
+        import_once_quietly()
         import tensorflow as tf
         import tensorflow_text  # noqa: F401  (registers the operations of the tokenizer)
 

@@ -350,6 +350,27 @@ def test_a_process_swaps_versions_and_drains_under_load(
         Client.close_all()
 
 
+def test_libraries_print_nothing_when_a_checkpoint_is_served(trained):
+    pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+    flags = ["--mode", "serve", "--model_dir", str(trained.result_.model_dir), "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("TF_")},
+    )
+    said = [process.stderr.readline()]
+    while said[-1] and "Ready after" not in said[-1]:
+        said.append(process.stderr.readline())
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and not out
+    said += err.splitlines()
+    assert [line.split()[0] for line in said] == ["Listening", "Ready", "Stopped;"], said
+
+
 def test_a_damaged_export_is_told_in_a_sentence(make_classifier, tmp_path, capsys):
     pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
     pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
