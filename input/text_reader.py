@@ -14,8 +14,9 @@ from input import summary
 from input.data_report import SplitRows, report_on_data
 from input.row_batches import every_row_once, steps_of_training
 from input.rows import Origins, load_rows, origins_of, usable_rows
+from input.sources.columns import column_names
 from input.sources.processors import get_processor, open_source
-from input.sources.text_files import FORMATS
+from input.sources.text_files import DELIMITER_OF, DELIMITERS, FORMATS, listed, shown
 from input.token_cache import check_unchanged, forget_tokens, tokenize_texts
 
 
@@ -106,7 +107,7 @@ class TextReader:
     def with_file(self, cfg, path):
         """Returns InputParams to predict the rows of a file; None for a file of lines.
 
-        Raises UserError for a table where the task reads none.
+        Raises UserError for a table where the task reads none, or without the columns it needs.
         """
         suffix = Path(path).suffix.lower()
         changes = {"max_eval_samples": None}
@@ -120,6 +121,8 @@ class TextReader:
                     f"{self.lines}"
                 )
             processor = get_processor(cfg)
+            if cfg.data_processor not in OF_FILES:
+                _check_columns(Path(path).expanduser(), processor)
             changes |= {
                 "text_columns": processor.text_keys,
                 "label_column": processor.label_key,
@@ -237,6 +240,26 @@ class TextReader:
     def _tokens_of_texts(self, cfg, texts):
         """Returns Tokens without targets, and Origins, of a user's own texts."""
         return tokenize_texts(texts, self._read(cfg)[0]), Origins(texts)
+
+
+def _check_columns(path, processor):
+    """Raises UserError where a file to predict lacks a column that the data of a model have.
+
+    Data sets have no flags of columns: what is to be changed is the file.
+    """
+    names = column_names(path)
+    missing = [key for key in processor.text_keys if key not in names]
+    if not missing:
+        return
+    delimiter = DELIMITER_OF[path.suffix.lower()]
+    what = "key" if delimiter is None else "column"
+    advice = f"rename the {what} of the text in the file"
+    if delimiter and len(names) == 1 and any(other in names[0] for other in DELIMITERS):
+        advice = f"separate its columns by {delimiter!r}"
+    raise UserError(
+        f"--input_file {path} has no {what} {listed(missing)}, where this model's texts stand as "
+        f"in {processor.dataset}; it has {shown(listed(names), 200)}; {advice}"
+    )
 
 
 def _check_texts(cfg, texts, other_name):

@@ -15,6 +15,7 @@ from common.params import Params
 from input.samples import sample_glue
 from input.sources.processors import PROCESSORS
 from model import TASKS
+from utils import get_params
 
 # Every character by itself, so that the text can be read off the ids.
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"-()$&%"
@@ -673,6 +674,30 @@ def test_texts_come_from_the_flags_and_then_from_the_file(tmp_path):
     assert data.read_texts([], path) == [("a", "b"), ("", ""), ("c", "d")]
     assert data.read_texts([], None) == []
     assert data.read_texts(["a\tb", "c\t"], None) == [("a", "b"), ("c", "")]
+
+
+def test_a_report_on_questions_says_that_they_are_read_to_answers():
+    cfg = get_params("configs/params_bert_minilm_questions_sample.yaml").train_input
+    assert data.describe(cfg).endswith(": question and context -> answers")
+
+
+def test_a_table_without_the_column_of_a_models_data_is_told_what_to_change(make_params, tmp_path):
+    """Flags that name columns are none for data of TFDS: the advice is on the file."""
+    file = tmp_path / "new.csv"
+    file.write_text("text,place\na good day,1\n")
+    params = make_params("sst2")
+    told = r"new.csv has no column sentence, .* as in sample_glue/sst2; it has text, place; rename "
+    with pytest.raises(UserError, match=told + "the column of the text in the file$"):
+        data.with_input_file(params, file)
+    file.write_text("sentence;place\na good day;1\n")
+    with pytest.raises(UserError, match=r"it has sentence;place; separate its columns by ','$"):
+        data.with_input_file(params, file)
+    file.write_text("sentence,place\na good day,1\n")
+    assert data.with_input_file(params, file).predict_input.text_columns == ("sentence",)
+    file = tmp_path / "new.jsonl"
+    file.write_text('{"text": "a good day"}\n')
+    with pytest.raises(UserError, match=r"no key premise, hypothesis, .* rename the key of the"):
+        data.with_input_file(make_params("mnli"), file)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
