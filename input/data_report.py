@@ -8,6 +8,7 @@
 `summary.py` counts a part of it in the log of every training.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -38,6 +39,24 @@ MAX_SKIPPED = 100  # bad rows listed there
 MAX_UNKNOWN_ROWS = 5000  # rows whose unknown words are counted
 MAX_UNKNOWN_WORDS = 30
 MAX_SHOWN = 400  # characters of a text in an example
+# Why a row cannot be used, as the sources say it. A report without texts has `...` where values of
+# the row stand between two groups; of a reason that is not among these it has the place alone.
+REASONS = tuple(
+    re.compile(reason, re.DOTALL)
+    for reason in (
+        r"([^:'\"]+? is (?:empty|not UTF-8 at character \d+))",
+        r"(has no [\w ]+)(?:[,;] .*)?",
+        r"(has a word without a label|has a label that is no name|damaged or missing;.*)",
+        r"(has [\d,]+ columns?, (?:the row of names|other lines) [\d,]+)",
+        r"(is not (?:CSV|JSON)\b.*)",
+        r"([^:'\"]*?\bis ).*(; (?:text|an object|a name or a number) is wanted)\b.*",
+        r"([^:'\"]+? is ).*(, which stands for none)\b.*",
+        r"(label is ).*(; (?:the labels are .*|a number is wanted))",
+        r"(label is ).*; .*( is none of the labels) .*",
+        r"(label ).*( is (?:outside|none of .*))",
+        r"(answer ['\"]).*(['\"] is not in the (?:words of the )?context)\b.*",
+    )
+)
 COLUMNS = ("finding", "split", "row", "place", "label", "text")
 OTHER_COLUMNS = ("other_split", "other_row", "other_place", "other_label", "other_text")
 
@@ -81,7 +100,10 @@ def report_on_data(params, rows, reading, in_rows, source, sizes, folder, with_t
         splits[name] = {
             "rows": len(each.rows),
             "num_skipped": len(each.skipped),
-            "skipped": each.skipped[:MAX_SKIPPED] if with_texts else [],
+            "skipped": [
+                sentence if with_texts else without_values(sentence)
+                for sentence in each.skipped[:MAX_SKIPPED]
+            ],
             "labels": each.counts or None,
             "values": _values(each.labels) if params.task == "regression" else None,
             "tokens": describe_lengths(lengths),
@@ -173,6 +195,16 @@ def _values(labels):
         "bars": counts.tolist(),
         "edges": edges.tolist(),
     }
+
+
+def without_values(sentence):
+    """Returns the place and the reason of a bad row, with ... for what stands in the row."""
+    place, _, reason = sentence.partition(": ")
+    for pattern in REASONS:
+        found = pattern.fullmatch(reason)
+        if found:
+            return f"{place}: {'...'.join(filter(None, found.groups()))}"
+    return place
 
 
 def _unknown(split, tokenizer, with_texts):

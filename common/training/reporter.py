@@ -33,11 +33,17 @@ def write_report(model_dir, folder=None, compared=None, with_texts=True, explain
             of them; None: no words.
         num: int, rows that are explained.
     Raises:
-        UserError: a model_dir has nothing to report on, or a file of it cannot be read.
+        UserError: a model_dir has nothing to report on, a file of it cannot be read, or the other
+            run is of another task.
     """
     started = time.monotonic()
     facts = read_run_facts(model_dir)
     other = None if compared is None else read_run_facts(compared)
+    if other is not None and facts.params and other.params and facts.task != other.task:
+        raise UserError(
+            f"--compare {compared} is a run of task: {other.task}, and {model_dir} of task: "
+            f"{facts.task}, so that no figure is the same; name a run of the same task"
+        )
     content = report_on_run(facts, with_texts, other)
     if explain is not None and with_texts and is_explained(facts):
         content["words"] = _explained(facts, explain, num)

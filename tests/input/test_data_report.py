@@ -11,6 +11,7 @@ import pytest
 
 import run
 from common.errors import UserError
+from input.data_report import without_values
 from session import data_report
 from utils import get_params
 
@@ -134,7 +135,51 @@ def test_without_texts_no_file_has_any(report, tmp_path):
     for path in (tmp_path / "run").iterdir():
         content = path.read_text("utf-8").lower()
         assert "a b c d" not in content and "nbsp;" not in content.replace("&nbsp;", "")
-    assert content_of(tmp_path / "run")["across"][0]["examples"][0]["rows"][0]["row"] == 0
+    content = content_of(tmp_path / "run")
+    assert content["across"][0]["examples"][0]["rows"][0]["row"] == 0
+    told = f"{tmp_path / 'train.csv'}, line 8: text is empty"
+    assert content["splits"]["train"]["skipped"] == [told]
+    assert told in (tmp_path / "run" / "data_report.html").read_text("utf-8")
+
+
+def test_without_texts_a_bad_row_has_its_place_and_its_reason_without_values(report, tmp_path):
+    lines = [
+        ('{"text": "a b", "label": "yes"}', None),
+        ('{"text": ["secret is"], "label": "yes"}', "text is ...; text is wanted"),
+        ('"secret; an object is wanted"', "is ...; an object is wanted"),
+        ('{"text": "x", "label": {"secret": 1}}', "label is ...; a name or a number is wanted"),
+        ('{"text": "x", "label": "secret; x"}', "label is ...; the labels are yes, no"),
+        ('{"text": "secret"', "is not JSON: Expecting ',' delimiter: line 2 column 1 (char 18)"),
+        ('{"label": "secret"}', "has no text"),
+    ]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(f"{line}\n" for line, _ in lines))
+    names = "*_input.label_names=['yes', 'no']"
+    code, _, err = report("--no_texts", "--train_file", str(file), "--override", names)
+    assert code == 0, err
+    told = [f"{file}, line {n}: {told}" for n, (_, told) in enumerate(lines, start=1) if told]
+    assert content_of(tmp_path / "run")["splits"]["train"]["skipped"] == told
+    for path in (tmp_path / "run").iterdir():
+        assert "secret" not in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (
+            "answer 'secret \"' is not in the context, and has no answer_start",
+            "answer '...' is not",
+        ),
+        ('answer "secret\'s" is not in the words of the context', 'answer "..." is not in the'),
+        ("label secret is none of O, B", "label ... is none of O, B"),
+        ("labels has spans that overlap at 'secret'", ""),
+        ("has is_impossible secret; true or false is wanted", ""),
+    ],
+)
+def test_a_reason_that_is_not_known_is_left_out_with_the_values(reason, told):
+    place = "a.json, article 0, question 7"
+    found = without_values(f"{place}: {reason}")
+    assert found.startswith(f"{place}: {told}" if told else place) and "secret" not in found
 
 
 def test_a_run_without_a_vocabulary_or_for_another_mode_is_refused(report, tmp_path):

@@ -227,6 +227,21 @@ def test_another_run_is_compared_row_by_row(model_dir, tmp_path):
     assert (mine, others_figure) == (ours.mean(), theirs.mean())
 
 
+def test_a_run_of_another_task_is_no_run_to_compare_with(model_dir, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    with_figures(other, "regression", {"eval/pearson": 0.5})
+    flags = ["--mode", "report", "--model_dir", str(model_dir), "--compare", str(other)]
+    assert run.main(flags) == 2
+    told = (
+        f"--compare {other} is a run of task: regression, and {model_dir} of task: classification"
+    )
+    assert told in capsys.readouterr().err
+    assert not (model_dir / "report.html").exists()
+    (other / "params.yaml").unlink()  # of a run without params nobody knows the task
+    assert run.main([*flags, "--explain", "0"]) == 0
+
+
 def test_numbers_have_a_correlation_with_its_interval(tmp_path):
     random = np.random.default_rng(2)
     labels = random.normal(size=90).astype(np.float32)
