@@ -287,6 +287,8 @@ class Params(Section):
             if properties.needed and is_read and filled.get(name) is None:
                 is_silent = properties.from_checkpoint and checkpoint.get("path")
                 why = silent if is_silent else properties.needed
+                if self.distillation is not None and properties.from_checkpoint and not is_silent:
+                    why += ", or distillation.student_layers"
                 faults.append((f"model.{name}", f"not given, and {why}"))
         try:
             model = ModelParams.model_validate(filled)

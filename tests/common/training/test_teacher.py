@@ -272,6 +272,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(folder, tmp_path):
         ({}, {"checkpoint_path": "x"}, "leave one of the two out"),
         ({"student_layers": [2, 0]}, {}, "numbers of layers that increase"),
         ({"student_layers": []}, {}, "numbers of layers that increase"),
+        ({"student_layers": None}, {}, "--checkpoint_path, or distillation.student_layers"),
         ({"teacher_layers": [0, 2]}, {}, "nothing is learned from layers; give one of hidden_w"),
         ({"temperature": 0}, {}, "temperature"),
         ({"teacher": "no/such"}, {}, r"line \d+: .*no/such: there is no such file"),
