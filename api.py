@@ -12,10 +12,13 @@ its dotted name in `overrides`. TensorFlow is imported by the first call that ne
 
 import contextlib
 import functools
+import json
+import reprlib
 import shutil
 import sys
 import tempfile
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +36,15 @@ from common.reports.metrics_file import read_curves
 from common.signals import listening
 from common.training.lock import check_written, locked
 from common.training.run_record import on_record
-from input.rows_in_memory import COLUMNS, LABEL, as_rows, write_questions, write_rows
+from input.rows_in_memory import (
+    COLUMNS,
+    LABEL,
+    as_labels,
+    as_rows,
+    put_back_if_refused,
+    write_questions,
+    write_rows,
+)
 from utils import SAVED, get_params
 
 DATA = "data"  # the folder in model_dir of the files that texts in memory become
@@ -137,6 +148,11 @@ class Estimator:
         **keys,
     ):
         dotted_keys(keys)  # refuses unknown ones at once
+        if not isinstance(overrides, Mapping | None):
+            raise UserError(
+                f"overrides is {overrides!r}; dotted keys with their values are wanted, such as "
+                '{"optimizer.epsilon": 1e-6}'
+            )
         self.checkpoint_path, self.model_dir, self.params = checkpoint_path, model_dir, params
         self.overrides, self.verbose, self.keys = overrides, verbose, keys
         self._folder = None  # the model_dir of what answers
@@ -153,7 +169,7 @@ class Estimator:
 
         Raises UserError where there is none.
         """
-        folder = Path(model_dir)
+        folder = Path(model_dir).expanduser()
         if not (folder / SAVED).is_file():
             raise UserError(f"{folder} holds no {SAVED}; name the model_dir of a training")
         model = cls(model_dir=str(model_dir), **keys)
@@ -168,7 +184,11 @@ class Estimator:
         return {**{name: getattr(self, name) for name in names}, **self.keys}
 
     def set_params(self, **values):
-        self.__init__(**self.get_params() | values)
+        """Sets arguments of the class. What was trained stays, as scikit-learn has it."""
+        type(self)(**self.get_params() | values)  # refuses wrong ones
+        for name in values.keys() & self.get_params().keys() - self.keys.keys():
+            setattr(self, name, values.pop(name))
+        self.keys, self._opened = self.keys | values, None
         return self
 
     # ---- Training --------------------------------------------------------------------------------
@@ -205,9 +225,10 @@ class Estimator:
         """
         folder = self._new_folder(model_dir)
         asked = dotted_keys(keys) | (overrides or {})
-        files = self._files(folder, texts, labels, validation, data)
-        params = self._params(files | asked, mode="train_and_eval", folder=folder)
-        with self._quietly():
+        check_written(folder)
+        with self._quietly(), locked(folder), put_back_if_refused(folder / DATA):
+            files = self._files(folder, texts, labels, validation, data)
+            params = self._params(files | asked, mode="train_and_eval", folder=folder)
             self.result_ = train(params, self.params, listeners, control, self.verbose)
         self._folder, self._opened = folder, None
         self.history_ = read_curves(folder)
@@ -217,7 +238,7 @@ class Estimator:
         """Returns the Path of a training's model_dir."""
         model_dir = model_dir or self.model_dir
         if model_dir is not None:
-            return Path(model_dir)
+            return Path(model_dir).expanduser()
         folder = tempfile.mkdtemp(prefix="bert-classifier-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
@@ -230,12 +251,19 @@ class Estimator:
             return {}
         if texts is not None and data is not None:
             raise UserError("fit has texts and data; give one of the two")
+        if texts is None and labels is not None:
+            raise UserError("fit has labels and no texts; the file of data= has labels of its own")
         values = {f"*_input.{self.train_key}": str(data)}
         if texts is not None:
             values = self.write(folder / DATA / "train.jsonl", texts, labels, "train_file")
         if isinstance(validation, str | Path):
             values[f"*_input.{self.eval_key}"] = str(validation)
         elif validation is not None:
+            if not isinstance(validation, list | tuple) or len(validation) != 2:
+                raise UserError(
+                    f"validation is {reprlib.repr(validation)}; (texts, labels) is wanted, or the "
+                    "path of a file"
+                )
             values |= self.write(folder / DATA / "validation.jsonl", *validation, "eval_file")
         return values
 
@@ -317,6 +345,10 @@ class Estimator:
         """
         from session import open_session
 
+        if data is not None and texts is not None:
+            raise UserError("evaluate has texts and data; give one of the two")
+        if texts is None and labels is not None:
+            raise UserError("evaluate has labels and no texts; give both")
         start()
         with tempfile.TemporaryDirectory(prefix="bert-classifier-") as folder, self._quietly():
             values = {} if data is None else {"eval_input.eval_file": str(data)}
@@ -334,7 +366,7 @@ class Estimator:
 
         Raises UserError where nothing was trained, or the folder is there and not empty.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         if self._folder is None:
             raise UserError("nothing was trained here; fit first")
         if folder.is_dir() and any(folder.iterdir()):
@@ -423,9 +455,20 @@ class Classifier(Estimator):
         return best[0] if is_one else best
 
     def score(self, texts, labels):
-        """Returns the share of texts whose label is the right one: float, as scikit-learn does."""
-        found = self.predict(texts)
-        return float(np.mean([a == str(b) for a, b in zip(found, labels, strict=True)]))
+        """Returns the share of texts whose label is the right one: float, as scikit-learn does.
+
+        Labels are read as those of a file are. Raises UserError for one that the model lacks.
+        """
+        from common.tasks.targets import Classes
+
+        rows, names = as_rows(texts), self.classes_
+        classes, right = Classes(names), []
+        for label in as_labels(labels, len(rows)):
+            right.append(classes.of_label(label if isinstance(label, str) else json.dumps(label)))
+            if right[-1] is None:
+                raise UserError(f"label {label!r} is none of {', '.join(names)}")
+        found = map(names.index, self.predict(rows))
+        return float(np.mean([a == b for a, b in zip(found, right, strict=True)]))
 
 
 class TokenClassifier(Estimator):
@@ -485,7 +528,7 @@ def dotted_keys(keys):
     for name in keys:
         if name not in flags:
             near = nearest(name, flags)
-            hint = f"; did you mean {near}?" if near else ""
+            hint = f"; did you mean {near}?" if near else "."
             raise UserError(
                 f"{name} is no keyword here{hint} Everyday keys are those with a flag of run.py; "
                 'any other one has its dotted name: overrides={"optimizer.epsilon": 1e-6}'
@@ -504,15 +547,14 @@ def listeners_of(model_dir, is_verbose, others=()):
 
 
 def train(params, params_path, listeners, control, is_verbose):
-    """Trains as run.py does, on record in model_dir. Returns the Result."""
+    """Trains as run.py does, on record in model_dir, which is locked. Returns the Result."""
     start()
     from common.reports.tracking import trackers_of
     from common.training.checks import set_up
     from session import open_session
 
     model_dir = Path(params.runconfig.model_dir)
-    check_written(model_dir)
-    with listening(control) as control, locked(model_dir):
+    with listening(control) as control:
         store.delete_leftovers(model_dir)
         delete_leftovers(model_dir)
         with on_record(params, ["api", "fit"]) as record:

@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -172,6 +173,51 @@ def test_it_is_cloned_as_scikit_learn_clones(weights):
     assert other.set_params(num_epochs=5).get_params()["num_epochs"] == 5
 
 
+def test_arguments_may_change_after_a_training_which_stays(trained, tmp_path):
+    other = Classifier.load(trained.save(tmp_path / "kept"))
+    other.set_params(verbose=False, batch_size=4)
+    assert other.get_params()["batch_size"] == 4
+    assert other.predict(NEW) == trained.predict(NEW)
+    with pytest.raises(UserError, match="did you mean batch_size"):
+        other.set_params(batch_siz=4)
+
+
+def test_labels_are_compared_as_those_of_files_are(weights, tmp_path):
+    clf = Classifier(weights, overrides=SEED, **KEYS)
+    clf.fit(TEXTS, [label == "happy" for label in LABELS], model_dir=tmp_path / "run")
+    assert clf.classes_ == ["false", "true"]
+    found = clf.predict(TEXTS)
+    for form in (str, lambda name: name == "true", lambda name: np.bool_(name == "true")):
+        assert clf.score(TEXTS, [form(name) for name in found]) == 1.0
+    assert clf.score(TEXTS, [name != "true" for name in found]) == 0.0
+    with pytest.raises(UserError, match="label 'happy' is none of false, true"):
+        clf.score(TEXTS, LABELS)
+    with pytest.raises(UserError, match="40 texts have 2 labels"):
+        clf.score(TEXTS, LABELS[:2])
+
+
+def test_rows_that_a_training_cannot_go_on_with_do_not_take_the_place_of_its_own(
+    trained, weights, tmp_path
+):
+    folder = trained.save(tmp_path / "run")
+    shutil.copytree(Path(trained.result_.model_dir) / "data", folder / "data")
+    rows = folder / "data" / "train.jsonl"
+    former = rows.read_bytes()
+    clf = Classifier(weights, overrides=SEED)
+    with pytest.raises(UserError, match="another meaning"):
+        clf.fit(TEXTS[:16], LABELS[:16], model_dir=folder, **KEYS | {"num_epochs": 3})
+    assert rows.read_bytes() == former
+
+
+class Table:
+    """As of pandas: it yields the names of its columns."""
+
+    columns = ("text", "label")
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -181,6 +227,25 @@ def test_it_is_cloned_as_scikit_learn_clones(weights):
         (lambda: Classifier("w").fit(["a"], ["x", "y"]), "1 texts have 2 labels"),
         (lambda: Classifier("w").fit("a good day", "happy"), "not one text"),
         (lambda: Classifier("w").fit(["a", ("b", "c")], [0, 1]), "row 1 is"),
+        (lambda: Classifier("w").fit(["a", None], [0, 1]), "row 1 is None; a text is wanted"),
+        (lambda: Classifier("w").fit(None, [0], data="x.csv"), "labels and no texts"),
+        (lambda: Classifier("w").fit({"text": ["a"]}, [0]), "the texts are a dict; a list"),
+        (lambda: Classifier("w").fit(Table(), [0]), 'one column of a table, such as table["text"]'),
+        (lambda: Classifier("w").fit([{"text": "a"}], [0]), "row 0 is {'text': 'a'}; a text"),
+        (lambda: Classifier("w").fit(["a"], 5), "the labels are 5; a list is wanted"),
+        (lambda: Classifier("w").fit(["a", "b"], "ab"), "a list of labels is wanted"),
+        (lambda: Classifier("w").fit(["a", "b"], {"x", "y"}), "the labels are a set"),
+        (lambda: Classifier("w").fit(["a", "b"], ["x", float("nan")]), "label 1 is nan; a name"),
+        (lambda: Classifier("w").fit(["a", "b"], ["x", None]), "label 1 is None; a name"),
+        (lambda: Classifier("w").fit(["a"], ["x"], validation=0.1), "validation is 0.1; (texts,"),
+        (lambda: Classifier("w", overrides=["a"]), "overrides is ['a']; dotted keys"),
+        (lambda: Classifier("w", zzz=1), "zzz is no keyword here. Everyday keys"),
+        (lambda: Classifier("w").evaluate(["a"], ["x"], data="x.csv"), "texts and data"),
+        (lambda: Classifier("w").evaluate(labels=["x"]), "labels and no texts"),
+        (
+            lambda: QuestionAnswerer("w").fit([("q", "a text")], [5]),
+            "answer 0 is 5; a part of its text is wanted",
+        ),
         (lambda: Classifier.load("nowhere"), "nowhere holds no params.yaml"),
         (lambda: Classifier("w").save("x"), "nothing was trained here"),
         (
