@@ -349,6 +349,10 @@ class Estimator:
             raise UserError("evaluate has texts and data; give one of the two")
         if texts is None and labels is not None:
             raise UserError("evaluate has labels and no texts; give both")
+        if texts is None and data is None and self._folder is None and self.params is None:
+            raise UserError(
+                "nothing was trained here, so evaluate needs texts and labels, or data="
+            )
         start()
         with tempfile.TemporaryDirectory(prefix="bert-classifier-") as folder, self._quietly():
             values = {} if data is None else {"eval_input.eval_file": str(data)}

@@ -242,6 +242,7 @@ class Table:
         (lambda: Classifier("w", zzz=1), "zzz is no keyword here. Everyday keys"),
         (lambda: Classifier("w").evaluate(["a"], ["x"], data="x.csv"), "texts and data"),
         (lambda: Classifier("w").evaluate(labels=["x"]), "labels and no texts"),
+        (lambda: Classifier("w").evaluate(), "evaluate needs texts and labels, or data="),
         (
             lambda: QuestionAnswerer("w").fit([("q", "a text")], [5]),
             "answer 0 is 5; a part of its text is wanted",
