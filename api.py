@@ -27,11 +27,12 @@ from common.checkpoints import store
 from common.checkpoints.artefact import copy_artefact
 from common.console import log, logging_to
 from common.errors import UserError
-from common.files import delete_leftovers
+from common.files import cache_dir, delete_leftovers
 from common.params import flag_keys
 from common.params.serving import serving_params
 from common.params.yaml_faults import nearest
-from common.platform.machine_code import set_xla_flags
+from common.platform.machine_code import open_cache, set_xla_flags, takes_cache
+from common.platform.quiet_imports import import_once_quietly
 from common.reports.metrics_file import read_curves
 from common.signals import listening
 from common.training.lock import check_written, locked
@@ -291,14 +292,14 @@ class Estimator:
     def _open(self):
         """Returns the Session of the weights that answer, and its Evaluator; opened once."""
         if self._opened is None:
-            start()
-            from session import open_session
-
             with self._quietly():
                 params = self._params_to_answer("predict")
+                folder = start(params.runconfig)
+                from session import open_session
+
                 # A text, so that the label names are the checkpoint's and no data are needed.
                 session = open_session(params, str(self.params or SAVED), texts=["-"])
-                evaluator = new_evaluator(session)
+                evaluator = new_evaluator(session, programs=programs_of(session, folder))
                 evaluator.inference.load(session.checkpoint)
             self._opened = session, evaluator
         return self._opened
@@ -520,10 +521,29 @@ class MaskedLanguageModel(Estimator):
 # ---- What they are made of -----------------------------------------------------------------------
 
 
-def start():
-    """What has to be set before TensorFlow is imported, if it is not yet."""
+def start(run=None):
+    """Imports TensorFlow, if it is not yet, after what has to be set before.
+
+    run: RunParams. Returns the Path of the programs that earlier runs of a user have kept, and to
+    which this one adds; None where it takes none.
+    """
+    folder = None
     if "tensorflow" not in sys.modules:
         set_xla_flags()
+    if run is not None and takes_cache(run):
+        folder = _open_once(Path(run.compile_cache_dir or cache_dir() / "compiled"))
+    import_once_quietly()
+    return folder
+
+
+_open_once = functools.cache(open_cache)  # its lock, and the flags of XLA, are the process's
+
+
+def programs_of(session, folder):
+    """The ProgramLibrary of a Session; None without a folder, of `start`."""
+    from common.platform.kept_programs import open_programs
+
+    return None if folder is None else open_programs(folder, session.params, is_cache=True)
 
 
 def dotted_keys(keys):
@@ -552,7 +572,8 @@ def listeners_of(model_dir, is_verbose, others=()):
 
 def train(params, params_path, listeners, control, is_verbose):
     """Trains as run.py does, on record in model_dir, which is locked. Returns the Result."""
-    start()
+    compiled = start(params.runconfig)
+    from common.platform.streams import take_streams
     from common.reports.tracking import trackers_of
     from common.training.checks import set_up
     from session import open_session
@@ -562,13 +583,14 @@ def train(params, params_path, listeners, control, is_verbose):
         store.delete_leftovers(model_dir)
         delete_leftovers(model_dir)
         with on_record(params, ["api", "fit"]) as record:
+            params = params.with_runconfig(num_streams=take_streams(params.runconfig))
             session = open_session(params, str(params_path or "the arguments of fit"))
             set_up(session.run)
             record.accept()
             others = [*listeners, *trackers_of(session.run)]
             told = listeners_of(model_dir, is_verbose, others)
             with contextlib.closing(told):
-                result = carry_out(session, control, told)
+                result = carry_out(session, control, told, programs_of(session, compiled))
             record.keep(result)
             record.end(result.exit_code)
         return result

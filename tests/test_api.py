@@ -114,6 +114,24 @@ def test_a_second_call_goes_on_and_a_second_model_in_the_process_is_its_own(
     np.testing.assert_array_equal(trained.predict_proba(NEW), another.predict_proba(NEW))
 
 
+def test_what_was_traced_is_kept_for_the_next_training(weights, tmp_path, capsys):
+    """With the same bits; a folder that somebody deletes meanwhile is no fault."""
+    kept = tmp_path / "kept"
+    settings = SEED | {"runconfig.compile_cache_dir": str(kept)}
+    logits, has_loaded = [], []
+    for name in ("first", "second", "third"):
+        if name == "third":
+            shutil.rmtree(kept)
+        clf = Classifier(weights, overrides=settings, verbose=True)
+        clf.fit(TEXTS, LABELS, model_dir=tmp_path / name, **KEYS)
+        has_loaded.append("programs that an earlier run kept" in capsys.readouterr().err)
+        logits.append(clf.logits(NEW))
+        capsys.readouterr()  # a prediction keeps, and loads, its own
+    assert has_loaded == [False, True, False]
+    np.testing.assert_array_equal(logits[1], logits[0])
+    np.testing.assert_array_equal(logits[2], logits[0])
+
+
 def test_a_thread_may_train_and_another_may_stop_it(weights, tmp_path):
     class Stops(Listener):
         def on_step(self, step, figures):

@@ -212,10 +212,16 @@ def compiled_for(run):
         return compiled_ahead, False
     if use_machine_code(compiled_ahead):
         return compiled_ahead, False
-    is_off = run.compile_cache_dir is False or run.mode == "export"
-    if is_off or _may_use_gpu(run.device):
+    if not takes_cache(run):
         return None, False
     return open_cache(run.compile_cache_dir), True
+
+
+def takes_cache(run):
+    """Whether a run keeps its programs for others, and takes theirs. run: RunParams."""
+    is_alone = not (run.enable_distributed or run.multiple_workers)
+    is_off = run.compile_cache_dir is False or run.mode == "export"
+    return is_alone and not is_off and not _may_use_gpu(run.device)
 
 
 def _may_use_gpu(device):

@@ -8,6 +8,7 @@ its own operations in the training programs, which then take twice as long to tr
 long runs only, so the default is 1 (figures in benchmarks/NOTES.md).
 """
 
+import contextlib
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,8 @@ def take_streams(run):
     cores = num_cores()
     streams = min(run.num_streams, cores)
     if streams > 1 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
-        tf.config.threading.set_intra_op_parallelism_threads(cores // streams)
+        with contextlib.suppress(RuntimeError):  # it has computed before, and keeps its threads
+            tf.config.threading.set_intra_op_parallelism_threads(cores // streams)
     return streams
 
 
