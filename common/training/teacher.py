@@ -23,6 +23,7 @@ from common.files import cache_dir, delete_leftovers
 from common.metrics.row_metrics import RowMetrics
 from common.metrics.token_outputs import TokenOutputs
 from common.params import ModelParams
+from common.params.pretraining import TASK as PRETRAINING
 from common.platform.seal import NotSealed, read_sealed, write_sealed
 from common.tasks.distillation import LESSONS, TEACHER, layers_to_learn
 from common.tasks.question_answering import NO_TOKEN
@@ -73,7 +74,10 @@ def params_of(params, teacher, label_names, vocab):
             f"{str(params.predict_input.do_lower).lower()}; both read the same tokens, so write "
             f"do_lower: {str(case).lower()}"
         )
-    model = ModelParams(mixed_precision=params.model.mixed_precision)
+    keys = {"mixed_precision": params.model.mixed_precision}
+    if params.task == PRETRAINING:  # which the rows decide, not the teacher
+        keys["disable_nsp"] = params.model.disable_nsp
+    model = ModelParams(**keys)
     alone = params.with_teacher(None).model_copy(update={"model": model})
     known = {"num_cls_classes": params.model.num_cls_classes, "vocab_size": len(vocab)}
     complete = alone.complete(config, known | {"label_names": label_names}, where)

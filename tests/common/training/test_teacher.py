@@ -203,6 +203,32 @@ def test_outputs_for_words_are_kept_as_they_are_computed(tmp_path, task, packing
 
 
 @SLOW
+def test_masked_words_are_learned_from_a_teacher_without_a_next_sentence_head(folder, tmp_path):
+    """With DistilBERT's losses; the teacher is a training of this project."""
+    text = [line.rpartition(",")[0] for line in (folder / "train.csv").read_text().splitlines()]
+    (tmp_path / "text.txt").write_text("\n\n".join(text[1:]) + "\n")
+    values = values_of(folder, model={"disable_nsp": True})
+    values["train_input"] = {
+        "data_processor": "DocumentDataProcessor",
+        "train_documents": str(tmp_path / "text.txt"),
+        "sentence_pairs": "none",
+        "duplicates": "keep",
+        "vocab_file": str(folder / "vocab.txt"),
+        "cache_dir": str(tmp_path / "cache"),
+        "max_sequence_length": 11,
+        "batch_size": 8,
+    }
+    assert start(tmp_path, "teacher", values) == 0
+    values["model"] = {"disable_nsp": True, "mixed_precision": "float32"}
+    losses = {"soft_weight": 5, "hard_weight": 2, "cosine_weight": 1}
+    teacher = {"teacher": str(tmp_path / "teacher"), "student_layers": [0, 2]}
+    assert start(tmp_path, "student", values | {"distillation": teacher | losses}) == 0
+    figures = lines_of(tmp_path / "student", "train")[-1]
+    parts = (figures[f"train/cost_{name}"] * weight for name, weight in (("soft", 5), ("hard", 2)))
+    total = sum(parts) + figures["train/cost_cosine"]
+    assert figures["train/cost"] == pytest.approx(total, rel=1e-5)
+
+
 def test_validation_and_compilation_know_the_teachers_outputs(folder, capsys):
     of_layers = {"hidden_weight": 1, "teacher_layers": [0, 2], "relation_weight": 1}
     for name, keys in (("kept", {}), ("layers", of_layers)):
