@@ -2,7 +2,8 @@
 """Runs exports without this project: compares labels with --mode predict, measures sentences/s.
 
     python benchmarks/exports.py --predictions model_dir/predict/predictions_tf_0.tsv \\
-        --saved_model model_dir/export/saved_model --onnx model_dir/export/onnx
+        --saved_model model_dir/export/saved_model --onnx model_dir/export/onnx \\
+        --tflite model_dir/export/tflite
 
 Each program gets the raw texts of the table in batches of 32, tokenizing included, first in the
 order of the table, then sorted by length. The programs run in turn, one pass over all texts each,
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-SETTINGS = (  # in the metadata of model.onnx
+SETTINGS = (  # in the metadata of model.onnx, and in settings.json
     *("label_names", "max_sequence_length", "do_lower_case"),
     *("add_special_tokens", "input_mask"),
 )
@@ -59,34 +60,65 @@ def open_saved_model(folder, threads):
 
 def open_onnx(path, threads):
     """Like `open_saved_model`, with ONNX Runtime and the package tokenizers."""
-    if threads:
-        os.environ["RAYON_NUM_THREADS"] = str(threads)
     import onnxruntime
-    from tokenizers import BertWordPieceTokenizer
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     settings = {name: json.loads(metadata[name]) for name in SETTINGS}
-    vocab = str(path.parent / "vocab.txt")
+    encode = encoder_of(path.parent, settings, threads)
+
+    def classify(rows):
+        (logits,) = session.run(["logits"], encode(rows))
+        return [settings["label_names"][i] for i in logits.argmax(axis=-1)]
+
+    return classify
+
+
+def open_tflite(path, threads):
+    """Like `open_onnx`, with LiteRT, or TensorFlow's copy of it."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import tensorflow as tf
+
+        Interpreter = tf.lite.Interpreter
+
+    run = Interpreter(str(path), num_threads=threads or os.cpu_count()).get_signature_runner()
+    settings = json.loads((path.parent / "settings.json").read_text("utf-8"))
+    encode = encoder_of(path.parent, settings, threads)
+
+    def classify(rows):
+        logits = run(**encode(rows))["logits"]
+        return [settings["label_names"][i] for i in logits.argmax(axis=-1)]
+
+    return classify
+
+
+def encoder_of(folder, settings, threads):
+    """Returns a function: rows of texts -> features. settings: those of SETTINGS."""
+    if threads:
+        os.environ["RAYON_NUM_THREADS"] = str(threads)
+    from tokenizers import BertWordPieceTokenizer
+
+    vocab = str(folder / "vocab.txt")
     tokenizer = BertWordPieceTokenizer(vocab, lowercase=settings["do_lower_case"])
     tokenizer.enable_truncation(settings["max_sequence_length"])
     tokenizer.enable_padding()
 
-    def classify(rows):
+    def encode(rows):
         texts = [row[0] for row in rows] if len(rows[0]) == 1 else rows
         encoded = tokenizer.encode_batch(texts, add_special_tokens=settings["add_special_tokens"])
         mask = np.array([row.attention_mask for row in encoded], np.int32)
-        features = {
+        return {
             "input_ids": np.array([row.ids for row in encoded], np.int32),
             "input_mask": 1 - mask if "1 on PADDING" in settings["input_mask"] else mask,
             "segment_ids": np.array([row.type_ids for row in encoded], np.int32),
         }
-        (logits,) = session.run(["logits"], features)
-        return [settings["label_names"][i] for i in logits.argmax(axis=-1)]
 
-    return classify
+    return encode
 
 
 def one_pass(classify, rows, batch_size):
@@ -102,6 +134,7 @@ def main():
     parser.add_argument("--predictions", type=Path, required=True, metavar="TSV")
     parser.add_argument("--saved_model", type=Path, metavar="DIR")
     parser.add_argument("--onnx", type=Path, metavar="DIR")
+    parser.add_argument("--tflite", type=Path, metavar="DIR")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0, help="of each program; 0: every core")
@@ -113,6 +146,9 @@ def main():
     for name, file in (("ONNX float32", "model.onnx"), ("ONNX int8", "model_int8.onnx")):
         if args.onnx is not None and (args.onnx / file).exists():
             programs[name] = open_onnx(args.onnx / file, args.threads)
+    for name, file in (("LiteRT float32", "model.tflite"), ("LiteRT int8", "model_int8.tflite")):
+        if args.tflite is not None and (args.tflite / file).exists():
+            programs[name] = open_tflite(args.tflite / file, args.threads)
     assert not {name.split(".")[0] for name in sys.modules} & set(OURS)
 
     by_length = sorted(rows, key=lambda row: sum(map(len, row)))
@@ -130,6 +166,7 @@ def main():
             first = first or processor
             print(
                 f"{title}: {name} {len(rows) / clock:,.0f} sentences/s, "
+                f"{1000 * clock / len(rows):.2f} ms each, "
                 f"{len(rows) / processor:,.0f} a second of processor, "
                 f"{first / processor:.2f} times the first"
             )
