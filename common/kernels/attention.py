@@ -4,7 +4,8 @@
 With short rows these passes over memory take as long as the products beside them. So in training
 the gradient of attention is written out: one loop, in which the sum over S that a softmax's
 gradient has is replaced by one over d, as in FlashAttention (Dao et al. 2022, arXiv:2205.14135,
-appendix B.2).
+appendix B.2). Of long rows not the time but the scores are too much: they are computed in pieces,
+and again in the backward pass (section 3.1 there).
 """
 
 import functools
