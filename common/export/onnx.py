@@ -333,19 +333,19 @@ def make_model(classifier):
         declare(classifier.model.onnx_outputs(), TensorProto.FLOAT),
         doc_string=classifier.description,
     )
-    model = helper.make_model(
+    written = helper.make_model(
         proto,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="bert-classifier",
     )
     for name, array in graph.initializers.items():  # here, as each step above copies them
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
+        written.graph.initializer.append(numpy_helper.from_array(array, name))
     helper.set_model_props(
-        model,
+        written,
         {n: json.dumps(value, ensure_ascii=False) for n, value in classifier.settings.items()},
     )
-    return model
+    return written
 
 
 def open_engine(path):
