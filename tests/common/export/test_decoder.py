@@ -51,8 +51,8 @@ def trained(folder, task, kind=None):
             "max_position_embeddings": 16,
             **NETWORKS.get(kind, {}),
         },
-        "optimizer": {"learning_rate": 0.02},
-        "runconfig": {"max_steps": 40, "save_checkpoints_steps": 40, "tf_random_seed": 1},
+        "optimizer": {"learning_rate": 0.005},
+        "runconfig": {"max_steps": 400, "save_checkpoints_steps": 400, "tf_random_seed": 1},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     flags = ["--params", str(folder / "params.yaml"), "--model_dir", str(folder / "model_dir")]
