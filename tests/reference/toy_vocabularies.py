@@ -4,7 +4,7 @@
 import json
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from common.checkpoints.tokenizer_json import NAME, vocab_of
 from input.tokenizers.tokenizer import Tokenizer
@@ -24,17 +24,22 @@ def byte_bpe(texts=TEXTS):
 
 def unigram(texts=TEXTS):
     """Returns the LibraryVocab of ALBERT's kind: [CLS] A [SEP] B [SEP]."""
-    tokenizer = tokenizers.Tokenizer(models.Unigram())
+    words = sorted({word.strip(",") for text in texts for word in text.split()})
+    # A long word has two pieces. Not by the package's trainer, which makes others in each run.
+    pieces = {"▁" + word[: 2 if len(word) > 4 else None] for word in words}
+    pieces |= {word[2:] for word in words if len(word) > 4}
+    letters = {letter for text in texts for letter in "▁" + text if letter != " "}
+    scores = [(piece, -3.0) for piece in sorted(pieces - letters)]
+    scores += [(letter, -6.0) for letter in sorted(letters)]
+    vocab = [(token, 0.0) for token in SPECIAL] + scores
+    tokenizer = tokenizers.Tokenizer(models.Unigram(vocab, unk_id=SPECIAL.index("<unk>")))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
-    trainer = trainers.UnigramTrainer(
-        vocab_size=60, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(SPECIAL)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
