@@ -27,11 +27,11 @@ from common.checkpoints import store
 from common.checkpoints.artefact import copy_artefact
 from common.console import log, logging_to
 from common.errors import UserError
-from common.files import cache_dir, delete_leftovers
+from common.files import delete_leftovers
 from common.params import flag_keys
 from common.params.serving import serving_params
 from common.params.yaml_faults import nearest
-from common.platform.machine_code import open_cache, set_xla_flags, takes_cache
+from common.platform.machine_code import cache_path, open_cache, set_xla_flags, takes_cache
 from common.platform.quiet_imports import import_once_quietly
 from common.reports.metrics_file import read_curves
 from common.signals import listening
@@ -531,7 +531,7 @@ def start(run=None):
     if "tensorflow" not in sys.modules:
         set_xla_flags()
     if run is not None and takes_cache(run):
-        folder = _open_once(Path(run.compile_cache_dir or cache_dir() / "compiled"))
+        folder = _open_once(cache_path(run.compile_cache_dir))
     import_once_quietly()
     return folder
 

@@ -136,7 +136,7 @@ def run(params, args, cluster, control):
 
 def run_session(params, args, cluster, control, record):
     """Opens the Session and does its mode. record: RunRecord of the chief, or None."""
-    is_alone = not (params.runconfig.enable_distributed or params.runconfig.multiple_workers)
+    is_alone = not params.runconfig.is_distributed
     if params.runconfig.compile_only and not is_alone:
         raise UserError(
             "--compile_only is for one device; leave out runconfig.enable_distributed and "

@@ -65,8 +65,7 @@ def _plan(cfg, tokens, layout, shuffle, seed):
 def _packed_plan(params, plan):
     """Returns the PackedPlan of the same rows if `packing` asks for one, else None."""
     cfg, run = params.train_input, params.runconfig
-    is_shared = run.enable_distributed or run.multiple_workers
-    if cfg.packing not in ("packed", "auto") or (cfg.packing == "auto" and is_shared):
+    if cfg.packing not in ("packed", "auto") or (cfg.packing == "auto" and run.is_distributed):
         return None
     packed = PackedPlan(plan, cfg.num_buckets)
     if cfg.packing == "packed":

@@ -172,8 +172,7 @@ def _make_plan(params, cfg, store, layout, batch_size, **of_plan):
     num_special = layout.num_special_tokens(store.texts_per_row)
     run, size = params.runconfig, (store, batch_size, num_special)
     lengths = [cfg.max_sequence_length] if cfg.packing == "none" else cfg.bucket_lengths
-    is_shared = run.enable_distributed or run.multiple_workers
-    if cfg.packing == "auto" and not is_shared:
+    if cfg.packing == "auto" and not run.is_distributed:
         hidden_size = params.model.hidden_size
         packed = StreamPlan(*size, PACKED, None, cfg.num_buckets, **of_plan)
         padded = StreamPlan(*size, PADDED, lengths, cfg.num_buckets, **of_plan)

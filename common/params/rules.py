@@ -176,7 +176,7 @@ def length_faults(params):
 def device_faults(params):
     """`rule_faults` of sharing a batch between devices."""
     run, train = params.runconfig, params.train_input
-    if not (run.enable_distributed or run.multiple_workers):
+    if not run.is_distributed:
         if run.num_devices is not None:
             text = f"{run.num_devices} is given without enable_distributed; write that too, as true"
             yield "runconfig.num_devices", text

@@ -230,6 +230,11 @@ class RunParams(Section):
         return self.mode in ("train", "train_and_eval")
 
     @property
+    def is_distributed(self):
+        """Whether several devices or workers train together."""
+        return self.enable_distributed or self.multiple_workers
+
+    @property
     def calibrates(self):
         """Whether something is fitted to the evaluation rows after training."""
         return self.calibrate_temperature or self.tune_thresholds

@@ -219,9 +219,13 @@ def compiled_for(run):
 
 def takes_cache(run):
     """Whether a run keeps its programs for others, and takes theirs. run: RunParams."""
-    is_alone = not (run.enable_distributed or run.multiple_workers)
     is_off = run.compile_cache_dir is False or run.mode == "export"
-    return is_alone and not is_off and not _may_use_gpu(run.device)
+    return not (is_off or run.is_distributed or _may_use_gpu(run.device))
+
+
+def cache_path(folder=None):
+    """The Path of a cache of programs: that of a user where no folder is given."""
+    return Path(folder or cache_dir() / "compiled")
 
 
 def _may_use_gpu(device):
@@ -237,7 +241,7 @@ def open_cache(folder):
     be written to.
     """
     with contextlib.suppress(OSError):
-        compiled = Path(folder or cache_dir() / "compiled")
+        compiled = cache_path(folder)
         try:
             part = _make_machine_dir(compiled)
         except NotSealed as error:

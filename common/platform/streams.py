@@ -24,8 +24,7 @@ def take_streams(run):
     If the user has set TF_NUM_INTRAOP_THREADS, that number of threads stays. Returns the number of
     streams: that of RunParams, but no more than there are cores, and 1 on a GPU or several devices.
     """
-    is_shared = run.enable_distributed or run.multiple_workers
-    if run.num_streams == 1 or is_shared or gpus_of(run.device):
+    if run.num_streams == 1 or run.is_distributed or gpus_of(run.device):
         return 1
     cores = num_cores()
     streams = min(run.num_streams, cores)
